@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Why a packet or connection ended as it did: the one list.
+ *
+ * A number is counter index, event field and enum value at once, in C and in marchproxy/model/reason.py (a test
+ * compares them). Numbers are never reused: append, and leave a gap where one is retired.
+ *
+ *          name                 number  meaning
+ */
+#ifndef MP_REASONS_H
+#define MP_REASONS_H
+
+#define MP_REASONS(X) \
+	X(FORWARDED,            1)  /* rewritten and sent on by a flow */ \
+	X(HANDED_OFF,           2)  /* as FORWARDED, of a connection that user space admitted */ \
+	X(PASSED_TO_HOST,       3)  /* left to the host's own stack */ \
+	X(NO_MAPPING,           4)  /* nothing allows it */ \
+	X(DENY_MAPPING,         5)  /* a mapping denies it */ \
+	X(BLOCKED_SOURCE,       6)  \
+	X(BLOCKED_DESTINATION,  7)  \
+	X(RATE_LIMITED,         8)  \
+	X(NO_BACKEND,           9)  /* a mapping allows it, but none of its destinations can serve it */ \
+	X(NO_ROUTE,            10)  /* the routing table has no way to the destination */ \
+	X(NO_NAT_PORT,         11)  /* no free source port towards the backend */ \
+	X(FLOW_TABLE_FULL,     12)  \
+	X(MALFORMED,           13)  /* headers that contradict themselves or end early */ \
+	X(TTL_EXPIRED,         14)  /* hop limit used up */ \
+	X(TOO_BIG,             15)  /* larger than the next hop's MTU and not to be fragmented */ \
+	X(AUTH_MISSING,        16)  /* the mapping wants a credential and none was presented */ \
+	X(AUTH_INVALID,        17)  \
+	X(AUTH_EXPIRED,        18)  \
+	X(UPSTREAM_REFUSED,    19)  \
+	X(UPSTREAM_TIMEOUT,    20)  \
+	X(NO_FLOW,             21)  /* TCP that neither opens nor belongs to a known flow */ \
+	X(FRAGMENT,            22)  /* a later fragment whose first was not seen */ \
+	X(NOT_CARRIED,         23)  /* the mapping wants what this version or tier cannot do */ \
+	X(CLOSED,              24)  /* flow end: both sides closed */ \
+	X(RESET,               25)  /* flow end: one side reset */ \
+	X(IDLE,                26)  /* flow end: silent for too long */ \
+	X(POLICY_CHANGED,      27)  /* flow end: no longer allowed */ \
+	X(HANDED_UP,           28)  /* XDP only: left whole to the TC program of the same interface */ \
+	X(UNSUPPORTED,         29)  /* a protocol the pipeline does not read */
+
+/* Counters are an array of this many entries, so a new reason needs no new map layout. */
+#define MP_REASON_COUNT 64
+
+enum mp_reason {
+	MP_NONE = 0,
+#define MP_REASON_ENUM(name, number) MP_##name = number,
+	MP_REASONS(MP_REASON_ENUM)
+#undef MP_REASON_ENUM
+};
+
+#endif

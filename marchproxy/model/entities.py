@@ -1,0 +1,98 @@
+"""Service, mapping and interface: the three things an operator writes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from marchproxy.model.address import Address
+from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.ports import Ports
+from marchproxy.model.protocol import Protocol
+
+DEFAULT_PRIORITY = 100
+MAX_PRIORITY = 65535
+MAX_WEIGHT = 256
+
+
+class Auth(StrEnum):
+    """How a client of a service proves who it is."""
+
+    NONE = "none"
+    TOKEN = "token"  # noqa: S105  (the name of a method, not a secret)
+    JWT = "jwt"
+
+
+class Action(StrEnum):
+    """What a mapping does with what it matches."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Role(StrEnum):
+    """Which side of the appliance an interface faces."""
+
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+
+
+class Mode(StrEnum):
+    """How programs attach to an interface; `auto` chooses per driver (ARCHITECTURE, "Tiers")."""
+
+    AUTO = "auto"
+    XDP = "xdp"
+    XDP_GENERIC = "xdp-generic"
+    TC = "tc"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A named set of addresses: who a client is, or what the backends are."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    port: int | None = None
+    """The port its backends listen on, 1 to 65535; None: the port that was asked for."""
+    protocol: Protocol | None = None
+    collection: str | None = None
+    tags: tuple[str, ...] = ()
+    auth: Auth = Auth.NONE
+    weight: int = 1
+    """Share of new flows of each of its addresses beside other backends, 1 to 256."""
+    tls: bool = False
+    health: str = "none"
+    """`none`, `tcp`, `icmp`, `http:PATH` or `https:PATH`."""
+    health_interval: int | None = None
+    """Seconds between checks, 1 to 3600; None: the default."""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Who may talk to whom. References are service names, `collection:NAME`, `external` or `all`."""
+
+    name: str
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
+    protocols: tuple[Protocol, ...]
+    ports: Ports = ()
+    """The destination's ports; empty: the service's own, or any."""
+    listen: Endpoint | None = None
+    priority: int = DEFAULT_PRIORITY
+    """0 to 65535, lower wins; equal priorities: deny before allow, then by name."""
+    action: Action = Action.ALLOW
+    host: str | None = None
+    path_prefix: str | None = None
+    auth_required: bool = False
+    expires: datetime | None = None
+    """From this instant (UTC) on the mapping matches nothing."""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network device the data plane attaches to."""
+
+    name: str
+    role: Role
+    mode: Mode = Mode.AUTO

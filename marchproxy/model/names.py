@@ -1,0 +1,52 @@
+"""Names of things, and references to services."""
+
+import re
+
+from marchproxy.model.errors import InvalidValue
+
+ALL = "all"
+"""As source or destination: every service of the cluster and everyone else."""
+EXTERNAL = "external"
+"""As source or destination: everyone who is in no service of the cluster."""
+COLLECTION_PREFIX = "collection:"
+DEFAULT_CLUSTER = "default"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_RESERVED = frozenset({ALL, EXTERNAL})
+
+
+def parse_name(text: str, *, field: str = "name") -> str:
+    """Read the name of a service, mapping, cluster, collection or tag: 1 to 63 letters, digits, `.`, `_`, `-`."""
+    text = text.strip()
+    if not _NAME.fullmatch(text):
+        raise InvalidValue(field, text, "1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit")
+    return text
+
+
+def parse_service_name(text: str, *, field: str = "name") -> str:
+    """A name that does not mean something else in `--from` and `--to`."""
+    name = parse_name(text, field=field)
+    if name.lower() in _RESERVED:
+        raise InvalidValue(field, text, f"a name other than {' and '.join(sorted(_RESERVED))}, which mean everyone")
+    return name
+
+
+def parse_reference(text: str, *, field: str) -> str:
+    """Read a reference to services: a name, `collection:NAME`, `external` or `all`."""
+    text = text.strip()
+    if text.startswith(COLLECTION_PREFIX):
+        return COLLECTION_PREFIX + parse_name(text.removeprefix(COLLECTION_PREFIX), field=field)
+    return text.lower() if text.lower() in _RESERVED else parse_name(text, field=field)
+
+
+def parse_references(text: str, *, field: str) -> tuple[str, ...]:
+    """Read a comma-separated list of references; duplicates fold, order is alphabetical."""
+    return tuple(sorted({parse_reference(part, field=field) for part in text.split(",")}))
+
+
+def parse_interface_name(text: str, *, field: str = "interface") -> str:
+    """Read a network device name as the kernel takes it: 1 to 15 characters (IFNAMSIZ), no space, '/' or ':'."""
+    if not _INTERFACE.fullmatch(text) or text in (".", ".."):
+        raise InvalidValue(field, text, "a network device name of 1 to 15 characters, such as eth0")
+    return text
