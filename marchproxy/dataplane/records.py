@@ -1,0 +1,110 @@
+"""Facts that leave the data plane. Each has the same fields in every tier, whoever found it out."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from marchproxy.model.address import IPAddress
+from marchproxy.model.entities import Role
+from marchproxy.model.reason import Reason, Tier, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Packets and bytes (IP length, headers included) of one direction."""
+
+    packets: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(self.packets + other.packets, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The decision record (DESIGN, "One decision record"): who wanted what, and what became of it."""
+
+    time: float
+    """Seconds since the epoch."""
+    id: int
+    """Flow or connection; 0 for a refused packet."""
+    source: IPAddress
+    source_port: int
+    destination: IPAddress
+    """As the client asked for it, before rewriting."""
+    destination_port: int
+    protocol: str
+    """`tcp`, `udp`, `icmp`, or the IANA number as text."""
+    tier: Tier
+    verdict: Verdict
+    reason: Reason
+    mapping: str = ""
+    """Qualified name, empty where none decided."""
+    revision: int = 0
+    source_service: str = ""
+    destination_service: str = ""
+    name: str = ""
+    """Host or SNI asked for."""
+    interface: str = ""
+
+
+class FlowState(StrEnum):
+    """Where a conversation is."""
+
+    OPENING = "opening"
+    ESTABLISHED = "established"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One tracked conversation, live or just ended."""
+
+    decision: Decision
+    backend: IPAddress
+    backend_port: int
+    state: FlowState
+    started: float
+    """Seconds since the epoch."""
+    last_seen: float
+    sent: Traffic
+    """Client to backend."""
+    received: Traffic
+    """Backend to client."""
+
+
+class EventKind(StrEnum):
+    """What the event stream carries."""
+
+    FLOW_START = "flow-start"
+    FLOW_END = "flow-end"
+    DENIED = "denied"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened just now. `flow` is set for flow events."""
+
+    kind: EventKind
+    decision: Decision
+    flow: Flow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceState:
+    """An interface of the plan as found: `attached` is `xdp`, `xdp-generic`, `tc`, `clsact` or empty; `problem` says why."""
+
+    name: str
+    role: Role
+    mode: str
+    attached: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableFill:
+    """How full a table of bounded size is."""
+
+    name: str
+    used: int
+    limit: int

@@ -1,0 +1,54 @@
+"""What the supervisor asks of a tier. Two exist: `kernel.tier.KernelTier` and `proxy.tier.SocketsTier`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from marchproxy.dataplane.records import Event, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import Plan
+
+type EventSink = Callable[[Event], None]
+
+
+class Tier(Protocol):
+    """Methods are coroutines where they may take longer than a millisecond; none is called twice at the same time.
+
+    `apply` either carries out the whole plan or raises `MarchproxyError` and leaves what was there.
+    """
+
+    @property
+    def name(self) -> str:
+        """`kernel` or `sockets`."""
+
+    async def start(self, sink: EventSink) -> None:
+        """Load, adopt what an earlier run left in the kernel, and begin to report events to `sink`."""
+
+    async def apply(self, plan: Plan, revision: int) -> None:
+        """Make the data plane equal to `plan`. Flows that stay allowed are not disturbed; others end, POLICY_CHANGED."""
+
+    async def poll(self) -> None:
+        """Called about four times a second: drain events, expire idle flows, look after interfaces and routes."""
+
+    async def flows(self, limit: int) -> Sequence[Flow]:
+        """Live flows, at most `limit`."""
+
+    def counters(self) -> Mapping[Reason, Traffic]:
+        """Packets and bytes by reason since the tables were created."""
+
+    def interfaces(self) -> Sequence[InterfaceState]:
+        """The interfaces of the plan, as found at the last `poll`."""
+
+    def fill(self) -> Sequence[TableFill]:
+        """How full the tables are, as found at the last `poll`."""
+
+    def lost_events(self) -> int:
+        """Events that could not be delivered since start; counted, never silently missing."""
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong right now, in words; empty when healthy."""
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, let what user space holds finish for up to `seconds`, then close it."""
+
+    async def close(self) -> None:
+        """Let go. The kernel tier leaves programs, pins and flows in place."""
