@@ -1,0 +1,26 @@
+"""The version, kept in one file: ``.version`` at the root of a checkout, copied into the package of a wheel.
+
+importlib.metadata knows it too, but takes 30 ms or more of a start-up that may take 20; pathlib takes 8 of them.
+"""
+
+import os
+from typing import Final
+
+
+def read_version(package: str) -> str:
+    """Return the version of the code in folder `package`, as ``major.minor.patch``.
+
+    Raises MarchproxyError when an installation lost its ``.version``.
+    """
+    for folder in (package, os.path.dirname(package)):
+        try:
+            with open(os.path.join(folder, ".version"), encoding="ascii") as file:
+                return file.read().strip()
+        except FileNotFoundError:
+            continue
+    from marchproxy.model.errors import MarchproxyError
+
+    raise MarchproxyError(f"{package}: the file .version is missing", hint="install marchproxy again")
+
+
+VERSION: Final = read_version(os.path.dirname(os.path.abspath(__file__)))
