@@ -1,0 +1,101 @@
+"""The real `marchproxy` in the middle host."""
+
+import json
+import sys
+from subprocess import CompletedProcess
+from types import TracebackType
+from typing import Any, Self
+
+from rig.lifecycle import BPFFS, close_at_exit, remove_tree
+from rig.network import Rig
+from rig.process import Process
+from rig.servers import ROOT
+from rig.waiting import RigError, wait_for
+
+READY_TIMEOUT = 10.0
+COMMAND = (sys.executable, "-m", "marchproxy")
+
+
+class Appliance:
+    """One appliance with directories of its own, so that several run side by side; removed at the end."""
+
+    def __init__(self, rig: Rig, *, command: tuple[str, ...] = COMMAND) -> None:
+        """Prepare it; nothing runs yet. `command` is how `marchproxy` is called."""
+        self.host = rig.middle
+        self.command = command
+        self.bpffs = BPFFS / rig.name
+        self.state = rig.files / "state"
+        self.runtime = rig.files / "run"
+        self.env = {
+            "MARCHPROXY_STATE_DIR": str(self.state),
+            "MARCHPROXY_RUNTIME_DIR": str(self.runtime),
+            "MARCHPROXY_BPFFS": str(self.bpffs),
+            "PYTHONPATH": str(ROOT),
+        }
+        self.daemon: Process | None = None
+        for folder in (self.state, self.runtime):
+            folder.mkdir(mode=0o700)
+        close_at_exit(self)
+
+    def cli(self, *words: str, check: bool = True, stdin: str = "") -> CompletedProcess[str]:
+        """Run the real command to its end; `RigError` with what it said where it fails and `check`."""
+        return self.host.run([*self.command, *words], env=self.env, check=check, stdin=stdin)
+
+    def json(self, *words: str, check: bool = True) -> Any:
+        """What a command prints with `--output json`."""
+        return json.loads(self.cli(*words, "--output", "json", check=check).stdout)
+
+    def start(self, *options: str) -> None:
+        """Start `marchproxy run` with `options`, and wait until it serves."""
+        self.spawn(*options)
+        self.wait_ready()
+
+    def spawn(self, *options: str) -> Process:
+        """Start `marchproxy run` without waiting."""
+        self.daemon = self.host.popen([*self.command, "run", *options], env=self.env)
+        return self.daemon
+
+    def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
+        """Wait until `status` says that it serves; `RigError` with its log if the daemon ends before."""
+        daemon = self._running()
+
+        def serves() -> bool:
+            if not daemon.running:
+                raise RigError(f"marchproxy run ended with {daemon.wait()}", hint=daemon.tail())
+            return self.cli("status", check=False).returncode in {0, 1}
+
+        wait_for(serves, "marchproxy run to serve", timeout=timeout)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code. Programs, pins and flows stay in the kernel."""
+        return self._running().stop()
+
+    def kill9(self) -> None:
+        """SIGKILL, as a crash would."""
+        self._running().kill()
+
+    def restart(self, *options: str) -> None:
+        """Stop it, and start it again."""
+        self.stop()
+        self.start(*options)
+
+    def close(self) -> None:
+        """Stop the daemon, take everything out of the kernel, remove the pins. May be called twice."""
+        if self.daemon is not None:
+            self.daemon.stop()
+            self.daemon = None
+            self.cli("detach", check=False)
+        remove_tree(self.bpffs)
+
+    def _running(self) -> Process:
+        if self.daemon is None:
+            raise RigError("the appliance was not started")
+        return self.daemon
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
