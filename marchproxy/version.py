@@ -1,6 +1,6 @@
 """The version, kept in one file: ``.version`` at the root of a checkout, copied into the package of a wheel.
 
-importlib.metadata knows it too, but takes 30 ms or more of a start-up that may take 20; pathlib takes 8 of them.
+importlib.metadata knows it too, but takes 30 ms of a start-up that may take 20; pathlib takes 8.
 """
 
 import os

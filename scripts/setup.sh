@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Prepares this checkout and says each step.
+#
+#   scripts/setup.sh [run|test|bench]
+#
+#   run    what the appliance and the demo need: a compiler for the BPF programs, libbpf, Python and the locked packages
+#   test   also what the tests and linters need
+#   bench  also the programs that MarchProxy is measured against
+#
+# Every step looks before it acts: where all is in place this takes a fraction of a second and no network.
+# Exit codes: 0 ready; 1 something could not be installed, said with what helps; 2 usage.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Without .pyc files every start of the command compiles its imports again, which doubles its time.
+unset PYTHONDONTWRITEBYTECODE
+# Commands for the administrator are not on everybody's PATH.
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+step() { printf '==> %s\n' "$*"; }
+note() { printf '    %s\n' "$*" >&2; }
+
+# fail WHAT HELP...: one sentence on what is wrong, then what to do, a line each.
+fail() {
+    printf 'setup: %s\n' "$1" >&2
+    shift
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+# shellcheck source=scripts/packages.sh
+source scripts/packages.sh
+# shellcheck source=scripts/python.sh
+source scripts/python.sh
+
+# What to look for, and the Debian or Ubuntu package that brings it.
+readonly RUN_NEEDS=(
+    make:make
+    clang:clang
+    ip:iproute2
+    /usr/include/bpf/bpf_helpers.h:libbpf-dev
+    /usr/include/linux/bpf.h:linux-libc-dev
+    "/usr/lib/*/libbpf.so.1:libbpf1"
+)
+readonly TEST_NEEDS=(
+    git:git
+    curl:curl
+    dig:bind9-dnsutils
+    dnsmasq:dnsmasq-base
+    shellcheck:shellcheck
+)
+readonly BENCH_NEEDS=(
+    ethtool:ethtool
+    haproxy:haproxy
+    iperf3:iperf3
+    nft:nftables
+    nginx:nginx
+    "/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream"
+    wrk:wrk
+)
+
+prepare() {
+    local lock=requirements.lock needs=("${RUN_NEEDS[@]}")
+    case $1 in
+        run) ;;
+        test) lock=requirements-dev.lock needs+=("${TEST_NEEDS[@]}") ;;
+        bench) lock=requirements-dev.lock needs+=("${TEST_NEEDS[@]}" "${BENCH_NEEDS[@]}") ;;
+        *)
+            printf 'usage: scripts/setup.sh [run|test|bench]\n' >&2
+            exit 2
+            ;;
+    esac
+    # One at a time: two targets of one make may both come here first.
+    exec {turn}<scripts/setup.sh
+    flock "$turn"
+    require_packages "${needs[@]}"
+    require_environment
+    require_locked "$lock"
+    make --no-print-directory -C marchproxy/bpf
+    exec {turn}<&-
+}
+
+# Sourced by its tests, run by everybody else.
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+    prepare "${1:-run}"
+fi

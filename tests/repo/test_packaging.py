@@ -1,0 +1,89 @@
+"""The locks hold what pyproject.toml asks for, and a wheel is complete without its checkout."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from marchproxy.version import VERSION
+from tests.repo.tree import ROOT
+
+LOCKED = re.compile(
+    r"^([a-z0-9-]+)==([^ \\]+)[^\n]*(?:\n +--hash=sha256:[0-9a-f]{64}(?: \\)?)+", re.MULTILINE
+)
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    [built] = folder.glob("*.whl")
+    return built
+
+
+def locked(name: str) -> dict[str, Version]:
+    text = (ROOT / name).read_text()
+    found = {package: Version(version) for package, version in LOCKED.findall(text)}
+    assert len(found) == len(re.findall(r"^[a-z]", text, re.MULTILINE)), f"{name}: an entry without hashes"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lock", "groups"), [("requirements.lock", ["build"]), ("requirements-dev.lock", ["build", "dev"])]
+)
+def test_lock_satisfies_what_is_asked_for(pyproject: dict[str, Any], lock: str, groups: list[str]) -> None:
+    asked = [*pyproject["project"]["dependencies"]]
+    asked += [line for group in groups for line in pyproject["dependency-groups"][group]]
+    versions = locked(lock)
+    for requirement in map(Requirement, asked):
+        assert versions[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_both_locks_agree() -> None:
+    """Otherwise what was tested would not be what runs."""
+    appliance, development = locked("requirements.lock"), locked("requirements-dev.lock")
+    assert {name: development.get(name) for name in appliance} == appliance
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("bcc", "on PyPI this is an unrelated lattice library; the real BCC is Debian's python3-bpfcc"),
+        ("pydantic", "its import costs every command 70 ms; typer asks for it from 0.29 on"),
+    ],
+)
+def test_unwanted_packages_stay_out(name: str, why: str) -> None:
+    assert name not in locked("requirements-dev.lock"), why
+
+
+def test_wheel_holds_all_that_the_appliance_loads(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "marchproxy").rglob("*.[ch]")}
+    objects = {str(path.relative_to(ROOT)) for path in (ROOT / "marchproxy" / "bpf" / "objects").glob("*.o")}
+    assert {"marchproxy/bpf/objects/tc.bpf.o", "marchproxy/bpf/objects/xdp.bpf.o"} <= objects
+    assert names >= {"marchproxy/.version", *sources, *objects}
+    assert not [name for name in names if name.startswith("tests/")]
+
+
+def test_unpacked_wheel_knows_its_version(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from marchproxy import version; print(version.__file__, version.VERSION)"
+    )
+    said = subprocess.check_output([sys.executable, "-I", "-c", program, tmp_path], text=True)
+    assert said.split() == [str(tmp_path / "marchproxy" / "version.py"), VERSION]
