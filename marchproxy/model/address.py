@@ -10,6 +10,7 @@ type IPAddress = IPv4Address | IPv6Address
 type Prefix = IPv4Network | IPv6Network
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_PREFIX_EXPECTED = "a prefix such as 10.0.0.0/8"
 _EXPECTED = "an IPv4 or IPv6 address, a prefix such as 10.0.0.0/8, or a host name such as db.example.com"
 
 
@@ -38,7 +39,7 @@ def parse_address(text: str, *, field: str = "address") -> Address:
     return parse_host_name(text, field=field)
 
 
-def parse_prefix(text: str, *, field: str = "prefix", expected: str = "a prefix such as 10.0.0.0/8") -> Prefix:
+def parse_prefix(text: str, *, field: str = "prefix", expected: str = _PREFIX_EXPECTED) -> Prefix:
     """Read an IPv4 or IPv6 prefix, without host bits."""
     try:
         prefix = ip_network(text, strict=True)
@@ -67,7 +68,8 @@ def parse_host_name(text: str, *, field: str = "host name") -> HostName:
     """Read a DNS name; case and a trailing dot are folded."""
     name = text.lower().removesuffix(".")
     labels = name.split(".")
-    if not name or len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels) or labels[-1].isdigit():
+    well_formed = all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
+    if not well_formed or len(name) > 253:
         raise InvalidValue(field, text, _EXPECTED)
     return HostName(name)
 

@@ -1,10 +1,11 @@
 """Entities as JSON documents, both ways: the one form that files, revisions and the control socket share.
 
-A field at its default is left out. Documents stay readable, and a field added by a later version does not change
-the hash of what was written before it.
+A field at its default is left out. Documents stay readable, and a field added by a later version does not
+change the hash of what was written before it.
 """
 
-from collections.abc import Callable, Mapping as MappingABC, Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as MappingABC
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -30,7 +31,7 @@ def to_document(entity: Entity) -> Document:
     for field in fields(entity):
         value = getattr(entity, field.name)
         if value != field.default:
-            document[field.name] = _write(field.name, value)
+            document[field.name] = write_field(field.name, value)
     return document
 
 
@@ -55,28 +56,38 @@ def read_interface(document: object) -> Interface:
     return Interface(**_read("interface", document, _INTERFACE, required=("name", "role")))
 
 
+def read_field(entity: type[Entity], name: str, raw: object) -> Any:
+    """Read one field of an entity from its JSON value."""
+    return _FIELDS[entity][name](raw, name)
+
+
 def parse_expiry(text: str, *, field: str = "expires") -> datetime:
-    """Read an RFC 3339 instant; a zone is required, because "midnight" without one cuts traffic at the wrong time."""
+    """Read an RFC 3339 instant, to the second.
+
+    A zone is required, because "midnight" without one cuts traffic at the wrong time.
+    """
     try:
         instant = datetime.fromisoformat(text.strip())
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        raise InvalidValue(field, text, "an instant with a zone, such as 2026-12-31T23:59:59Z (RFC 3339)")
-    return instant.astimezone(UTC).replace(microsecond=0)
+        if instant.tzinfo is None:
+            raise ValueError("without a zone")
+        return instant.astimezone(UTC).replace(microsecond=0)
+    except (ValueError, OverflowError):
+        expected = "an instant with a zone, such as 2026-12-31T23:59:59Z (RFC 3339)"
+        raise InvalidValue(field, text, expected) from None
 
 
 def parse_health(text: str, *, field: str = "health") -> str:
-    """Read `none`, `tcp`, `icmp`, `http:PATH` or `https:PATH`."""
+    """Read `none`, `tcp`, `icmp`, `http:PATH` or `https:PATH`; a path has at most 1024 characters."""
     kind, colon, path = text.strip().partition(":")
     plain = kind in ("none", "tcp", "icmp") and not colon
-    http = kind in ("http", "https") and path.startswith("/") and path.isprintable() and " " not in path
+    http = kind in ("http", "https") and _is_path(path)
     if not (plain or http):
         raise InvalidValue(field, text, "none, tcp, icmp, http:/PATH or https:/PATH")
     return text.strip()
 
 
-def _write(name: str, value: Any) -> Any:
+def write_field(name: str, value: Any) -> Any:
+    """One field as a JSON value, also where it is at its default."""
     if name == "addresses":
         return [format_address(address) for address in value]
     if name == "ports":
@@ -84,13 +95,15 @@ def _write(name: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return [str(item) for item in value]
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if isinstance(value, StrEnum | Endpoint | HostName | PortRange):
         return str(value)
     return value
 
 
-def _read(kind: str, document: object, readers: MappingABC[str, Reader], *, required: Sequence[str]) -> Document:
+def _read(
+    kind: str, document: object, readers: MappingABC[str, Reader], *, required: Sequence[str]
+) -> Document:
     if not isinstance(document, dict):
         raise InvalidValue(kind, document, "an object with " + ", ".join(required))
     where = f'{kind} "{document.get("name", "without a name")}"'
@@ -116,7 +129,8 @@ def _check_mapping(mapping: Mapping) -> None:
         raise InvalidValue("protocols", "icmp", "tcp or udp for a mapping that listens")
     routed = mapping.host is not None or mapping.path_prefix is not None
     if routed and not set(mapping.protocols) <= {Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC}:
-        raise InvalidValue("protocols", ",".join(mapping.protocols), "http, https or grpc with a host or path prefix")
+        expected = "http, https or grpc with a host or path prefix"
+        raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
 
 
 def _text(raw: Any, field: str) -> str:
@@ -183,7 +197,7 @@ def _read_ports(raw: Any, field: str) -> tuple[PortRange, ...]:
 
 
 def _read_port(raw: Any, field: str) -> int:
-    return parse_port(raw if isinstance(raw, int) else _text(raw, field), field=field)
+    return parse_port(raw, field=field)
 
 
 def _read_host(text: str, *, field: str) -> str:
@@ -194,9 +208,15 @@ def _read_host(text: str, *, field: str) -> str:
 
 
 def _read_path(text: str, *, field: str) -> str:
-    if not text.startswith("/") or not text.isprintable() or " " in text or len(text) > 1024:
-        raise InvalidValue(field, text, "a path that starts with '/'")
+    if not _is_path(text):
+        raise InvalidValue(
+            field, text, "a path that starts with '/', of at most 1024 characters without spaces"
+        )
     return text
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith("/") and text.isprintable() and " " not in text and len(text) <= 1024
 
 
 _PROTOCOL_ORDER = {protocol: position for position, protocol in enumerate(Protocol)}
@@ -237,3 +257,5 @@ _INTERFACE: dict[str, Reader] = {
     "role": _choice(Role),
     "mode": _choice(Mode),
 }
+
+_FIELDS: dict[type[Entity], dict[str, Reader]] = {Service: _SERVICE, Mapping: _MAPPING, Interface: _INTERFACE}

@@ -12,7 +12,7 @@ _EXPECTED = "ADDR:PORT, [IPV6]:PORT, or *:PORT for every address"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`address` None means every address of both families (`*:PORT`); `0.0.0.0` and `::` mean one family's."""
+    """`address` None: every address of both families (`*:PORT`); `0.0.0.0` and `::` mean one family's."""
 
     address: IPAddress | None
     port: int
@@ -32,7 +32,7 @@ def parse_endpoint(text: str, *, field: str = "listen") -> Endpoint:
     if not colon or not host or (":" in host and not bracketed) or (bracketed and ":" not in host):
         raise InvalidValue(field, text, _EXPECTED)
     try:
-        address = None if host == "*" else parse_ip(host.strip("[]"), field=field)
+        address = None if host == "*" else parse_ip(host[1:-1] if bracketed else host, field=field)
         return Endpoint(address, parse_port(port, field=field))
     except InvalidValue as error:
         raise InvalidValue(field, text, f"{_EXPECTED} ({error.expected})") from error

@@ -1,4 +1,12 @@
-"""Errors that an operator may read. Front ends catch `MarchproxyError` and turn its class into an exit code."""
+"""Errors that an operator may read.
+
+Front ends catch `MarchproxyError` and turn its class into an exit code.
+"""
+
+import reprlib
+
+_SHORT = reprlib.Repr(maxstring=120, maxother=120)
+"""A value may be a pasted file; its beginning and end are enough to find it."""
 
 
 class MarchproxyError(Exception):
@@ -18,7 +26,7 @@ class InvalidValue(MarchproxyError):
 
     def __init__(self, field: str, value: object, expected: str, *, where: str = "") -> None:
         place = f"{where}: " if where else ""
-        super().__init__(f"{place}{field}: {value!r} is not valid", hint=f"expected {expected}")
+        super().__init__(f"{place}{field}: {_SHORT.repr(value)} is not valid", hint=f"expected {expected}")
         self.field = field
         self.value = value
         self.expected = expected

@@ -12,15 +12,21 @@ COLLECTION_PREFIX = "collection:"
 DEFAULT_CLUSTER = "default"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_INTERFACE = re.compile(r"[!-.0-9;-~]{1,15}")
+"""Printable ASCII without '/' and ':'. The kernel counts bytes (IFNAMSIZ 16 with the final zero) and
+takes other bytes too, but what a terminal cannot show unchanged has no place in a log line."""
 _RESERVED = frozenset({ALL, EXTERNAL})
 
 
 def parse_name(text: str, *, field: str = "name") -> str:
-    """Read the name of a service, mapping, cluster, collection or tag: 1 to 63 letters, digits, `.`, `_`, `-`."""
+    """Read the name of a service, mapping, cluster, collection or tag.
+
+    1 to 63 letters, digits, `.`, `_` or `-`, the first a letter or digit.
+    """
     text = text.strip()
     if not _NAME.fullmatch(text):
-        raise InvalidValue(field, text, "1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit")
+        expected = "1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit"
+        raise InvalidValue(field, text, expected)
     return text
 
 
@@ -28,7 +34,8 @@ def parse_service_name(text: str, *, field: str = "name") -> str:
     """A name that does not mean something else in `--from` and `--to`."""
     name = parse_name(text, field=field)
     if name.lower() in _RESERVED:
-        raise InvalidValue(field, text, f"a name other than {' and '.join(sorted(_RESERVED))}, which mean everyone")
+        taken = " and ".join(sorted(_RESERVED))
+        raise InvalidValue(field, text, f"a name other than {taken}, which mean everyone")
     return name
 
 
@@ -46,7 +53,7 @@ def parse_references(text: str, *, field: str) -> tuple[str, ...]:
 
 
 def parse_interface_name(text: str, *, field: str = "interface") -> str:
-    """Read a network device name as the kernel takes it: 1 to 15 characters (IFNAMSIZ), no space, '/' or ':'."""
+    """Read a network device name as the kernel takes it: 1 to 15 ASCII characters, no space, '/' or ':'."""
     if not _INTERFACE.fullmatch(text) or text in (".", ".."):
         raise InvalidValue(field, text, "a network device name of 1 to 15 characters, such as eth0")
     return text

@@ -1,10 +1,14 @@
 """Port sets as operators write them: `443`, `8000-8100`, `22,443,8000-8100`."""
 
+import re
 from dataclasses import dataclass
 
 from marchproxy.model.errors import InvalidValue
 
 MIN_PORT, MAX_PORT = 1, 65535
+
+_NUMBER = re.compile(r"[0-9]{1,5}")
+"""Bounded, because `int` refuses more than 4,300 digits with an error of its own."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,13 +31,13 @@ type Ports = tuple[PortRange, ...]
 def parse_port(value: str | int, *, field: str = "port") -> int:
     """Read one port number, 1 to 65535."""
     text = str(value).strip()
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or not MIN_PORT <= int(text) <= MAX_PORT:
+    if isinstance(value, bool) or not _NUMBER.fullmatch(text) or not MIN_PORT <= int(text) <= MAX_PORT:
         raise InvalidValue(field, value, f"a port number from {MIN_PORT} to {MAX_PORT}")
     return int(text)
 
 
 def parse_ports(text: str, *, field: str = "ports") -> Ports:
-    """Read a list of ports and ranges; overlapping and touching ranges are merged, so equal sets are equal values."""
+    """Read a list of ports and ranges; overlapping and touching ranges merge: equal sets are equal values."""
     ranges = [_parse_range(part, field) for part in text.split(",")]
     return merge(ranges)
 

@@ -1,12 +1,13 @@
 """Everything an operator meant, at one moment.
 
-A snapshot is immutable. Its canonical JSON (sorted keys, no blanks, UTF-8, one trailing newline) is what `export`
-prints; the SHA-256 of exactly these bytes names it.
+A snapshot is immutable. Its canonical JSON (sorted keys, no blanks, UTF-8, one trailing newline) is what
+`export` prints; the SHA-256 of exactly these bytes names it.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from marchproxy.model.documents import Document, read_interface, read_mapping, read_service, to_document
@@ -63,13 +64,13 @@ class Snapshot:
 
 
 def read_snapshot(document: object) -> Snapshot:
-    """Read what `Snapshot.document` wrote, in any order; names must be unique within their kind and cluster."""
+    """Read what `Snapshot.document` wrote, in any order; names are unique within their kind and cluster."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else document
         raise InvalidValue("format", found, FORMAT)
     unknown = set(document) - {"format", "interfaces", "clusters"}
     if unknown:
-        raise InvalidValue("field", min(unknown), "format, interfaces or clusters")
+        raise InvalidValue("field", min(map(str, unknown)), "format, interfaces or clusters")
     interfaces = [read_interface(item) for item in _list(document, "interfaces")]
     clusters = [_read_cluster(item) for item in _list(document, "clusters")]
     return Snapshot(_by_name(clusters, "cluster"), _by_name(interfaces, "interface"))
@@ -80,7 +81,8 @@ def _read_cluster(document: object) -> Cluster:
         raise InvalidValue("cluster", document, "an object with name, services and mappings")
     unknown = set(document) - {"name", "services", "mappings"}
     if unknown:
-        raise InvalidValue("field", min(unknown), "name, services or mappings", where=f'cluster "{document["name"]}"')
+        where = f'cluster "{document["name"]}"'
+        raise InvalidValue("field", min(map(str, unknown)), "name, services or mappings", where=where)
     services = [read_service(item) for item in _list(document, "services")]
     mappings = [read_mapping(item) for item in _list(document, "mappings")]
     name = parse_name(document["name"])
@@ -96,7 +98,7 @@ def _list(document: Document, field: str) -> list[Any]:
 
 def _by_name[T: (Cluster, Interface, Service, Mapping)](items: list[T], kind: str) -> tuple[T, ...]:
     ordered = sorted(items, key=lambda item: item.name)
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         if first.name == second.name:
             raise InvalidValue("name", first.name, f"a name that no other {kind} has")
     return tuple(ordered)
