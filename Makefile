@@ -1,7 +1,7 @@
 # `make` alone lists what can be done; the list is made from the comments behind the targets.
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
-SCRIPTS := .ci/run $(shell git ls-files '*.sh')
+SCRIPTS = .ci/run $(shell git ls-files '*.sh')
 # Set, it would leave the environment without .pyc files and double every start.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -3,7 +3,10 @@
 
 # What Debian would start now and at every boot.
 readonly SERVICES=(haproxy iperf3 nftables nginx)
-readonly POLICY=/usr/sbin/policy-rc.d
+# What dpkg asks before it starts a service.
+POLICY=/usr/sbin/policy-rc.d
+
+is_root() { [[ $(id -u) == 0 ]]; }
 
 # require_packages NEED...: installs what is missing, or says how to. A need is a command or a file (patterns allowed), a
 # colon, and the package that brings it. Looking for the thing rather than for the package accepts what was installed by
@@ -22,7 +25,7 @@ require_packages() {
 install_packages() {
     command -v apt-get >/dev/null ||
         fail "missing: $*" "There is no apt-get here: install what your distribution calls these Debian packages."
-    ((EUID == 0)) ||
+    is_root ||
         fail "missing: $*" "Run: sudo apt-get install --no-install-recommends $*"
     update_package_lists
     step "Installing system packages: $*"

@@ -37,7 +37,7 @@ find_python() {
 # Debian 13 and Ubuntu 24.04 package one; Debian 12 does not.
 install_python() {
     local version
-    ((EUID != 0)) || update_package_lists
+    ! is_root || update_package_lists
     for version in 3.13 3.12; do
         apt-cache show "python$version" >/dev/null 2>&1 || continue
         install_packages "python$version" "python$version-venv"
