@@ -1,4 +1,4 @@
-"""scripts/setup.sh, function by function, on invented machines whose commands are stubs that note their calls."""
+"""scripts/setup.sh, function by function, on invented machines: stubs for commands, which note their calls."""
 
 import shutil
 import subprocess
@@ -114,6 +114,10 @@ class TestPackages:
         (root.folder / "policy").write_text("theirs")
         root.run("install_packages curl")
         assert (root.folder / "policy").read_text() == "theirs"
+
+    def test_package_lists_are_updated_once(self, root: Machine) -> None:
+        root.run("install_packages curl; install_packages make")
+        assert sum(call.startswith("apt-get update") for call in root.calls()) == 1
 
     def test_old_package_lists_may_do(self, root: Machine) -> None:
         root.add("apt-get", '[ "$1" != update ]')
