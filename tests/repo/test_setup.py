@@ -1,4 +1,4 @@
-"""scripts/setup.sh, function by function, on invented machines: stubs for commands, which note their calls."""
+"""scripts/setup.sh, function by function, on invented machines whose commands only note their calls."""
 
 import shutil
 import subprocess
