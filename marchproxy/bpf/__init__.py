@@ -1,0 +1,11 @@
+"""The programs that run in the kernel: C sources, the reasons, and the compiled objects beside them.
+
+`objects/tc.bpf.o` and `objects/xdp.bpf.o` are the same pipeline compiled twice (see `pipeline.h`).
+"""
+
+from pathlib import Path
+
+ABI = 1
+"""Layout of the pinned maps, and the name of their folder (`v1`); raised when a struct in `marchproxy.h` changes."""
+
+OBJECTS = Path(__file__).parent / "objects"

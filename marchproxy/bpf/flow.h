@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The flow table: finding, opening, following and ending conversations.
+ *
+ * A conversation has one entry for each direction, both in `opening` or both in `flows`. It is promoted to `flows` when the client has
+ * shown that it receives what the backend sends: a TCP acknowledgement of the backend's SYN, or a second datagram after an
+ * answer. Spoofed packets can do neither, so a flood stays in `opening`, which evicts its own oldest. When it ends it
+ * goes back to `opening`, so that stragglers still find their way until newer ones push it out.
+ */
+#ifndef MP_FLOW_H
+#define MP_FLOW_H
+
+#include "facts.h"
+#include "maps.h"
+#include "packet.h"
+#include "parse.h"
+#include "policy.h"
+
+#define FLOW_NAT_TRIES 24
+/* How far an acknowledgement may be ahead of the backend's SYN and still prove that the client saw it. */
+#define FLOW_PROOF_WINDOW (1u << 20)
+
+/* The key under which the other direction arrives. */
+static __always_inline void flow_other_key(struct mp_flow_key *other, const struct mp_flow *flow, __u8 protocol)
+{
+	__builtin_memset(other, 0, sizeof(*other));
+	other->source = flow->destination;
+	other->destination = flow->source;
+	other->source_port = flow->destination_port;
+	other->destination_port = flow->source_port;
+	other->protocol = protocol;
+}
+
+static __always_inline __u32 flow_mix(__u32 hash, __u32 value)
+{
+	hash ^= value;
+	hash *= 0x85ebca6b;
+	hash ^= hash >> 13;
+	hash *= 0xc2b2ae35;
+	return hash ^ hash >> 16;
+}
+
+static __always_inline __u32 flow_hash(const struct mp_flow_key *key)
+{
+	__u32 hash = flow_mix(0x9e3779b9, key->source.word[0]);
+
+	hash = flow_mix(hash, key->source.word[1]);
+	hash = flow_mix(hash, key->source.word[2]);
+	hash = flow_mix(hash, key->source.word[3]);
+	hash = flow_mix(hash, (__u32)key->source_port << 16 | key->destination_port);
+	return flow_mix(hash, key->destination.word[3] ^ key->protocol);
+}
+
+/* Unique for as long as the machine runs, and below 2^53 for two years of it, so that JSON readers keep it exact. */
+static __always_inline __u64 flow_new_id(void)
+{
+	return (bpf_ktime_get_ns() >> 9) << 6 | (bpf_get_smp_processor_id() & 63);
+}
+
+static __always_inline void flow_count(struct mp_flow *flow, const struct packet *packet, __u64 now)
+{
+	__sync_fetch_and_add(&flow->packets, packet->segments);
+	__sync_fetch_and_add(&flow->bytes, packet->wire_bytes);
+	flow->last_seen = now;
+	flow->tier = MP_TIER;
+}
+
+static __noinline int flow_local_socket(const struct packet *packet, const struct mp_flow_key *reply)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *socket;
+	__u32 size;
+
+	if (address_is_v4(&reply->source)) {
+		tuple.ipv4.saddr = reply->source.word[3];
+		tuple.ipv4.daddr = reply->destination.word[3];
+		tuple.ipv4.sport = reply->source_port;
+		tuple.ipv4.dport = reply->destination_port;
+		size = sizeof(tuple.ipv4);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, &reply->source, sizeof(tuple.ipv6.saddr));
+		__builtin_memcpy(tuple.ipv6.daddr, &reply->destination, sizeof(tuple.ipv6.daddr));
+		tuple.ipv6.sport = reply->source_port;
+		tuple.ipv6.dport = reply->destination_port;
+		size = sizeof(tuple.ipv6);
+	}
+	if (reply->protocol == IPPROTO_TCP)
+		socket = bpf_sk_lookup_tcp(packet->context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		socket = bpf_sk_lookup_udp(packet->context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!socket)
+		return 0;
+	bpf_sk_release(socket);
+	return 1;
+}
+
+/* Claim a source port towards the backend: free in both tables and on no local socket. The insert itself is the claim, so two CPUs
+ * cannot win the same one. Fills `reply_key` and both flows' port. Returns 0, or -1 when none of the tries is free. */
+static __always_inline int flow_claim_port(const struct packet *packet, const struct mp_settings *current, __u32 hash,
+					   struct mp_flow_key *reply_key, struct mp_flow *reply)
+{
+	__u32 count = current->nat_count ? current->nat_count : 1;
+
+	for (int i = 0; i < FLOW_NAT_TRIES; i++) {
+		__u16 port = current->nat_first + (hash + i * 7919u) % count;
+
+		reply_key->destination_port = bpf_htons(port);
+		if (bpf_map_lookup_elem(&flows, reply_key))
+			continue;
+		if (bpf_map_update_elem(&opening, reply_key, reply, BPF_NOEXIST))
+			continue;
+		if (!flow_local_socket(packet, reply_key))
+			return 0;
+		bpf_map_delete_elem(&opening, reply_key);
+	}
+	return -1;
+}
+
+/* Open a conversation to `backend`. Both entries are in `opening` afterwards. */
+static __noinline enum mp_reason flow_open(const struct packet *packet, const struct mp_rule *rule,
+					   const struct mp_backend *backend, const struct mp_settings *current,
+					   __u32 hash)
+{
+	struct mp_flow_key reply_key = {};
+	struct mp_flow *flow;
+	__u32 zero = 0;
+
+	flow = bpf_map_lookup_elem(&scratch, &zero);
+	if (!flow)
+		return MP_FLOW_TABLE_FULL;
+	__builtin_memset(flow, 0, sizeof(*flow));
+	flow->id = flow_new_id();
+	flow->mapping = rule->mapping;
+	flow->started = flow->last_seen = bpf_ktime_get_coarse_ns();
+	flow->revision = current->revision;
+	flow->state = MP_STATE_OPENING;
+	flow->tier = MP_TIER;
+
+	/* Backend to client first: inserting it claims the port. */
+	flow->flags = MP_FLOW_REPLY;
+	flow->source = packet->key.destination;
+	flow->source_port = packet->key.destination_port;
+	flow->destination = packet->key.source;
+	flow->destination_port = packet->key.source_port;
+	reply_key.source = backend->address;
+	reply_key.destination = backend->source;
+	reply_key.source_port = backend->port;
+	reply_key.protocol = packet->key.protocol;
+	if (flow_claim_port(packet, current, hash, &reply_key, flow))
+		return MP_NO_NAT_PORT;
+
+	flow->flags = 0;
+	flow->source = backend->source;
+	flow->source_port = reply_key.destination_port;
+	flow->destination = backend->address;
+	flow->destination_port = backend->port;
+	if (bpf_map_update_elem(&opening, &packet->key, flow, BPF_ANY)) {
+		bpf_map_delete_elem(&opening, &reply_key);
+		return MP_FLOW_TABLE_FULL;
+	}
+	return MP_NONE;
+}
+
+/* Copy both directions into `table`. Returns 0, or -1 with nothing copied. */
+static __always_inline int flow_copy(void *table, const struct mp_flow_key *key, const struct mp_flow *flow,
+				     const struct mp_flow_key *other_key, const struct mp_flow *other)
+{
+	if (bpf_map_update_elem(table, key, flow, BPF_ANY))
+		return -1;
+	if (!bpf_map_update_elem(table, other_key, other, BPF_ANY))
+		return 0;
+	bpf_map_delete_elem(table, key);
+	return -1;
+}
+
+static __always_inline void flow_delete(void *table, const struct mp_flow_key *key,
+					const struct mp_flow_key *other_key)
+{
+	bpf_map_delete_elem(table, key);
+	bpf_map_delete_elem(table, other_key);
+}
+
+/* The client's proof arrived: promote. Returns the entry in `flows`, or NULL when that table is full. */
+static __noinline struct mp_flow *flow_establish(const struct packet *packet, struct mp_flow *flow)
+{
+	struct mp_flow_key other_key;
+	struct mp_flow *other;
+
+	flow_other_key(&other_key, flow, packet->key.protocol);
+	other = bpf_map_lookup_elem(&opening, &other_key);
+	if (!other)
+		return NULL;
+	flow->state = other->state = MP_STATE_ESTABLISHED;
+	if (flow_copy(&flows, &packet->key, flow, &other_key, other)) {
+		flow->state = other->state = MP_STATE_ANSWERED;
+		return NULL;
+	}
+	if (packet->key.protocol == IPPROTO_TCP)
+		facts_flow(MP_EVENT_START, MP_FORWARDED, &packet->key, flow, other);
+	flow_delete(&opening, &packet->key, &other_key);
+	return bpf_map_lookup_elem(&flows, &packet->key);
+}
+
+/* Both sides are done, or one has reset: report, and keep the entries only for stragglers. */
+static __always_inline void flow_end(const struct packet *packet, struct mp_flow *flow, enum mp_reason reason)
+{
+	struct mp_flow_key other_key;
+	struct mp_flow *other;
+
+	flow_other_key(&other_key, flow, packet->key.protocol);
+	other = bpf_map_lookup_elem(&flows, &other_key);
+	if (!other)
+		return;
+	if (flow->flags & MP_FLOW_REPLY)
+		facts_flow(MP_EVENT_END, reason, &other_key, other, flow);
+	else
+		facts_flow(MP_EVENT_END, reason, &packet->key, flow, other);
+	flow->state = other->state = MP_STATE_CLOSED;
+	flow_copy(&opening, &packet->key, flow, &other_key, other);
+	flow_delete(&flows, &packet->key, &other_key);
+}
+
+/* Follow the close of an established connection. Called after the packet is counted. */
+static __noinline void flow_follow_tcp(const struct packet *packet, struct mp_flow *flow)
+{
+	struct mp_flow_key other_key;
+	struct mp_flow *other;
+
+	if (packet->tcp_flags & TCP_RST) {
+		flow_end(packet, flow, MP_RESET);
+		return;
+	}
+	if (packet->tcp_flags & TCP_FIN && !(flow->flags & MP_FLOW_FIN)) {
+		flow->flags |= MP_FLOW_FIN;
+		flow_other_key(&other_key, flow, packet->key.protocol);
+		other = bpf_map_lookup_elem(&flows, &other_key);
+		if (other) {
+			other->peer_fin_ack = packet->sequence + packet->payload + 1;
+			other->flags |= MP_FLOW_PEER_FIN;
+		}
+	}
+	if (!(flow->flags & MP_FLOW_PEER_FIN) || flow->flags & MP_FLOW_FIN_ACKED || !(packet->tcp_flags & TCP_ACK))
+		return;
+	if ((__s32)(packet->acknowledgement - flow->peer_fin_ack) < 0)
+		return;
+	flow->flags |= MP_FLOW_FIN_ACKED;
+	flow_other_key(&other_key, flow, packet->key.protocol);
+	other = bpf_map_lookup_elem(&flows, &other_key);
+	if (other && other->flags & MP_FLOW_FIN_ACKED)
+		flow_end(packet, flow, MP_CLOSED);
+}
+
+/* Backend's answer to a flow that is being opened: tell the client's direction, which waits for it. */
+static __noinline void flow_answered(const struct packet *packet, struct mp_flow *reply)
+{
+	struct mp_flow_key client_key;
+	struct mp_flow *client;
+
+	if (packet->key.protocol == IPPROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) != (TCP_SYN | TCP_ACK))
+		return;
+	flow_other_key(&client_key, reply, packet->key.protocol);
+	client = bpf_map_lookup_elem(&opening, &client_key);
+	if (!client)
+		return;
+	reply->state = MP_STATE_ANSWERED;
+	client->state = MP_STATE_ANSWERED;
+	client->peer_fin_ack = packet->sequence + 1;
+	if (packet->key.protocol == IPPROTO_UDP)
+		facts_flow(MP_EVENT_START, MP_FORWARDED, &client_key, client, reply);
+}
+
+/* A reset before the connection stood, or a tuple that is opened anew: forget both directions. */
+static __always_inline void flow_forget(const struct packet *packet, const struct mp_flow *flow)
+{
+	struct mp_flow_key other_key;
+
+	flow_other_key(&other_key, flow, packet->key.protocol);
+	flow_delete(&opening, &packet->key, &other_key);
+}
+
+/* Whether the other direction of an opening flow is still there: the table may have evicted it. */
+static __always_inline int flow_is_whole(const struct packet *packet, const struct mp_flow *flow)
+{
+	struct mp_flow_key other_key;
+	const struct mp_flow *other;
+
+	flow_other_key(&other_key, flow, packet->key.protocol);
+	other = bpf_map_lookup_elem(&opening, &other_key);
+	return other && other->id == flow->id;
+}
+
+static __always_inline int flow_is_proof(const struct packet *packet, const struct mp_flow *flow)
+{
+	if (flow->state != MP_STATE_ANSWERED || flow->flags & MP_FLOW_REPLY)
+		return 0;
+	if (packet->key.protocol == IPPROTO_UDP)
+		return packet->fragment != MP_LATER_FRAGMENT;
+	return packet->tcp_flags & TCP_ACK && !(packet->tcp_flags & (TCP_SYN | TCP_RST)) &&
+	       packet->acknowledgement - flow->peer_fin_ack < FLOW_PROOF_WINDOW;
+}
+
+#endif

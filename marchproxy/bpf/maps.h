@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Every map of the data plane. All are pinned by name; sizes of `flows` and `opening` are set at load time. */
+#ifndef MP_MAPS_H
+#define MP_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "marchproxy.h"
+
+/* Established flows. Nothing is ever evicted: full means that new flows are refused. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1048576);
+	__type(key, struct mp_flow_key);
+	__type(value, struct mp_flow);
+} flows SEC(".maps");
+
+/* Flows that are being opened or have just closed, under a budget of their own: a flood evicts only its like. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 131072);
+	__type(key, struct mp_flow_key);
+	__type(value, struct mp_flow);
+} opening SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct mp_fragment_key);
+	__type(value, struct mp_fragment);
+} fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MP_BANKS * MP_LISTENERS);
+	__type(key, struct mp_listener_key);
+	__type(value, struct mp_listener);
+} listeners SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_BANKS * MP_RULES);
+	__type(key, __u32);
+	__type(value, struct mp_rule);
+} rules SEC(".maps");
+
+/* Maglev tables, one after the other; a slot is an index into `backends`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_BANKS * MP_POOL_SLOTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} pools SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_BANKS * MP_BACKENDS);
+	__type(key, __u32);
+	__type(value, struct mp_backend);
+} backends SEC(".maps");
+
+/* The trie's key is 4 + 17 bytes; the C struct's tail padding must not count as address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MP_BANKS * MP_SOURCES);
+	__uint(key_size, 21);
+	__type(value, __u32);
+} sources SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MP_BANKS * MP_SOURCE_BITS);
+	__type(key, struct mp_bits_key);
+	__type(value, __u64);
+} source_bits SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_settings);
+} settings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_management);
+} management SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct mp_interface);
+} interfaces SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MP_REASON_COUNT);
+	__type(key, __u32);
+	__type(value, struct mp_counter);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_refusals);
+} refusals SEC(".maps");
+
+/* Events that found the ring full. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost_events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 22);
+} events SEC(".maps");
+
+/* Mapping numbers in flows and events, to `cluster/mapping`. Written by user space, kept with the flows it names. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, __u32);
+	__uint(value_size, 128);
+} mapping_names SEC(".maps");
+
+/* A flow under construction: two of them do not fit the 512-byte stack beside everything else. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_flow);
+} scratch SEC(".maps");
+
+static __always_inline const struct mp_settings *settings_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&settings, &zero);
+}
+
+#endif

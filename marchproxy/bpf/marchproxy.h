@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Structs shared with user space, mirrored in marchproxy/dataplane/kernel/layouts.py.
+ *
+ * A test compares every size and offset with the BTF of the compiled objects. Padding is written out, because a hash
+ * key with stray bytes makes look-ups random. Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d; ports are in
+ * network order where they are `__be16`; everything else is in host order. Times are CLOCK_MONOTONIC nanoseconds.
+ *
+ * Changing a struct of a pinned map means a new ABI number in marchproxy/bpf/__init__.py.
+ */
+#ifndef MP_MARCHPROXY_H
+#define MP_MARCHPROXY_H
+
+#include <linux/types.h>
+
+#include "reasons.h"
+
+struct mp_address {
+	__be32 word[4];
+};
+
+/* ---- flows ---- */
+
+/* The tuple of a packet as it arrives. */
+struct mp_flow_key {
+	struct mp_address source;
+	struct mp_address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+enum mp_flow_state {
+	MP_STATE_OPENING = 1,     /* the client has spoken */
+	MP_STATE_ANSWERED = 2,    /* the backend has answered */
+	MP_STATE_ESTABLISHED = 3, /* the client has confirmed: in the flow table proper */
+	MP_STATE_CLOSED = 4,      /* ended; kept a while for stragglers */
+};
+
+enum mp_flow_flags {
+	MP_FLOW_REPLY = 1,        /* backend to client */
+	MP_FLOW_FIN = 2,          /* this side has sent FIN */
+	MP_FLOW_PEER_FIN = 4,     /* the other side has; `peer_fin_ack` is valid */
+	MP_FLOW_FIN_ACKED = 8,    /* this side has acknowledged the other's FIN */
+	MP_FLOW_XDP = 16,         /* the way out can take frames from XDP */
+};
+
+/* One direction of a conversation. Both directions exist or none; each names the other by its rewritten tuple reversed. */
+struct mp_flow {
+	struct mp_address source; /* rewritten */
+	struct mp_address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u32 mapping;
+	__u64 id;                 /* the same in both directions */
+	__u64 started;
+	__u64 last_seen;
+	__u64 packets;
+	__u64 bytes;              /* IP total length */
+	__u64 route_checked;      /* 0: never */
+	__u32 route_epoch;
+	__u32 ifindex;            /* way out */
+	__u8 next_hop[6];
+	__u8 own_mac[6];
+	__u32 peer_fin_ack;       /* the acknowledgement number that covers the other side's FIN; OPENING: its SYN */
+	__u32 revision;           /* of the policy that opened it */
+	__u32 mtu;                /* of the way out; 0: unknown */
+	__u8 state;
+	__u8 flags;
+	__u8 tier;                /* that carried the last packet */
+	__u8 pad[5];
+};
+
+struct mp_fragment_key {
+	struct mp_address source;
+	struct mp_address destination;
+	__u32 id;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct mp_fragment {
+	__be16 source_port;
+	__be16 destination_port;
+};
+
+/* ---- policy: every table exists twice, in bank 0 and bank 1; `mp_settings.bank` says which one holds ---- */
+
+#define MP_BANKS 2
+#define MP_LISTENERS 65536     /* per bank, as all below */
+#define MP_RULES 65536
+#define MP_POOL_SLOTS 262144
+#define MP_BACKENDS 65536
+#define MP_SOURCES 262144
+#define MP_SOURCE_BITS 1048576
+
+struct mp_listener_key {
+	struct mp_address address; /* all zero, or ::ffff:0.0.0.0: any local address of the family */
+	__be16 port;
+	__u8 protocol;
+	__u8 bank;
+};
+
+/* A run of rules in first-match order. */
+struct mp_listener {
+	__u32 first;
+	__u32 count;
+};
+
+struct mp_rule {
+	__u32 mapping;
+	__u32 pool_first;         /* index into the bank's pool slots */
+	__u32 pool_size;          /* 0: no pool */
+	__u32 reason;             /* MP_FORWARDED, or why it refuses */
+};
+
+struct mp_backend {
+	struct mp_address address;
+	struct mp_address source; /* the appliance's own address towards it */
+	__be16 port;
+	__u8 pad[6];
+};
+
+/* Longest-prefix match from a source address to its class: the set of services it belongs to. */
+struct mp_source_key {
+	__u32 prefix_length;      /* 8 bits of bank, then the address */
+	__u8 bank;
+	__u8 address[16];
+	__u8 pad[3];
+};
+
+/* Which rules a class of sources matches: 64 rules a word. Words that are zero are absent. */
+struct mp_bits_key {
+	__u32 class;              /* MP_CLASS_…, bank in the top bit */
+	__u32 word;
+};
+
+#define MP_CLASS_STRANGER 0u        /* in no service */
+#define MP_CLASS_ANYONE 0x7fffffffu /* rules that match every source */
+#define MP_CLASS_BANK_SHIFT 31
+
+struct mp_settings {
+	__u32 bank;
+	__u32 revision;
+	__u32 route_epoch;        /* raised when routes or neighbours change: cached ways out are looked up again */
+	__u16 nat_first;          /* source ports towards backends, host order */
+	__u16 nat_count;
+	__u32 refusals_per_second; /* for each CPU; 0: drop silently */
+	__u32 wanted_events;      /* bit per enum mp_event_kind: what somebody listens to */
+};
+
+/* One bit per TCP port that always reaches the host. */
+struct mp_management {
+	__u64 tcp[1024];
+};
+
+struct mp_interface {
+	__u8 native_xdp;
+	__u8 pad[3];
+};
+
+/* ---- facts ---- */
+
+struct mp_counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct mp_refusals {
+	__u64 second;
+	__u64 sent;
+};
+
+enum mp_event_kind {
+	MP_EVENT_START = 1,
+	MP_EVENT_END = 2,
+	MP_EVENT_DENIED = 3,
+};
+
+enum mp_tier {
+	MP_TIER_TC = 1,
+	MP_TIER_XDP = 2,
+};
+
+struct mp_event {
+	__u64 time;
+	__u64 id;
+	__u64 started;
+	__u64 packets[2];         /* client to backend, backend to client */
+	__u64 bytes[2];
+	struct mp_flow_key key;   /* as the client asked */
+	struct mp_address backend;
+	__be16 backend_port;
+	__u8 kind;
+	__u8 reason;
+	__u32 mapping;
+	__u32 revision;
+	__u32 ifindex;
+	__u8 tier;
+	__u8 pad[7];
+};
+
+_Static_assert(sizeof(struct mp_flow_key) == 40, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_flow) == 128, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_listener_key) == 20, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_backend) == 40, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_event) == 136, "mirrored in dataplane/kernel/layouts.py");
+
+#endif

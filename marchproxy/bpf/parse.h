@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* From bytes to `struct packet`. Reads, never writes.
+ *
+ * Returns MP_NONE when the packet is one the pipeline decides about, otherwise how it ends: MP_MALFORMED (dropped),
+ * MP_UNSUPPORTED (TCP or UDP behind headers we do not read; never forwarded) or MP_PASSED_TO_HOST (not ours to judge:
+ * ARP, multicast, neighbour discovery, DHCP, other VLANs).
+ */
+#ifndef MP_PARSE_H
+#define MP_PARSE_H
+
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include "packet.h"
+
+#define PARSE_LINEAR 128      /* enough for Ethernet, IPv6, two small extension headers and TCP */
+#define IPV6_EXTENSIONS 6
+#define IP_FRAGMENT_MORE 0x2000
+#define IP_FRAGMENT_OFFSET 0x1fff
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+struct ipv6_fragment_header {
+	__u8 next;
+	__u8 reserved;
+	__be16 offset;
+	__be32 id;
+};
+
+static __always_inline enum mp_reason parse_tcp(struct packet *packet)
+{
+	void *end = packet_end(packet->context);
+	const struct tcphdr *tcp = packet_transport(packet);
+	__u32 held = packet->length - (packet->l4 - L3);
+	__u32 header;
+	__u8 flags;
+
+	if ((void *)(tcp + 1) > end)
+		return MP_MALFORMED;
+	header = tcp->doff * 4;
+	if (header < sizeof(*tcp) || header > held)
+		return MP_MALFORMED;
+	flags = ((const __u8 *)tcp)[13];
+	/* Opening while closing, or nothing at all: no stack sends these, scanners do. */
+	if ((flags & TCP_SYN && flags & (TCP_FIN | TCP_RST)) || !(flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)))
+		return MP_MALFORMED;
+	packet->key.source_port = tcp->source;
+	packet->key.destination_port = tcp->dest;
+	packet->tcp_flags = flags;
+	packet->sequence = bpf_ntohl(tcp->seq);
+	packet->acknowledgement = bpf_ntohl(tcp->ack_seq);
+	packet->payload = held - header;
+	packet->checksum = 1;
+	packet->wire_bytes += (packet->segments - 1) * (packet->l4 - L3 + header);
+	return MP_NONE;
+}
+
+static __always_inline enum mp_reason parse_udp(struct packet *packet)
+{
+	void *end = packet_end(packet->context);
+	const struct udphdr *udp = packet_transport(packet);
+	__u32 held = packet->length - (packet->l4 - L3);
+	__u32 length;
+
+	if ((void *)(udp + 1) > end)
+		return MP_MALFORMED;
+	length = bpf_ntohs(udp->len);
+	/* A first fragment carries less than the length says; a segmentation-offloaded buffer may say 0 or its first. */
+	if (packet->fragment == MP_WHOLE && !packet_segment_size(packet->context) &&
+	    (length < sizeof(*udp) || length > held))
+		return MP_MALFORMED;
+	packet->key.source_port = udp->source;
+	packet->key.destination_port = udp->dest;
+	packet->checksum = packet->version == 6 || udp->check != 0;
+	packet->wire_bytes += (packet->segments - 1) * (packet->l4 - L3 + sizeof(*udp));
+	return MP_NONE;
+}
+
+static __always_inline enum mp_reason parse_transport(struct packet *packet)
+{
+	if (packet->fragment == MP_LATER_FRAGMENT)
+		return MP_NONE;
+	if (packet->key.protocol == IPPROTO_TCP)
+		return parse_tcp(packet);
+	if (packet->key.protocol == IPPROTO_UDP)
+		return parse_udp(packet);
+	return MP_NONE;
+}
+
+/* Sources that no host may have on a wire (RFC 1122 section 3.2.1.3), and broadcast or multicast destinations. */
+static __always_inline enum mp_reason parse_v4_addresses(__be32 source, __be32 destination)
+{
+	__u32 from = bpf_ntohl(source), to = bpf_ntohl(destination);
+
+	if ((from >> 24) == 127 || (to >> 24) == 127 || (from >> 28) == 14 || from == 0xffffffff)
+		return MP_MALFORMED;
+	if (from == 0 || to == 0 || (to >> 28) >= 14)
+		return MP_PASSED_TO_HOST;
+	return MP_NONE;
+}
+
+static __always_inline enum mp_reason parse_v4(struct packet *packet)
+{
+	void *end = packet_end(packet->context);
+	const struct iphdr *ip = packet_data(packet->context) + L3;
+	enum mp_reason reason;
+	__u32 header, total;
+	__u16 fragment;
+
+	if ((void *)(ip + 1) > end || ip->version != 4)
+		return MP_MALFORMED;
+	header = ip->ihl * 4;
+	total = bpf_ntohs(ip->tot_len);
+	/* A buffer larger than 64 KiB says 0 and means all of it (BIG TCP). */
+	if (packet_segment_size(packet->context) && !total)
+		total = packet_length(packet->context) - L3;
+	if (header < sizeof(*ip) || total < header || total > packet_length(packet->context) - L3)
+		return MP_MALFORMED;
+	reason = parse_v4_addresses(ip->saddr, ip->daddr);
+	if (reason != MP_NONE)
+		return reason;
+	address_from_v4(&packet->key.source, ip->saddr);
+	address_from_v4(&packet->key.destination, ip->daddr);
+	packet->key.protocol = ip->protocol;
+	packet->version = 4;
+	packet->ttl = ip->ttl;
+	packet->options = header != sizeof(*ip);
+	packet->length = total;
+	packet->wire_bytes = total;
+	packet->l4 = L3 + header;
+	fragment = bpf_ntohs(ip->frag_off);
+	if (fragment & (IP_FRAGMENT_MORE | IP_FRAGMENT_OFFSET)) {
+		packet->fragment = fragment & IP_FRAGMENT_OFFSET ? MP_LATER_FRAGMENT : MP_FIRST_FRAGMENT;
+		packet->fragment_id = ip->id;
+	}
+	return parse_transport(packet);
+}
+
+static __always_inline enum mp_reason parse_v6_addresses(const struct packet *packet)
+{
+	const struct mp_address *from = &packet->key.source, *to = &packet->key.destination;
+
+	/* On the wire a mapped address is a disguise: it would share a key with the real IPv4 address (RFC 4942, 2.2). */
+	if (address_is_v4(from) || address_is_v4(to))
+		return MP_MALFORMED;
+	if ((bpf_ntohl(from->word[0]) >> 24) == 0xff)
+		return MP_MALFORMED;
+	if (!from->word[0] && !from->word[1] && !from->word[2] && from->word[3] == bpf_htonl(1))
+		return MP_MALFORMED;
+	if (!to->word[0] && !to->word[1] && !to->word[2])
+		return MP_MALFORMED;
+	if (!from->word[0] && !from->word[1] && !from->word[2] && !from->word[3])
+		return MP_PASSED_TO_HOST;
+	/* Multicast, and link-local on either side: never forwarded (RFC 4291, 2.5.6). */
+	if ((bpf_ntohl(to->word[0]) >> 24) == 0xff || (bpf_ntohl(to->word[0]) >> 22) == 0x3fa ||
+	    (bpf_ntohl(from->word[0]) >> 22) == 0x3fa)
+		return MP_PASSED_TO_HOST;
+	return MP_NONE;
+}
+
+/* Walk the extension headers (RFC 8200 section 4); leaves `l4` and `key.protocol` at the transport. */
+static __always_inline enum mp_reason parse_v6_extensions(struct packet *packet, __u8 next)
+{
+	void *data = packet_data(packet->context);
+	void *end = packet_end(packet->context);
+	__u32 offset = L3 + sizeof(struct ipv6hdr);
+
+	for (int i = 0; i < IPV6_EXTENSIONS; i++) {
+		const struct ipv6_opt_hdr *option = data + offset;
+
+		if (next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS || next == IPPROTO_ROUTING) {
+			if ((void *)(option + 1) > end)
+				return MP_MALFORMED;
+			next = option->nexthdr;
+			offset += (option->hdrlen + 1) * 8;
+			packet->options = 1;
+		} else if (next == IPPROTO_FRAGMENT) {
+			const struct ipv6_fragment_header *fragment = data + offset;
+
+			if ((void *)(fragment + 1) > end || packet->fragment)
+				return MP_MALFORMED;
+			next = fragment->next;
+			offset += sizeof(*fragment);
+			packet->fragment_id = fragment->id;
+			if (bpf_ntohs(fragment->offset) & 0xfff8)
+				packet->fragment = MP_LATER_FRAGMENT;
+			else if (bpf_ntohs(fragment->offset) & 1)
+				packet->fragment = MP_FIRST_FRAGMENT;
+			if (packet->fragment == MP_LATER_FRAGMENT)
+				break;
+		} else {
+			break;
+		}
+		if (offset > 512)
+			return MP_MALFORMED;
+	}
+	if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING)
+		return MP_MALFORMED;
+	packet->key.protocol = next;
+	packet->l4 = offset;
+	return offset - L3 > packet->length ? MP_MALFORMED : MP_NONE;
+}
+
+static __always_inline enum mp_reason parse_v6(struct packet *packet)
+{
+	void *end = packet_end(packet->context);
+	const struct ipv6hdr *ip = packet_data(packet->context) + L3;
+	enum mp_reason reason;
+
+	if ((void *)(ip + 1) > end || ip->version != 6)
+		return MP_MALFORMED;
+	packet->length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	if (packet_segment_size(packet->context) && !ip->payload_len)
+		packet->length = packet_length(packet->context) - L3;
+	if (packet->length > packet_length(packet->context) - L3)
+		return MP_MALFORMED;
+	__builtin_memcpy(&packet->key.source, &ip->saddr, sizeof(packet->key.source));
+	__builtin_memcpy(&packet->key.destination, &ip->daddr, sizeof(packet->key.destination));
+	packet->version = 6;
+	packet->ttl = ip->hop_limit;
+	packet->wire_bytes = packet->length;
+	reason = parse_v6_addresses(packet);
+	if (reason != MP_NONE)
+		return reason;
+	reason = parse_v6_extensions(packet, ip->nexthdr);
+	return reason != MP_NONE ? reason : parse_transport(packet);
+}
+
+/* `packet` must be zeroed but for its context. */
+static __always_inline enum mp_reason parse(struct packet *packet)
+{
+	const struct ethhdr *ethernet;
+
+	packet_pull(packet->context, PARSE_LINEAR);
+	ethernet = packet_data(packet->context);
+	if ((void *)(ethernet + 1) > packet_end(packet->context))
+		return MP_MALFORMED;
+	if (packet_is_tagged(packet->context) || !packet_is_ours(packet->context))
+		return MP_PASSED_TO_HOST;
+	packet->segments = packet_segments(packet->context);
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
+		return parse_v4(packet);
+	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
+		return parse_v6(packet);
+	return MP_PASSED_TO_HOST;
+}
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Turn a packet into the one its flow says: addresses, ports, hop limit, checksums. */
+#ifndef MP_REWRITE_H
+#define MP_REWRITE_H
+
+#include "checksum.h"
+#include "packet.h"
+#include "parse.h"
+
+struct rewrite {
+	__u64 addresses;      /* checksum differences */
+	__u64 ports;
+};
+
+static __always_inline int rewrite_v4(const struct packet *packet, const struct mp_flow *flow, struct rewrite *change)
+{
+	struct iphdr *ip = packet_data(packet->context) + L3;
+	__u64 sum = 0;
+	__u16 old;
+
+	if ((void *)(ip + 1) > packet_end(packet->context))
+		return -1;
+	sum = checksum_replace(sum, ip->saddr, flow->source.word[3]);
+	sum = checksum_replace(sum, ip->daddr, flow->destination.word[3]);
+	change->addresses = sum;
+	ip->saddr = flow->source.word[3];
+	ip->daddr = flow->destination.word[3];
+	/* TTL and protocol share a 16-bit word of the header checksum. */
+	old = *(__u16 *)&ip->ttl;
+	ip->ttl--;
+	sum = checksum_replace(sum, old, *(__u16 *)&ip->ttl);
+	ip->check = checksum_apply(ip->check, sum);
+	return 0;
+}
+
+static __always_inline int rewrite_v6(const struct packet *packet, const struct mp_flow *flow, struct rewrite *change)
+{
+	struct ipv6hdr *ip = packet_data(packet->context) + L3;
+	__u64 sum = 0;
+
+	if ((void *)(ip + 1) > packet_end(packet->context))
+		return -1;
+	for (int i = 0; i < 4; i++) {
+		sum = checksum_replace(sum, ip->saddr.in6_u.u6_addr32[i], flow->source.word[i]);
+		sum = checksum_replace(sum, ip->daddr.in6_u.u6_addr32[i], flow->destination.word[i]);
+		ip->saddr.in6_u.u6_addr32[i] = flow->source.word[i];
+		ip->daddr.in6_u.u6_addr32[i] = flow->destination.word[i];
+	}
+	ip->hop_limit--;
+	change->addresses = sum;
+	return 0;
+}
+
+static __always_inline int rewrite_ports(const struct packet *packet, const struct mp_flow *flow,
+					 struct rewrite *change)
+{
+	struct {
+		__be16 source;
+		__be16 destination;
+	} *ports = packet_transport(packet);
+
+	if ((void *)(ports + 1) > packet_end(packet->context))
+		return -1;
+	change->ports = checksum_replace(0, *(__u32 *)ports,
+					 (__u32)flow->source_port | (__u32)flow->destination_port << 16);
+	ports->source = flow->source_port;
+	ports->destination = flow->destination_port;
+	return 0;
+}
+
+#ifdef MP_XDP
+
+static __always_inline int rewrite_checksum(const struct packet *packet, const struct rewrite *change)
+{
+	__u32 offset = packet->key.protocol == IPPROTO_TCP ? 16 : 6;
+	__u16 *check = packet_transport(packet) + offset;
+
+	if ((void *)(check + 1) > packet_end(packet->context))
+		return -1;
+	*check = checksum_apply(*check, change->addresses + change->ports);
+	/* UDP: a computed zero is sent as all ones (RFC 768). */
+	if (packet->key.protocol == IPPROTO_UDP && !*check)
+		*check = 0xffff;
+	return 0;
+}
+
+#else
+
+/* The helpers know whether the buffer holds a whole checksum or only the pseudo header's, with the rest left to the
+ * device: only then may a change of ports be skipped. Invalidates. */
+static __always_inline int rewrite_checksum(const struct packet *packet, const struct rewrite *change)
+{
+	__u32 offset = packet->l4 + (packet->key.protocol == IPPROTO_TCP ? 16 : 6);
+	__u64 flags = packet->key.protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+
+	if (bpf_l4_csum_replace(packet->context, offset, 0, checksum_fold32(change->addresses),
+				BPF_F_PSEUDO_HDR | flags))
+		return -1;
+	return bpf_l4_csum_replace(packet->context, offset, 0, checksum_fold32(change->ports), flags) ? -1 : 0;
+}
+
+#endif
+
+static __always_inline int rewrite_link(const struct packet *packet, const struct mp_flow *flow)
+{
+	struct ethhdr *ethernet = packet_data(packet->context);
+
+	if ((void *)(ethernet + 1) > packet_end(packet->context))
+		return -1;
+	__builtin_memcpy(ethernet->h_dest, flow->next_hop, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_source, flow->own_mac, ETH_ALEN);
+	return 0;
+}
+
+/* Everything but the link header. Returns 0, or -1 where the bytes are not there. Invalidates. */
+static __always_inline int rewrite(const struct packet *packet, const struct mp_flow *flow)
+{
+	struct rewrite change = {};
+	int failed = packet->version == 4 ? rewrite_v4(packet, flow, &change) : rewrite_v6(packet, flow, &change);
+
+	if (failed)
+		return -1;
+	/* Later fragments have no transport header, and the first one's checksum covers them all. */
+	if (packet->fragment == MP_LATER_FRAGMENT)
+		return 0;
+	if (rewrite_ports(packet, flow, &change))
+		return -1;
+	return packet->checksum ? rewrite_checksum(packet, &change) : 0;
+}
+
+#endif
