@@ -14,6 +14,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Without .pyc files every start of the command compiles its imports again, which doubles its time.
 unset PYTHONDONTWRITEBYTECODE
+# Called by a make, this is not a part of it.
+unset MAKEFLAGS
 # Commands for the administrator are not on everybody's PATH.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -59,6 +61,14 @@ readonly BENCH_NEEDS=(
     wrk:wrk
 )
 
+# The kernel programs; make knows what is out of date.
+require_objects() {
+    ! make --question --silent -C marchproxy/bpf 2>/dev/null || return 0
+    step "Compiling the kernel programs"
+    make --silent -C marchproxy/bpf ||
+        fail "the kernel programs do not compile" "The compiler's messages stand above."
+}
+
 prepare() {
     local lock=requirements.lock needs=("${RUN_NEEDS[@]}")
     case $1 in
@@ -76,7 +86,7 @@ prepare() {
     require_packages "${needs[@]}"
     require_environment
     require_locked "$lock"
-    make --no-print-directory -C marchproxy/bpf
+    require_objects
     exec {turn}<&-
 }
 
