@@ -1,4 +1,4 @@
-"""The plan: a snapshot compiled into what the tiers carry out. Values only; see `compile.py` for how they come about.
+"""The plan: a snapshot compiled into what the tiers carry out. Values only; `compile.py` says how they arise.
 
 The plan is in the terms of policy (prefixes, backends, ordered rules). Turning it into map entries is
 `dataplane/kernel/tables.py`, opening sockets for it `dataplane/proxy/`.
@@ -8,15 +8,21 @@ from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
+from typing import NamedTuple
 
 from marchproxy.model.address import IPAddress, Prefix
-from marchproxy.model.entities import Interface
+from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.entities import Action, Interface
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 
 ANYONE = "*"
 """In `Rule.sources`: every source address."""
+
+WILDCARDS: MappingABC[int, IPAddress] = MappingProxyType({4: IPv4Address(0), 6: IPv6Address(0)})
+"""IP version to the listen address that means every local address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +36,22 @@ class Backend:
     weight: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Pool:
-    """The backends of one rule, sorted by address and port. `table` is the Maglev table: indexes into `backends`."""
+    """The backends of a rule. Rules with equal backends share one object.
+
+    Weakly referable, so that the compiler can remember pools for as long as some plan uses them.
+    """
 
     backends: tuple[Backend, ...]
+    """Sorted by address and port."""
     table: tuple[int, ...]
+    """The Maglev table: indexes into `backends`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One mapping at one listener."""
+    """One mapping at one listener; two rules if its sources are `external` *and* services."""
 
     mapping: str
     """Qualified name, `cluster/mapping`."""
@@ -54,6 +65,24 @@ class Rule:
     reason: Reason
     """FORWARDED, or why what matches is refused: DENY_MAPPING, NO_BACKEND, AUTH_MISSING, NOT_CARRIED."""
     expires: datetime | None = None
+    action: Action = Action.ALLOW
+    """What the mapping says, which `reason` may overrule: an ALLOW that cannot be carried out refuses."""
+
+
+class ListenerKey(NamedTuple):
+    """What tells listeners apart. Integers, because addresses take ten times as long to hash and compare."""
+
+    transport: int
+    """IANA number."""
+    version: int
+    """4 or 6."""
+    address: int
+    port: int
+
+
+def listener_key(transport: Transport, address: IPAddress, port: int) -> ListenerKey:
+    """The key of the listener at that address, port and transport."""
+    return ListenerKey(transport.number, address.version, int(address), port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +94,9 @@ class Listener:
     port: int
     transport: Transport
     rules: tuple[Rule, ...]
+
+    def __str__(self) -> str:
+        return f"{Endpoint(self.address, self.port)}/{self.transport}"
 
 
 class Severity(StrEnum):
