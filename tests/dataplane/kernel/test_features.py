@@ -1,0 +1,124 @@
+"""features: yes, no and could-not-tell, and none of it leaves anything behind."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from marchproxy.dataplane.kernel import features, libbpf
+from marchproxy.dataplane.kernel.features import Answer
+from tests import features as machine
+
+PROBES = {
+    # probe: what the test tree's own look at this machine calls it
+    features.bpf: "bpf",
+    features.xdp: "xdp",
+    features.tcx: "tcx",
+    features.ring_buffer: "ringbuf",
+}
+
+WITHOUT_CAPABILITIES = """
+import ctypes, sys
+from pathlib import Path
+CAP_SYS_ADMIN = 21
+if sys.argv[1] == "bpf":
+    keep = 1 << 12 | 1 << 38 | 1 << 39
+else:
+    keep = 0
+libc = ctypes.CDLL(None, use_errno=True)
+header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+low, high = keep & 0xFFFFFFFF, keep >> 32
+data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+assert libc.capset(header, data) == 0
+from marchproxy.dataplane.kernel import features
+print(*features.probe_all(), sep="\\n")
+"""
+
+
+def probe_with(capabilities: str) -> list[str]:
+    """The answers of a process without capabilities (`none`), or with those we ask for alone (`bpf`)."""
+    command = [sys.executable, "-c", WITHOUT_CAPABILITIES, capabilities]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=PROBES.values())
+def test_agrees_with_the_machine(probe: object) -> None:
+    assert callable(probe)
+    answer = machine.probe()[PROBES[probe]]
+    if answer is None:
+        assert probe().supported is True
+    elif answer.startswith(machine.LACKS):
+        assert probe().supported is False
+    else:
+        assert probe().supported is not True
+
+
+@pytest.mark.requires("root", "bpf", "tcx", "xdp", "ringbuf")
+def test_everything_is_there() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    assert [str(answer) for answer in features.probe_all()] == [
+        "BPF: yes",
+        "XDP: yes",
+        "tcx: yes",
+        "LRU hash map: yes",
+        "ring buffer: yes",
+    ]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.requires("root", "bpf")
+def test_without_capabilities_it_says_which_are_missing() -> None:
+    first, *others = probe_with("none")
+    assert first == "BPF: no (not permitted: CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF missing)"
+    assert others[0] == ("XDP: could not tell (not permitted: CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF missing)")
+    assert all("could not tell" in line for line in others)
+
+
+@pytest.mark.requires("root", "bpf", "tcx", "xdp", "ringbuf")
+def test_the_capabilities_asked_for_are_enough() -> None:
+    assert all(line.endswith(": yes") for line in probe_with("bpf"))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, "tcx: yes"),
+        (errno.EINVAL, "tcx: no (not in this kernel; needs kernel 6.6)"),
+        (errno.ENOSYS, "tcx: no (not in this kernel; needs kernel 6.6)"),
+        (errno.EMFILE, "tcx: could not tell (Too many open files (EMFILE))"),
+    ],
+)
+def test_three_answers(code: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_query_tcx", lambda: code)
+    answer = features.tcx()
+    assert str(answer) == words
+    assert bool(answer) is (code == 0)
+
+
+def test_all_capabilities_and_still_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_query_tcx", lambda: errno.EPERM)
+    monkeypatch.setattr(features, "_missing_capabilities", list)
+    assert str(features.tcx()) == (
+        "tcx: could not tell (not permitted although all capabilities are there:"
+        " seccomp, kernel lockdown or a security module)"
+    )
+
+
+def test_without_libbpf_there_is_an_answer_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libbpf, "_SONAME", "libbpf.so.99")
+    libbpf.library.cache_clear()
+    try:
+        bpf, *others = features.probe_all()
+    finally:
+        libbpf.library.cache_clear()
+    assert bpf.supported is False
+    assert "libbpf.so.99 cannot be loaded" in bpf.detail
+    assert [answer.supported for answer in others] == [None] * 4
+
+
+def test_an_answer_is_true_only_for_yes() -> None:
+    assert Answer("x", True, "1.0")
+    assert not Answer("x", False, "1.0")
+    assert not Answer("x", None, "1.0")
