@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from marchproxy.dataplane.records import Event, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import Event, EventKind, Flow, InterfaceState, TableFill, Traffic
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 
@@ -28,6 +28,9 @@ class Tier(Protocol):
 
     async def poll(self) -> None:
         """Called about four times a second: drain events, expire idle flows, look after interfaces and routes."""
+
+    async def want(self, kinds: frozenset[EventKind]) -> None:
+        """Report only events of these kinds from now on; all, before the first call. What nobody wants costs nothing."""
 
     async def flows(self, limit: int) -> Sequence[Flow]:
         """Live flows, at most `limit`."""

@@ -1,0 +1,245 @@
+"""The structs of `bpf/marchproxy.h`, as user space sees them.
+
+A test compares sizes and offsets with the BTF of the compiled objects. Addresses are 16 bytes in network order, IPv4
+as ::ffff:a.b.c.d; ports travel as two bytes in network order; everything else is in host order. Times are
+CLOCK_MONOTONIC nanoseconds.
+"""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from struct import Struct
+from typing import Final, NamedTuple
+
+from marchproxy.model.address import IPAddress, Prefix
+
+_V4_MAPPED = bytes(10) + b"\xff\xff"
+ANY_V4 = _V4_MAPPED + bytes(4)
+ANY_V6 = bytes(16)
+
+BANKS: Final = 2
+LISTENERS: Final = 65536
+RULES: Final = 65536
+POOL_SLOTS: Final = 262144
+BACKENDS: Final = 65536
+SOURCES: Final = 262144
+
+CLASS_STRANGER: Final = 0
+CLASS_ANYONE: Final = 0x7FFFFFFF
+CLASS_BANK_SHIFT: Final = 31
+
+STATE_OPENING, STATE_ANSWERED, STATE_ESTABLISHED, STATE_CLOSED = 1, 2, 3, 4
+FLAG_REPLY, FLAG_FIN = 1, 2
+EVENT_START, EVENT_END, EVENT_DENIED = 1, 2, 3
+
+
+class Layout(NamedTuple):
+    """One C struct: its name, its fields in order (padding left out), and the packer."""
+
+    name: str
+    fields: tuple[str, ...]
+    struct: Struct
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.struct.size
+
+
+def _layout(name: str, **fields: str) -> Layout:
+    """Names starting with `_` are padding and carry an `x` format."""
+    named = tuple(field for field in fields if not field.startswith("_"))
+    return Layout(name, named, Struct("=" + "".join(fields.values())))
+
+
+FLOW_KEY = _layout(
+    "mp_flow_key",
+    source="16s",
+    destination="16s",
+    source_port="2s",
+    destination_port="2s",
+    protocol="B",
+    _pad="3x",
+)
+FLOW = _layout(
+    "mp_flow",
+    source="16s",
+    destination="16s",
+    source_port="2s",
+    destination_port="2s",
+    mapping="I",
+    id="Q",
+    started="Q",
+    last_seen="Q",
+    packets="Q",
+    octets="Q",
+    route_checked="Q",
+    route_epoch="I",
+    ifindex="I",
+    next_hop="6s",
+    own_mac="6s",
+    peer_fin_ack="I",
+    revision="I",
+    mtu="I",
+    state="B",
+    flags="B",
+    tier="B",
+    _pad="5x",
+)
+LISTENER_KEY = _layout("mp_listener_key", address="16s", port="2s", protocol="B", bank="B")
+LISTENER = _layout("mp_listener", first="I", count="I")
+RULE = _layout("mp_rule", mapping="I", pool_first="I", pool_size="I", reason="I")
+BACKEND = _layout("mp_backend", address="16s", source="16s", port="2s", _pad="6x")
+SOURCE_KEY = _layout("mp_source_key", prefix_length="I", bank="B", address="16s", _pad="3x")
+BITS_KEY = _layout("mp_bits_key", **{"class": "I", "word": "I"})
+SETTINGS = _layout(
+    "mp_settings",
+    bank="I",
+    revision="I",
+    route_epoch="I",
+    nat_first="H",
+    nat_count="H",
+    refusals_per_second="I",
+    wanted_events="I",
+)
+MANAGEMENT = _layout("mp_management", tcp="8192s")
+INTERFACE = _layout("mp_interface", native_xdp="B", _pad="3x")
+COUNTER = _layout("mp_counter", packets="Q", octets="Q")
+EVENT = _layout(
+    "mp_event",
+    time="Q",
+    id="Q",
+    started="Q",
+    packets="16s",
+    octets="16s",
+    key="40s",
+    backend="16s",
+    backend_port="2s",
+    kind="B",
+    reason="B",
+    mapping="I",
+    revision="I",
+    ifindex="I",
+    tier="B",
+    _pad="7x",
+)
+LAYOUTS = (
+    FLOW_KEY,
+    FLOW,
+    LISTENER_KEY,
+    LISTENER,
+    RULE,
+    BACKEND,
+    SOURCE_KEY,
+    BITS_KEY,
+    SETTINGS,
+    MANAGEMENT,
+    INTERFACE,
+    COUNTER,
+    EVENT,
+)
+
+U32 = Struct("=I")
+U64 = Struct("=Q")
+U64_PAIR = Struct("=QQ")
+
+
+class FlowKey(NamedTuple):
+    """`mp_flow_key`: a tuple as it arrives, or in a record as the client asked."""
+
+    source: bytes
+    destination: bytes
+    source_port: bytes
+    destination_port: bytes
+    protocol: int
+
+
+class FlowEntry(NamedTuple):
+    """`mp_flow`: one direction of a conversation."""
+
+    source: bytes
+    destination: bytes
+    source_port: bytes
+    destination_port: bytes
+    mapping: int
+    id: int
+    started: int
+    last_seen: int
+    packets: int
+    octets: int
+    """IP bytes."""
+    route_checked: int
+    route_epoch: int
+    ifindex: int
+    next_hop: bytes
+    own_mac: bytes
+    peer_fin_ack: int
+    revision: int
+    mtu: int
+    state: int
+    flags: int
+    tier: int
+
+    def other_key(self, protocol: int) -> bytes:
+        """The key of the other direction: the rewritten tuple, reversed."""
+        return FLOW_KEY.struct.pack(
+            self.destination, self.source, self.destination_port, self.source_port, protocol
+        )
+
+
+class EventRecord(NamedTuple):
+    """`mp_event`."""
+
+    time: int
+    id: int
+    started: int
+    packets: bytes
+    octets: bytes
+    key: bytes
+    backend: bytes
+    backend_port: bytes
+    kind: int
+    reason: int
+    mapping: int
+    revision: int
+    ifindex: int
+    tier: int
+
+
+def read_key(raw: bytes) -> FlowKey:
+    """Decode a flow key."""
+    return FlowKey._make(FLOW_KEY.struct.unpack(raw))
+
+
+def read_flow(raw: bytes) -> FlowEntry:
+    """Decode a flow entry."""
+    return FlowEntry._make(FLOW.struct.unpack(raw))
+
+
+def read_event(raw: bytes) -> EventRecord:
+    """Decode an event."""
+    return EventRecord._make(EVENT.struct.unpack(raw))
+
+
+def pack_address(address: IPAddress) -> bytes:
+    """Sixteen bytes in network order."""
+    return _V4_MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+
+
+def read_address(raw: bytes) -> IPAddress:
+    """The address that `pack_address` packed."""
+    return IPv4Address(raw[12:]) if raw.startswith(_V4_MAPPED) else IPv6Address(raw)
+
+
+def pack_port(port: int) -> bytes:
+    """Two bytes in network order."""
+    return port.to_bytes(2, "big")
+
+
+def read_port(raw: bytes) -> int:
+    """The port that `pack_port` packed."""
+    return int.from_bytes(raw, "big")
+
+
+def pack_prefix(prefix: Prefix) -> tuple[int, bytes]:
+    """Length and address of a prefix in the 128-bit space that both families share."""
+    length = prefix.prefixlen + (96 if prefix.version == 4 else 0)
+    return length, pack_address(ip_address(prefix.network_address.packed))

@@ -1,0 +1,120 @@
+"""Kernel structs as the records of the data plane."""
+
+import socket
+
+from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.clock import KernelClock
+from marchproxy.dataplane.kernel.layouts import EventRecord, FlowEntry, FlowKey
+from marchproxy.dataplane.kernel.names import MappingNames
+from marchproxy.dataplane.records import Decision, Event, EventKind, Flow, FlowState, Traffic
+from marchproxy.model.reason import Reason, Tier, Verdict
+
+_PROTOCOLS = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
+_EVENT_KINDS = {
+    layouts.EVENT_START: EventKind.FLOW_START,
+    layouts.EVENT_END: EventKind.FLOW_END,
+    layouts.EVENT_DENIED: EventKind.DENIED,
+}
+_STATES = {
+    layouts.STATE_OPENING: FlowState.OPENING,
+    layouts.STATE_ANSWERED: FlowState.OPENING,
+    layouts.STATE_ESTABLISHED: FlowState.ESTABLISHED,
+    layouts.STATE_CLOSED: FlowState.CLOSED,
+}
+
+
+def protocol_name(number: int) -> str:
+    """`tcp`, `udp`, `icmp`, or the IANA number as text."""
+    return _PROTOCOLS.get(number, str(number))
+
+
+def flow_state(entry: FlowEntry, reply: FlowEntry, protocol: int) -> FlowState:
+    """Where a conversation is, from its two directions."""
+    if protocol == 17 and entry.state == layouts.STATE_ANSWERED:
+        return FlowState.ESTABLISHED
+    if entry.state == layouts.STATE_ESTABLISHED and (entry.flags | reply.flags) & layouts.FLAG_FIN:
+        return FlowState.CLOSING
+    return _STATES.get(entry.state, FlowState.OPENING)
+
+
+class RecordReader:
+    """Decodes with one clock reading. `names` gives mappings their names."""
+
+    def __init__(self, names: MappingNames) -> None:
+        self._names = names
+        self._clock = KernelClock()
+
+    def flow(self, key: FlowKey, entry: FlowEntry, reply: FlowEntry, reason: Reason = Reason.FORWARDED) -> Flow:
+        """A live flow, or with another `reason` one that ends. `entry` is client to backend."""
+        decision = Decision(
+            time=self._clock.wall(max(entry.last_seen, reply.last_seen)),
+            id=entry.id,
+            source=layouts.read_address(key.source),
+            source_port=layouts.read_port(key.source_port),
+            destination=layouts.read_address(key.destination),
+            destination_port=layouts.read_port(key.destination_port),
+            protocol=protocol_name(key.protocol),
+            tier=Tier(max(entry.tier, reply.tier)),
+            verdict=Verdict.ALLOW,
+            reason=reason,
+            mapping=self._names.name(entry.mapping),
+            revision=entry.revision,
+            interface=_interface(reply.ifindex),
+        )
+        return Flow(
+            decision=decision,
+            backend=layouts.read_address(entry.destination),
+            backend_port=layouts.read_port(entry.destination_port),
+            state=flow_state(entry, reply, key.protocol),
+            started=self._clock.wall(entry.started),
+            last_seen=decision.time,
+            sent=Traffic(entry.packets, entry.octets),
+            received=Traffic(reply.packets, reply.octets),
+        )
+
+    def event(self, raw: bytes) -> Event:
+        """An event of the ring."""
+        record = layouts.read_event(raw)
+        kind = _EVENT_KINDS[record.kind]
+        decision = self._decision(record, layouts.read_key(record.key))
+        if kind is EventKind.DENIED:
+            return Event(kind, decision)
+        sent_packets, received_packets = layouts.U64_PAIR.unpack(record.packets)
+        sent_bytes, received_bytes = layouts.U64_PAIR.unpack(record.octets)
+        ended = kind is EventKind.FLOW_END
+        flow = Flow(
+            decision=decision,
+            backend=layouts.read_address(record.backend),
+            backend_port=layouts.read_port(record.backend_port),
+            state=FlowState.CLOSED if ended else FlowState.ESTABLISHED,
+            started=self._clock.wall(record.started),
+            last_seen=decision.time,
+            sent=Traffic(sent_packets, sent_bytes),
+            received=Traffic(received_packets, received_bytes),
+        )
+        return Event(kind, decision, flow)
+
+    def _decision(self, record: EventRecord, key: FlowKey) -> Decision:
+        denied = record.kind == layouts.EVENT_DENIED
+        return Decision(
+            time=self._clock.wall(record.time),
+            id=record.id,
+            source=layouts.read_address(key.source),
+            source_port=layouts.read_port(key.source_port),
+            destination=layouts.read_address(key.destination),
+            destination_port=layouts.read_port(key.destination_port),
+            protocol=protocol_name(key.protocol),
+            tier=Tier(record.tier),
+            verdict=Verdict.DENY if denied else Verdict.ALLOW,
+            reason=Reason(record.reason),
+            mapping=self._names.name(record.mapping),
+            revision=record.revision,
+            interface=_interface(record.ifindex),
+        )
+
+
+def _interface(ifindex: int) -> str:
+    try:
+        return socket.if_indextoname(ifindex) if ifindex else ""
+    except OSError:
+        return ""
