@@ -93,17 +93,48 @@ static __noinline int flow_local_socket(const struct packet *packet, const struc
 	return 1;
 }
 
-/* Claim a source port towards the backend: free in both tables and on no local socket. The insert itself is the claim, so two CPUs
- * cannot win the same one. Fills `reply_key` and both flows' port. Returns 0, or -1 when none of the tries is free. */
+static __always_inline void flow_delete(void *table, const struct mp_flow_key *key,
+					const struct mp_flow_key *other_key)
+{
+	bpf_map_delete_elem(table, key);
+	bpf_map_delete_elem(table, other_key);
+}
+
+/* Take over the port of a flow that has ended. Its stragglers, if any, are now the new flow's. */
+static __noinline int flow_reclaim_port(struct mp_flow_key *reply_key, const struct mp_flow *reply)
+{
+	struct mp_flow_key client_key;
+	const struct mp_flow *ended = bpf_map_lookup_elem(&opening, reply_key);
+
+	if (!ended || ended->state != MP_STATE_CLOSED)
+		return -1;
+	flow_other_key(&client_key, ended, reply_key->protocol);
+	flow_delete(&opening, reply_key, &client_key);
+	return bpf_map_update_elem(&opening, reply_key, reply, BPF_NOEXIST) ? -1 : 0;
+}
+
+/* Claim a source port towards the backend: free in both tables and on no local socket, or else that of the flow which ended
+ * longest ago. The insert itself is the claim, so two CPUs cannot win the same one. Returns 0, or -1 without a port. */
 static __always_inline int flow_claim_port(const struct packet *packet, const struct mp_settings *current, __u32 hash,
-					   struct mp_flow_key *reply_key, struct mp_flow *reply)
+					   struct mp_flow_key *reply_key, const struct mp_flow *reply)
 {
 	__u32 count = current->nat_count ? current->nat_count : 1;
+	const struct mp_flow *taken;
+	__u64 oldest = ~0ull;
+	__u16 oldest_port = 0;
 
 	for (int i = 0; i < FLOW_NAT_TRIES; i++) {
 		__u16 port = current->nat_first + (hash + i * 7919u) % count;
 
 		reply_key->destination_port = bpf_htons(port);
+		taken = bpf_map_lookup_elem(&opening, reply_key);
+		if (taken) {
+			if (taken->state == MP_STATE_CLOSED && taken->last_seen < oldest) {
+				oldest = taken->last_seen;
+				oldest_port = port;
+			}
+			continue;
+		}
 		if (bpf_map_lookup_elem(&flows, reply_key))
 			continue;
 		if (bpf_map_update_elem(&opening, reply_key, reply, BPF_NOEXIST))
@@ -112,7 +143,10 @@ static __always_inline int flow_claim_port(const struct packet *packet, const st
 			return 0;
 		bpf_map_delete_elem(&opening, reply_key);
 	}
-	return -1;
+	if (!oldest_port)
+		return -1;
+	reply_key->destination_port = bpf_htons(oldest_port);
+	return flow_reclaim_port(reply_key, reply);
 }
 
 /* Open a conversation to `backend`. Both entries are in `opening` afterwards. */
@@ -170,13 +204,6 @@ static __always_inline int flow_copy(void *table, const struct mp_flow_key *key,
 		return 0;
 	bpf_map_delete_elem(table, key);
 	return -1;
-}
-
-static __always_inline void flow_delete(void *table, const struct mp_flow_key *key,
-					const struct mp_flow_key *other_key)
-{
-	bpf_map_delete_elem(table, key);
-	bpf_map_delete_elem(table, other_key);
 }
 
 /* The client's proof arrived: promote. Returns the entry in `flows`, or NULL when that table is full. */

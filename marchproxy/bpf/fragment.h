@@ -18,7 +18,7 @@ static __always_inline void fragment_key(struct mp_fragment_key *key, const stru
 	key->protocol = packet->key.protocol;
 }
 
-static __always_inline void fragment_remember(const struct packet *packet)
+static __noinline void fragment_remember(const struct packet *packet)
 {
 	struct mp_fragment value = {packet->key.source_port, packet->key.destination_port};
 	struct mp_fragment_key key;
@@ -28,7 +28,7 @@ static __always_inline void fragment_remember(const struct packet *packet)
 }
 
 /* Give a later fragment its ports. Returns 0, or -1 when its first was not seen. */
-static __always_inline int fragment_recall(struct packet *packet)
+static __noinline int fragment_recall(struct packet *packet)
 {
 	const struct mp_fragment *value;
 	struct mp_fragment_key key;
