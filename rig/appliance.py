@@ -19,13 +19,13 @@ COMMAND = (sys.executable, "-m", "marchproxy")
 class Appliance:
     """One appliance with directories of its own, so that several run side by side; removed at the end."""
 
-    def __init__(self, rig: Rig, *, command: tuple[str, ...] = COMMAND) -> None:
-        """Prepare it; nothing runs yet. `command` is how `marchproxy` is called."""
+    def __init__(self, rig: Rig, *, name: str = "appliance", command: tuple[str, ...] = COMMAND) -> None:
+        """Prepare it; nothing runs yet. `name` tells it from others in the rig, `command` calls it."""
         self.host = rig.middle
         self.command = command
-        self.bpffs = BPFFS / rig.name
-        self.state = rig.files / "state"
-        self.runtime = rig.files / "run"
+        self.bpffs = BPFFS / f"{rig.name}-{name}"
+        self.state = rig.files / name / "state"
+        self.runtime = rig.files / name / "run"
         self.env = {
             "MARCHPROXY_STATE_DIR": str(self.state),
             "MARCHPROXY_RUNTIME_DIR": str(self.runtime),
@@ -34,7 +34,7 @@ class Appliance:
         }
         self.daemon: Process | None = None
         for folder in (self.state, self.runtime):
-            folder.mkdir(mode=0o700)
+            folder.mkdir(mode=0o700, parents=True)
         close_at_exit(self)
 
     def cli(self, *words: str, check: bool = True, stdin: str = "") -> CompletedProcess[str]:
@@ -79,12 +79,16 @@ class Appliance:
         self.stop()
         self.start(*options)
 
-    def close(self) -> None:
-        """Stop the daemon, take everything out of the kernel, remove the pins. May be called twice."""
+    def detach(self) -> None:
+        """Stop the daemon and take everything out of the kernel; it can be started again."""
         if self.daemon is not None:
             self.daemon.stop()
             self.daemon = None
             self.cli("detach", check=False)
+
+    def close(self) -> None:
+        """Detach it, and remove the pins whatever became of that. May be called twice."""
+        self.detach()
         remove_tree(self.bpffs)
 
     def _running(self) -> Process:

@@ -1,0 +1,92 @@
+"""Shows a run: as a table in the terminal, and as the one in docs/PERFORMANCE.md."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.compare import CONTENDERS
+from benchmarks.contenders import Contender, MarchProxy, Routing
+from benchmarks.results import Run, Summary
+from benchmarks.workloads import WORKLOADS, Workload
+from rig import RigError
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
+def measured(run: Run) -> list[type[Contender]]:
+    """Who took part, in the order of the columns."""
+    return [kind for kind in CONTENDERS if kind.name in run.contenders]
+
+
+def cell(workload: Workload, summary: Summary | None) -> tuple[str, str]:
+    """Median with its spread, and the ratio to plain routing with its spread."""
+    if summary is None:
+        return "-", ""
+    value, ratio = summary.value, summary.ratio
+    low, high = value.low / workload.scale, value.high / workload.scale
+    figure = f"{value.median / workload.scale:.1f} ({low:.1f}-{high:.1f})"
+    return figure, f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
+
+
+def show(run: Run, console: Console) -> None:
+    """Print the table, whether the goals were met, and what failed."""
+    for workload in WORKLOADS:
+        if not any(one.workload == workload.name for one in run.measurements):
+            continue
+        table = Table(title=f"{workload.title}, {workload.unit}", title_justify="left", width=78)
+        table.add_column("through", ratio=3)
+        table.add_column("median (min-max)", ratio=4, justify="right")
+        table.add_column("to routing (min-max)", ratio=4, justify="right")
+        for kind in measured(run):
+            figure, ratio = cell(workload, run.summary(workload.name, kind.name))
+            table.add_row(kind.title, figure, ratio, style="bold" if issubclass(kind, MarchProxy) else "")
+        console.print(table)
+    for line in (*goals(run), *(f"failed: {failure}" for failure in run.failures)):
+        console.print(line, highlight=False)
+
+
+def goals(run: Run) -> Iterator[str]:
+    """How MarchProxy's TC tier did against its goal and the best of the others, a line for each workload."""
+    rivals = [kind for kind in measured(run) if kind is not Routing and not issubclass(kind, MarchProxy)]
+    for workload in WORKLOADS:
+        mine = run.summary(workload.name, MarchProxy.name)
+        if mine is None:
+            continue
+        others = [
+            (found.ratio.median, kind.title)
+            for kind in rivals
+            if (found := run.summary(workload.name, kind.name)) is not None
+        ]
+        reached = mine.ratio.median
+        line = f"{workload.title}: {reached:.2f} of routing, goal {workload.goal:.2f} "
+        line += "met" if reached >= workload.goal else "MISSED"
+        if others:
+            best, title = max(others)
+            line += f"; {'ahead of' if reached > best else 'BEHIND'} {title} ({best:.2f})"
+        yield line
+
+
+def markdown(run: Run) -> str:
+    """The table, what it was measured with, and what could not be measured."""
+    kinds = measured(run)
+    lines = ["| | " + " | ".join(kind.title for kind in kinds) + " |", "|---|" + "---|" * len(kinds)]
+    for workload in WORKLOADS:
+        cells = ["<br>".join(cell(workload, run.summary(workload.name, kind.name))) for kind in kinds]
+        lines.append(f"| {workload.title}, {workload.unit} | " + " | ".join(cells) + " |")
+    lines += ["", f"{run.rounds} rounds of {run.seconds} s for each figure."]
+    lines += [f"* {name}: {value}" for name, value in run.machine.items()]
+    lines += [f"* {name}: {version}" for name, version in run.contenders.items() if name != Routing.name]
+    lines += [f"* failed: {failure}" for failure in run.failures]
+    return "\n".join(lines)
+
+
+def write(run: Run, page: Path) -> None:
+    """Put the table into a page, between its two markers; `RigError` where it has none."""
+    text = page.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _old, end, after = rest.partition(END)
+    if not begin or not end:
+        raise RigError(f"{page.name} has no place for the table", hint=f"it goes between {BEGIN} and {END}")
+    page.write_text(f"{before}{BEGIN}\n{markdown(run)}\n{END}{after}")

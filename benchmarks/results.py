@@ -1,0 +1,84 @@
+"""Figures of one run: kept as JSON, summarised as medians."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Self
+
+from benchmarks.contenders import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One figure, in the workload's own unit (bits, answers or packets a second)."""
+
+    round: int
+    workload: str
+    contender: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of several figures, the smallest and the largest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Summarise at least one figure."""
+        return cls(median(values), min(values), max(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One contender at one workload."""
+
+    value: Spread
+    ratio: Spread
+    """To plain routing of the same round, so that what disturbs a machine for minutes disturbs both."""
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything that one run found out."""
+
+    machine: Mapping[str, str]
+    contenders: Mapping[str, str]
+    """Name to exact version, in the order of the table."""
+    rounds: int
+    seconds: int
+    measurements: list[Measurement] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """What could not be measured and why."""
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        raw = json.loads(path.read_text())
+        return cls(**raw | {"measurements": [Measurement(**one) for one in raw["measurements"]]})
+
+    def summary(self, workload: str, contender: str) -> Summary | None:
+        """The medians, or None where there is no round with both this contender and plain routing."""
+        mine, routed = self._by_round(workload, contender), self._by_round(workload, Routing.name)
+        both = sorted(mine.keys() & routed.keys())
+        if not both:
+            return None
+        ratios = [mine[number] / routed[number] for number in both]
+        return Summary(Spread.of([mine[number] for number in both]), Spread.of(ratios))
+
+    def _by_round(self, workload: str, contender: str) -> dict[int, float]:
+        return {
+            one.round: one.value
+            for one in self.measurements
+            if (one.workload, one.contender) == (workload, contender)
+        }
