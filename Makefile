@@ -14,6 +14,7 @@ setup: ## install what running needs, compile the kernel programs; once
 	@scripts/setup.sh run
 
 run: setup ## start the appliance on this machine
+	.venv/bin/marchproxy init
 	.venv/bin/marchproxy run
 
 demo: setup ## show an appliance at work between network namespaces (root)
@@ -46,5 +47,5 @@ lock: ## resolve the dependencies again (needs uv: .venv/bin/pip install uv)
 	scripts/lock.sh
 
 clean: ## remove everything that the targets made
-	rm -rf .venv build dist marchproxy/bpf/objects .*_cache .hypothesis benchmarks/results
+	rm -rf .venv .uv build dist marchproxy/bpf/objects .*_cache .hypothesis benchmarks/results
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -20,7 +20,7 @@ python_candidates() {
 }
 
 find_uv() {
-    PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin" command -v uv
+    PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin:$PWD/.uv/bin" command -v uv
 }
 
 # Prints the interpreter's own path, never a shim's.
@@ -34,6 +34,25 @@ find_python() {
     return 1
 }
 
+# uv fetches a Python that needs nothing of the system. Where uv is missing, it comes from PyPI into a folder of its own.
+download_python() {
+    local uv
+    if ! uv=$(find_uv); then
+        require_venv_module || return 1
+        step "Installing uv, to fetch a Python with"
+        python3 -m venv --clear .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1' ||
+            return 1
+        uv=$(find_uv) || return 1
+    fi
+    step "Fetching Python 3.13 with uv"
+    timeout 300 "$uv" python install --quiet 3.13
+}
+
+require_venv_module() {
+    ! python3 -c 'import ensurepip' 2>/dev/null || return 0
+    is_root && (install_packages python3-venv)
+}
+
 # Debian 13 and Ubuntu 24.04 package one; Debian 12 does not.
 install_python() {
     local version
@@ -43,6 +62,7 @@ install_python() {
         install_packages "python$version" "python$version-venv"
         return 0
     done
+    ! download_python || return 0
     fail "no Python 3.12 or newer on PATH, under pyenv or from uv, and this release packages none" \
         "Install one of these two ways, then run the same command again:" \
         "  uv:     curl -LsSf https://astral.sh/uv/install.sh | sh && ~/.local/bin/uv python install 3.13" \
