@@ -28,10 +28,10 @@ type Reader = Callable[[Any, str], Any]
 def to_document(entity: Entity) -> Document:
     """The entity as JSON values, without the fields that are at their default."""
     document: Document = {}
-    for field in fields(entity):
-        value = getattr(entity, field.name)
-        if value != field.default:
-            document[field.name] = write_field(field.name, value)
+    for name, default in _DEFAULTS[type(entity)]:
+        value = getattr(entity, name)
+        if value != default:
+            document[name] = write_field(name, value)
     return document
 
 
@@ -259,3 +259,7 @@ _INTERFACE: dict[str, Reader] = {
 }
 
 _FIELDS: dict[type[Entity], dict[str, Reader]] = {Service: _SERVICE, Mapping: _MAPPING, Interface: _INTERFACE}
+
+_DEFAULTS: dict[type[Entity], tuple[tuple[str, object], ...]] = {
+    entity: tuple((field.name, field.default) for field in fields(entity)) for entity in _FIELDS
+}

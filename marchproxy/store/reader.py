@@ -1,0 +1,126 @@
+"""Reading: snapshots, revisions and what changed between them. Callers hold a transaction open."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from marchproxy.model.change import Change, Kind, patch
+from marchproxy.model.documents import Document
+from marchproxy.model.errors import InvalidValue, MarchproxyError, NotFound
+from marchproxy.model.snapshot import Cluster, Snapshot
+from marchproxy.store.database import Database
+from marchproxy.store.errors import StoreCorrupt
+from marchproxy.store.revision import Revision
+from marchproxy.store.rows import COLUMNS, read_instant, read_rows
+
+_HEAD = "SELECT number, sha256, author, time, message FROM revision ORDER BY number DESC LIMIT ?"
+_ONE = "SELECT number, sha256, author, time, message FROM revision WHERE number = ?"
+_CHANGES = (
+    'SELECT c.kind, c.cluster, c.name, c."before", c."after" FROM "change" c'
+    " JOIN revision r ON c.revision = r.id WHERE r.number > ? AND r.number <= ? ORDER BY c.id"
+)
+
+
+def _select(kind: Kind, *more: str) -> str:
+    names = [*more, *(column.name for column in COLUMNS[kind])]
+    # Names of tables and of our dataclasses' fields: nothing here comes from outside.
+    return f'SELECT {", ".join(names)} FROM "{kind}"'  # noqa: S608
+
+
+_SELECT = {
+    Kind.SERVICE: _select(Kind.SERVICE, "cluster"),
+    Kind.MAPPING: _select(Kind.MAPPING, "cluster"),
+    Kind.INTERFACE: _select(Kind.INTERFACE),
+}
+
+
+def read_snapshot(database: Database) -> Snapshot:
+    """What the store holds. Raises `StoreCorrupt` for a row that the model cannot read."""
+    names = sorted(database.query("SELECT name, id FROM cluster"))
+    try:
+        services = _by_cluster(database, Kind.SERVICE)
+        mappings = _by_cluster(database, Kind.MAPPING)
+        interfaces = read_rows(Kind.INTERFACE, database.query(_SELECT[Kind.INTERFACE]))
+    except (InvalidValue, ValueError) as error:
+        raise StoreCorrupt(database.label, error) from error
+    clusters = (Cluster(name, services.get(key, ()), mappings.get(key, ())) for name, key in names)
+    return Snapshot(tuple(clusters), interfaces)
+
+
+def read_revisions(database: Database, limit: int) -> list[Revision]:
+    """The newest revisions, newest first."""
+    return [_revision(database, row) for row in database.query(_HEAD, limit)]
+
+
+def read_revision(database: Database, number: int) -> Revision:
+    """One revision. Raises `NotFound`."""
+    rows = database.query(_ONE, number)
+    if not rows:
+        raise NotFound("revision", number, hint="`marchproxy revision list` shows which there are")
+    return _revision(database, rows[0])
+
+
+def read_changes(database: Database, after: int, until: int) -> tuple[Change, ...]:
+    """What the revisions above `after` up to `until` changed, in order."""
+    try:
+        return tuple(_change(row) for row in database.query(_CHANGES, after, until))
+    except ValueError as error:
+        raise StoreCorrupt(database.label, f"changes after revision {after}: {error}") from error
+
+
+def advance(database: Database, snapshot: Snapshot, number: int, head: Revision) -> Snapshot:
+    """The snapshot of head, from that of an older revision. What did not change stays the same objects."""
+    return _patched(database, snapshot, read_changes(database, number, head.number), head)
+
+
+def rebuild(database: Database, current: Snapshot, head: Revision, number: int) -> Snapshot:
+    """The snapshot of an older revision, from that of head, checked against its SHA-256."""
+    revision = read_revision(database, number)
+    changes = reversed(read_changes(database, number, head.number))
+    snapshot = _patched(database, current, [change.reversed() for change in changes], revision)
+    verify(database, snapshot, revision)
+    return snapshot
+
+
+def verify(database: Database, snapshot: Snapshot, revision: Revision) -> None:
+    """Raise `StoreCorrupt` unless the snapshot is the one that the revision was made for."""
+    found = snapshot.sha256()
+    if found != revision.sha256:
+        why = f"revision {revision.number} was recorded with SHA-256 {revision.sha256}, and has {found}"
+        raise StoreCorrupt(database.label, why)
+
+
+def _patched(database: Database, start: Snapshot, changes: Iterable[Change], aim: Revision) -> Snapshot:
+    try:
+        return patch(start, changes)
+    except MarchproxyError as error:
+        why = f"revision {aim.number} cannot be rebuilt from its changes: {error}"
+        raise StoreCorrupt(database.label, why) from error
+
+
+def _by_cluster(database: Database, kind: Kind) -> dict[int, tuple[Any, ...]]:
+    rows: dict[int, list[Sequence[Any]]] = defaultdict(list)
+    for cluster, *row in database.query(_SELECT[kind]):
+        rows[cluster].append(row)
+    return {cluster: read_rows(kind, held) for cluster, held in rows.items()}
+
+
+def _revision(database: Database, row: Sequence[Any]) -> Revision:
+    number, sha256, author, time, message = row
+    try:
+        return Revision(number, sha256, author, read_instant(time), message)
+    except (TypeError, ValueError) as error:
+        raise StoreCorrupt(database.label, f"revision {number}: {error}") from error
+
+
+def _change(row: Sequence[Any]) -> Change:
+    kind, cluster, name, before, after = row
+    return Change(Kind(kind), cluster or "", name, _document(before), _document(after))
+
+
+def _document(text: str | None) -> Document | None:
+    document = None if text is None else json.loads(text)
+    if not isinstance(document, dict | None):
+        raise ValueError(f"{text!r} is no JSON object")
+    return document

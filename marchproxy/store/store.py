@@ -1,0 +1,237 @@
+"""The store: what an operator meant, how it came about, and the one way to change it."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from marchproxy.model.change import Change, diff, patch
+from marchproxy.model.snapshot import Snapshot
+from marchproxy.store import keys, reader
+from marchproxy.store.database import Database
+from marchproxy.store.engines import BUSY_TIMEOUT
+from marchproxy.store.errors import StoreCorrupt, StoreMissing
+from marchproxy.store.integrity import check_names, check_references
+from marchproxy.store.location import create_file, locate
+from marchproxy.store.migrations import check_schema, migrate
+from marchproxy.store.revision import Revision, current_author
+from marchproxy.store.writer import write_revision
+
+type Build = Callable[[Snapshot], Snapshot]
+
+
+class Store:
+    """A store that is open. Any thread may use it, one at a time; close it, or use it in a `with` statement.
+
+    Every method raises `StoreError` or what it names; whatever it raises, the store is as it was before.
+    """
+
+    def __init__(self, database: Database, *, created: bool = False) -> None:
+        """Use `open`."""
+        self.created = created
+        """Whether `open` made this store's first revision just now."""
+        self._database = database
+        self._known: tuple[Revision, Snapshot] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        state_dir: Path | None = None,
+        *,
+        create: bool = False,
+        read_only: bool = False,
+        timeout: float = BUSY_TIMEOUT,
+    ) -> Self:
+        """Open the store in `state_dir`, or where the environment says (`location.locate`).
+
+        `create` makes what is missing: file, schema, cluster `default` and revision 1. `read_only` leaves
+        even the migrations of a newer version undone. `timeout` is how many seconds to wait for another
+        process's write.
+        """
+        if create and read_only:
+            raise ValueError("a store that is to be created cannot be read-only")
+        location = locate(state_dir)
+        if location.path is None:
+            from marchproxy.store.server import open_server
+
+            database = open_server(location, read_only=read_only)
+        else:
+            if create:
+                create_file(location.path)
+            database = Database.open_file(location, location.path, read_only=read_only, timeout=timeout)
+        try:
+            return cls(database, created=_prepare(database, create=create))
+        except BaseException:
+            database.close()
+            raise
+
+    def close(self) -> None:
+        """Close the store. May be called again; anything else then raises `StoreClosed`."""
+        self._known = None
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        """The store, to be closed at the end of the `with` block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    def snapshot(self) -> Snapshot:
+        """What the operator means now. What did not change since the last call is the same objects."""
+        with self._database.transaction():
+            return self._read()[1]
+
+    def current(self) -> tuple[Revision, Snapshot]:
+        """Head and its snapshot, read at one moment."""
+        with self._database.transaction():
+            return self._read()
+
+    def head(self) -> Revision:
+        """The newest revision."""
+        with self._database.transaction():
+            return _head(self._database)
+
+    def commit(self, changes: Sequence[Change], *, message: str, author: str | None = None) -> Revision:
+        """Make one revision of these changes, all or none; without an effect there is none, and head is
+        returned.
+
+        Raises `Conflict` where a change's `before` is not what the store holds or what goes is in use,
+        `NotFound` where a mapping refers to nothing, `InvalidValue` for a document, message or author.
+        """
+        return self._change(lambda current: patch(current, changes), message, author)
+
+    def replace(self, build: Build, *, message: str, author: str | None = None) -> Revision:
+        """Make one revision of what `build` makes of the current snapshot. Raises as `commit` does.
+
+        No other writer comes between reading and writing, so no update is lost. `build` runs with the write
+        lock held: it must not ask anybody anything.
+        """
+
+        def rebuild(current: Snapshot) -> Snapshot:
+            wanted = build(current)
+            check_names(wanted)
+            # Through documents: what was put together in memory passes the same readers as what came from a
+            # file.
+            return patch(current, diff(current, wanted))
+
+        return self._change(rebuild, message, author)
+
+    def changes_since(self, number: int) -> tuple[Revision, tuple[Change, ...]]:
+        """Head, and what turns the snapshot of revision `number` into its own. Raises `NotFound`."""
+        with self._database.transaction():
+            head = _head(self._database)
+            reader.read_revision(self._database, number)
+            return head, reader.read_changes(self._database, number, head.number)
+
+    def revisions(self, limit: int = 20) -> list[Revision]:
+        """The newest revisions, newest first."""
+        with self._database.transaction():
+            return reader.read_revisions(self._database, limit)
+
+    def revision(self, number: int) -> Revision:
+        """One revision. Raises `NotFound`."""
+        with self._database.transaction():
+            return reader.read_revision(self._database, number)
+
+    def changes(self, number: int) -> tuple[Change, ...]:
+        """What one revision changed; nothing for the first. Raises `NotFound`."""
+        with self._database.transaction():
+            reader.read_revision(self._database, number)
+            return reader.read_changes(self._database, number - 1, number)
+
+    def snapshot_at(self, number: int) -> Snapshot:
+        """The snapshot of an older revision, checked against its SHA-256. Raises `NotFound`."""
+        with self._database.transaction():
+            return self._at(number)
+
+    def rollback(self, number: int, *, message: str | None = None, author: str | None = None) -> Revision:
+        """Make a new revision that equals an older one. Raises `NotFound`."""
+        said = message or f"roll back to revision {number}"
+        return self._change(lambda current: self._at(number), said, author)
+
+    def verify(self) -> Revision:
+        """Check that the store holds the snapshot that head was made for. Raises `StoreCorrupt`."""
+        with self._database.transaction():
+            head, snapshot = self._read()
+            reader.verify(self._database, snapshot, head)
+            return head
+
+    def create_cluster_key(self, cluster: str) -> str:
+        """Make a cluster's API key, to be shown once. Raises `NotFound`, or `Conflict` where it has one."""
+        return keys.create_key(self._database, cluster, datetime.now(UTC))
+
+    def rotate_cluster_key(self, cluster: str, *, overlap: timedelta = keys.OVERLAP) -> str:
+        """Make a new API key, to be shown once; the old one works for `overlap` longer. Raises `NotFound`."""
+        return keys.rotate_key(self._database, cluster, datetime.now(UTC), overlap)
+
+    def verify_cluster_key(self, cluster: str, key: str, *, now: datetime | None = None) -> bool:
+        """Whether a key opens the cluster, now or at another moment; without such a cluster none does."""
+        return keys.verify_key(self._database, cluster, key, now or datetime.now(UTC))
+
+    def cluster_keys(self, cluster: str) -> list[keys.ClusterKey]:
+        """The keys of a cluster as far as the store knows them: hashes and times."""
+        with self._database.transaction():
+            return keys.read_keys(self._database, cluster)
+
+    def _change(self, build: Build, message: str, author: str | None) -> Revision:
+        with self._database.writing() as dal:
+            head, current = self._read()
+            wanted = build(current)
+            check_references(current, wanted)
+            changes = diff(current, wanted)
+            if not changes:
+                return head
+            revision = _next(head.number, wanted, message, author)
+            write_revision(dal, revision, changes)
+        self._known = revision, wanted
+        return revision
+
+    def _read(self) -> tuple[Revision, Snapshot]:
+        """Head and its snapshot: from the tables the first time, later what was known, brought up to date."""
+        head = _head(self._database)
+        if self._known is not None and self._known[0].number < head.number:
+            known, snapshot = self._known
+            self._known = head, reader.advance(self._database, snapshot, known.number, head)
+        elif self._known is None or self._known[0] != head:
+            self._known = head, reader.read_snapshot(self._database)
+        return self._known
+
+    def _at(self, number: int) -> Snapshot:
+        head, current = self._read()
+        return reader.rebuild(self._database, current, head, number)
+
+
+def _prepare(database: Database, *, create: bool) -> bool:
+    """Bring schema and first revision into being where they are missing; whether the latter was."""
+    if check_schema(database) == 0 and not create:
+        raise StoreMissing(database.label)
+    database.prepare()
+    if not database.read_only:
+        migrate(database)
+    if reader.read_revisions(database, 1):
+        return False
+    if not create:
+        raise StoreMissing(database.label)
+    with database.writing() as dal:
+        if reader.read_revisions(database, 1):
+            return False
+        first = Snapshot()
+        write_revision(dal, _next(0, first, "create the store", None), diff(Snapshot(clusters=()), first))
+    return True
+
+
+def _head(database: Database) -> Revision:
+    revisions = reader.read_revisions(database, 1)
+    if not revisions:
+        raise StoreCorrupt(database.label, "it holds no revision")
+    return revisions[0]
+
+
+def _next(number: int, snapshot: Snapshot, message: str, author: str | None) -> Revision:
+    time = datetime.now(UTC).replace(microsecond=0)
+    return Revision(number + 1, snapshot.sha256(), author or current_author(), time, message)

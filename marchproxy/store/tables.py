@@ -1,0 +1,125 @@
+"""The tables as pydal knows them, with a validator on every column.
+
+pydal's own migrations are off: they depend on pickled files beside the database (see `migrations.py`).
+"""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from pydal import DAL, Field
+from pydal._globals import THREAD_LOCAL
+from pydal.validators import IS_IN_SET, IS_INT_IN_RANGE, IS_MATCH
+
+from marchproxy.model.change import Kind
+from marchproxy.model.errors import InvalidValue
+from marchproxy.model.names import parse_name
+from marchproxy.store.location import Location
+from marchproxy.store.rows import COLUMNS, NAME_LENGTH
+
+AUTHOR_LENGTH = 64
+MESSAGE_LENGTH = 500
+
+type Judgement = tuple[Any, str | None]
+"""What pydal's validators return: the value, and what is wrong with it."""
+
+
+def bind(location: Location) -> DAL:
+    """pydal over the tables of a store. Connects to a server at once, to a file when given a connection."""
+    dal = DAL(
+        location.uri or f"sqlite://{location.path}",
+        migrate=False,
+        migrate_enabled=False,
+        # Its retries sleep a second each and hide the first error.
+        attempts=1,
+        decode_credentials=True,
+    )
+    # Made for web applications, pydal keeps every DAL of a thread alive until the request ends, and the last
+    # hundred statements with it. Here nothing ends, and statements hold what operators wrote.
+    THREAD_LOCAL._pydal_db_instances_.pop(dal._db_uid, None)
+    dal._adapter.execution_handlers = []
+    dal._adapter.check_active_connection = False
+    _define(dal)
+    return dal
+
+
+def _define(dal: DAL) -> None:
+    dal.define_table(
+        "migration",
+        Field("number", "integer", requires=_POSITIVE),
+        Field("name", length=NAME_LENGTH, requires=_name),
+        Field("time", "datetime", requires=_instant),
+    )
+    dal.define_table(
+        "revision",
+        Field("number", "integer", requires=_POSITIVE),
+        Field("time", "datetime", requires=_instant),
+        Field("author", length=AUTHOR_LENGTH, requires=_line(AUTHOR_LENGTH)),
+        Field("message", length=MESSAGE_LENGTH, requires=_line(MESSAGE_LENGTH)),
+        Field("sha256", length=64, requires=_SHA256),
+    )
+    dal.define_table(
+        "change",
+        Field("revision", "reference revision", ondelete="RESTRICT", requires=_POSITIVE),
+        Field("kind", length=NAME_LENGTH, requires=IS_IN_SET(list(Kind))),
+        Field("cluster", length=NAME_LENGTH, requires=_optional(_name)),
+        Field("name", length=NAME_LENGTH, requires=_line(NAME_LENGTH)),
+        Field("before", "text", requires=_optional(_document)),
+        Field("after", "text", requires=_optional(_document)),
+    )
+    dal.define_table("cluster", Field("name", length=NAME_LENGTH, requires=_name))
+    dal.define_table(
+        "cluster_key",
+        Field("cluster", "reference cluster", ondelete="CASCADE", requires=_POSITIVE),
+        Field("hash", length=64, requires=_SHA256),
+        Field("created", "datetime", requires=_instant),
+        Field("expires", "datetime", requires=_optional(_instant)),
+    )
+    for kind in (Kind.SERVICE, Kind.MAPPING):
+        # That the cluster exists is the foreign key's to say: pydal's IS_IN_DB would ask once for every row.
+        cluster = Field("cluster", "reference cluster", ondelete="RESTRICT", requires=_POSITIVE)
+        dal.define_table(kind.value, cluster, *_fields(kind))
+    dal.define_table(Kind.INTERFACE.value, *_fields(Kind.INTERFACE))
+
+
+def _fields(kind: Kind) -> list[Field]:
+    return [Field(c.name, c.type, length=NAME_LENGTH, requires=c) for c in COLUMNS[kind]]
+
+
+def _name(value: Any, record_id: object = None) -> Judgement:
+    try:
+        return parse_name(value), None
+    except InvalidValue as error:
+        return value, error.hint
+
+
+def _instant(value: Any, record_id: object = None) -> Judgement:
+    if not isinstance(value, datetime) or value.tzinfo is not None or value.microsecond:
+        return value, "expected a whole second in UTC, without its zone"
+    return value, None
+
+
+def _document(value: Any, record_id: object = None) -> Judgement:
+    try:
+        document = json.loads(value)
+    except ValueError:
+        document = None
+    return value, None if isinstance(document, dict) else "expected a JSON object"
+
+
+def _line(limit: int) -> Callable[..., Judgement]:
+    def judge(value: Any, record_id: object = None) -> Judgement:
+        if isinstance(value, str) and value.strip() and value.isprintable() and len(value) <= limit:
+            return value, None
+        return value, f"expected 1 to {limit} printable characters on one line"
+
+    return judge
+
+
+def _optional(validator: Callable[..., Judgement]) -> Callable[..., Judgement]:
+    return lambda value, record_id=None: (None, None) if value is None else validator(value, record_id)
+
+
+_POSITIVE = IS_INT_IN_RANGE(1, None, error_message="expected a number from 1")
+_SHA256 = IS_MATCH("^[0-9a-f]{64}$", error_message="expected a SHA-256 in hexadecimal")
