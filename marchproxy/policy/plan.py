@@ -95,6 +95,11 @@ class Listener:
     transport: Transport
     rules: tuple[Rule, ...]
 
+    @property
+    def key(self) -> ListenerKey:
+        """What no other listener of the plan has."""
+        return listener_key(self.transport, self.address, self.port)
+
     def __str__(self) -> str:
         return f"{Endpoint(self.address, self.port)}/{self.transport}"
 

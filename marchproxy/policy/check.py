@@ -1,0 +1,148 @@
+"""What is wrong or useless in a snapshot, beyond what stops a plan: `marchproxy check`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from marchproxy.model.entities import Action
+from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL
+from marchproxy.model.snapshot import Cluster, Snapshot
+from marchproxy.policy.compile import Compiled
+from marchproxy.policy.plan import ANYONE, WILDCARDS, Finding, Listener, Plan, Rule, Severity, listener_key
+from marchproxy.policy.sources import SourceIndex
+
+SHOWN = 8
+"""Services that a finding spells out before it only counts the rest."""
+
+
+def check(snapshot: Snapshot, compiled: Compiled) -> tuple[Finding, ...]:
+    """The findings of the plan, then mappings that never match, hidden listeners, and unused services.
+
+    `compiled` must be of this snapshot. Takes time in proportion to all source lists together.
+    """
+    return (
+        *compiled.plan.findings,
+        *_expired(snapshot, compiled),
+        *_shadowed(compiled.plan),
+        *_hidden(compiled.plan),
+        *(finding for cluster in snapshot.clusters for finding in _unused(cluster)),
+    )
+
+
+def _expired(snapshot: Snapshot, compiled: Compiled) -> Iterator[Finding]:
+    for cluster in snapshot.clusters:
+        for mapping in cluster.mappings:
+            if mapping.expires is not None and mapping.expires <= compiled.at:
+                message = f"expired at {mapping.expires:%Y-%m-%dT%H:%M:%SZ} and matches nothing"
+                yield Finding(
+                    Severity.WARNING, f"mapping {cluster.name}/{mapping.name}", message, "remove or renew it"
+                )
+
+
+def _shadowed(plan: Plan) -> Iterator[Finding]:
+    """Mappings that an earlier one leaves nothing to match, with the listeners where that is so."""
+    index = SourceIndex(plan.sources)
+    places: dict[tuple[str, str], list[str]] = {}
+    for listener in plan.listeners:
+        if len(listener.rules) > 1:
+            for mapping, earlier in _shadowed_at(listener, plan, index).items():
+                places.setdefault((mapping, earlier), []).append(str(listener))
+    for (mapping, earlier), where in places.items():
+        message = f"never matches at {' and '.join(where)}: {earlier} comes first and takes all its sources"
+        yield Finding(
+            Severity.WARNING, f"mapping {mapping}", message, "give it a lower priority number, or remove it"
+        )
+
+
+def _shadowed_at(listener: Listener, plan: Plan, index: SourceIndex) -> dict[str, str]:
+    """Mapping to the earlier mapping that shadows it; a mapping with two rules is shadowed if both are."""
+    taken = _Taken(plan, index, listener.address.version)
+    shadowed: dict[str, str] = {}
+    alive = set()
+    for rule in listener.rules:
+        earlier = taken.by_whom(rule)
+        if earlier is None:
+            alive.add(rule.mapping)
+            taken.add(rule)
+        else:
+            shadowed[rule.mapping] = earlier
+    return {mapping: earlier for mapping, earlier in shadowed.items() if mapping not in alive}
+
+
+@dataclass(slots=True)
+class _Taken:
+    """The sources that the rules of a listener have taken so far."""
+
+    plan: Plan
+    index: SourceIndex
+    version: int
+    everyone: str | None = None
+    """The mapping that takes whatever comes."""
+    lists: dict[tuple[int, int], str] = field(default_factory=dict)
+    """Identities of a rule's sources and excluded, to its mapping: compilation shares equal tuples."""
+    services: dict[str, str] = field(default_factory=dict)
+
+    def add(self, rule: Rule) -> None:
+        """Count the sources of `rule` as taken."""
+        self.lists[id(rule.sources), id(rule.excluded)] = rule.mapping
+        if ANYONE not in rule.sources:
+            self.services.update(dict.fromkeys(rule.sources, rule.mapping))
+        elif not rule.excluded:
+            self.everyone = rule.mapping
+
+    def by_whom(self, rule: Rule) -> str | None:
+        """A mapping that has taken sources of `rule`, if all of them are taken."""
+        found = self.everyone or self.lists.get((id(rule.sources), id(rule.excluded)))
+        if found is not None or ANYONE in rule.sources:
+            return found
+        for service in rule.sources:
+            found = self.services.get(service) or self._by_prefixes(service)
+            if found is None:
+                break
+        return found
+
+    def _by_prefixes(self, service: str) -> str | None:
+        """The same for one service, whose prefixes may all be part of other services'."""
+        found = None
+        for prefix in self.plan.sources[service]:
+            if prefix.version == self.version:
+                holders = self.index.holders(prefix.network_address, prefix.prefixlen)
+                found = next((self.services[name] for name in sorted(holders) if name in self.services), None)
+                if found is None:
+                    break
+        return found
+
+
+def _hidden(plan: Plan) -> Iterator[Finding]:
+    """Listeners at one address that keep those of the wildcard from applying, where that may surprise."""
+    wildcards = {
+        listener.key: listener for listener in plan.listeners if listener.address in WILDCARDS.values()
+    }
+    for listener in plan.listeners:
+        key = listener_key(listener.transport, WILDCARDS[listener.address.version], listener.port)
+        wildcard = wildcards.get(key)
+        if wildcard is None or wildcard is listener:
+            continue
+        owners = {rule.mapping.partition("/")[0] for rule in (*listener.rules, *wildcard.rules)}
+        denied = [rule.mapping for rule in wildcard.rules if rule.action is Action.DENY]
+        if len(owners) > 1 or denied:
+            what = f"denying mapping {denied[0]}" if denied else f"mapping {wildcard.rules[0].mapping}"
+            message = f"has its own mappings: those of {wildcard} do not apply to it, such as {what}"
+            yield Finding(
+                Severity.WARNING, f"listener {listener}", message, "listen on the same address in both"
+            )
+
+
+def _unused(cluster: Cluster) -> Iterator[Finding]:
+    """Services that no mapping names. `all` and `external` name every one, if only to exclude it."""
+    named = {name for mapping in cluster.mappings for name in (*mapping.sources, *mapping.destinations)}
+    if not named.isdisjoint((ALL, EXTERNAL)):
+        return
+    unused = [
+        service.name
+        for service in cluster.services
+        if service.name not in named and f"{COLLECTION_PREFIX}{service.collection}" not in named
+    ]
+    if unused:
+        more = f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else ""
+        message = f"no mapping names {', '.join(unused[:SHOWN])}{more}"
+        yield Finding(Severity.WARNING, f"services of cluster {cluster.name}", message)

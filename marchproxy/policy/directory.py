@@ -1,0 +1,189 @@
+"""The services of one cluster, with host names resolved, ready to be referred to by mappings."""
+
+from collections.abc import Iterable
+from collections.abc import Mapping as MappingABC
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+from marchproxy.model.address import HostName, IPAddress, Prefix, address_order, is_single
+from marchproxy.model.entities import Service
+from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL
+from marchproxy.model.snapshot import Cluster
+from marchproxy.policy.plan import Finding, Severity
+
+type HostTable = MappingABC[str, tuple[IPAddress, ...]]
+"""Host names to what they resolved to."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """A service and what its addresses came to. The object stays the same for as long as neither changes.
+
+    Equality is therefore identity: as part of a key, an entry stands for its contents at no cost.
+    """
+
+    name: str
+    """Qualified, `cluster/service`."""
+    service: Service
+    hosts: tuple[str, ...]
+    """Its host names."""
+    prefixes: tuple[Prefix, ...]
+    """Fixed and resolved ones, sorted."""
+
+    def backends(self, version: int) -> list[IPAddress]:
+        """Its single addresses of IP version 4 or 6: what traffic can be sent to."""
+        return [
+            prefix.network_address
+            for prefix in self.prefixes
+            if prefix.version == version and is_single(prefix)
+        ]
+
+    def ranges(self) -> list[Prefix]:
+        """Its prefixes of more than one address: fine as a source, nothing to send traffic to."""
+        return [prefix for prefix in self.prefixes if not is_single(prefix)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Referents:
+    """What a mapping's list of references stands for."""
+
+    entries: tuple[Entry, ...]
+    """Services named by themselves or through collections, each once, sorted by name."""
+    names: tuple[str, ...]
+    """The qualified names of `entries`."""
+    everyone: bool
+    """`all` is among the references."""
+    external: bool
+    """`external` is among the references."""
+    unknown: tuple[str, ...]
+    """References to services that do not exist."""
+    empty: tuple[str, ...]
+    """References to collections without a service."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Directory:
+    """The services of one cluster."""
+
+    cluster: Cluster
+    entries: MappingABC[str, Entry]
+    """By plain name, in the snapshot's order."""
+    collections: MappingABC[str, tuple[str, ...]]
+    """`collection:NAME` to the plain names of its services."""
+    names: tuple[str, ...]
+    """The qualified names of all services: whom `external` excludes."""
+    hosts: frozenset[str]
+    findings: tuple[Finding, ...]
+    _known: dict[tuple[str, ...], Referents] = field(default_factory=dict, repr=False)
+
+    def resolve(self, references: tuple[str, ...]) -> Referents:
+        """What references stand for; the same object for the same references, since large lists recur."""
+        found = self._known.get(references)
+        if found is None:
+            found = self._known[references] = self._resolve(references)
+        return found
+
+    def _resolve(self, references: tuple[str, ...]) -> Referents:
+        plain = [name for name in references if name not in (ALL, EXTERNAL)]
+        members = {name: self._members(name) for name in plain}
+        named = sorted({member for names in members.values() for member in names})
+        entries = tuple(self.entries[name] for name in named)
+        missing = [name for name in plain if not members[name]]
+        return Referents(
+            entries=entries,
+            names=tuple(entry.name for entry in entries),
+            everyone=ALL in references,
+            external=EXTERNAL in references,
+            unknown=tuple(name for name in missing if not name.startswith(COLLECTION_PREFIX)),
+            empty=tuple(name for name in missing if name.startswith(COLLECTION_PREFIX)),
+        )
+
+    def _members(self, reference: str) -> tuple[str, ...]:
+        if reference.startswith(COLLECTION_PREFIX):
+            return self.collections.get(reference, ())
+        return (reference,) if reference in self.entries else ()
+
+
+def build_directory(
+    cluster: Cluster, hosts: HostTable, moved: AbstractSet[str], before: Directory
+) -> Directory:
+    """The directory of `cluster`: `before` itself, or its parts, wherever nothing changed.
+
+    `moved` are the host names that resolve to something else than when `before` was built.
+    """
+    if cluster.services is before.cluster.services and moved.isdisjoint(before.hosts):
+        return before
+    entries: dict[str, Entry] = {}
+    for service in cluster.services:
+        old = before.entries.get(service.name)
+        same = old is not None and (old.service is service or old.service == service)
+        if old is None or not same or not moved.isdisjoint(old.hosts):
+            old = _build_entry(cluster.name, service, hosts)
+        entries[service.name] = old
+    names = tuple(entry.name for entry in entries.values())
+    return Directory(
+        cluster=cluster,
+        entries=entries,
+        collections=_collections(entries.values()),
+        names=before.names if names == before.names else names,
+        hosts=frozenset(host for entry in entries.values() for host in entry.hosts),
+        findings=tuple(finding for entry in entries.values() for finding in _findings(entry)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Which references mean something else in one directory than in another."""
+
+    members: frozenset[str]
+    """They stand for other services."""
+    contents: frozenset[str]
+    """They stand for other services, or for services that are no longer the same objects."""
+
+
+def compare(old: Directory, new: Directory) -> Delta:
+    """What changed from `old` to `new`, in terms of the references that mappings make."""
+    if old is new:
+        return Delta(frozenset(), frozenset())
+    names = old.entries.keys() | new.entries.keys()
+    replaced = {name for name in names if old.entries.get(name) is not new.entries.get(name)}
+    members = set(old.entries.keys() ^ new.entries.keys())
+    contents = set(replaced)
+    for reference in old.collections.keys() | new.collections.keys():
+        before, after = old.collections.get(reference, ()), new.collections.get(reference, ())
+        if before != after:
+            members.add(reference)
+        if before != after or not replaced.isdisjoint(after):
+            contents.add(reference)
+    if old.names is not new.names:
+        members.add(EXTERNAL)
+    return Delta(frozenset(members), frozenset(contents))
+
+
+def _build_entry(cluster: str, service: Service, table: HostTable) -> Entry:
+    hosts = tuple(address.name for address in service.addresses if isinstance(address, HostName))
+    fixed = [address for address in service.addresses if not isinstance(address, HostName)]
+    resolved = [ip_network(address) for host in hosts for address in table.get(host, ())]
+    prefixes = tuple(sorted({*fixed, *resolved}, key=address_order))
+    return Entry(f"{cluster}/{service.name}", service, hosts, prefixes)
+
+
+def _collections(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
+    members: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.service.collection is not None:
+            members.setdefault(COLLECTION_PREFIX + entry.service.collection, []).append(entry.service.name)
+    return {reference: tuple(names) for reference, names in members.items()}
+
+
+def _findings(entry: Entry) -> tuple[Finding, ...]:
+    recorded = [
+        what
+        for what, wanted in (("tls", entry.service.tls), ("health", entry.service.health != "none"))
+        if wanted
+    ]
+    if not recorded:
+        return ()
+    message = f"{' and '.join(recorded)}: recorded, not acted on by this version"
+    return (Finding(Severity.WARNING, f"service {entry.name}", message),)

@@ -1,0 +1,132 @@
+"""The reference answer to "may A talk to B?".
+
+What the kernel program and the sockets tier must agree with: the same lookups in the same order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from marchproxy.model.address import IPAddress
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.plan import ANYONE, WILDCARDS, Listener, ListenerKey, Plan, Pool, Rule, listener_key
+from marchproxy.policy.sources import SourceIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A new flow, as its first packet tells it."""
+
+    source: IPAddress
+    destination: IPAddress
+    port: int
+    """The destination's, 1 to 65535."""
+    transport: Transport
+    local: frozenset[IPAddress] | Callable[[IPAddress], bool] = frozenset()
+    """The appliance's own addresses, or the function that knows them."""
+
+    def is_local(self) -> bool:
+        """Whether the destination is one of the appliance's own addresses."""
+        return self.local(self.destination) if callable(self.local) else self.destination in self.local
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What becomes of the flow, and what decided it."""
+
+    verdict: Verdict
+    reason: Reason
+    source_services: tuple[str, ...]
+    """Qualified, sorted; services that no rule names as a source are not known to a plan."""
+    listener: Listener | None = None
+    rule: Rule | None = None
+
+    @property
+    def mapping(self) -> str:
+        """Qualified name of the mapping that decided; empty where none did."""
+        return self.rule.mapping if self.rule else ""
+
+    @property
+    def pool(self) -> Pool | None:
+        """Where the flow may go."""
+        return self.rule.pool if self.rule else None
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """A rule with its names as sets."""
+
+    rule: Rule
+    sources: frozenset[str] | None
+    """None: everyone."""
+    excluded: frozenset[str]
+
+    def matches(self, services: frozenset[str]) -> bool:
+        """Whether the rule is for a source that belongs to exactly these services."""
+        included = self.sources is None or not services.isdisjoint(self.sources)
+        return included and services.isdisjoint(self.excluded)
+
+
+class Evaluator:
+    """A plan, indexed for questions.
+
+    An answer takes a few microseconds whatever the number of services and listeners, and 0.1 µs more for each
+    rule of the listener that comes before the one that matches.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.sources = SourceIndex(plan.sources)
+        self._listeners = {listener.key: listener for listener in plan.listeners}
+        self._matchers: dict[ListenerKey, tuple[Matcher, ...]] = {}
+        self._sets: dict[int, frozenset[str]] = {}
+
+    def evaluate(self, query: Query) -> Answer:
+        """Answer as the pipeline would (DESIGN, "The packet pipeline", steps 6 to 9)."""
+        services = self.sources.services(query.source)
+        named = tuple(sorted(services))
+        listener = self.listener(query)
+        if listener is None:
+            if query.is_local():
+                return Answer(Verdict.HOST, Reason.PASSED_TO_HOST, named)
+            return Answer(Verdict.DENY, Reason.NO_MAPPING, named)
+        rule = next((matcher.rule for matcher in self.matchers(listener) if matcher.matches(services)), None)
+        if rule is None:
+            return Answer(Verdict.DENY, Reason.NO_MAPPING, named, listener)
+        verdict = Verdict.ALLOW if rule.reason is Reason.FORWARDED else Verdict.DENY
+        return Answer(verdict, rule.reason, named, listener, rule)
+
+    def listener(self, query: Query) -> Listener | None:
+        """The listener that a query reaches: the one at its very address, or else at every local address."""
+        exact = self._listeners.get(listener_key(query.transport, query.destination, query.port))
+        if exact is not None or not query.is_local():
+            return exact
+        wildcard = WILDCARDS[query.destination.version]
+        return self._listeners.get(listener_key(query.transport, wildcard, query.port))
+
+    def matchers(self, listener: Listener) -> tuple[Matcher, ...]:
+        """The rules of a listener of this plan, in order, prepared when they are first asked for."""
+        key = listener.key
+        found = self._matchers.get(key)
+        if found is None:
+            found = self._matchers[key] = tuple(
+                Matcher(
+                    rule,
+                    None if ANYONE in rule.sources else self._set(rule.sources),
+                    self._set(rule.excluded),
+                )
+                for rule in listener.rules
+            )
+        return found
+
+    def _set(self, names: tuple[str, ...]) -> frozenset[str]:
+        """One set for one tuple object: all rules that exclude a cluster's ten thousand services share it."""
+        found = self._sets.get(id(names))
+        if found is None:
+            found = self._sets[id(names)] = frozenset(names)
+        return found
+
+
+def evaluate(plan: Plan, query: Query) -> Answer:
+    """One answer. Whoever has several questions about a plan keeps an `Evaluator`."""
+    return Evaluator(plan).evaluate(query)

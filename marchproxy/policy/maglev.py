@@ -1,0 +1,81 @@
+"""Maglev consistent hashing (Eisenbud et al., NSDI 2016, section 3.4), with weights.
+
+Each backend prefers the slots of the table in an order of its own, made from a hash of its key alone.
+Backends take turns, and each takes the first slot of its order that is still free. So shares are even to the
+slot, and when a backend goes, its slots are shared out while nearly all others stay as they were.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from itertools import cycle, islice
+from math import gcd
+
+TABLE_SIZES = (509, 4093, 65537)
+"""Primes, so that every step through a table visits each slot. Few and far apart, because a pool that crosses
+from one size to the next (past 10 and past 81 equal backends) spreads all its *new* flows anew."""
+
+SLOTS_PER_BACKEND = 50
+"""What the lightest backend gets at least, up to the largest size: shares are then true to 2 %."""
+
+_ONLY = (0,)
+
+
+def build_table(backends: Sequence[tuple[bytes, int]]) -> tuple[int, ...]:
+    """The table for backends given as (key, weight): indexes into `backends`, in proportion to the weights.
+
+    Keys must differ, weights be 1 or more. The order of `backends` changes the indexes, not who owns which
+    slot. No backend: no table. One: a table of one slot.
+    """
+    if len(backends) < 2:
+        return _ONLY[: len(backends)]
+    order = sorted(range(len(backends)), key=lambda index: backends[index][0])
+    weights = [backends[index][1] for index in order]
+    size = table_size(weights)
+    positions, steps = zip(*(_preference(backends[index][0], size) for index in order), strict=True)
+    return _fill(size, order, list(positions), steps, _turns(weights, size))
+
+
+def table_size(weights: Sequence[int]) -> int:
+    """The smallest size that leaves the lightest backend `SLOTS_PER_BACKEND` slots, or else the largest."""
+    wanted = SLOTS_PER_BACKEND * sum(weights) // min(weights)
+    return next((size for size in TABLE_SIZES if size >= wanted), TABLE_SIZES[-1])
+
+
+def _preference(key: bytes, size: int) -> tuple[int, int]:
+    """The slot a backend likes best, and the step to the next best: the paper's offset and skip."""
+    digest = hashlib.blake2b(key, digest_size=16).digest()
+    return int.from_bytes(digest[:8]) % size, int.from_bytes(digest[8:]) % (size - 1) + 1
+
+
+def _turns(weights: Sequence[int], size: int) -> list[int]:
+    """Who takes a slot when, for one round: heavier backends more often, and evenly spread over the round.
+
+    Spread, because the last round is cut off where the table is full, and must be fair wherever that is. A
+    round longer than the table is cut off here.
+    """
+    common = gcd(*weights)
+    total = sum(weights)
+    moments = [
+        ((2 * turn + 1) * common / weight, who)
+        for who, weight in enumerate(weights)
+        for turn in range(min(weight // common, weight * size // total + 2))
+    ]
+    return [who for _, who in sorted(moments)]
+
+
+def _fill(
+    size: int, order: Sequence[int], positions: list[int], steps: Sequence[int], turns: Sequence[int]
+) -> tuple[int, ...]:
+    table = [0] * size
+    taken = bytearray(size)
+    for who in islice(cycle(turns), size):
+        slot = positions[who]
+        step = steps[who]
+        while taken[slot]:
+            slot += step
+            if slot >= size:
+                slot -= size
+        taken[slot] = True
+        positions[who] = slot
+        table[slot] = order[who]
+    return tuple(table)

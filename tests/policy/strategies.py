@@ -1,0 +1,123 @@
+"""Random snapshots over a world so small that names, prefixes, ports and priorities collide."""
+
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Any
+
+from hypothesis import strategies as st
+
+from marchproxy.model.address import IPAddress
+from marchproxy.model.entities import Mapping, Service
+from marchproxy.model.protocol import Transport
+from marchproxy.model.snapshot import Cluster, Snapshot
+from marchproxy.policy.evaluate import Query
+from tests.policy.build import NOW, OWN, cluster, mapping, service, snapshot
+
+CLIENTS = ["10.0.0.1", "10.0.0.2", "10.0.1.1", "10.9.9.9", "203.0.113.7", "2001:db8:a::1", "2001:db8:b::1"]
+PREFIXES = [
+    *("10.0.0.1", "10.0.0.2", "10.0.0.0/24", "10.0.0.0/16", "0.0.0.0/0"),
+    *("2001:db8:a::1", "2001:db8:a::/48", "2001:db8::/32"),
+]
+HOSTS = ["a.example.com", "b.example.com"]
+SERVICES = ["s1", "s2", "s3", "s4"]
+MAPPINGS = ["m1", "m2", "m3", "m4", "m5", "m6"]
+COLLECTIONS = ["red", "blue"]
+REFERENCES = [*SERVICES, "collection:red", "collection:blue", "external", "all", "missing"]
+LISTEN = ["*:80", "*:81", "0.0.0.0:80", "[::]:80", "192.0.2.1:80", "192.0.2.2:81", "[2001:db8::1]:80"]
+INSTANTS = [NOW + timedelta(hours=hour) for hour in range(4)]
+
+
+def _maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | values
+
+
+def services(name: str) -> st.SearchStrategy[Service]:
+    """A service of that name."""
+    return st.builds(
+        lambda addresses, fields: service(name, *addresses, **fields),
+        st.lists(st.sampled_from(PREFIXES + HOSTS), min_size=1, max_size=4, unique=True),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "port": st.sampled_from([8080, 8081]),
+                "collection": st.sampled_from(COLLECTIONS),
+                "auth": st.sampled_from(["none", "none", "token"]),
+                "weight": st.integers(1, 3),
+                "health": st.sampled_from(["none", "tcp"]),
+            },
+        ),
+    )
+
+
+def mappings(name: str) -> st.SearchStrategy[Mapping]:
+    """A mapping of that name."""
+    references = st.lists(st.sampled_from(REFERENCES), min_size=1, max_size=3).map(",".join)
+    common = {
+        "listen": st.sampled_from([*LISTEN, None]),
+        "ports": st.sampled_from(["", "", "8080", "8080,9000-9100"]),
+        "priority": st.sampled_from([50, 100]),
+        "action": st.sampled_from(["allow", "allow", "deny"]),
+        "expires": _maybe(st.sampled_from([f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in INSTANTS])),
+    }
+    at_layer_4 = st.fixed_dictionaries(
+        {**common, "protocols": st.sampled_from(["tcp", "udp", "tcp,udp"]), "auth_required": st.booleans()}
+    )
+    at_layer_7 = st.fixed_dictionaries(
+        {**common, "protocols": st.just("http"), "path_prefix": _maybe(st.just("/x"))}
+    )
+    return st.builds(
+        lambda sources, destinations, fields: mapping(name, sources, destinations, **fields),
+        references,
+        references,
+        at_layer_4 | at_layer_7,
+    )
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    """One or two clusters with up to four services and six mappings each."""
+    clusters = []
+    for name in draw(st.sampled_from([["default"], ["default", "other"]])):
+        chosen = draw(st.lists(st.sampled_from(SERVICES), unique=True))
+        count = draw(st.integers(0, len(MAPPINGS)))
+        items = [draw(services(item)) for item in chosen] + [
+            draw(mappings(item)) for item in MAPPINGS[:count]
+        ]
+        clusters.append(cluster(*items, name=name))
+    return snapshot(*clusters)
+
+
+@st.composite
+def successors(draw: st.DrawFn, before: Snapshot) -> Snapshot:
+    """`before` after some work: one or two entities added, changed or removed, maybe in a new cluster."""
+    held = {item.name: {part.name: part for part in _parts(item)} for item in before.clusters}
+    for _ in range(draw(st.integers(1, 2))):
+        parts = held.setdefault(draw(st.sampled_from(["default", "other"])), {})
+        name = draw(st.sampled_from([*SERVICES, *MAPPINGS]))
+        if draw(st.booleans()):
+            parts[name] = draw(services(name)) if name in SERVICES else draw(mappings(name))
+        else:
+            parts.pop(name, None)
+    return snapshot(*(cluster(*parts.values(), name=name) for name, parts in held.items() if parts))
+
+
+def _parts(item: Cluster) -> tuple[Service | Mapping, ...]:
+    return (*item.services, *item.mappings)
+
+
+def names() -> st.SearchStrategy[dict[str, tuple[IPAddress, ...]]]:
+    """What host names resolve to."""
+    addresses = st.sampled_from([ip_address(text) for text in ("10.0.1.1", "10.9.9.9", "2001:db8:b::1")])
+    return st.dictionaries(st.sampled_from(HOSTS), st.lists(addresses, max_size=2).map(tuple))
+
+
+def queries() -> st.SearchStrategy[Query]:
+    """New flows, to the appliance's own addresses and to others."""
+    return st.builds(
+        Query,
+        st.sampled_from([ip_address(client) for client in CLIENTS]),
+        st.sampled_from([*sorted(OWN, key=str), ip_address("198.51.100.1"), ip_address("2001:db8:ffff::1")]),
+        st.sampled_from([80, 81, 82]),
+        st.sampled_from(list(Transport)),
+        st.just(OWN),
+    )

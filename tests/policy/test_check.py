@@ -1,0 +1,151 @@
+"""What `check` adds to the plan's own findings."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marchproxy.model.entities import Mapping, Service
+from marchproxy.model.snapshot import Cluster, Snapshot
+from marchproxy.policy.check import check
+from marchproxy.policy.compile import compile_plan
+from marchproxy.policy.evaluate import Evaluator, Query
+from tests.policy import strategies
+from tests.policy.build import NOW, cluster, mapping, service, snapshot, texts
+
+ALL = service("everything", "0.0.0.0/0")
+OFFICE = service("office", "10.0.0.0/16", "2001:db8:a::/48")
+FLOOR = service("floor", "10.0.9.0/24")
+CLIENT = service("client", "10.7.0.1")
+WEB = service("web", "10.1.0.1")
+AT = "192.0.2.1:80"
+
+
+def told(*entities: Service | Mapping | Cluster) -> list[str]:
+    """What check says beyond what the plan says."""
+    wanted = snapshot(*entities)
+    compiled = compile_plan(wanted, now=NOW)
+    findings = check(wanted, compiled)
+    assert findings[: len(compiled.plan.findings)] == compiled.plan.findings
+    return texts(findings[len(compiled.plan.findings) :])
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "shadowed"),
+    [
+        ("all", "office", True),
+        ("all", "external", True),
+        ("all", "all", True),
+        ("external", "external", True),
+        ("external", "office", False),
+        ("external", "all", False),
+        ("office", "office", True),
+        ("client,office", "office", True),
+        ("office", "client,office", False),
+        ("office", "floor", True),
+        ("floor", "office", False),
+        ("everything", "client,floor", True),
+        ("everything", "all", False),
+        ("office", "external,floor", False),
+        ("external,office", "external,floor", True),
+        ("collection:none", "office", False),
+        ("office", "collection:none", False),
+    ],
+)
+def test_a_mapping_is_shadowed_where_earlier_ones_take_all_its_sources(
+    earlier: str, later: str, shadowed: bool
+) -> None:
+    first = mapping("first", earlier, "web", AT, priority=1)
+    second = mapping("second", later, "web", AT, priority=2)
+    finding = (
+        "warning mapping default/second: never matches at 192.0.2.1:80/tcp: "
+        "default/first comes first and takes all its sources"
+    )
+    said = told(ALL, OFFICE, FLOOR, CLIENT, WEB, first, second)
+    assert (finding in said) is shadowed
+    assert any("never matches" in text for text in said) is shadowed
+
+
+def test_two_mappings_together_can_shadow_a_third() -> None:
+    said = told(
+        OFFICE,
+        CLIENT,
+        WEB,
+        mapping("a", "office", "web", AT, priority=1),
+        mapping("b", "client", "web", AT, priority=2),
+        mapping("c", "client,office", "web", AT, priority=3),
+    )
+    assert len(said) == 1
+    assert said[0].startswith("warning mapping default/c: never matches")
+
+
+def test_shadowed_at_several_listeners_is_one_finding() -> None:
+    said = told(WEB, mapping("a", "all", "web", "*:80", priority=1), mapping("b", "web", "web", "*:80"))
+    assert said == [
+        "warning mapping default/b: never matches at 0.0.0.0:80/tcp and [::]:80/tcp: "
+        "default/a comes first and takes all its sources"
+    ]
+
+
+@given(snapshot=strategies.snapshots(), queries=st.lists(strategies.queries(), min_size=20, max_size=40))
+def test_no_query_is_ever_decided_by_a_shadowed_mapping(snapshot: Snapshot, queries: list[Query]) -> None:
+    compiled = compile_plan(snapshot, now=NOW)
+    said = texts(check(snapshot, compiled))
+    evaluator = Evaluator(compiled.plan)
+    for query in queries:
+        answer = evaluator.evaluate(query)
+        if answer.rule is not None:
+            shadowed = [
+                text for text in said if text.startswith(f"warning mapping {answer.mapping}: never matches")
+            ]
+            assert not any(
+                f"{answer.listener}:" in text or f"{answer.listener} and" in text for text in shadowed
+            )
+
+
+def test_an_expired_mapping_is_told() -> None:
+    said = told(WEB, mapping("old", "all", "web", AT, expires="2025-12-31T23:59:59Z"))
+    assert said == ["warning mapping default/old: expired at 2025-12-31T23:59:59Z and matches nothing"]
+
+
+def test_a_deny_for_every_address_does_not_reach_an_address_with_a_listener_of_its_own() -> None:
+    said = told(
+        WEB,
+        CLIENT,
+        mapping("block", "client", "web", "0.0.0.0:80", action="deny"),
+        mapping("www", "all", "web", AT),
+    )
+    assert said == [
+        "warning listener 192.0.2.1:80/tcp: has its own mappings: "
+        "those of 0.0.0.0:80/tcp do not apply to it, such as denying mapping default/block"
+    ]
+
+
+def test_clusters_that_listen_for_the_same_in_different_words_are_told() -> None:
+    said = told(
+        WEB,
+        mapping("everywhere", "all", "web", "0.0.0.0:80"),
+        cluster(WEB, mapping("here", "all", "web", AT), name="other"),
+    )
+    assert [text for text in said if "do not apply" in text] == [
+        "warning listener 192.0.2.1:80/tcp: has its own mappings: "
+        "those of 0.0.0.0:80/tcp do not apply to it, such as mapping default/everywhere"
+    ]
+
+
+def test_one_cluster_may_prefer_one_address_without_remark() -> None:
+    assert told(WEB, mapping("a", "all", "web", "0.0.0.0:80"), mapping("b", "all", "web", AT)) == []
+
+
+def test_services_that_nothing_names_are_counted() -> None:
+    idle = [service(f"idle{number}", "10.9.0.1") for number in range(10)]
+    member = service("member", "10.9.0.2", collection="red")
+    said = told(WEB, CLIENT, member, *idle, mapping("www", "client,collection:red", "web", AT))
+    assert said == [
+        "warning services of cluster default: no mapping names "
+        "idle0, idle1, idle2, idle3, idle4, idle5, idle6, idle7 and 2 more"
+    ]
+
+
+@pytest.mark.parametrize("source", ["all", "external"])
+def test_all_and_external_name_every_service(source: str) -> None:
+    assert told(WEB, CLIENT, mapping("www", source, "web", AT)) == []

@@ -1,0 +1,275 @@
+"""From snapshot to plan: listeners, order, expiry, and that compiling again only does what is new."""
+
+import json
+import random
+from datetime import datetime, timedelta
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marchproxy.model.address import IPAddress
+from marchproxy.model.change import diff, patch
+from marchproxy.model.entities import Mapping
+from marchproxy.model.snapshot import Cluster, Snapshot, read_snapshot
+from marchproxy.policy.compile import Compiled, compile_plan
+from marchproxy.policy.directory import Directory
+from marchproxy.policy.plan import Plan
+from marchproxy.policy.pools import PoolCache
+from marchproxy.policy.rules import Part, compile_mapping
+from tests.policy import strategies
+from tests.policy.build import (
+    INSIDE,
+    NOW,
+    cluster,
+    compiled,
+    listener,
+    mapping,
+    plan,
+    service,
+    snapshot,
+    texts,
+)
+
+WEB = service("web", "10.1.0.1", port=8080)
+OFFICE = service("office", "10.0.0.0/16")
+
+
+def test_the_empty_snapshot_is_the_empty_plan() -> None:
+    assert compile_plan(Snapshot(), now=NOW).plan == Plan()
+
+
+def test_listeners_are_sorted_by_transport_family_address_and_port() -> None:
+    made = plan(
+        WEB,
+        mapping("a", "all", "web", "*:80", "tcp,udp"),
+        mapping("b", "all", "web", "192.0.2.10:80"),
+        mapping("c", "all", "web", "192.0.2.9:81"),
+        mapping("d", "all", "web", "192.0.2.9:80"),
+    )
+    assert [str(listener) for listener in made.listeners] == [
+        *("0.0.0.0:80/tcp", "192.0.2.9:80/tcp", "192.0.2.9:81/tcp", "192.0.2.10:80/tcp", "[::]:80/tcp"),
+        *("0.0.0.0:80/udp", "[::]:80/udp"),
+    ]
+
+
+def test_rules_of_a_listener_are_in_first_match_order() -> None:
+    made = plan(
+        WEB,
+        mapping("late", "all", "web", "192.0.2.1:80", priority=200),
+        mapping("b", "all", "web", "192.0.2.1:80"),
+        mapping("z", "all", "web", "192.0.2.1:80", action="deny"),
+        mapping("a", "all", "web", "192.0.2.1:80"),
+        cluster(WEB, mapping("first", "all", "web", "192.0.2.1:80", priority=1), name="other"),
+    )
+    order = [rule.mapping for rule in made.listeners[0].rules]
+    assert order == ["other/first", "default/z", "default/a", "default/b", "default/late"]
+
+
+def test_a_deny_that_cannot_be_carried_still_comes_before_allow() -> None:
+    made = plan(
+        WEB,
+        mapping("a", "all", "web", "192.0.2.1:80"),
+        mapping("z", "all", "web", "192.0.2.1:80", "http", host="x.example.com", action="deny"),
+    )
+    assert [rule.mapping for rule in made.listeners[0].rules] == ["default/z", "default/a"]
+
+
+def test_sources_hold_the_prefixes_of_services_that_rules_need() -> None:
+    made = plan(OFFICE, WEB, service("idle", "10.9.0.1"), mapping("www", "office", "web", "*:80"))
+    assert made.sources == {"default/office": (ip_network("10.0.0.0/16"),)}
+
+
+def test_external_needs_the_prefixes_of_every_service() -> None:
+    made = plan(OFFICE, WEB, mapping("www", "external", "web", "*:80"))
+    assert set(made.sources) == {"default/office", "default/web"}
+    assert made.listeners[0].rules[0].excluded == ("default/office", "default/web")
+
+
+def test_names_are_those_the_plan_needs() -> None:
+    made = plan(
+        service("clients", "c.example.com"),
+        service("web", "w.example.com"),
+        service("idle", "i.example.com"),
+        mapping("www", "clients", "web", "*:80"),
+    )
+    assert made.names == {"c.example.com", "w.example.com"}
+
+
+def test_resolved_names_are_sources_and_backends() -> None:
+    made = plan(
+        service("clients", "c.example.com", "10.0.0.0/8"),
+        service("web", "w.example.com"),
+        mapping("www", "clients", "web", "192.0.2.1:80"),
+        names={"c.example.com": [ip_address("10.2.0.1")], "w.example.com": [ip_address("10.1.0.1")]},
+    )
+    assert made.sources["default/clients"] == (ip_network("10.0.0.0/8"), ip_network("10.2.0.1"))
+    pool = made.listeners[0].rules[0].pool
+    assert pool is not None
+    assert [str(backend.address) for backend in pool.backends] == ["10.1.0.1"]
+
+
+def test_an_expired_mapping_is_left_out_and_the_next_expiry_told() -> None:
+    soon, later = NOW + timedelta(hours=1), NOW + timedelta(hours=2)
+    parts = (
+        WEB,
+        mapping("a", "all", "web", "192.0.2.1:80", expires=soon.isoformat()),
+        mapping("b", "all", "web", "192.0.2.1:80", expires=later.isoformat()),
+        mapping("c", "all", "web", "192.0.2.1:80"),
+    )
+
+    def state(now: datetime) -> tuple[list[str], datetime | None]:
+        made = compiled(*parts, now=now)
+        return [rule.mapping[-1] for rule in made.plan.listeners[0].rules], made.next_expiry
+
+    assert state(NOW) == (["a", "b", "c"], soon)
+    assert state(soon - timedelta(seconds=1)) == (["a", "b", "c"], soon)
+    assert state(soon) == (["b", "c"], later)
+    assert state(later) == (["c"], None)
+
+
+def test_clusters_that_share_a_listener_are_told_so() -> None:
+    made = plan(
+        WEB,
+        mapping("www", "all", "web", "192.0.2.1:80"),
+        cluster(WEB, mapping("www", "all", "web", "192.0.2.1:80"), name="other"),
+    )
+    assert texts(made.findings) == [
+        "warning listener 192.0.2.1:80/tcp: "
+        "clusters default, other share it: one's mappings may decide for the other"
+    ]
+
+
+def test_interfaces_are_taken_over_and_missed() -> None:
+    entities = cluster(WEB, mapping("www", "all", "web", "192.0.2.1:80"))
+    assert compile_plan(Snapshot((entities,), (INSIDE,)), now=NOW).plan.interfaces == (INSIDE,)
+    without = compile_plan(Snapshot((entities,)), now=NOW).plan
+    assert texts(without.findings) == [
+        "warning interfaces: there are listeners, but no interface that traffic could come in by"
+    ]
+
+
+@given(snapshot=strategies.snapshots(), names=strategies.names(), seed=st.randoms(use_true_random=False))
+def test_equal_snapshots_compile_to_equal_plans_whatever_the_order_they_came_in(
+    snapshot: Snapshot, names: dict[str, tuple[IPAddress, ...]], seed: random.Random
+) -> None:
+    document = json.loads(snapshot.canonical())
+    for held in document["clusters"]:
+        for kind in ("services", "mappings"):
+            seed.shuffle(held[kind])
+        for item in held["services"]:
+            seed.shuffle(item["addresses"])
+        for item in held["mappings"]:
+            seed.shuffle(item["sources"])
+            seed.shuffle(item["destinations"])
+    seed.shuffle(document["clusters"])
+    shuffled = read_snapshot(document)
+    turned = {host: tuple(reversed(addresses)) for host, addresses in reversed(names.items())}
+    first = compile_plan(snapshot, names=names, now=NOW)
+    second = compile_plan(shuffled, names=turned, now=NOW)
+    assert first == second
+    assert list(first.plan.sources) == list(second.plan.sources)
+
+
+@given(data=st.data())
+def test_compiling_again_is_compiling_from_scratch(data: st.DataObject) -> None:
+    current = data.draw(strategies.snapshots())
+    made: Compiled | None = None
+    for _ in range(4):
+        names, now = data.draw(strategies.names()), data.draw(st.sampled_from(strategies.INSTANTS))
+        made = compile_plan(current, names=names, now=now, previous=made)
+        scratch = compile_plan(current, names=names, now=now)
+        assert made == scratch
+        assert list(made.plan.sources) == list(scratch.plan.sources)
+        current = patch(current, diff(current, data.draw(strategies.successors(current))))
+
+
+class Count:
+    """Counts which mappings are compiled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: list[str] = []
+        monkeypatch.setattr("marchproxy.policy.compile.compile_mapping", self)
+
+    def __call__(self, mapping: Mapping, directory: Directory, pools: PoolCache) -> Part:
+        self.names.append(mapping.name)
+        return compile_mapping(mapping, directory, pools)
+
+    def take(self) -> list[str]:
+        """The names since the last call."""
+        names, self.names = self.names, []
+        return names
+
+
+@pytest.fixture
+def count(monkeypatch: pytest.MonkeyPatch) -> Count:
+    """What gets compiled during the test."""
+    return Count(monkeypatch)
+
+
+def world(**changed: object) -> Snapshot:
+    """Three listeners: by service, by collection, for external."""
+    parts = {
+        "office": OFFICE,
+        "web": WEB,
+        "red": service("red", "10.2.0.1", collection="colours"),
+        "by_name": mapping("by-name", "office", "web", "192.0.2.1:80"),
+        "by_group": mapping("by-group", "collection:colours", "collection:colours", "192.0.2.1:81"),
+        "for_all": mapping("for-all", "external", "web", "192.0.2.1:82"),
+        **changed,
+    }
+    return snapshot(*(part for part in parts.values() if part is not None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, []),
+        ({"by_name": mapping("by-name", "office", "web", "192.0.2.1:80", priority=7)}, ["by-name"]),
+        ({"by_name": None}, []),
+        ({"office": service("office", "10.3.0.0/16")}, []),
+        ({"web": service("web", "10.1.0.2")}, ["by-name", "for-all"]),
+        ({"red": service("red", "10.2.0.2", collection="colours")}, ["by-group"]),
+        ({"blue": service("blue", "10.2.0.9", collection="colours")}, ["by-group", "for-all"]),
+        ({"red": service("red", "10.2.0.1")}, ["by-group"]),
+        ({"office": None}, ["by-name", "for-all"]),
+    ],
+    ids=["nothing", "mapping", "removed", "source", "backend", "member", "joined", "left", "missing"],
+)
+def test_only_what_a_change_reaches_is_compiled_again(
+    count: Count, changed: dict[str, object], expected: list[str]
+) -> None:
+    first = compile_plan(world(), now=NOW)
+    assert count.take() == ["by-group", "by-name", "for-all"]
+    compile_plan(world(**changed), now=NOW, previous=first)
+    assert count.take() == expected
+
+
+def test_a_name_that_resolves_anew_reaches_only_its_service(count: Count) -> None:
+    named = service("named", "n.example.com")
+    entities = snapshot(named, WEB, mapping("a", "all", "named", "*:80"), mapping("b", "all", "web", "*:81"))
+    first = compile_plan(entities, names={"n.example.com": [ip_address("10.1.0.7")]}, now=NOW)
+    count.take()
+    compile_plan(entities, names={"n.example.com": [ip_address("10.1.0.7")]}, now=NOW, previous=first)
+    assert count.take() == []
+    compile_plan(entities, names={"n.example.com": [ip_address("10.1.0.8")]}, now=NOW, previous=first)
+    assert count.take() == ["a"]
+
+
+def test_what_did_not_change_is_the_same_object() -> None:
+    first = compile_plan(world(), now=NOW)
+    changed = mapping("by-name", "office", "web", "192.0.2.1:80", action="deny")
+    second = compile_plan(world(by_name=changed), now=NOW, previous=first)
+    for text in ("192.0.2.1:81/tcp", "192.0.2.1:82/tcp"):
+        assert listener(second.plan, text) is listener(first.plan, text)
+    assert listener(second.plan, "192.0.2.1:80/tcp") is not listener(first.plan, "192.0.2.1:80/tcp")
+    for name, prefixes in second.plan.sources.items():
+        assert prefixes is first.plan.sources[name]
+
+
+def test_a_removed_cluster_takes_its_listeners_along() -> None:
+    other = cluster(WEB, mapping("www", "all", "web", "192.0.2.1:80"), name="other")
+    first = compile_plan(snapshot(other), now=NOW)
+    assert len(first.plan.listeners) == 1
+    assert compile_plan(snapshot(Cluster("default")), now=NOW, previous=first).plan.listeners == ()

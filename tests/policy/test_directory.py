@@ -1,0 +1,78 @@
+"""References of mappings, and what changes between two directories."""
+
+from ipaddress import ip_address, ip_network
+
+from marchproxy.model.entities import Service
+from marchproxy.policy.directory import Delta, Directory, build_directory, compare
+from tests.policy.build import cluster, plan, service, texts
+
+WEB = service("web", "10.1.0.1")
+RED = service("red", "10.2.0.1", collection="colours")
+NOTHING = Directory(cluster(), {}, {}, (), frozenset(), ())
+
+
+def directory(*services: Service, before: Directory = NOTHING, **hosts: str) -> Directory:
+    """A directory; `hosts` has the first label of names under example.com."""
+    table = {f"{label}.example.com": (ip_address(text),) for label, text in hosts.items()}
+    return build_directory(cluster(*services), table, table.keys(), before)
+
+
+def test_references_stand_for_services_each_once() -> None:
+    found = directory(WEB, RED).resolve(("collection:colours", "collection:none", "ghost", "red", "web"))
+    assert found.names == ("default/red", "default/web")
+    assert (found.unknown, found.empty) == (("ghost",), ("collection:none",))
+    assert (found.everyone, found.external) == (False, False)
+
+
+def test_equal_references_stand_for_the_same_object() -> None:
+    held = directory(WEB, RED)
+    assert held.resolve(("red", "web")) is held.resolve(("red", "web"))
+
+
+def test_names_are_resolved_once_each_beside_fixed_addresses() -> None:
+    mixed = service("mixed", "a.example.com", "b.example.com", "10.0.0.0/8")
+    entry = directory(mixed, a="10.1.0.7", b="10.1.0.7").entries["mixed"]
+    assert entry.prefixes == (ip_network("10.0.0.0/8"), ip_network("10.1.0.7"))
+    assert entry.backends(4) == [ip_address("10.1.0.7")]
+    assert entry.backends(6) == []
+    assert entry.ranges() == [ip_network("10.0.0.0/8")]
+    assert entry.hosts == ("a.example.com", "b.example.com")
+
+
+def test_nothing_changed_is_the_same_directory() -> None:
+    services = cluster(WEB, RED)
+    before = build_directory(services, {}, set(), NOTHING)
+    assert build_directory(services, {}, {"unrelated.example.com"}, before) is before
+
+
+def test_equal_services_keep_their_entries() -> None:
+    before = directory(WEB, RED)
+    again = directory(
+        service("web", "10.1.0.1"), service("red", "10.2.0.9", collection="colours"), before=before
+    )
+    assert again.entries["web"] is before.entries["web"]
+    assert again.entries["red"] is not before.entries["red"]
+    assert again.names is before.names
+
+
+def test_what_changed_is_told_in_terms_of_references() -> None:
+    before = directory(WEB, RED)
+
+    def delta(*services: Service) -> Delta:
+        return compare(before, directory(*services, before=before))
+
+    assert delta(WEB, RED) == Delta(frozenset(), frozenset())
+    other = service("red", "10.2.0.9", collection="colours")
+    assert delta(WEB, other) == Delta(frozenset(), frozenset({"red", "collection:colours"}))
+    left = service("red", "10.2.0.1")
+    assert delta(WEB, left) == Delta(
+        frozenset({"collection:colours"}), frozenset({"red", "collection:colours"})
+    )
+    assert delta(RED) == Delta(frozenset({"web", "external"}), frozenset({"web"}))
+
+
+def test_what_is_recorded_only_is_told_once_per_service() -> None:
+    both = service("both", "10.1.0.1", tls=True, health="tcp")
+    assert texts(plan(both, WEB).findings) == [
+        "warning service default/both: tls and health: recorded, not acted on by this version"
+    ]

@@ -1,0 +1,147 @@
+"""The evaluator against the oracle, and the sentences of the specification one by one."""
+
+from datetime import datetime
+from ipaddress import IPv4Address, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marchproxy.model.address import IPAddress
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.model.snapshot import Snapshot
+from marchproxy.policy.compile import compile_plan
+from marchproxy.policy.evaluate import Evaluator, Query, evaluate
+from tests.policy import strategies
+from tests.policy.build import mapping, plan, query, service
+from tests.policy.oracle import decide
+
+OFFICE = service("office", "10.0.0.0/16")
+LAB = service("lab", "10.0.9.0/24")
+WEB = service("web", "10.1.0.1", "10.1.0.2", port=8080)
+
+
+@given(
+    snapshot=strategies.snapshots(),
+    names=strategies.names(),
+    now=st.sampled_from(strategies.INSTANTS),
+    queries=st.lists(strategies.queries(), min_size=1, max_size=20),
+)
+def test_answers_are_those_of_the_oracle(
+    snapshot: Snapshot, names: dict[str, tuple[IPAddress, ...]], now: datetime, queries: list[Query]
+) -> None:
+    evaluator = Evaluator(compile_plan(snapshot, names=names, now=now).plan)
+    for asked in queries:
+        answer = evaluator.evaluate(asked)
+        backends = (
+            frozenset((backend.address, backend.port) for backend in answer.pool.backends)
+            if answer.pool
+            else frozenset()
+        )
+        assert (answer.verdict, answer.reason, answer.mapping, backends) == decide(
+            snapshot, names, now, asked
+        )
+
+
+def test_a_forwarded_flow_names_all_that_decided() -> None:
+    asked = plan(OFFICE, LAB, WEB, mapping("www", "office,lab", "web", "192.0.2.1:80"))
+    answer = evaluate(asked, query("10.0.9.1", "192.0.2.1"))
+    assert (answer.verdict, answer.reason, answer.mapping) == (Verdict.ALLOW, Reason.FORWARDED, "default/www")
+    assert answer.source_services == ("default/lab", "default/office")
+    assert answer.listener is asked.listeners[0]
+    assert answer.rule is asked.listeners[0].rules[0]
+    assert answer.pool is asked.listeners[0].rules[0].pool
+
+
+@pytest.mark.parametrize(
+    ("destination", "verdict", "reason"),
+    [
+        ("192.0.2.2", Verdict.HOST, Reason.PASSED_TO_HOST),
+        ("198.51.100.1", Verdict.DENY, Reason.NO_MAPPING),
+    ],
+)
+def test_without_listener_own_addresses_are_the_hosts_and_others_denied(
+    destination: str, verdict: Verdict, reason: Reason
+) -> None:
+    answer = evaluate(plan(WEB, mapping("www", "all", "web", "192.0.2.1:80")), query("10.0.0.1", destination))
+    assert (answer.verdict, answer.reason, answer.mapping, answer.listener) == (verdict, reason, "", None)
+
+
+def test_a_source_that_no_rule_is_for_is_denied_at_the_listener() -> None:
+    answer = evaluate(
+        plan(OFFICE, WEB, mapping("www", "office", "web", "*:80")), query("203.0.113.7", "192.0.2.1")
+    )
+    assert (answer.verdict, answer.reason, answer.mapping) == (Verdict.DENY, Reason.NO_MAPPING, "")
+    assert answer.listener is not None
+
+
+def test_the_exact_listener_decides_alone_even_where_the_wildcard_would_allow() -> None:
+    asked = plan(
+        OFFICE,
+        WEB,
+        mapping("everywhere", "all", "web", "*:80"),
+        mapping("here", "office", "web", "192.0.2.1:80"),
+    )
+    assert evaluate(asked, query("203.0.113.7", "192.0.2.1")).reason is Reason.NO_MAPPING
+    assert evaluate(asked, query("203.0.113.7", "192.0.2.2")).mapping == "default/everywhere"
+
+
+def test_the_wildcard_is_for_local_addresses_only() -> None:
+    asked = plan(WEB, mapping("everywhere", "all", "web", "*:80"))
+    assert evaluate(asked, query("10.0.0.1", "198.51.100.1")).reason is Reason.NO_MAPPING
+
+
+def test_an_exact_listener_needs_no_local_address() -> None:
+    asked = plan(WEB, mapping("virtual", "all", "web", "198.51.100.1:80"))
+    assert evaluate(asked, query("10.0.0.1", "198.51.100.1")).verdict is Verdict.ALLOW
+
+
+def test_deny_comes_before_allow_of_the_same_priority_and_after_a_lower_number() -> None:
+    def denied(priority: int) -> bool:
+        asked = plan(
+            OFFICE,
+            WEB,
+            mapping("a", "all", "web", "*:80", priority=100),
+            mapping("z", "office", "web", "*:80", action="deny", priority=priority),
+        )
+        return evaluate(asked, query("10.0.0.1", "192.0.2.1")).reason is Reason.DENY_MAPPING
+
+    assert [denied(priority) for priority in (99, 100, 101)] == [True, True, False]
+
+
+def test_external_is_whoever_is_in_no_service() -> None:
+    asked = plan(OFFICE, WEB, mapping("public", "external", "web", "*:80"))
+    assert evaluate(asked, query("203.0.113.7", "192.0.2.1")).verdict is Verdict.ALLOW
+    assert evaluate(asked, query("10.0.0.1", "192.0.2.1")).reason is Reason.NO_MAPPING
+
+
+def test_external_beside_a_service_takes_both_even_where_services_overlap() -> None:
+    asked = plan(OFFICE, LAB, WEB, mapping("public", "external,lab", "web", "*:80"))
+    allowed = [
+        evaluate(asked, query(source, "192.0.2.1")).verdict
+        for source in ("203.0.113.7", "10.0.9.1", "10.0.0.1")
+    ]
+    assert allowed == [Verdict.ALLOW, Verdict.ALLOW, Verdict.DENY]
+
+
+def test_local_may_be_a_function() -> None:
+    asked = Query(
+        ip_address("10.0.0.1"),
+        ip_address("127.0.0.9"),
+        80,
+        Transport.TCP,
+        lambda address: address.is_loopback,
+    )
+    assert evaluate(plan(WEB, mapping("www", "all", "web", "*:80")), asked).verdict is Verdict.ALLOW
+
+
+def test_rules_that_exclude_the_same_services_share_one_set() -> None:
+    numbers = range(20)
+    asked = plan(
+        OFFICE, WEB, *(mapping(f"m{number}", "external", "web", f"*:{1000 + number}") for number in numbers)
+    )
+    evaluator = Evaluator(asked)
+    excluded = {id(evaluator.matchers(listener)[0].excluded) for listener in asked.listeners}
+    assert len(excluded) == 1
+    assert evaluator.sources.services(IPv4Address("10.0.0.1")) == {"default/office"}

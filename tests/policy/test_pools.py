@@ -1,0 +1,101 @@
+"""Backends and the pools that hold them."""
+
+import gc
+import weakref
+
+import pytest
+
+from marchproxy.policy.compile import compile_plan
+from marchproxy.policy.plan import Backend, Pool
+from tests.policy.build import NOW, compiled, mapping, plan, service, snapshot
+
+
+def pools(*entities: object) -> list[Pool | None]:
+    """The pool of each listener's first rule."""
+    return [listener.rules[0].pool for listener in plan(*entities).listeners]  # type: ignore[arg-type]
+
+
+def backends(pool: Pool | None) -> list[str]:
+    """The backends as text."""
+    assert pool is not None
+    return [f"{item.address} {item.port} {item.service} {item.weight}" for item in pool.backends]
+
+
+def test_backends_are_sorted_by_value_and_carry_port_service_and_weight() -> None:
+    a = service("a", "10.1.0.10", "10.1.0.9", port=8080, weight=3)
+    b = service("b", "10.1.0.9", "10.1.0.1", port=81)
+    (pool,) = pools(a, b, mapping("m", "all", "a,b", "192.0.2.1:80"))
+    assert backends(pool) == [
+        "10.1.0.1 81 default/b 1",
+        "10.1.0.9 81 default/b 1",
+        "10.1.0.9 8080 default/a 3",
+        "10.1.0.10 8080 default/a 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ports", "service_port", "expected"),
+    [
+        ("443", 8080, 443),
+        ("443", None, 443),
+        ("", 8080, 8080),
+        ("", None, 80),
+        ("8000-8100", 8080, 8080),
+        ("80,443", None, 80),
+    ],
+)
+def test_the_port_is_the_mappings_then_the_services_then_the_listeners(
+    ports: str, service_port: int | None, expected: int
+) -> None:
+    web = service("web", "10.1.0.1", port=service_port)
+    (pool,) = pools(web, mapping("m", "all", "web", "192.0.2.1:80", ports=ports))
+    assert pool is not None
+    assert [backend.port for backend in pool.backends] == [expected]
+
+
+def test_each_family_has_its_own_backends() -> None:
+    web = service("web", "10.1.0.1", "2001:db8:1::1", port=8080)
+    four, six = pools(web, mapping("m", "all", "web", "*:80"))
+    assert backends(four) == ["10.1.0.1 8080 default/web 1"]
+    assert backends(six) == ["2001:db8:1::1 8080 default/web 1"]
+
+
+def test_equal_backends_are_one_pool_with_one_table() -> None:
+    web, six = service("web", "10.1.0.1", "10.1.0.2", port=8080), service("six", "2001:db8:1::1")
+    first, second, third = pools(
+        web,
+        six,
+        mapping("a", "all", "web", "192.0.2.1:80"),
+        mapping("b", "all", "web", "192.0.2.2:80", ports="8080"),
+        mapping("c", "all", "web,six", "192.0.2.3:80"),
+    )
+    assert first is second
+    assert first is third
+
+
+def test_the_table_is_of_the_weighted_backends() -> None:
+    light, heavy = service("light", "10.1.0.1"), service("heavy", "10.1.0.2", weight=3)
+    (pool,) = pools(light, heavy, mapping("m", "all", "light,heavy", "192.0.2.1:80"))
+    assert pool is not None
+    assert pool.backends[1] == Backend(pool.backends[1].address, 80, "default/heavy", 3)
+    assert pool.table.count(1) / len(pool.table) == pytest.approx(0.75, abs=0.01)
+
+
+def test_two_services_at_one_address_and_port_both_count() -> None:
+    a, b = service("a", "10.1.0.1"), service("b", "10.1.0.1")
+    (pool,) = pools(a, b, mapping("m", "all", "a,b", "192.0.2.1:80"))
+    assert pool is not None
+    assert abs(pool.table.count(0) - pool.table.count(1)) <= 1
+
+
+def test_a_pool_is_forgotten_with_the_last_plan_that_uses_it() -> None:
+    web = service("web", "10.1.0.1")
+    first = compiled(web, mapping("m", "all", "web", "192.0.2.1:80"))
+    pool = first.plan.listeners[0].rules[0].pool
+    assert pool is not None
+    remembered = weakref.ref(pool)
+    second = compile_plan(snapshot(web), now=NOW, previous=first)
+    del first, pool
+    gc.collect()
+    assert second.plan.listeners == ()
+    assert remembered() is None

@@ -1,0 +1,91 @@
+"""The sentences of `explain`."""
+
+from marchproxy.policy.evaluate import Evaluator, Query
+from marchproxy.policy.plan import Plan
+from marchproxy.policy.why import why
+from tests.policy.build import mapping, plan, query, service
+
+OFFICE = service("office", "10.0.0.0/16", "10.0.9.0/24")
+WEB = service("web", "10.1.0.1", "10.1.0.2", port=8080, weight=2)
+
+
+def told(made: Plan, asked: Query) -> list[str]:
+    """The sentences."""
+    return list(why(Evaluator(made), asked))
+
+
+def test_from_the_source_over_what_does_not_match_to_the_backends() -> None:
+    made = plan(
+        OFFICE,
+        WEB,
+        mapping("public", "external", "web", "*:80", priority=10),
+        mapping("self", "web", "web", "*:80", priority=20, action="deny"),
+        mapping("staff", "office", "web", "*:80"),
+        mapping("unreached", "all", "web", "*:80", priority=200),
+    )
+    assert told(made, query("10.0.9.1", "192.0.2.1")) == [
+        "source 10.0.9.1 is service default/office because of 10.0.0.0/16, 10.0.9.0/24",
+        "192.0.2.1:80/tcp reaches listener 0.0.0.0:80/tcp, every local address",
+        "mapping default/public (priority 10, allow) does not match: "
+        "it is for external, and the source is in default/office",
+        "mapping default/self (priority 20, deny) does not match: it is for default/web",
+        "mapping default/staff (priority 100, allow) matches and allows it",
+        "new flows go to 10.1.0.1:8080 (default/web, weight 2), 10.1.0.2:8080 (default/web, weight 2)",
+    ]
+
+
+def test_no_rule_for_the_source() -> None:
+    made = plan(OFFICE, WEB, mapping("staff", "office", "web", "192.0.2.1:80"))
+    assert told(made, query("203.0.113.7", "192.0.2.1")) == [
+        "source 203.0.113.7 is in no service that a listening mapping names as a source",
+        "192.0.2.1:80/tcp reaches listener 192.0.2.1:80/tcp",
+        "mapping default/staff (priority 100, allow) does not match: it is for default/office",
+        "no mapping matches the source: denied",
+    ]
+
+
+def test_no_listener() -> None:
+    made = plan(OFFICE, WEB, mapping("staff", "all", "web", "192.0.2.1:80"))
+    host = (
+        "no mapping listens on [2001:db8::1]:80/tcp: it is the appliance's own address, so the host answers"
+    )
+    assert told(made, query("10.0.0.1", "2001:db8::1"))[1:] == [host]
+    away = "no mapping listens on 198.51.100.1:80/tcp, and it is not the appliance's own address: denied"
+    assert told(made, query("10.0.0.1", "198.51.100.1"))[1:] == [away]
+
+
+def test_refusals_say_why() -> None:
+    locked = service("locked", "10.1.0.3", auth="token")
+    made = plan(
+        WEB,
+        locked,
+        mapping("a", "all", "web", "*:80", action="deny"),
+        mapping("b", "all", "locked", "*:81"),
+        mapping("c", "all", "web", "*:82", "http", path_prefix="/x"),
+        mapping("d", "all", "web", "[::]:83"),
+    )
+    said = [
+        told(made, query("10.9.9.9", "192.0.2.1", port))[-1].partition(" matches and ")[2]
+        for port in (80, 81, 82)
+    ]
+    assert said == [
+        "denies it",
+        "allows it with a credential only, which this version cannot check: denied",
+        "also looks at host or path, which this version does not carry: denied",
+    ]
+    (*_, last) = told(made, query("2001:db8:b::1", "2001:db8::1", 83))
+    assert last.endswith("allows it, but has no backend of this address family: denied")
+
+
+def test_long_lists_are_counted() -> None:
+    crowd = [service(f"s{number:02}", "10.0.0.0/8", f"10.1.0.{number}") for number in range(20)]
+    names = ",".join(item.name for item in crowd)
+    web = service("web", *(f"10.1.1.{number}" for number in range(1, 21)))
+    none = [mapping(f"m{number:02}", "web", "web", "*:80", priority=number) for number in range(20)]
+    said = told(
+        plan(*crowd, web, *none, mapping("last", names, "web", "*:80")), query("10.0.0.1", "192.0.2.1")
+    )
+    assert "12 more services contain the source" in said
+    assert "12 more mappings do not match" in said
+    assert said[-1] == "12 more backends"
+    assert len(said) == 9 + 1 + 9 + 1 + 2
