@@ -124,9 +124,10 @@ static __always_inline int packet_drop(void)
 	return XDP_DROP;
 }
 
+/* Not XDP_TX: veth (kernel 6.18) queues such a frame and wakes nobody unless its peer runs an XDP program as well. */
 static __always_inline int packet_send_back(mp_context *context)
 {
-	return XDP_TX;
+	return bpf_redirect(context->ingress_ifindex, 0);
 }
 
 static __always_inline int packet_redirect(__u32 ifindex)
