@@ -1,0 +1,109 @@
+"""`marchproxy cluster`: isolated sets of services and mappings, each with an API key."""
+
+from typing import Annotated
+
+import typer
+
+from marchproxy.cli import intent, suggest
+from marchproxy.cli.context import Environment
+from marchproxy.cli.errors import ExitCode
+from marchproxy.cli.framework import environment_of, noun, verb
+from marchproxy.cli.options import TABLE, OutputOption, YesOption
+from marchproxy.cli.output import Output, show_one, show_rows
+from marchproxy.model.documents import Document
+from marchproxy.model.errors import Conflict
+from marchproxy.model.names import parse_name
+from marchproxy.model.snapshot import Cluster, Snapshot
+
+app = noun("Manage clusters: isolated sets of services and mappings")
+
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="1 to 63 letters, digits, '.', '_' or '-'")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocompletion=suggest.clusters)]
+
+
+def show_key(environment: Environment, output: Output, cluster: str, key: str) -> None:
+    """Print a new API key: alone on stdout, so that a script can take it, and as a field of a document."""
+    if output is Output.TABLE:
+        environment.stdout.write(key + "\n")
+    else:
+        show_one(environment, output, {"name": cluster, "api_key": key})
+    environment.note(f"the API key of cluster {cluster} is shown this once: keep it")
+
+
+@verb(app, "add", "marchproxy cluster add lab", "KEY=$(marchproxy cluster add lab)")
+def add(context: typer.Context, name: NewName, output: OutputOption = TABLE) -> ExitCode:
+    """Add a cluster and print its API key
+
+    Only the key's hash is stored, so it is printed this once. Services and mappings of one cluster do not see
+    those of another.
+    """
+    environment = environment_of(context)
+    cluster = Cluster(parse_name(name))
+
+    def build(snapshot: Snapshot) -> Snapshot:
+        if snapshot.cluster(cluster.name):
+            raise Conflict(
+                f"cluster {cluster.name!r} exists already", hint="marchproxy cluster list shows it"
+            )
+        return Snapshot(tuple(sorted((*snapshot.clusters, cluster), key=_by_name)), snapshot.interfaces)
+
+    with intent.opened(environment) as store:
+        intent.commit(environment, store, f"add cluster {cluster.name}", build)
+        key = store.create_cluster_key(cluster.name)
+    show_key(environment, output, cluster.name, key)
+    return intent.announce(environment)
+
+
+@verb(app, "list", "marchproxy cluster list")
+def list_all(context: typer.Context, output: OutputOption = TABLE) -> None:
+    """List the clusters with the number of their services and mappings"""
+    environment = environment_of(context)
+    rows = [_row(cluster) for cluster in intent.read(environment).clusters]
+    show_rows(environment, output, rows, {"NAME": "name", "SERVICES": "services", "MAPPINGS": "mappings"})
+
+
+@verb(app, "show", "marchproxy cluster show default")
+def show(context: typer.Context, name: Name, output: OutputOption = TABLE) -> None:
+    """Show one cluster"""
+    environment = environment_of(context)
+    show_one(environment, output, _row(intent.cluster_of(intent.read(environment), name)))
+
+
+@verb(app, "remove", "marchproxy cluster remove lab --yes")
+def remove(context: typer.Context, name: Name, yes: YesOption = False) -> ExitCode:
+    """Remove a cluster with all its services, mappings and its API key
+
+    It asks first on a terminal; a script says --yes. The default cluster stays.
+    """
+    environment = environment_of(context)
+    held = intent.cluster_of(intent.read(environment), name)
+    contents = f"services: {len(held.services)}, mappings: {len(held.mappings)}"
+    intent.confirm(environment, f"remove cluster {name} ({contents})", yes)
+
+    def build(snapshot: Snapshot) -> Snapshot:
+        gone = intent.cluster_of(snapshot, name)
+        kept = tuple(cluster for cluster in snapshot.clusters if cluster is not gone)
+        return Snapshot(kept, snapshot.interfaces)
+
+    return intent.write(environment, f"remove cluster {name}", build)
+
+
+@verb(app, "rotate-key", "marchproxy cluster rotate-key default")
+def rotate_key(context: typer.Context, name: Name, output: OutputOption = TABLE) -> None:
+    """Replace the API key of a cluster and print the new one
+
+    The old key stays valid for an overlap, so that whoever uses it can change over.
+    """
+    environment = environment_of(context)
+    with intent.opened(environment) as store:
+        intent.cluster_of(store.snapshot(), name)
+        key = store.rotate_cluster_key(name)
+    show_key(environment, output, name, key)
+
+
+def _row(cluster: Cluster) -> Document:
+    return {"name": cluster.name, "services": len(cluster.services), "mappings": len(cluster.mappings)}
+
+
+def _by_name(cluster: Cluster) -> str:
+    return cluster.name

@@ -1,0 +1,80 @@
+"""What a command stands in: streams, environment variables, verbosity."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+DEFAULT_RUNTIME_DIR = "/run/marchproxy"
+
+_COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
+
+
+@dataclass(slots=True)
+class Environment:
+    """Everything a command takes from outside, in one object, so that tests hand in another."""
+
+    stdin: TextIO = field(default_factory=lambda: sys.stdin)
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    verbosity: int = 0
+    """How often `-v` was given: 1 says what is done, 2 adds tracebacks, 3 debugging."""
+
+    @property
+    def state_dir(self) -> Path | None:
+        """`MARCHPROXY_STATE_DIR`; None: wherever the store's own settings say, `DATABASE_URL` for one."""
+        elsewhere = self.variables.get("DATABASE_URL") or self.variables.get("DB_TYPE")
+        value = self.variables.get("MARCHPROXY_STATE_DIR")
+        return Path(value) if value and not elsewhere else None
+
+    @property
+    def control_socket(self) -> Path:
+        """The daemon's control socket, below `MARCHPROXY_RUNTIME_DIR`."""
+        return Path(self.variables.get("MARCHPROXY_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR) / "control.sock"
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody is there to answer a question: it is asked on stderr and read from stdin."""
+        return self.stdin.isatty() and self.stderr.isatty()
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal that stdout is; None where it is not one and nothing needs to be cut."""
+        if not self.stdout.isatty():
+            return None
+        columns = self.variables.get("COLUMNS", "")
+        if columns.isdigit() and int(columns) > 0:
+            return int(columns)
+        try:
+            return os.get_terminal_size(self.stdout.fileno()).columns or None
+        except OSError:
+            return None
+
+    def colour(self, text: str, name: str, *, stream: TextIO | None = None) -> str:
+        """`text` in a colour where `stream` (default: stdout) is a terminal that wants it (https://no-color.org)."""
+        wanted = not self.variables.get("NO_COLOR") and self.variables.get("TERM") != "dumb"
+        if wanted and (stream or self.stdout).isatty():
+            return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"
+        return text
+
+    def note(self, text: str) -> None:
+        """Say something beside the data: one line on stderr."""
+        self.stderr.write(printable(text) + "\n")
+
+    def detail(self, text: str) -> None:
+        """Say it only with `-v`."""
+        if self.verbosity:
+            self.note(text)
+
+
+def printable(text: str) -> str:
+    """The text on one line without control characters: what others chose must not move the operator's cursor.
+
+    Surrogates (bytes of an argument that are no UTF-8) are escaped too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

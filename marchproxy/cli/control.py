@@ -1,0 +1,164 @@
+"""A client of the daemon's control socket: JSON over HTTP/1.1 on a Unix socket.
+
+http.client and its email parser cost 30 ms of `status`; what is needed of HTTP is below. Responses come with
+Content-Length, in chunks, or end with the connection (RFC 9112 section 6.3).
+"""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
+
+ANSWER_SECONDS = 10.0
+"""For a question about facts that the daemon has at hand."""
+APPLY_SECONDS = 120.0
+"""For a plan to be compiled and applied: ten thousand mappings on a busy machine."""
+_MAX_LINE = 64 * 1024
+
+
+class Refused(MarchproxyError):
+    """The daemon answered with an error; `name` is the error's class there."""
+
+    def __init__(self, name: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
+class Control:
+    """The daemon, as far as it answers. Each call is a connection of its own.
+
+    Raises `DaemonNotRunning` where none listens, `NotPermitted` where this user may not ask, and `Refused`
+    with the daemon's own words.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get(self, target: str, **query: object) -> Any:
+        """What the daemon knows. Parameters that are None, False or empty are left out."""
+        return self._exchange("GET", _with_query(target, query), None, ANSWER_SECONDS)
+
+    def post(self, target: str, body: object = None) -> Any:
+        """Have the daemon do something, and wait until it has."""
+        return self._exchange("POST", target, body, APPLY_SECONDS)
+
+    def stream(self, target: str, **query: object) -> Iterator[Any]:
+        """JSON lines as they come, until the daemon ends."""
+        with self._open("GET", _with_query(target, query), None, ANSWER_SECONDS) as (connection, body):
+            connection.settimeout(None)
+            pending = b""
+            for piece in body:
+                *lines, pending = (pending + piece).split(b"\n")
+                yield from (_parse(line) for line in lines if line.strip())
+
+    def _exchange(self, method: str, target: str, body: object, seconds: float) -> Any:
+        with self._open(method, target, body, seconds) as (_, pieces):
+            return _parse(b"".join(pieces))
+
+    @contextmanager
+    def _open(
+        self, method: str, target: str, body: object, seconds: float
+    ) -> Iterator[tuple[socket.socket, Iterator[bytes]]]:
+        content = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        if method == "POST":
+            head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        try:
+            with self._connect(seconds) as connection, connection.makefile("rb") as reader:
+                connection.sendall(f"{head}\r\n".encode("ascii") + content)
+                status, headers = _read_head(reader)
+                pieces = _read_body(reader, headers)
+                if status >= 400:
+                    raise _refusal(status, b"".join(pieces))
+                yield connection, pieces
+        except TimeoutError:
+            message = f"the daemon did not answer within {seconds:g} seconds"
+            raise MarchproxyError(message, hint="its log says what it is doing") from None
+        except ConnectionError as error:
+            raise MarchproxyError(f"the daemon ended the conversation: {error.strerror or error}") from None
+
+    def _connect(self, seconds: float) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            connection.settimeout(seconds)
+            connection.connect(str(self._path))
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            connection.close()
+            message = f"no daemon answers at {self._path}"
+            raise DaemonNotRunning(message, hint="start it with: marchproxy run") from None
+        except PermissionError:
+            connection.close()
+            message = f"this user may not talk to the daemon at {self._path}"
+            raise NotPermitted(message, hint="run it as root: sudo marchproxy …") from None
+        except OSError as error:
+            connection.close()
+            raise MarchproxyError(
+                f"{self._path}: {error.strerror or error}", hint="MARCHPROXY_RUNTIME_DIR names its folder"
+            ) from None
+        return connection
+
+
+def _with_query(target: str, query: dict[str, object]) -> str:
+    given = {name: int(value) if value is True else value for name, value in query.items() if value}
+    if not given:
+        return target
+    from urllib.parse import urlencode
+
+    return f"{target}?{urlencode(given)}"
+
+
+def _read_head(reader: BinaryIO) -> tuple[int, dict[str, str]]:
+    version, _, rest = _line(reader).partition(" ")
+    code = rest[:3]
+    if not version.startswith("HTTP/1.") or not code.isdigit():
+        raise MarchproxyError("what listens on the control socket does not speak HTTP")
+    headers = {}
+    while line := _line(reader):
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    return int(code), headers
+
+
+def _read_body(reader: BinaryIO, headers: dict[str, str]) -> Iterator[bytes]:
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        while size := int(_line(reader).partition(";")[0] or "0", 16):
+            yield _exactly(reader, size)
+            _line(reader)
+    elif "content-length" in headers:
+        yield _exactly(reader, int(headers["content-length"]))
+    else:
+        while piece := reader.read1(_MAX_LINE):  # type: ignore[attr-defined]  # makefile("rb") is a BufferedReader
+            yield piece
+
+
+def _line(reader: BinaryIO) -> str:
+    line = reader.readline(_MAX_LINE)
+    if not line.endswith(b"\n"):
+        raise ConnectionResetError("its answer ends early")
+    return line.decode("latin-1").rstrip("\r\n")
+
+
+def _exactly(reader: BinaryIO, size: int) -> bytes:
+    data = reader.read(size)
+    if len(data) < size:
+        raise ConnectionResetError("its answer ends early")
+    return data
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return json.loads(data) if data.strip() else None
+    except ValueError:
+        raise MarchproxyError("the daemon's answer is not JSON") from None
+
+
+def _refusal(status: int, body: bytes) -> Refused:
+    try:
+        error = json.loads(body)["error"]
+        return Refused(error["name"], error["message"], hint=error.get("hint", ""))
+    except (ValueError, KeyError, TypeError):
+        return Refused("Error", f"the daemon answered with HTTP status {status}")

@@ -1,0 +1,97 @@
+"""What `add`, `list`, `show`, `set` and `remove` do, the same for services, mappings and interfaces."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from marchproxy.cli import intent
+from marchproxy.cli.context import Environment
+from marchproxy.cli.errors import ExitCode
+from marchproxy.cli.fields import amend, given
+from marchproxy.cli.framework import environment_of
+from marchproxy.cli.output import Output, show_one, show_rows
+from marchproxy.cli.rows import row
+from marchproxy.cli.table import Columns
+from marchproxy.model.change import Kind
+from marchproxy.model.documents import Document, Entity, to_document
+from marchproxy.model.names import DEFAULT_CLUSTER
+from marchproxy.model.snapshot import Snapshot
+
+
+def _by_name(entity: Any) -> Any:
+    return entity.name
+
+
+@dataclass(frozen=True, slots=True)
+class Editor:
+    """The verbs of one noun. Their `cluster` is empty for what belongs to the appliance and to no cluster."""
+
+    kind: Kind
+    read: Callable[[object], Entity]
+    """From a document to the entity; raises `InvalidValue`."""
+    columns: Columns
+    order: Callable[[Any], Any] = _by_name
+
+    def add(self, context: typer.Context, name: str, cluster: str, output: Output) -> ExitCode:
+        """Store a new entity made of the given fields."""
+        entity = self.read(amend({"name": name}, given(context)))
+        environment = environment_of(context)
+        code = intent.write(
+            environment,
+            self._message("add", entity.name, cluster),
+            lambda snapshot: intent.put(snapshot, self.kind, cluster, entity),
+        )
+        self._echo(environment, entity, cluster, output)
+        return code
+
+    def change(self, context: typer.Context, name: str, cluster: str, output: Output) -> ExitCode:
+        """Change the given fields. What the entity is now is read in the transaction that writes it."""
+        changes = given(context)
+        changed: list[Entity] = []
+
+        def build(snapshot: Snapshot) -> Snapshot:
+            held = intent.find(snapshot, self.kind, cluster, name)
+            changed[:] = [self.read(amend(to_document(held), changes))]
+            return intent.swap(snapshot, self.kind, cluster, changed[0])
+
+        environment = environment_of(context)
+        code = intent.write(environment, self._message("set", name, cluster), build)
+        self._echo(environment, changed[0], cluster, output)
+        return code
+
+    def remove(self, context: typer.Context, name: str, cluster: str, yes: bool) -> ExitCode:
+        """Remove an entity, after a yes."""
+        environment = environment_of(context)
+        message = self._message("remove", name, cluster)
+        if not yes:
+            intent.find(intent.read(environment), self.kind, cluster, name)
+            intent.confirm(environment, message, yes)
+        return intent.write(
+            environment, message, lambda snapshot: intent.drop(snapshot, self.kind, cluster, name)
+        )
+
+    def show(self, context: typer.Context, name: str, cluster: str, output: Output) -> None:
+        """Print one entity with every field."""
+        environment = environment_of(context)
+        entity = intent.find(intent.read(environment), self.kind, cluster, name)
+        show_one(environment, output, self._row(entity, cluster))
+
+    def list(self, context: typer.Context, cluster: str, output: Output) -> None:
+        """Print all of them."""
+        environment = environment_of(context)
+        entities = sorted(intent.entities(intent.read(environment), self.kind, cluster), key=self.order)
+        show_rows(environment, output, [self._row(entity, cluster) for entity in entities], self.columns)
+
+    def _echo(self, environment: Environment, entity: Entity, cluster: str, output: Output) -> None:
+        """What was written, for programs; people have read the revision's number on stderr."""
+        if output is not Output.TABLE:
+            show_one(environment, output, self._row(entity, cluster))
+
+    def _row(self, entity: Entity, cluster: str) -> Document:
+        return row(entity, None if self.kind is Kind.INTERFACE else cluster)
+
+    def _message(self, what: str, name: str, cluster: str) -> str:
+        owner = "" if cluster in ("", DEFAULT_CLUSTER) else f"{cluster}/"
+        return f"{what} {self.kind} {owner}{name}"

@@ -1,0 +1,133 @@
+"""How a command ends: exit codes, and what an error looks like to an operator."""
+
+from enum import IntEnum
+
+import typer
+
+from marchproxy.cli.context import Environment, printable
+from marchproxy.model.errors import (
+    Conflict,
+    DaemonNotRunning,
+    InvalidValue,
+    MarchproxyError,
+    NotFound,
+    NotPermitted,
+)
+
+_LONGEST = 1000
+"""Characters of a message that are shown; a value of a megabyte is cut in the middle."""
+
+
+class ExitCode(IntEnum):
+    """What scripts rely on."""
+
+    DONE = 0
+    FAILED = 1
+    """The command could not do it, or `check` and `status` found something wrong."""
+    USAGE = 2
+    """The command line is wrong: an unknown flag, or a question and nobody to ask but `--yes`."""
+    NOT_FOUND = 3
+    CONFLICT = 4
+    INVALID = 5
+    """A value, a file or a policy that cannot be meant."""
+    NO_DAEMON = 6
+    NOT_PERMITTED = 7
+    DENIED = 10
+    """Only `explain`: the answer is deny."""
+    INTERRUPTED = 130
+    """Ctrl-C, as shells report it: 128 + SIGINT."""
+    NO_READER = 141
+    """Whoever read stdout went away (`| head`): 128 + SIGPIPE."""
+
+
+class Declined(MarchproxyError):
+    """The operator was asked and said no."""
+
+
+class InvalidFile(MarchproxyError):
+    """A file that is no document at all; what is wrong inside a document is an `InvalidValue`."""
+
+
+class InvalidPolicy(MarchproxyError):
+    """What is configured would contradict itself; nothing was written."""
+
+
+class WrongUsage(MarchproxyError):
+    """The command line cannot be carried out as it stands: flags that contradict or are missing."""
+
+
+_CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
+    (InvalidValue, ExitCode.INVALID),
+    (InvalidFile, ExitCode.INVALID),
+    (InvalidPolicy, ExitCode.INVALID),
+    (NotFound, ExitCode.NOT_FOUND),
+    (Conflict, ExitCode.CONFLICT),
+    (DaemonNotRunning, ExitCode.NO_DAEMON),
+    (NotPermitted, ExitCode.NOT_PERMITTED),
+    (WrongUsage, ExitCode.USAGE),
+    (PermissionError, ExitCode.NOT_PERMITTED),
+    (BrokenPipeError, ExitCode.NO_READER),
+    (KeyboardInterrupt, ExitCode.INTERRUPTED),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code for an error; what nobody foresaw is a failure."""
+    if isinstance(error, typer.TyperException):
+        return error.exit_code
+    return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def report(error: BaseException, environment: Environment) -> int:
+    """Tell the operator, on stderr, and return the exit code. Only `-vv` shows a traceback."""
+    message, hint = _describe(error)
+    if message:
+        _line(environment, "error", message, "red")
+    if hint:
+        _line(environment, "hint", hint, "yellow")
+    if environment.verbosity >= 2:
+        import traceback
+
+        traceback.print_exception(error, file=environment.stderr)
+    return exit_code(error)
+
+
+def warn(environment: Environment, message: str, hint: str = "") -> None:
+    """Tell the operator about something that did not keep the command from its work."""
+    _line(environment, "warning", message, "yellow")
+    if hint:
+        _line(environment, "hint", hint, "yellow")
+
+
+def _line(environment: Environment, label: str, text: str, colour: str) -> None:
+    label = environment.colour(f"{label}:", colour, stream=environment.stderr)
+    environment.stderr.write(f"{label} {_shown(text)}\n")
+
+
+def _shown(text: str) -> str:
+    if len(text) > _LONGEST:
+        half = _LONGEST // 2
+        text = f"{text[:half]} … {len(text) - _LONGEST} characters … {text[-half:]}"
+    return printable(text)
+
+
+def _describe(error: BaseException) -> tuple[str, str]:
+    """Message and hint; no message where silence is right."""
+    if isinstance(error, BrokenPipeError | KeyboardInterrupt):
+        return "", ""
+    if isinstance(error, MarchproxyError):
+        return error.message, error.hint
+    if isinstance(error, typer.TyperException):
+        return _describe_usage(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}", ""
+    name = type(error).__name__
+    return f"this should not have happened, sorry: {name}: {error}", "add -vv to see where, and report it"
+
+
+def _describe_usage(error: typer.TyperException) -> tuple[str, str]:
+    context = getattr(error, "ctx", None)
+    message = error.format_message().rstrip(".")
+    message = message[:1].lower() + message[1:]
+    return message, f"{context.command_path} --help explains the command" if context else ""

@@ -1,0 +1,105 @@
+"""Flags that carry an entity's fields: one table per noun says which flag is which field of the document.
+
+`add` and `set` of a noun share the table, so that neither can forget a field. Values stay text: `model` reads
+them, and a flag fails with the same sentence and exit code as a file. Typer itself refuses only what is wrong
+with the command line.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperOption
+
+from marchproxy.cli.errors import WrongUsage
+
+_GIVEN = "marchproxy.fields"
+"""Where a context keeps the fields that its command line named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A flag, and the field of the document that it sets."""
+
+    name: str
+    """Of the field, as in the entity and in files."""
+    flag: str
+    metavar: str
+    help: str
+    read: Callable[[str], Any] = str
+    """From the text of the flag to the document's value."""
+    many: bool = False
+    """Whether the flag repeats, and takes comma lists; the field is a list."""
+    suggest: Callable[[typer.Context, str], list[str]] | None = None
+
+    def option(self, *, required: bool) -> TyperOption:
+        """The flag, as Typer knows it."""
+        suggest = self.suggest
+        return TyperOption(
+            param_decls=[self.name, self.flag],
+            metavar=self.metavar,
+            help=self.help,
+            required=required,
+            multiple=self.many,
+            expose_value=False,
+            callback=self._keep,
+            autocompletion=suggest and (lambda context, args, incomplete: suggest(context, incomplete)),
+        )
+
+    def _keep(self, context: Any, parameter: Any, value: Any) -> None:
+        if value is None or value == ():
+            return
+        read = self.split(value) if self.many else self.read(value)
+        context.meta.setdefault(_GIVEN, {})[self.name] = read
+
+    def split(self, values: Sequence[str]) -> list[Any]:
+        """Entries of repeated flags and comma lists: `--tag a,b --tag c` is three, `--tag ''` none."""
+        return [self.read(part.strip()) for value in values if value.strip() for part in value.split(",")]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A flag with a negative form, and the true-or-false field that it sets."""
+
+    name: str
+    flag: str
+    help: str
+
+    def option(self, *, required: bool) -> TyperOption:
+        """The flag, as Typer knows it."""
+        return TyperOption(
+            param_decls=[self.name, f"--{self.flag}/--no-{self.flag}"],
+            help=self.help,
+            required=required,
+            is_flag=True,
+            default=None,
+            expose_value=False,
+            callback=self._keep,
+        )
+
+    def _keep(self, context: Any, parameter: Any, value: bool | None) -> None:
+        if value is not None:
+            context.meta.setdefault(_GIVEN, {})[self.name] = value
+
+
+type Fields = Sequence[Field | Switch]
+
+
+def number(text: str) -> int | str:
+    """A whole number where the text is one; other text stays for the model to refuse."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
+
+
+def given(context: typer.Context) -> dict[str, Any]:
+    """The fields that the command line named; raises `WrongUsage` where there are none."""
+    fields: dict[str, Any] = context.meta.get(_GIVEN, {})
+    if not fields:
+        raise WrongUsage("nothing to change", hint=f"{context.command_path} --help lists what can be")
+    return fields
+
+
+def amend(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with `changes`; an empty text or list returns a field to its default: absent."""
+    kept = {field: value for field, value in document.items() if field not in changes}
+    return kept | {field: value for field, value in changes.items() if value not in ("", [])}

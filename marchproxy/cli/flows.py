@@ -1,0 +1,122 @@
+"""`marchproxy flows`: the conversations that are carried, and what was refused."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from marchproxy.cli import suggest
+from marchproxy.cli.control import Control
+from marchproxy.cli.errors import ExitCode
+from marchproxy.cli.framework import environment_of, single, verb
+from marchproxy.cli.options import TABLE, OutputOption
+from marchproxy.cli.output import Output, show_rows
+from marchproxy.cli.table import Columns, Row
+from marchproxy.cli.units import duration, size
+
+app = single()
+
+DEFAULT_LIMIT = 1000
+
+
+def endpoint(row: Row, name: str) -> str:
+    """`address:port` of the field `name`, IPv6 in brackets; the address alone where there is no port."""
+    address, port = row[name], row[f"{name}_port"]
+    if not port:
+        return str(address)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _age(row: Row) -> str:
+    started = datetime.fromisoformat(row["started"]) if row["started"] else datetime.now(UTC)
+    return duration((datetime.now(UTC) - started).total_seconds())
+
+
+CARRIED: Columns = {
+    "SOURCE": lambda row: endpoint(row, "source"),
+    "DESTINATION": lambda row: endpoint(row, "destination"),
+    "PROTOCOL": "protocol",
+    "BACKEND": lambda row: endpoint(row, "backend"),
+    "STATE": "state",
+    "TIER": "tier",
+    "SENT": lambda row: size(row["bytes_sent"]),
+    "RECEIVED": lambda row: size(row["bytes_received"]),
+    "AGE": _age,
+    "MAPPING": "mapping",
+}
+REFUSED: Columns = {
+    "TIME": "time",
+    "SOURCE": lambda row: endpoint(row, "source"),
+    "DESTINATION": lambda row: endpoint(row, "destination"),
+    "PROTOCOL": "protocol",
+    "REASON": "reason",
+    "TIER": "tier",
+    "INTERFACE": "interface",
+    "SERVICE": "source_service",
+    "MAPPING": "mapping",
+}
+
+
+def _option(name: str, metavar: str, text: str, **settings: Any) -> Any:
+    return typer.Option(f"--{name}", metavar=metavar, help=text, **settings)
+
+
+@verb(
+    app,
+    "flows",
+    "marchproxy flows",
+    "marchproxy flows --denied --source 10.1.0.0/16",
+    "marchproxy flows --follow --service web --output json",
+)
+def flows(
+    context: typer.Context,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show what happens from now on, until Ctrl-C")
+    ] = False,
+    denied: Annotated[bool, typer.Option("--denied", help="Show what was refused, newest first")] = False,
+    source: Annotated[str | None, _option("source", "ADDR", "Only from this address or prefix")] = None,
+    destination: Annotated[
+        str | None, _option("destination", "ADDR", "Only to this address or prefix")
+    ] = None,
+    port: Annotated[str | None, _option("port", "N", "Only with this port on either side")] = None,
+    protocol: Annotated[str | None, _option("protocol", "P", "Only tcp, udp or icmp")] = None,
+    mapping: Annotated[
+        str | None,
+        _option("mapping", "NAME", "Only decided by this mapping", autocompletion=suggest.mappings),
+    ] = None,
+    service: Annotated[
+        str | None,
+        _option("service", "NAME", "Only from or to this service", autocompletion=suggest.services),
+    ] = None,
+    reason: Annotated[
+        str | None, _option("reason", "REASON", "Only with this reason, such as NO_MAPPING")
+    ] = None,
+    limit: Annotated[int | None, _option("limit", "N", "Show at most N; 1000 unless given", min=1)] = None,
+    output: OutputOption = TABLE,
+) -> ExitCode:
+    """Show the conversations that are carried, or what was refused
+
+    With --follow each start, end and refusal is shown as it happens, with --denied only refusals; JSON is
+    then one object a line, and Ctrl-C is a normal end. Mappings and services are named as cluster/name or by
+    their name alone.
+    """
+    environment = environment_of(context)
+    control = Control(environment.control_socket)
+    filters = {
+        "source": source,
+        "destination": destination,
+        "port": port,
+        "protocol": protocol,
+        "mapping": mapping,
+        "service": service,
+        "reason": reason,
+    }
+    if follow:
+        from marchproxy.cli.watch import watch
+
+        return watch(environment, control, filters, denied=denied, limit=limit, output=output)
+    rows = control.get("/v1/flows", denied=denied, limit=limit or DEFAULT_LIMIT, **filters)
+    show_rows(environment, output, rows, REFUSED if denied else CARRIED)
+    if len(rows) >= (limit or DEFAULT_LIMIT) and output is Output.TABLE:
+        environment.note(f"these are the first {len(rows)}: --limit shows more")
+    return ExitCode.DONE

@@ -1,0 +1,157 @@
+"""The way to the store: reading what is configured, changing it in one revision, telling the daemon."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from marchproxy.cli.context import Environment
+from marchproxy.cli.errors import Declined, ExitCode, WrongUsage, warn
+from marchproxy.cli.mistakes import refuse_mistakes
+from marchproxy.model.change import Change, Kind, patch
+from marchproxy.model.documents import Document, Entity, to_document
+from marchproxy.model.errors import Conflict, DaemonNotRunning, MarchproxyError, NotFound
+from marchproxy.model.snapshot import Cluster, Snapshot
+
+if TYPE_CHECKING:
+    from marchproxy.store.revision import Revision
+    from marchproxy.store.store import Store
+
+
+@contextmanager
+def opened(environment: Environment, *, create: bool = False, read_only: bool = False) -> "Iterator[Store]":
+    """The store of this appliance; it is imported here and not before."""
+    from marchproxy.store.store import Store
+
+    with Store.open(environment.state_dir, create=create, read_only=read_only) as store:
+        yield store
+
+
+def read(environment: Environment) -> Snapshot:
+    """What is configured now."""
+    with opened(environment, read_only=True) as store:
+        return store.snapshot()
+
+
+def cluster_of(snapshot: Snapshot, name: str) -> Cluster:
+    """The cluster, or `NotFound`."""
+    cluster = snapshot.cluster(name)
+    if cluster is None:
+        raise NotFound("cluster", name, hint=_names("clusters", snapshot.clusters))
+    return cluster
+
+
+def entities(snapshot: Snapshot, kind: Kind, cluster: str) -> tuple[Entity, ...]:
+    """All services or mappings of a cluster, or the interfaces."""
+    if kind is Kind.INTERFACE:
+        return snapshot.interfaces
+    holder = cluster_of(snapshot, cluster)
+    return holder.services if kind is Kind.SERVICE else holder.mappings
+
+
+def find(snapshot: Snapshot, kind: Kind, cluster: str, name: str) -> Entity:
+    """One entity by name, or `NotFound`."""
+    among = entities(snapshot, kind, cluster)
+    found = next((entity for entity in among if entity.name == name), None)
+    if found is None:
+        raise NotFound(str(kind), name, hint=_names(f"{kind}s", among))
+    return found
+
+
+def put(snapshot: Snapshot, kind: Kind, cluster: str, entity: Entity) -> Snapshot:
+    """The snapshot with one more entity; `Conflict` where the name is taken."""
+    if any(held.name == entity.name for held in entities(snapshot, kind, cluster)):
+        raise Conflict(f"{kind} {entity.name!r} exists already", hint=f"marchproxy {kind} list shows it")
+    return _patched(snapshot, kind, cluster, None, entity)
+
+
+def swap(snapshot: Snapshot, kind: Kind, cluster: str, entity: Entity) -> Snapshot:
+    """The snapshot with the entity in place of the one of that name."""
+    return _patched(snapshot, kind, cluster, find(snapshot, kind, cluster, entity.name), entity)
+
+
+def drop(snapshot: Snapshot, kind: Kind, cluster: str, name: str) -> Snapshot:
+    """The snapshot without the entity."""
+    return _patched(snapshot, kind, cluster, find(snapshot, kind, cluster, name), None)
+
+
+def write(environment: Environment, message: str, build: Callable[[Snapshot], Snapshot]) -> ExitCode:
+    """Make one revision and have a running daemon take it over."""
+    with opened(environment) as store:
+        commit(environment, store, message, build)
+    return announce(environment)
+
+
+def commit(
+    environment: Environment, store: "Store", message: str, build: Callable[[Snapshot], Snapshot]
+) -> "Revision":
+    """Make one revision of what `build` does to the snapshot, and say its number.
+
+    `build` runs inside the store's transaction, so what it checks still holds when its result is written.
+    """
+
+    def careful(snapshot: Snapshot) -> Snapshot:
+        wanted = build(snapshot)
+        refuse_mistakes(snapshot, wanted)
+        return wanted
+
+    before = store.head()
+    revision = store.replace(careful, message=message)
+    tell(environment, before, revision)
+    return revision
+
+
+def tell(environment: Environment, before: "Revision", after: "Revision") -> None:
+    """Say which revision there is now."""
+    same = before.number == after.number
+    environment.note(
+        f"nothing to change: revision {after.number} stays" if same else f"revision {after.number}"
+    )
+
+
+def announce(environment: Environment) -> ExitCode:
+    """Tell a running daemon to take over the store's revision. The write stands whatever it answers."""
+    from marchproxy.cli.control import Control
+
+    try:
+        answer = Control(environment.control_socket).post("/v1/reload")
+    except DaemonNotRunning:
+        environment.detail("no daemon runs here: it takes the revision over when it starts")
+        return ExitCode.DONE
+    except MarchproxyError as error:
+        warn(environment, f"stored, but not in force: {error.message}", error.hint)
+        return ExitCode.FAILED
+    environment.detail(f"the daemon has taken over revision {answer.get('revision')}")
+    return ExitCode.DONE
+
+
+def confirm(environment: Environment, question: str, yes: bool) -> None:
+    """Ask before something is lost. Raises `Declined`, or `WrongUsage` where nobody can answer."""
+    if yes:
+        return
+    if not environment.interactive:
+        raise WrongUsage(f"{question}: this needs a yes", hint="add --yes to do it from a script")
+    environment.stderr.write(f"{question}? [y/N] ")
+    environment.stderr.flush()
+    if environment.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Declined("nothing was changed")
+
+
+def _patched(
+    snapshot: Snapshot, kind: Kind, cluster: str, before: Entity | None, after: Entity | None
+) -> Snapshot:
+    name = cast("Entity", after or before).name
+    owner = "" if kind is Kind.INTERFACE else cluster
+    return patch(snapshot, [Change(kind, owner, name, _document(before), _document(after))])
+
+
+def _document(entity: Entity | None) -> Document | None:
+    return None if entity is None else to_document(entity)
+
+
+def _names(what: str, among: tuple[Any, ...]) -> str:
+    """A hint that lists what there is, while that is short enough to read."""
+    names = [item.name for item in among]
+    if not names:
+        return f"there are no {what} yet"
+    shown = ", ".join(names[:10])
+    return f"{what}: {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,0 +1,151 @@
+"""The root command. The table below is all that `--help` needs; modules load when they are named."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, TextIO
+
+import typer
+from typer.main import get_command
+
+from marchproxy.cli.context import Environment
+from marchproxy.cli.errors import ExitCode, exit_code, report
+from marchproxy.cli.framework import LazyCommands, Noun, noun
+
+PROGRAM = "marchproxy"
+
+COMMANDS = {
+    "init": "Create the store and print the API key of the default cluster",
+    "cluster": "Manage clusters: isolated sets of services and mappings",
+    "service": "Manage services: named sets of addresses",
+    "mapping": "Manage mappings: who may talk to whom",
+    "interface": "Manage the network devices that the appliance attaches to",
+    "revision": "Look at the history and return to an earlier state",
+    "apply": "Make the appliance equal to a file, or import a fleet file",
+    "export": "Print everything that is configured, in a form that apply takes",
+    "check": "Look for mistakes in what is configured",
+    "diff": "Show what a file would change, or what the daemon has not taken over yet",
+    "run": "Run the appliance in the foreground",
+    "detach": "Take programs, pins and flows out of the kernel",
+    "status": "Show whether the appliance serves, and how",
+    "flows": "Show the conversations that are carried, or what was refused",
+    "explain": "Explain which mapping decides about a connection",
+    "version": "Show the version and what it runs on",
+}
+"""Name (of the module, too) and the first line of its help; a test holds the lines equal."""
+
+
+class Root(Noun):
+    """`marchproxy` itself."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = LazyCommands("marchproxy.cli", COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands from the table: their modules stay unloaded."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--show-completion` and `--install-completion` without a shell mean the one that is running."""
+        if args and args[-1] in ("--show-completion", "--install-completion"):
+            from marchproxy.cli.completion import current_shell
+
+            args = [*args, current_shell(ctx.obj)]
+        return super().parse_args(ctx, args)
+
+
+app = noun("Say which service may talk to which; the kernel carries what is allowed and refuses the rest")
+app.info.cls = Root
+
+
+def _version(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from marchproxy.version import VERSION
+
+        context.obj.stdout.write(f"{PROGRAM} {VERSION}\n")
+        raise typer.Exit
+
+
+def _show_completion(context: typer.Context, shell: str) -> None:
+    if shell and not context.resilient_parsing:
+        from marchproxy.cli.completion import show
+
+        show(context.obj, shell)
+        raise typer.Exit
+
+
+def _install_completion(context: typer.Context, shell: str) -> None:
+    if shell and not context.resilient_parsing:
+        from marchproxy.cli.completion import install
+
+        install(context.obj, shell)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit")
+    ] = False,
+    show_completion: Annotated[
+        str,
+        typer.Option(
+            is_eager=True,
+            callback=_show_completion,
+            metavar="[SHELL]",
+            help="Print the completion script of bash, zsh or fish",
+        ),
+    ] = "",
+    install_completion: Annotated[
+        str,
+        typer.Option(
+            is_eager=True,
+            callback=_install_completion,
+            metavar="[SHELL]",
+            help="Install the completion of bash, zsh or fish for this user",
+        ),
+    ] = "",
+) -> None:
+    """The options of `marchproxy` before a command; each answers and exits."""
+
+
+def run(arguments: Sequence[str] | None = None, environment: Environment | None = None) -> int:
+    """Run one command line and return its exit code. No exception leaves this function."""
+    environment = environment or Environment()
+    try:
+        command = get_command(app)
+        question = environment.variables.get("_MARCHPROXY_COMPLETE")
+        if question:
+            from marchproxy.cli.completion import answer
+
+            return answer(environment, command, question)
+        args = list(sys.argv[1:] if arguments is None else arguments)
+        with command.make_context(PROGRAM, args, obj=environment) as context:
+            result = command.invoke(context)
+        environment.stdout.flush()
+    except typer.Exit as ending:
+        return _flushed(environment, ending.exit_code)
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(error, environment)
+        if code == ExitCode.NO_READER:
+            _discard(environment.stdout)
+        return code
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _flushed(environment: Environment, code: int) -> int:
+    try:
+        environment.stdout.flush()
+    except BrokenPipeError as error:
+        _discard(environment.stdout)
+        return exit_code(error)
+    return code
+
+
+def _discard(stream: TextIO) -> None:
+    """Point a stream without a reader at nothing, or the interpreter complains when it flushes at exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, stream.fileno())
+    os.close(nothing)

@@ -1,0 +1,120 @@
+"""`marchproxy mapping`: who may talk to whom."""
+
+from typing import Annotated
+
+import typer
+
+from marchproxy.cli import suggest
+from marchproxy.cli.editing import Editor
+from marchproxy.cli.errors import ExitCode
+from marchproxy.cli.fields import Field, Switch, number
+from marchproxy.cli.framework import noun, verb
+from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
+from marchproxy.cli.rows import decision_order
+from marchproxy.model.change import Kind
+from marchproxy.model.documents import read_mapping
+
+app = noun("Manage mappings: who may talk to whom")
+
+_WHO = "Services by name, collection:NAME, external or all"
+FIELDS = (
+    Field("sources", "--from", "S[,S]", f"{_WHO}: the clients", many=True, suggest=suggest.references),
+    Field("destinations", "--to", "S[,S]", f"{_WHO}: the backends", many=True, suggest=suggest.references),
+    Field("protocols", "--protocol", "P[,P]", "tcp, udp, icmp, http, https, grpc or quic", many=True),
+    Field("ports", "--ports", "PORTS", "Ports of the destination, such as 443,8000-8100", many=True),
+    Field(
+        "listen", "--listen", "ADDR:PORT", "Address and port to open; [v6]:PORT, or *:PORT for all addresses"
+    ),
+    Field("host", "--host", "HOST", "Only this host name, or *.NAME for those below it"),
+    Field("path_prefix", "--path-prefix", "PATH", "Only paths that start with this"),
+    Field("priority", "--priority", "N", "0 to 65535, lower wins; 100 unless given", number),
+    Field("action", "--action", "ACTION", "allow or deny; allow unless given"),
+    Switch("auth_required", "auth-required", "Whether clients must present a credential"),
+    Field(
+        "expires", "--expires", "TIME", "Instant from which it matches nothing, such as 2030-01-31T18:00:00Z"
+    ),
+    Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
+)
+EDITOR = Editor(
+    Kind.MAPPING,
+    read_mapping,
+    {
+        "PRIORITY": "priority",
+        "NAME": "name",
+        "ACTION": "action",
+        "FROM": "sources",
+        "TO": "destinations",
+        "PROTOCOL": "protocols",
+        "PORTS": "ports",
+        "LISTEN": "listen",
+        "EXPIRES": "expires",
+        "DESCRIPTION": "description",
+    },
+    decision_order,
+)
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="1 to 63 letters, digits, '.', '_' or '-'")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocompletion=suggest.mappings)]
+
+
+@verb(
+    app,
+    "add",
+    "marchproxy mapping add clients-web --from clients --to web --protocol tcp --listen 10.1.0.1:80",
+    "marchproxy mapping add not-lab --from lab --to web --protocol tcp --listen 10.1.0.1:80"
+    " --action deny --priority 10",
+    fields=FIELDS,
+    required="sources destinations protocols",
+)
+def add(
+    context: typer.Context, name: NewName, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE
+) -> ExitCode:
+    """Add a mapping
+
+    The first mapping that matches decides: lowest priority first, at equal priority deny before allow. Where
+    none matches, traffic is denied. With --listen and no --ports the backends' own port is used.
+    """
+    return EDITOR.add(context, name, cluster, output)
+
+
+@verb(app, "list", "marchproxy mapping list", "marchproxy mapping list --cluster lab --output yaml")
+def list_all(context: typer.Context, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE) -> None:
+    """List the mappings of a cluster in the order in which they are tried"""
+    EDITOR.list(context, cluster, output)
+
+
+@verb(app, "show", "marchproxy mapping show clients-web")
+def show(
+    context: typer.Context, name: Name, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE
+) -> None:
+    """Show one mapping with all its fields"""
+    EDITOR.show(context, name, cluster, output)
+
+
+@verb(
+    app,
+    "set",
+    "marchproxy mapping set clients-web --action deny",
+    "marchproxy mapping set clients-web --ports 443,8000-8100 --expires ''",
+    fields=FIELDS,
+)
+def change(
+    context: typer.Context, name: Name, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE
+) -> ExitCode:
+    """Change a mapping
+
+    Only the flags that are given change anything; lists are replaced whole. An empty value, such as --expires
+    '', returns a field to its default. Flows that stay allowed are not disturbed.
+    """
+    return EDITOR.change(context, name, cluster, output)
+
+
+@verb(app, "remove", "marchproxy mapping remove clients-web --yes")
+def remove(
+    context: typer.Context, name: Name, cluster: ClusterOption = CLUSTER, yes: YesOption = False
+) -> ExitCode:
+    """Remove a mapping
+
+    What only this mapping allowed is denied from then on, flows that run included. It asks first on a
+    terminal; a script says --yes.
+    """
+    return EDITOR.remove(context, name, cluster, yes)

@@ -1,0 +1,64 @@
+"""Data on stdout: a table for people, JSON or YAML for programs. JSON keys are a contract with scripts."""
+
+import json
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from marchproxy.cli.context import Environment
+from marchproxy.cli.table import Columns, Row, cell, draw
+
+
+class Output(StrEnum):
+    """What `--output` takes."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def show_rows(environment: Environment, output: Output, rows: Sequence[Row], columns: Columns) -> None:
+    """Print a list: an array of whole rows, or a table with a title line."""
+    if output is not Output.TABLE:
+        environment.stdout.write(serialise(rows, output))
+        return
+    title, *lines = draw(rows, columns, environment.width)
+    show_lines(environment, [environment.colour(title, "bold"), *lines])
+
+
+def show_one(environment: Environment, output: Output, document: Row) -> None:
+    """Print one thing: an object, or a line for each field that says something."""
+    if output is not Output.TABLE:
+        environment.stdout.write(serialise(document, output))
+        return
+    fields = {
+        name.replace("_", " "): value for name, value in document.items() if value not in (None, "", [])
+    }
+    width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        values = value if isinstance(value, list) else [value]
+        labels = [name, *[""] * (len(values) - 1)]
+        lines = (f"{label:<{width}}  {cell(item)}" for label, item in zip(labels, values, strict=True))
+        show_lines(environment, lines)
+
+
+def show_lines(environment: Environment, lines: Iterable[str]) -> None:
+    """Print lines of text."""
+    environment.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def serialise(data: Any, output: Output) -> str:
+    """JSON or YAML text that ends in a newline."""
+    if output is Output.YAML:
+        return to_yaml(data)
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def to_yaml(data: Any) -> str:
+    """YAML in the order of the data, one entry a line."""
+    import yaml
+
+    text: str = yaml.dump(
+        data, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, default_flow_style=False
+    )
+    return text

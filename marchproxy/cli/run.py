@@ -1,0 +1,1 @@
+"""`marchproxy run`: the daemon."""

@@ -1,0 +1,111 @@
+"""`marchproxy service`: named sets of addresses."""
+
+from typing import Annotated
+
+import typer
+
+from marchproxy.cli import suggest
+from marchproxy.cli.editing import Editor
+from marchproxy.cli.errors import ExitCode
+from marchproxy.cli.fields import Field, Switch, number
+from marchproxy.cli.framework import noun, verb
+from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
+from marchproxy.model.change import Kind
+from marchproxy.model.documents import read_service
+
+app = noun("Manage services: named sets of addresses")
+
+FIELDS = (
+    Field("addresses", "--address", "ADDR", "IPv4, IPv6, prefix or host name; may be repeated", many=True),
+    Field("port", "--port", "N", "Port that its backends listen on; without one, the port asked for", number),
+    Field("protocol", "--protocol", "P", "tcp, udp, icmp, http, https, grpc or quic"),
+    Field("auth", "--auth", "METHOD", "How its clients prove who they are: none, token or jwt"),
+    Field("collection", "--collection", "NAME", "Group that mappings can name as collection:NAME"),
+    Field("tags", "--tag", "TAG", "Label of your own; may be repeated", many=True),
+    Field("health", "--health", "CHECK", "none, tcp, icmp, http:/PATH or https:/PATH"),
+    Field("health_interval", "--health-interval", "SECONDS", "Time between checks, 1 to 3600", number),
+    Field("weight", "--weight", "N", "Share of new flows beside other backends, 1 to 256", number),
+    Switch("tls", "tls", "Whether its backends speak TLS"),
+    Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
+)
+EDITOR = Editor(
+    Kind.SERVICE,
+    read_service,
+    {
+        "NAME": "name",
+        "ADDRESSES": "addresses",
+        "PORT": "port",
+        "PROTOCOL": "protocol",
+        "AUTH": "auth",
+        "COLLECTION": "collection",
+        "HEALTH": "health",
+        "DESCRIPTION": "description",
+    },
+)
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="1 to 63 letters, digits, '.', '_' or '-'")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocompletion=suggest.services)]
+
+
+@verb(
+    app,
+    "add",
+    "marchproxy service add clients --address 10.1.0.0/16",
+    "marchproxy service add web --address 10.2.0.10 --address 10.2.0.11 --port 80 --health tcp",
+    fields=FIELDS,
+    required="addresses",
+)
+def add(
+    context: typer.Context, name: NewName, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE
+) -> ExitCode:
+    """Add a service
+
+    As the source of a mapping its addresses say who a client is. As the destination they are the backends
+    that new flows are spread over. A host name follows DNS.
+    """
+    return EDITOR.add(context, name, cluster, output)
+
+
+@verb(app, "list", "marchproxy service list", "marchproxy service list --output json | jq -r '.[].name'")
+def list_all(context: typer.Context, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE) -> None:
+    """List the services of a cluster
+
+    The table shows the first addresses of each; JSON and YAML show every field.
+    """
+    EDITOR.list(context, cluster, output)
+
+
+@verb(app, "show", "marchproxy service show web")
+def show(
+    context: typer.Context, name: Name, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE
+) -> None:
+    """Show one service with all its fields"""
+    EDITOR.show(context, name, cluster, output)
+
+
+@verb(
+    app,
+    "set",
+    "marchproxy service set web --address 10.2.0.10,10.2.0.11,10.2.0.12",
+    "marchproxy service set web --port 8080 --collection ''",
+    fields=FIELDS,
+)
+def change(
+    context: typer.Context, name: Name, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE
+) -> ExitCode:
+    """Change a service
+
+    Only the flags that are given change anything. --address and --tag replace their whole list. An empty
+    value, such as --port '', returns a field to its default.
+    """
+    return EDITOR.change(context, name, cluster, output)
+
+
+@verb(app, "remove", "marchproxy service remove web --yes")
+def remove(
+    context: typer.Context, name: Name, cluster: ClusterOption = CLUSTER, yes: YesOption = False
+) -> ExitCode:
+    """Remove a service
+
+    It asks first on a terminal; a script says --yes. A service that a mapping names cannot be removed.
+    """
+    return EDITOR.remove(context, name, cluster, yes)

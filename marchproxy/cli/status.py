@@ -1,0 +1,87 @@
+"""`marchproxy status`: whether the appliance serves, and how."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from marchproxy.cli.context import Environment
+from marchproxy.cli.control import Control
+from marchproxy.cli.errors import ExitCode
+from marchproxy.cli.framework import environment_of, single, verb
+from marchproxy.cli.options import TABLE, OutputOption
+from marchproxy.cli.output import Output, serialise, show_lines
+from marchproxy.cli.table import Columns, draw
+from marchproxy.cli.units import duration, size
+
+app = single()
+
+_INTERFACES: Columns = {
+    "INTERFACE": "name",
+    "ROLE": "role",
+    "MODE": "mode",
+    "ATTACHED": lambda row: row["attached"] or "no",
+    "PROBLEM": "problem",
+}
+_COUNTERS: Columns = {"REASON": "reason", "PACKETS": "packets", "BYTES": lambda row: size(row["bytes"])}
+_TABLES: Columns = {
+    "TABLE": "name",
+    "USED": "used",
+    "LIMIT": "limit",
+    "FILL": lambda row: f"{row['used'] / row['limit']:.0%}" if row["limit"] else "-",
+}
+
+
+@verb(app, "status", "marchproxy status", "marchproxy status --output json | jq .counters")
+def status(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
+    """Show whether the appliance serves, and how
+
+    Exit code 0: it serves. 1: it serves, but something is wrong, and the first lines say what. 6: no daemon
+    answers; what an earlier one left in the kernel is then still in force.
+    """
+    environment = environment_of(context)
+    document = _flat(Control(environment.control_socket).get("/v1/status"))
+    if output is Output.TABLE:
+        show_lines(environment, _lines(environment, document))
+    else:
+        environment.stdout.write(serialise(document, output))
+    return ExitCode.DONE if document["healthy"] else ExitCode.FAILED
+
+
+def _flat(document: dict[str, Any]) -> dict[str, Any]:
+    """The daemon's document with `revision` as a number and `tier` as a name, their details beside them."""
+    revision, tier = document["revision"], document["tier"]
+    return {
+        **document,
+        "revision": revision["number"],
+        "sha256": revision["sha256"],
+        "applied": revision["applied"],
+        "applied_ms": revision["applied_ms"],
+        "tier": tier["name"],
+        "tier_reason": tier["reason"],
+    }
+
+
+def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
+    healthy = document["healthy"]
+    state = (
+        environment.colour("serving", "green") if healthy else environment.colour("something is wrong", "red")
+    )
+    since = f"up {duration(document['uptime_s'])}, process {document['pid']}"
+    yield f"MarchProxy {document['version']}: {state}, {since}"
+    for problem in document["problems"]:
+        yield environment.colour(f"  ! {problem}", "red")
+    yield f"revision {document['revision']}, applied {document['applied'] or 'never'}"
+    reason = f": {document['tier_reason']}" if document["tier_reason"] else ""
+    yield f"tier {document['tier']}{reason}"
+    yield f"{len(document['listeners'])} listeners, {len(document['names'])} names resolved"
+    counters = [{"reason": name, **traffic} for name, traffic in document["counters"].items()]
+    counters.sort(key=lambda row: -row["packets"])
+    for rows, columns in (
+        (document["interfaces"], _INTERFACES),
+        (counters, _COUNTERS),
+        (document["flow_table"], _TABLES),
+    ):
+        if rows:
+            yield ""
+            yield from draw(rows, columns, environment.width)

@@ -1,0 +1,22 @@
+"""Numbers as people read them."""
+
+_STEPS = ("B", "kB", "MB", "GB", "TB")
+
+
+def size(count: int) -> str:
+    """Bytes in powers of 1000: `1.2 MB`."""
+    value, step = float(count), 0
+    while value >= 999.5 and step < len(_STEPS) - 1:
+        value, step = value / 1000, step + 1
+    return f"{value:.0f} {_STEPS[step]}" if step == 0 or value >= 99.5 else f"{value:.1f} {_STEPS[step]}"
+
+
+def duration(seconds: float) -> str:
+    """The two largest units: `3d 4h`, `5m 12s`, `8s`."""
+    left = int(max(seconds, 0))
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
