@@ -1,16 +1,16 @@
 """TC programs below kernel 6.6: a direct-action filter at the ingress of a clsact queueing discipline.
 
 Such a filter is no bpf_link. It stays until somebody removes it, names no owner, and is found by its place:
-ours is handle 1 at priority 1. What gets pinned is the program, so that the next start knows its filter by
-the program's id. A new program is pinned beside the old one before it is attached and takes over its name
-afterwards: killed in between, one of the two names still fits the filter.
+ours is handle 1 at priority 1. What gets pinned is its program, so that the next start knows its filter by
+the program's id. One program may be on several interfaces, so the pin is a directory: `PIN/IFINDEX`. A new
+program is pinned there as `IFINDEX_next` before it is attached, and takes over the name afterwards: killed in
+between, one of the two names still fits the filter.
 
 The discipline itself is left behind, since nobody can tell who else has filters in it.
 """
 
 import ctypes as ct
 import errno
-import socket
 from pathlib import Path
 from typing import Self
 
@@ -41,7 +41,7 @@ class ClsactFilter:
     def attach(cls, program: Program, ifindex: int, pin: Path | None) -> Self:
         """Add our filter. AttachConflict where its place is taken, and the errors of `attach_tc`."""
         other = _attached_program(ifindex)
-        if other and not (pin and other in _pinned_programs(pin)):
+        if other and not (pin and other in _pinned_programs(pin, ifindex)):
             raise AttachConflict(
                 f"{interface_label(ifindex)} has a tc filter at priority 1 already, with program {other}",
                 hint="see `tc filter show dev NAME ingress`; remove it if it is not needed",
@@ -53,12 +53,11 @@ class ClsactFilter:
 
     @classmethod
     def open(cls, pin: Path) -> Self:
-        """What an earlier run pinned; its interface is looked for among those of this network namespace."""
-        ours = _pinned_programs(pin)
-        for ifindex, _ in socket.if_nameindex():
-            if (attached := _attached_program(ifindex)) in ours:
-                return cls(ifindex, attached, pin)
-        return cls(0, ours[0], pin)
+        """What an earlier run pinned, whether or not it is still attached."""
+        ifindex = next((int(path.name.partition("_")[0]) for path in pin.iterdir()), 0)
+        ours = _pinned_programs(pin, ifindex)
+        attached = _attached_program(ifindex)
+        return cls(ifindex, attached if attached in ours else next(iter(ours), 0), pin)
 
     def info(self) -> LinkInfo:
         """See `Link`."""
@@ -68,15 +67,15 @@ class ClsactFilter:
     def update(self, program: Program) -> None:
         """See `Link`."""
         if self.pin:
-            beside = _beside(self.pin)
-            beside.unlink(missing_ok=True)
-            pins.pin(program.fd, beside)
+            current, following = _names(self.pin, self.ifindex)
+            following.unlink(missing_ok=True)
+            pins.pin(program.fd, following)
         options = _place(prog_fd=program.fd, flags=_REPLACE)
         if (code := -library().bpf_tc_attach(_hook(self.ifindex), ct.byref(options))) != 0:
             raise refusal(code, f"attach {program.name} to {interface_label(self.ifindex)} by a tc filter")
         self.program_id = program.id
         if self.pin:
-            _beside(self.pin).rename(self.pin)
+            following.rename(current)
 
     def detach(self) -> None:
         """See `Link`. A filter that somebody else has put in the place of ours is left alone."""
@@ -84,9 +83,10 @@ class ClsactFilter:
             code = -library().bpf_tc_detach(_hook(self.ifindex), ct.byref(_place()))
             if code not in (0, *_NO_FILTER):
                 raise refusal(code, f"remove the tc filter of {interface_label(self.ifindex)}")
-        if self.pin:
-            self.pin.unlink(missing_ok=True)
-            _beside(self.pin).unlink(missing_ok=True)
+        if self.pin and self.pin.exists():
+            for path in self.pin.iterdir():
+                path.unlink()
+            self.pin.rmdir()
 
     def close(self) -> None:
         """See `Link`."""
@@ -95,18 +95,19 @@ class ClsactFilter:
         return self.ifindex > 0 and _attached_program(self.ifindex) == self.program_id
 
 
-def _pinned_programs(pin: Path) -> list[int]:
-    """Ids of the programs pinned at `pin` and beside it."""
+def _names(pin: Path, ifindex: int) -> tuple[Path, Path]:
+    """Where the program of an interface is pinned, and where its successor is until it is attached."""
+    return pin / f"{ifindex}", pin / f"{ifindex}_next"
+
+
+def _pinned_programs(pin: Path, ifindex: int) -> list[int]:
+    """Ids of the one or two programs that the filter of an interface may hold, if it is ours."""
     ids = []
-    for path in (pin, _beside(pin)):
+    for path in _names(pin, ifindex):
         if path.exists():
             with open_pinned_program(path) as program:
                 ids.append(program.id)
     return ids
-
-
-def _beside(pin: Path) -> Path:
-    return pin.with_name(f"{pin.name}_next")
 
 
 def _attached_program(ifindex: int) -> int:

@@ -20,7 +20,6 @@ from marchproxy.dataplane.kernel.errors import (
     AttachConflict,
     KernelError,
     NotSupported,
-    PinFailed,
     interface_label,
     refusal,
 )
@@ -61,13 +60,9 @@ def attach_tc(program: Program, ifindex: int, *, pin: Path | None = None, force_
 
 def open_link(pin: Path) -> Link:
     """What an earlier run left at `pin`, to look at or to detach. PinMissing or PinFailed."""
-    fd, kind = pins.open_pin(pin)
-    if kind is pins.PinKind.LINK:
-        return BpfLink(fd, pin)
-    os.close(fd)
-    if kind is pins.PinKind.PROGRAM:
+    if pin.is_dir():
         return ClsactFilter.open(pin)
-    raise PinFailed(f"{pin} holds a {kind}, not a link", hint=f"remove {pin}")
+    return BpfLink(pins.open_pin_of(pin, pins.PinKind.LINK), pin)
 
 
 def link_info(pin: Path) -> LinkInfo:

@@ -8,10 +8,10 @@ import ctypes as ct
 import errno
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
-from marchproxy.dataplane.kernel.errors import ENOTSUPP, KernelError, MapFull, refusal
+from marchproxy.dataplane.kernel.errors import ENOTSUPP, KernelError, MapFull, NotSupported, refusal
 from marchproxy.dataplane.kernel.libbpf import (
     U32,
     BatchOptions,
@@ -30,8 +30,6 @@ BATCH = 4096
 
 _WITHOUT_BATCH = (ENOTSUPP, errno.EOPNOTSUPP)
 _FULL = (errno.E2BIG, errno.ENOSPC)
-
-
 _PERCPU = frozenset({MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH})
 _ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
 
@@ -52,18 +50,19 @@ class Map:
         "key_size",
         "max_entries",
         "name",
+        "percpu",
         "type",
         "value_size",
     )
 
     def __init__(self, fd: int, name: str) -> None:
         """Take over `fd`. `name` is for people: the kernel's own is cut off after 15 characters."""
-        info = MapInfo()
-        if (code := object_info(fd, info)) < 0:
-            raise refusal(-code, f"read what map {name!r} is")
         self.fd = fd
         self.name = name
+        info = self._info()
         self.type = MapType(info.type)
+        # Whether an entry has one value for each possible CPU.
+        self.percpu = self.type in _PERCPU
         self.key_size = int(info.key_size)
         # Of one value: without the padding to 8 bytes that per-CPU maps have between values.
         self.value_size = int(info.value_size)
@@ -71,11 +70,6 @@ class Map:
         self.flags = int(info.map_flags)
         self._slot = (self.value_size + 7) // 8 * 8 if self.percpu else self.value_size
         self._stored_size = self._slot * possible_cpus() if self.percpu else self.value_size
-
-    @property
-    def percpu(self) -> bool:
-        """Whether an entry has one value for each possible CPU."""
-        return self.type in _PERCPU
 
     def get(self, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
@@ -101,7 +95,7 @@ class Map:
 
     def delete(self, key: bytes) -> bool:
         """Remove one entry; False where there was none."""
-        _expect_sizes((key,), self.key_size, "key")
+        _expect_size(key, self.key_size, "key")
         code = -int(library().bpf_map_delete_elem(self.fd, key))
         if code in (0, errno.ENOENT):
             return code == 0
@@ -155,8 +149,19 @@ class Map:
     def __repr__(self) -> str:
         return f"<Map {self.name} {self.type.name} {self.key_size}+{self.value_size} x {self.max_entries}>"
 
+    def _info(self) -> MapInfo:
+        """Closes the descriptor, which is ours by now, where there is no map of a known type behind it."""
+        info = MapInfo()
+        code = -object_info(self.fd, info)
+        if code == 0 and info.type in MapType:
+            return info
+        self.close()
+        if code:
+            raise self._refusal(code, "read the type of")
+        raise NotSupported(f"map {self.name!r} is of type {info.type}, which is newer than this program")
+
     def _read(self, key: bytes) -> bytes | None:
-        _expect_sizes((key,), self.key_size, "key")
+        _expect_size(key, self.key_size, "key")
         stored = ct.create_string_buffer(self._stored_size)
         code = -library().bpf_map_lookup_elem(self.fd, key, stored)
         if code == 0:
@@ -166,8 +171,8 @@ class Map:
         raise self._refusal(code, "read from")
 
     def _write(self, key: bytes, stored: bytes, flags: int, *, written: int = 0) -> None:
-        _expect_sizes((key,), self.key_size, "key")
-        _expect_sizes((stored,), self._stored_size, "value")
+        _expect_size(key, self.key_size, "key")
+        _expect_size(stored, self._stored_size, "value")
         if code := -library().bpf_map_update_elem(self.fd, key, stored, flags):
             raise self._write_refusal(code, written)
 
@@ -262,9 +267,14 @@ class Map:
         return refusal(code, f"{action} map {self.name!r}")
 
 
-def _expect_sizes(items: Iterable[bytes], size: int, what: str) -> None:
-    if wrong := set(map(len, items)) - {size}:
-        raise ValueError(f"a {what} of {wrong.pop()} bytes, where the map has {size}")
+def _expect_size(item: bytes, size: int, what: str) -> None:
+    if len(item) != size:
+        raise ValueError(f"a {what} of {len(item)} bytes, where the map has {size}")
+
+
+def _expect_sizes(items: Sequence[bytes], size: int, what: str) -> None:
+    if set(map(len, items)) - {size}:
+        _expect_size(next(item for item in items if len(item) != size), size, what)
 
 
 def _pieces(buffer: ct.Array[ct.c_char], count: int, size: int) -> Iterator[bytes]:

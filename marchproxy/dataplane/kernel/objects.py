@@ -93,7 +93,10 @@ class BpfObject:
             for pointer in _each(lib.bpf_object__next_program, handle):
                 program_name = lib.bpf_program__name(pointer).decode()
                 loaded.programs[program_name] = Program(os.dup(lib.bpf_program__fd(pointer)), program_name)
-        except BaseException:
+        except OSError as problem:  # no file descriptor left
+            loaded.close()
+            raise refusal(problem.errno or 0, f"load {name}") from problem
+        except KernelError:
             loaded.close()
             raise
         return loaded
@@ -206,8 +209,10 @@ def _differences(pointer: int, existing: Map) -> Iterator[str]:
 
 def _load_refusal(name: str, code: int, messages: list[str]) -> KernelError:
     log = "".join(messages)
+    if code == errno.EPERM:
+        return refusal(code, f"load {name}", log=log)
     for message in messages:
-        if "BEGIN PROG LOAD LOG" in message and code != errno.EPERM:
+        if "BEGIN PROG LOAD LOG" in message:
             return ProgramRejected(message.split("'")[1], errno=code, log=log)
     return refusal(code, f"load {name}{_last_words(messages)}", log=log)
 

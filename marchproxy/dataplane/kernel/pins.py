@@ -3,7 +3,6 @@
 A name cannot contain a dot: bpffs reserves it and answers EPERM, which would read like a missing capability.
 """
 
-import contextlib
 import errno
 import os
 from enum import StrEnum
@@ -60,7 +59,7 @@ def open_pin(path: Path) -> tuple[int, PinKind]:
         raise refusal(-fd, f"open the pin {path}")
     # The one place that tells: asked for its information, each kind answers with a struct of its own.
     name = os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:").replace("_", "-")
-    with contextlib.suppress(ValueError):
+    if name in PinKind:
         return fd, PinKind(name)
     os.close(fd)
     raise PinFailed(f"{path} holds {name!r}, which is not a map, program or link")

@@ -2,14 +2,13 @@
 
 import errno
 import os
-import subprocess
-import sys
 
 import pytest
 
 from marchproxy.dataplane.kernel import features, libbpf
 from marchproxy.dataplane.kernel.features import Answer
 from tests import features as machine
+from tests.dataplane.kernel.support import NEEDED, run_with_capabilities
 
 PROBES = {
     # probe: what the test tree's own look at this machine calls it
@@ -19,28 +18,10 @@ PROBES = {
     features.ring_buffer: "ringbuf",
 }
 
-WITHOUT_CAPABILITIES = """
-import ctypes, sys
-from pathlib import Path
-CAP_SYS_ADMIN = 21
-if sys.argv[1] == "bpf":
-    keep = 1 << 12 | 1 << 38 | 1 << 39
-else:
-    keep = 0
-libc = ctypes.CDLL(None, use_errno=True)
-header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-low, high = keep & 0xFFFFFFFF, keep >> 32
-data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
-assert libc.capset(header, data) == 0
+PROBE = """
 from marchproxy.dataplane.kernel import features
 print(*features.probe_all(), sep="\\n")
 """
-
-
-def probe_with(capabilities: str) -> list[str]:
-    """The answers of a process without capabilities (`none`), or with those we ask for alone (`bpf`)."""
-    command = [sys.executable, "-c", WITHOUT_CAPABILITIES, capabilities]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=PROBES.values())
@@ -70,7 +51,7 @@ def test_everything_is_there() -> None:
 
 @pytest.mark.requires("root", "bpf")
 def test_without_capabilities_it_says_which_are_missing() -> None:
-    first, *others = probe_with("none")
+    first, *others = run_with_capabilities(PROBE).splitlines()
     assert first == "BPF: no (not permitted: CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF missing)"
     assert others[0] == ("XDP: could not tell (not permitted: CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF missing)")
     assert all("could not tell" in line for line in others)
@@ -78,7 +59,8 @@ def test_without_capabilities_it_says_which_are_missing() -> None:
 
 @pytest.mark.requires("root", "bpf", "tcx", "xdp", "ringbuf")
 def test_the_capabilities_asked_for_are_enough() -> None:
-    assert all(line.endswith(": yes") for line in probe_with("bpf"))
+    answers = run_with_capabilities(PROBE, keep=NEEDED).splitlines()
+    assert all(answer.endswith(": yes") for answer in answers), answers
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from marchproxy.dataplane.kernel.errors import (
 from marchproxy.dataplane.kernel.links import Link, LinkKind, attach_tc, attach_xdp, link_info, open_link
 from marchproxy.dataplane.kernel.objects import BpfObject
 from marchproxy.dataplane.kernel.programs import Program
-from tests.dataplane.kernel.support import Wire, eventually
+from tests.dataplane.kernel.support import NEEDED, Wire, eventually, run_with_capabilities
 
 pytestmark = pytest.mark.requires(
     *("root", "bpf", "bpffs", "ringbuf", "netns", "veth", "xdp", "xdp-native", "tcx", "clsact"),
@@ -164,8 +164,7 @@ def test_no_packet_is_missed_while_programs_are_swapped(hook: Hook, wire: Wire) 
 def test_an_interface_that_came_back_is_attached_anew(hook: Hook, wire: Wire) -> None:
     hook.attach(hook.first).close()
     wire.cut()
-    assert not link_info(hook.pin).attached
-    assert link_info(hook.pin).ifindex == 0
+    assert (link_info(hook.pin).attached, link_info(hook.pin).ifindex) == (False, 0)
     wire.lay()
     assert hook.carries(None)
     hook.attach(hook.first).close()
@@ -185,6 +184,22 @@ def test_a_pin_of_another_interface_is_moved(hook: Hook, kind: LinkKind, tables:
     other.send()
     assert hook.carries(hook.first)
     assert hook.counts()[0] == before[0] + 1, "the other interface still has the program"
+
+
+@every_kind
+def test_one_program_on_two_interfaces(hook: Hook, kind: LinkKind) -> None:
+    """Each pin is of one interface, though the same program is behind both."""
+    other = Wire("near1", "far1")
+    other.lay()
+    _, attach = KINDS[kind]
+    other_pin = hook.pin.with_name("near1")
+    for _ in range(2):
+        attach(hook.first, other.ifindex, other_pin).close()
+        hook.attach(hook.first).close()
+    assert link_info(other_pin).ifindex == other.ifindex
+    open_link(other_pin).detach()
+    assert link_info(hook.pin).attached
+    assert hook.carries(hook.first)
 
 
 @every_kind
@@ -264,9 +279,53 @@ def test_below_kernel_6_6_clsact_is_chosen(
     assert link_info(bpffs / "near0").kind is LinkKind.CLSACT
 
 
+LIFE_CYCLE = """
+import socket, sys
+from pathlib import Path
+from marchproxy.dataplane.kernel import links
+from marchproxy.dataplane.kernel.objects import BpfObject
+from marchproxy.dataplane.kernel.testrun import run
+bpffs = Path(sys.argv[2])
+near = socket.if_nametoindex("near0")
+for _ in range(2):
+    tables = BpfObject.load(Path(sys.argv[1]), pin_dir=bpffs / "maps")
+    tables.maps["hash"].set(bytes(8), bytes(8))
+    tc, xdp = tables.programs["tc_first"], tables.programs["xdp_first"]
+    run(tc, bytes(60), ifindex=near)
+    links.attach_xdp(xdp, near, generic=False, pin=bpffs / "xdp").close()
+    links.attach_tc(tc, near, pin=bpffs / "tcx").close()
+    links.attach_tc(tc, near, pin=bpffs / "clsact", force_clsact=True).close()
+for name in ("xdp", "tcx", "clsact"):
+    info = links.link_info(bpffs / name)
+    print(info.kind, info.attached)
+    links.open_link(bpffs / name).detach()
+"""
+
+
+def test_three_capabilities_are_enough_for_a_whole_life(tables_object: Path, wire: Wire, bpffs: Path) -> None:
+    """systemd gives the daemon no others: loading, pinning, adopting and detaching must do without."""
+    said = run_with_capabilities(LIFE_CYCLE, tables_object, bpffs, keep=NEEDED)
+    assert said.splitlines() == ["xdp True", "tcx True", "clsact True"]
+
+
+def test_without_capabilities_attaching_is_refused_by_name(tables_object: Path) -> None:
+    said = run_with_capabilities(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from marchproxy.dataplane.kernel.errors import NotPermitted\n"
+        "from marchproxy.dataplane.kernel.objects import BpfObject\n"
+        "try: BpfObject.load(Path(sys.argv[1]))\n"
+        "except NotPermitted as refused: print(refused.message, refused.hint, sep='\\n')\n",
+        tables_object,
+    )
+    message, hint = said.splitlines()
+    assert message.startswith("cannot load tables: Operation not permitted (EPERM)")
+    assert "CAP_BPF" in hint
+
+
 def test_open_link_of_what_is_no_link(tables: BpfObject, bpffs: Path) -> None:
     with pytest.raises(PinMissing):
         open_link(bpffs / "nothing")
     pins.pin(tables.maps["hash"].fd, bpffs / "map")
-    with pytest.raises(PinFailed, match="map holds a bpf-map, not a link"):
+    with pytest.raises(PinFailed, match="map holds a bpf-map, not a bpf-link"):
         open_link(bpffs / "map")

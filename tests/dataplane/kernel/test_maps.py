@@ -210,7 +210,7 @@ def test_percpu_values_come_by_cpu(tables: BpfObject) -> None:
 
 
 def test_percpu_hash(tables: BpfObject) -> None:
-    table = tables.maps["percpu_hash"]
+    table = tables.maps["percpu_hash_with_a_long_name"]
     assert table.get_percpu(index(1)) == []
     values = [number(cpu) for cpu in range(possible_cpus())]
     table.set_percpu(index(1), values)
@@ -221,14 +221,14 @@ def test_percpu_hash(tables: BpfObject) -> None:
 
 def test_percpu_needs_a_value_for_each_cpu(tables: BpfObject) -> None:
     with pytest.raises(ValueError, match="a value of"):
-        tables.maps["percpu_hash"].set_percpu(index(1), [number(0)] * (possible_cpus() + 1))
+        tables.maps["percpu_hash_with_a_long_name"].set_percpu(index(1), [number(0)] * (possible_cpus() + 1))
 
 
 def test_percpu_and_plain_are_not_mixed_up(tables: BpfObject) -> None:
     with pytest.raises(TypeError, match="use the methods with _percpu"):
         tables.maps["percpu_array"].get(index(0))
     with pytest.raises(TypeError, match="use the methods with _percpu"):
-        tables.maps["percpu_hash"].update_many([(index(0), number(0))])
+        tables.maps["percpu_hash_with_a_long_name"].update_many([(index(0), number(0))])
     with pytest.raises(TypeError, match="use the methods without _percpu"):
         tables.maps["hash"].get_percpu(number(0))
 

@@ -29,7 +29,16 @@ def open_descriptors() -> int:
 
 def test_maps_and_programs_by_their_names_in_c(tables: BpfObject) -> None:
     assert tables.maps.keys() == {
-        *("hash", "lru", "trie", "array", "percpu_array", "percpu_hash", "devices", "events"),
+        *(
+            "hash",
+            "lru",
+            "trie",
+            "array",
+            "percpu_array",
+            "percpu_hash_with_a_long_name",
+            "devices",
+            "events",
+        ),
         ".rodata",
     }
     assert tables.maps["lru"].type is MapType.LRU_HASH

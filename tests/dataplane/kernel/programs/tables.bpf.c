@@ -51,7 +51,7 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 	__uint(max_entries, 16);
-} percpu_hash SEC(".maps");
+} percpu_hash_with_a_long_name SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH); /* has no batch calls */
