@@ -10,15 +10,11 @@ from rich.console import Console
 from benchmarks.bed import Bed
 from benchmarks.compare import CONTENDERS, compare
 from benchmarks.contenders import Routing
-from benchmarks.report import show, write
-from benchmarks.results import Run
+from benchmarks.report import PAGE, markdown, show, write
+from benchmarks.results import RESULTS, Run
 from benchmarks.workloads import WORKLOADS
 from marchproxy.model.errors import MarchproxyError
 from rig import Rig
-from rig.servers import ROOT
-
-RESULTS = Path(__file__).with_name("results")
-PAGE = ROOT / "docs" / "PERFORMANCE.md"
 
 
 def parse() -> argparse.Namespace:
@@ -61,7 +57,7 @@ def main() -> int:
         run = Run.load(options.load) if options.load else measured(options)
         show(run, Console())
         if options.write:
-            write(run, PAGE)
+            write(PAGE, "bench", markdown(run))
     except MarchproxyError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Shows a run: as a table in the terminal, and as the one in docs/PERFORMANCE.md."""
+"""Shows a run: as tables in the terminal, and as the one in docs/PERFORMANCE.md."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +11,9 @@ from benchmarks.contenders import Contender, MarchProxy, Routing
 from benchmarks.results import Run, Summary
 from benchmarks.workloads import WORKLOADS, Workload
 from rig import RigError
+from rig.servers import ROOT
 
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+PAGE = ROOT / "docs" / "PERFORMANCE.md"
 
 
 def measured(run: Run) -> list[type[Contender]]:
@@ -73,7 +74,9 @@ def markdown(run: Run) -> str:
     kinds = measured(run)
     lines = ["| | " + " | ".join(kind.title for kind in kinds) + " |", "|---|" + "---|" * len(kinds)]
     for workload in WORKLOADS:
-        cells = ["<br>".join(cell(workload, run.summary(workload.name, kind.name))) for kind in kinds]
+        cells = [
+            "<br>".join(filter(None, cell(workload, run.summary(workload.name, kind.name)))) for kind in kinds
+        ]
         lines.append(f"| {workload.title}, {workload.unit} | " + " | ".join(cells) + " |")
     lines += ["", f"{run.rounds} rounds of {run.seconds} s for each figure."]
     lines += [f"* {name}: {value}" for name, value in run.machine.items()]
@@ -82,11 +85,13 @@ def markdown(run: Run) -> str:
     return "\n".join(lines)
 
 
-def write(run: Run, page: Path) -> None:
-    """Put the table into a page, between its two markers; `RigError` where it has none."""
-    text = page.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _old, end, after = rest.partition(END)
+def write(page: Path, section: str, text: str) -> None:
+    """Replace what stands between the markers of `section` in a page; `RigError` where it has none."""
+    opening, closing = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
+    before, begin, rest = page.read_text().partition(opening)
+    _old, end, after = rest.partition(closing)
     if not begin or not end:
-        raise RigError(f"{page.name} has no place for the table", hint=f"it goes between {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n{markdown(run)}\n{END}{after}")
+        raise RigError(
+            f"{page.name} has no place for {section}", hint=f"it goes between {opening} and {closing}"
+        )
+    page.write_text(f"{before}{opening}\n{text}\n{closing}{after}")

@@ -9,6 +9,9 @@ from typing import Self
 
 from benchmarks.contenders import Routing
 
+RESULTS = Path(__file__).with_name("results")
+"""Where runs are kept; not under version control."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:

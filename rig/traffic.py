@@ -79,3 +79,29 @@ def ask_tcp(address: str, port: int, question: bytes, *, source: str = "") -> by
         sock.sendall(question)
         sock.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: sock.recv(CHUNK), b""))
+
+
+class Talk:
+    """One TCP connection to a server that sends back what it gets."""
+
+    def __init__(self, address: str, port: int, *, source: str = "") -> None:
+        """Connect."""
+        self._socket = socket.create_connection((address, port), TIMEOUT, (source, 0) if source else None)
+
+    def say(self, data: bytes) -> bytes:
+        """As many bytes as were sent, or fewer if the server closes."""
+        self._socket.sendall(data)
+        answer = bytearray()
+        while len(answer) < len(data) and (piece := self._socket.recv(len(data) - len(answer))):
+            answer += piece
+        return bytes(answer)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def __enter__(self) -> "Talk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -13,6 +13,8 @@ from rig.lifecycle import NETNS, PREFIX, sweep, unique_name
 from rig.servers import ROOT
 from rig.waiting import wait_for
 
+pytestmark = pytest.mark.requires("root", "netns", "veth")
+
 HOLDER = """
 import sys, time
 from rig import Rig

@@ -10,6 +10,8 @@ from rig.payload import digest
 from rig.servers import start_http, start_sink
 from rig.traffic import HTTP, ask_tcp, fetch
 
+pytestmark = pytest.mark.requires("root", "netns", "veth")
+
 SIZE = 3_000_001
 
 

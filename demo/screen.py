@@ -1,0 +1,52 @@
+"""The terminal: headings, a session as an operator would type it, and what was seen to be true."""
+
+import shlex
+
+from rich.console import Console, RenderableType
+from rich.rule import Rule
+from rich.text import Text
+
+WIDTH = 80
+
+
+class Screen:
+    """Colours and a moving table on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        """Write to stdout."""
+        self.console = Console(highlight=False)
+        # Wider lines are harder to read, and a narrower terminal folds them anyway.
+        self.console.width = min(WIDTH, self.console.width)
+
+    def show(self, what: RenderableType) -> None:
+        """Anything."""
+        self.console.print(what)
+
+    def heading(self, text: str) -> None:
+        """A new scene."""
+        self.console.print()
+        self.console.print(Rule(Text(text, style="bold cyan"), align="left", style="cyan"))
+
+    def say(self, text: str) -> None:
+        """What is going on."""
+        self.console.print(Text(text, style="italic"))
+
+    def command(self, *words: str) -> None:
+        """A command as typed."""
+        line = Text("appliance# ", style="green")
+        self.console.print(line.append(shlex.join(words), style="bold white"), soft_wrap=True)
+
+    def output(self, text: str) -> None:
+        """What a command printed."""
+        if text.strip():
+            self.console.print(Text(text.rstrip("\n"), style="dim"), soft_wrap=True)
+
+    def right(self, text: str) -> None:
+        """Something that was checked and is true."""
+        self.console.print(Text("  ok  ", style="bold green").append(text, style="default"))
+
+    def wrong(self, text: str, hint: str = "") -> None:
+        """The plain reason why the demo ends here."""
+        self.console.print(Text("  failed  ", style="bold red").append(text, style="default"))
+        if hint:
+            self.console.print(Text(hint, style="dim"))
