@@ -142,11 +142,7 @@ class MarchProxy(Contender):
 
 
 class MarchProxyXDP(MarchProxy):
-    """Native XDP on virtual links: an XDP frame is one segment, with its checksum complete.
-
-    So the hosts at the ends must not leave checksums to hardware, and must take single frames, which is what
-    switching GRO on means to them. Real network cards need neither.
-    """
+    """The same with native XDP, which on virtual links loses segmentation offload (`Rig.suit_xdp`)."""
 
     mode = "xdp"
     name = "marchproxy-xdp"
@@ -154,13 +150,9 @@ class MarchProxyXDP(MarchProxy):
 
     @contextmanager
     def standing(self) -> Iterator[None]:
-        self._prepare_ends(True)
+        self.bed.rig.suit_xdp()
         try:
             with super().standing():
                 yield
         finally:
-            self._prepare_ends(False)
-
-    def _prepare_ends(self, xdp: bool) -> None:
-        self.bed.rig.offload("gro", xdp)
-        self.bed.rig.offload("tx", not xdp)
+            self.bed.rig.suit_xdp(False)
