@@ -1,0 +1,87 @@
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+
+from marchproxy.model.documents import Document, read_interface, read_service
+from marchproxy.model.errors import InvalidValue
+from marchproxy.model.snapshot import Cluster, Snapshot, read_snapshot
+from tests.model.strategies import snapshots
+
+WEB: Document = {"name": "web", "addresses": ["10.0.0.1"]}
+API: Document = {"name": "api", "addresses": ["10.0.0.2"], "description": "größer"}
+
+
+def _document(*services: Document) -> Document:
+    return {"format": "marchproxy/1", "clusters": [{"name": "default", "services": list(services)}]}
+
+
+@given(snapshots())
+def test_a_snapshot_is_its_canonical_json(snapshot: Snapshot) -> None:
+    canonical = snapshot.canonical()
+    read = read_snapshot(json.loads(canonical))
+    assert read == snapshot
+    assert read.canonical() == canonical
+    assert snapshot.sha256() == hashlib.sha256(canonical).hexdigest()
+
+
+def test_canonical_json_to_the_byte() -> None:
+    snapshot = Snapshot(
+        (Cluster("default", (read_service(API),)),), (read_interface({"name": "e", "role": "inside"}),)
+    )
+    assert snapshot.canonical().decode() == (
+        '{"clusters":[{"mappings":[],"name":"default","services":'
+        '[{"addresses":["10.0.0.2"],"description":"größer","name":"api"}]}],'
+        '"format":"marchproxy/1","interfaces":[{"name":"e","role":"inside"}]}\n'
+    )
+
+
+def test_the_hash_of_an_empty_store_never_changes() -> None:
+    """Every store begins with it; a new field at its default must not move it."""
+    assert Snapshot().sha256() == "e5877eb4a96237254a6997f4d306207317d3e3e230502ecabd9507331eb3fa1a"
+
+
+def test_order_in_a_file_does_not_matter() -> None:
+    assert read_snapshot(_document(WEB, API)) == read_snapshot(_document(API, WEB))
+    assert [service.name for service in read_snapshot(_document(WEB, API)).clusters[0].services] == [
+        "api",
+        "web",
+    ]
+
+
+def test_finds_a_cluster_by_name() -> None:
+    snapshot = read_snapshot(_document(WEB))
+    assert snapshot.cluster("default") is snapshot.clusters[0]
+    assert snapshot.cluster("lab") is None
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        (None, "format"),
+        ([], "format"),
+        ({}, "format"),
+        ({"format": "marchproxy/2"}, "format"),
+        ({"format": "marchproxy/1", "colour": 1, 2: 3}, "field"),
+        ({"format": "marchproxy/1", "clusters": {}}, "clusters"),
+        ({"format": "marchproxy/1", "clusters": [[]]}, "cluster"),
+        ({"format": "marchproxy/1", "clusters": [{"name": 7}]}, "cluster"),
+        ({"format": "marchproxy/1", "clusters": [{"name": "a b"}]}, "name"),
+        ({"format": "marchproxy/1", "clusters": [{"name": "a", 1: 2, "x": 3}]}, "field"),
+        ({"format": "marchproxy/1", "clusters": [{"name": "a"}, {"name": "a"}]}, "name"),
+        ({"format": "marchproxy/1", "interfaces": [{"name": "e", "role": "up"}]}, "role"),
+        (_document(WEB, WEB), "name"),
+        (_document(WEB, {"name": "x"}), "addresses"),
+    ],
+)
+def test_refuses_what_is_no_snapshot(document: object, field: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        read_snapshot(document)
+    assert caught.value.field == field
+
+
+def test_says_which_name_is_there_twice() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        read_snapshot(_document(WEB, API, WEB))
+    assert (caught.value.value, caught.value.expected) == ("web", "a name that no other service has")
