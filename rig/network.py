@@ -68,7 +68,7 @@ class Rig:
         """Have the far ends of all links work with native XDP in the middle, or as usual again.
 
         On a virtual link an XDP frame is one segment with its checksum complete, and only a device with GRO
-        takes it.
+        takes it. Real network cards need none of this.
         """
         for host in (*self.clients, *self.servers):
             host.call(switch, "eth0", Offload.GRO, on)
