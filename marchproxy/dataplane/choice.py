@@ -1,0 +1,38 @@
+"""Which tier carries: the kernel where BPF is permitted, sockets everywhere else."""
+
+from marchproxy.dataplane.proxy.tier import SocketsTier
+from marchproxy.dataplane.tier import Tier
+
+
+def choose_tier(*, no_bpf: bool) -> tuple[Tier, str]:
+    """The tier, and why this one. Raises `MarchproxyError` where BPF is permitted and fails nevertheless.
+
+    That is no reason for sockets: programs of an earlier run may be in the kernel, and would go on carrying a
+    policy that nobody updates.
+    """
+    if no_bpf:
+        return SocketsTier(), "--no-bpf was given"
+    from marchproxy.dataplane.kernel.errors import LibbpfMissing, NotPermitted, NotSupported
+    from marchproxy.dataplane.kernel.tier import KernelTier
+
+    try:
+        return KernelTier.create(), "BPF is permitted"
+    except (LibbpfMissing, NotPermitted, NotSupported) as error:
+        return SocketsTier(), error.message
+
+
+def left_in_kernel() -> str:
+    """What is wrong when sockets carry beside the programs of an earlier daemon; empty if there are none."""
+    from marchproxy.dataplane.kernel.location import pin_directory
+
+    links = pin_directory() / "links"
+    try:
+        attached = any(links.iterdir())
+    except OSError:
+        return ""
+    if not attached:
+        return ""
+    return (
+        "programs that an earlier daemon left in the kernel still carry its policy:"
+        " marchproxy detach takes them out"
+    )

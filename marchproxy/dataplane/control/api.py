@@ -1,0 +1,221 @@
+"""Version 1 of the control API: one function for each route. docs/CONTROL_SOCKET.md is its contract."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from marchproxy.dataplane.control import documents, filters
+from marchproxy.dataplane.control.documents import Document
+from marchproxy.dataplane.control.http1 import HttpError, Request, Response
+from marchproxy.dataplane.control.server import as_http
+from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.records import EventKind, Flow
+from marchproxy.dataplane.status import Applied, Status
+from marchproxy.model.address import parse_ip
+from marchproxy.model.errors import InvalidValue, MarchproxyError
+from marchproxy.model.ports import parse_port
+from marchproxy.model.protocol import parse_protocol
+from marchproxy.policy.evaluate import Query
+from marchproxy.policy.plan import Finding
+from marchproxy.policy.why import why
+
+SCANNED_FLOWS = 100_000
+"""Live flows that a filter looks at. A busier table is answered with `X-MarchProxy-Truncated: 1`."""
+_ROWS_AT_ONCE = 200
+_LIST_PARAMETERS = frozenset({"limit", "denied"})
+
+
+class Appliance(Protocol):
+    """What the API asks of the daemon."""
+
+    @property
+    def events(self) -> EventHub:
+        """Events, recent refusals, and the names of the plan that is carried out."""
+
+    def status(self) -> Status:
+        """The daemon now."""
+
+    def findings(self) -> Sequence[Finding]:
+        """What the compiler said about the plan that is carried out."""
+
+    async def flows(self, limit: int) -> Sequence[Flow]:
+        """Live flows, at most `limit`."""
+
+    async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
+        """Events of these kinds, none missed from the return on; `unsubscribe` must follow."""
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Forget a subscriber."""
+
+    async def reload(self) -> Applied:
+        """Carry out the store's head. Raises `MarchproxyError` and leaves what was there."""
+
+
+class ControlApi:
+    """Routes requests to the functions below."""
+
+    def __init__(self, appliance: Appliance) -> None:
+        self._appliance = appliance
+        self._routes: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {
+            "/v1/status": {"GET": self._status},
+            "/v1/flows": {"GET": self._flows},
+            "/v1/events": {"GET": self._events},
+            "/v1/reload": {"POST": self._reload},
+            "/v1/explain": {"POST": self._explain},
+        }
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request. Raises `HttpError` and `MarchproxyError`, which the server turns into JSON."""
+        methods = self._routes.get(request.path)
+        if methods is None:
+            hint = "this daemon speaks " + ", ".join(sorted(self._routes))
+            raise HttpError(HTTPStatus.NOT_FOUND, "NotFound", "there is nothing at this path", hint=hint)
+        if request.method not in methods:
+            error = HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", "not with this method")
+            error.headers["Allow"] = ", ".join(methods)
+            raise error
+        return await methods[request.method](request)
+
+    async def _status(self, request: Request) -> Response:
+        _take_nothing(request)
+        return _json(documents.status_document(self._appliance.status()))
+
+    async def _flows(self, request: Request) -> Response:
+        limit = filters.read_limit(request.query)
+        conditions = filters.read_conditions(request.query, beside=_LIST_PARAMETERS)
+        if filters.read_flag(request.query, "denied"):
+            refusals = (
+                documents.decision_document(decision)
+                for decision in self._appliance.events.refusals()
+                if all(condition(decision) for condition in conditions)
+            )
+            return _rows(refusals, limit)
+        scanned = SCANNED_FLOWS if conditions else min(limit, SCANNED_FLOWS)
+        flows = await self._appliance.flows(scanned)
+        truncated = {"X-MarchProxy-Truncated": "1"} if len(flows) >= scanned and scanned != limit else {}
+        complete = self._appliance.events.names.complete_flow
+        rows = (
+            documents.flow_document(flow)
+            for flow in map(complete, flows)
+            if all(condition(flow.decision) for condition in conditions)
+        )
+        return _rows(rows, limit, headers=truncated)
+
+    async def _events(self, request: Request) -> Response:
+        unknown = set(request.query) - {"kind"}
+        if unknown:
+            raise InvalidValue("parameter", min(unknown), "kind")
+        kinds = _read_kinds(request.query.get("kind"))
+        return Response(self._event_lines(kinds), content_type="application/x-ndjson")
+
+    async def _event_lines(self, kinds: Iterable[EventKind]) -> AsyncIterator[bytes]:
+        subscription = await self._appliance.subscribe(kinds)
+        try:
+            # An empty line opens the stream: from here on nothing is missed.
+            yield b"\n"
+            async for batch in subscription.batches():
+                yield b"".join(_line(documents.event_document(event)) for event in batch)
+        finally:
+            self._appliance.unsubscribe(subscription)
+
+    async def _reload(self, request: Request) -> Response:
+        _take_nothing(request)
+        _read_object(request.body, ())
+        try:
+            applied = await self._appliance.reload()
+        except MarchproxyError as error:
+            raise as_http(error, HTTPStatus.CONFLICT) from error
+        return _json(
+            {
+                "revision": applied.number,
+                "sha256": applied.sha256,
+                "applied_ms": documents.milliseconds(applied.took),
+                "findings": [documents.finding_document(item) for item in self._appliance.findings()],
+            }
+        )
+
+    async def _explain(self, request: Request) -> Response:
+        _take_nothing(request)
+        body = _read_object(request.body, ("source", "destination", "port", "protocol"))
+        query = read_question(body)
+        evaluator = self._appliance.events.names.evaluator
+        answer = evaluator.evaluate(query)
+        document = documents.answer_document(answer, why(evaluator, query))
+        status = self._appliance.status()
+        return _json({**document, "tier": status.tier, "revision": status.applied.number})
+
+
+def read_question(body: Mapping[str, Any]) -> Query:
+    """A question to the policy: `source`, `destination`, `port`, and a `protocol` that has ports."""
+    protocol = parse_protocol(str(body["protocol"]))
+    if protocol.transport is None:
+        raise InvalidValue(
+            "protocol", protocol.value, "tcp or udp, or a protocol over them: the others have no ports"
+        )
+    port = body["port"]
+    return Query(
+        source=parse_ip(str(body["source"]), field="source"),
+        destination=parse_ip(str(body["destination"]), field="destination"),
+        port=parse_port(port if isinstance(port, int) else str(port)),
+        transport=protocol.transport,
+        local=is_local,
+    )
+
+
+def _take_nothing(request: Request) -> None:
+    if request.query:
+        raise InvalidValue("parameter", min(request.query), "none: this path takes no parameters")
+
+
+def _read_kinds(text: str | None) -> Sequence[EventKind]:
+    if text is None:
+        return tuple(EventKind)
+    try:
+        return [EventKind(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidValue("kind", text, "a list of " + ", ".join(EventKind)) from None
+
+
+def _read_object(body: bytes, required: Sequence[str]) -> Mapping[str, Any]:
+    """The body as a JSON object with exactly the `required` members; an empty body is an empty object."""
+    try:
+        document = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        raise InvalidValue("body", body[:60].decode("utf-8", "replace"), "JSON") from None
+    if not isinstance(document, dict):
+        raise InvalidValue("body", document, "a JSON object")
+    missing = [name for name in required if name not in document]
+    unknown = sorted(set(document) - set(required))
+    if missing or unknown:
+        expected = "an object with " + ", ".join(required) if required else "an empty object"
+        raise InvalidValue("body", missing[0] if missing else unknown[0], expected)
+    return document
+
+
+def _json(document: Document) -> Response:
+    return Response(json.dumps(document).encode() + b"\n")
+
+
+def _line(document: Document) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def _rows(rows: Iterable[Document], limit: int, *, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(_array(rows, limit), headers=headers or {})
+
+
+async def _array(rows: Iterable[Document], limit: int) -> AsyncIterator[bytes]:
+    """A JSON array in pieces, so that a hundred thousand rows neither pile up nor hold up the loop."""
+    piece: list[str] = []
+    separator = "["
+    for number, row in enumerate(rows, start=1):
+        piece.append(separator + json.dumps(row))
+        separator = ",\n"
+        if len(piece) == _ROWS_AT_ONCE:
+            yield "".join(piece).encode()
+            piece.clear()
+        if number == limit:
+            break
+    yield ("".join(piece) + ("]\n" if separator != "[" else "[]\n")).encode()

@@ -1,0 +1,166 @@
+"""Records as JSON documents. Keys are stable: scripts, the CLI and the TUI read them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from marchproxy.dataplane.events import Lost
+from marchproxy.dataplane.records import Decision, Event, Flow
+from marchproxy.dataplane.status import Status
+from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.reason import Verdict
+from marchproxy.policy.evaluate import Answer
+from marchproxy.policy.plan import Finding, Listener
+
+type Document = dict[str, Any]
+
+
+def instant(seconds: float) -> str:
+    """Seconds since the epoch as RFC 3339 in UTC, to the millisecond; empty for 0, which means never."""
+    if not seconds:
+        return ""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def decision_document(decision: Decision) -> Document:
+    """The decision record, flat."""
+    return {
+        "time": instant(decision.time),
+        "id": decision.id,
+        "source": str(decision.source),
+        "source_port": decision.source_port,
+        "destination": str(decision.destination),
+        "destination_port": decision.destination_port,
+        "protocol": decision.protocol,
+        "tier": decision.tier.label,
+        "verdict": decision.verdict.value,
+        "reason": decision.reason.name,
+        "mapping": decision.mapping,
+        "revision": decision.revision,
+        "source_service": decision.source_service,
+        "destination_service": decision.destination_service,
+        "name": decision.name,
+        "interface": decision.interface,
+    }
+
+
+def flow_document(flow: Flow) -> Document:
+    """A flow: its decision record, and what became of it."""
+    return {
+        **decision_document(flow.decision),
+        "backend": str(flow.backend),
+        "backend_port": flow.backend_port,
+        "state": flow.state.value,
+        "started": instant(flow.started),
+        "last_seen": instant(flow.last_seen),
+        "packets_sent": flow.sent.packets,
+        "bytes_sent": flow.sent.bytes,
+        "packets_received": flow.received.packets,
+        "bytes_received": flow.received.bytes,
+    }
+
+
+def event_document(event: Event | Lost) -> Document:
+    """One line of the event stream: `kind`, and the record."""
+    if isinstance(event, Lost):
+        return {"kind": "lost", "count": event.count}
+    record = flow_document(event.flow) if event.flow else decision_document(event.decision)
+    return {"kind": event.kind.value, **record}
+
+
+def finding_document(finding: Finding) -> Document:
+    """What the compiler has to say about the snapshot."""
+    return {
+        "severity": finding.severity.value,
+        "subject": finding.subject,
+        "message": finding.message,
+        "hint": finding.hint,
+    }
+
+
+def status_document(status: Status) -> Document:
+    """The daemon at one moment. `listeners` is the list; their count is its length."""
+    return {
+        "version": status.version,
+        "pid": status.pid,
+        "started": instant(status.started),
+        "uptime_s": round(status.now - status.started, 3),
+        "healthy": status.healthy,
+        "problems": [str(problem) for problem in status.problems],
+        "revision": {
+            "number": status.applied.number,
+            "sha256": status.applied.sha256,
+            "applied": instant(status.applied.at),
+            "applied_ms": milliseconds(status.applied.took),
+        },
+        "tier": {"name": status.tier, "reason": status.tier_reason},
+        "interfaces": [
+            {
+                "name": interface.name,
+                "role": interface.role.value,
+                "mode": interface.mode,
+                "attached": interface.attached,
+                "problem": interface.problem,
+            }
+            for interface in status.interfaces
+        ],
+        "listener_count": len(status.listeners),
+        "listeners": [_listener_document(listener) for listener in status.listeners],
+        "counters": _counters(status),
+        "flow_table": [
+            {"name": table.name, "used": table.used, "limit": table.limit} for table in status.tables
+        ],
+        "lost_events": status.lost_events,
+        "reloads": status.reloads,
+        "failed_reloads": status.failed_reloads,
+        "names": {name: [str(address) for address in found] for name, found in status.names.items()},
+    }
+
+
+def answer_document(answer: Answer, why: Sequence[str]) -> Document:
+    """What the policy says about a new flow. `backends` is where it may go; a hash decides for each flow."""
+    backends = answer.pool.backends if answer.pool and answer.verdict is Verdict.ALLOW else ()
+    services = sorted({backend.service for backend in backends})
+    wanted = set(answer.rule.sources) & set(answer.source_services) if answer.rule else set()
+    return {
+        "verdict": answer.verdict.value,
+        "reason": answer.reason.name,
+        "mapping": answer.mapping,
+        "source_service": min(wanted or answer.source_services, default=""),
+        "source_services": list(answer.source_services),
+        "destination_service": ",".join(services),
+        "listener": str(answer.listener) if answer.listener else "",
+        "backend": ", ".join(str(Endpoint(backend.address, backend.port)) for backend in backends),
+        "backends": [
+            {
+                "address": str(backend.address),
+                "port": backend.port,
+                "service": backend.service,
+                "weight": backend.weight,
+            }
+            for backend in backends
+        ],
+        "why": list(why),
+    }
+
+
+def milliseconds(seconds: float) -> float:
+    """A duration to the microsecond."""
+    return round(seconds * 1000, 3)
+
+
+def _listener_document(listener: Listener) -> Document:
+    return {
+        "address": str(listener.address),
+        "port": listener.port,
+        "protocol": listener.transport.value,
+        "mappings": [rule.mapping for rule in listener.rules],
+    }
+
+
+def _counters(status: Status) -> Mapping[str, Document]:
+    counted = {reason: traffic for reason, traffic in status.counters.items() if traffic.packets}
+    return {
+        reason.name: {"packets": counted[reason].packets, "bytes": counted[reason].bytes}
+        for reason in sorted(counted)
+    }

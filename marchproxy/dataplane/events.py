@@ -1,0 +1,129 @@
+"""Events on their way to whoever watches: the last refusals, and a stream for each subscriber."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from marchproxy.dataplane.naming import ServiceNames
+from marchproxy.dataplane.records import Decision, Event, EventKind
+from marchproxy.policy.plan import Plan
+
+RECENT_REFUSALS = 10_000
+"""Refusals that `flows --denied` can show; older ones are in the flow log, if there is one."""
+QUEUE = 1_000
+"""Events that wait for one slow subscriber."""
+INBOX = 50_000
+"""Events that wait for the loop."""
+_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Told to a subscriber in place of `count` events that it was too slow for."""
+
+    count: int
+
+
+class Subscription:
+    """The events of one subscriber, in order, at most `QUEUE` of them waiting."""
+
+    def __init__(self, kinds: frozenset[EventKind]) -> None:
+        self.kinds = kinds
+        self._waiting: deque[Event] = deque()
+        self._lost = 0
+        self._ready = asyncio.Event()
+
+    def offer(self, event: Event) -> None:
+        """Queue an event, or count it as lost. The newest are lost, so what is told has no gaps inside."""
+        if self._lost or len(self._waiting) >= QUEUE:
+            self._lost += 1
+        else:
+            self._waiting.append(event)
+        self._ready.set()
+
+    async def batches(self) -> AsyncIterator[list[Event | Lost]]:
+        """What has happened since the last batch, never empty, without end."""
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            batch: list[Event | Lost] = [*self._waiting]
+            if self._lost:
+                batch.append(Lost(self._lost))
+            self._waiting.clear()
+            self._lost = 0
+            yield batch
+
+
+class Inbox:
+    """Takes a tier's events from whatever thread it reports in, and hands them to the loop's in order."""
+
+    def __init__(self, publish: Callable[[Event], None]) -> None:
+        self.lost = 0
+        self._publish = publish
+        self._waiting: deque[Event] = deque()
+        self._scheduled = False
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, event: Event) -> None:
+        """Leave an event; when the loop is far behind, it is counted as lost."""
+        if len(self._waiting) >= INBOX:
+            self.lost += 1
+            return
+        self._waiting.append(event)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        # First this, then the look: an event put in between is either seen below or schedules anew.
+        self._scheduled = False
+        for _ in range(min(len(self._waiting), _AT_ONCE)):
+            self._publish(self._waiting.popleft())
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._take)
+
+
+class EventHub:
+    """Takes every event of the data plane, completes it with service names, and hands it on."""
+
+    def __init__(self) -> None:
+        self.names = ServiceNames(Plan())
+        """Of the plan that is carried out; the supervisor replaces it with the plan."""
+        self._refusals: deque[Decision] = deque(maxlen=RECENT_REFUSALS)
+        self._subscriptions: set[Subscription] = set()
+
+    def publish(self, event: Event) -> None:
+        """Take one event; called in the loop's thread. Costs next to nothing while nobody listens."""
+        refused = event.kind is EventKind.DENIED
+        if not refused and not self._subscriptions:
+            return
+        flow = self.names.complete_flow(event.flow) if event.flow else None
+        decision = flow.decision if flow else self.names.complete(event.decision)
+        if refused:
+            self._refusals.append(decision)
+        completed = Event(event.kind, decision, flow)
+        for subscription in self._subscriptions:
+            if event.kind in subscription.kinds:
+                subscription.offer(completed)
+
+    @property
+    def wanted(self) -> frozenset[EventKind]:
+        """Kinds that anybody looks at: refusals always, for `refusals`."""
+        kinds = (subscription.kinds for subscription in self._subscriptions)
+        return frozenset({EventKind.DENIED}).union(*kinds)
+
+    def refusals(self) -> Sequence[Decision]:
+        """The last refusals, newest first."""
+        return tuple(reversed(self._refusals))
+
+    def subscribe(self, kinds: Iterable[EventKind] = EventKind) -> Subscription:
+        """Begin to collect events of these kinds; `unsubscribe` ends it."""
+        subscription = Subscription(frozenset(kinds))
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Forget a subscriber."""
+        self._subscriptions.discard(subscription)

@@ -1,0 +1,109 @@
+"""`/healthz` and `/metrics`, for machines that look after this one."""
+
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+
+from marchproxy.dataplane.control.http1 import HttpError, Request, Response
+from marchproxy.dataplane.control.server import HttpServer
+from marchproxy.dataplane.status import COMPONENTS, Problem, Status
+from marchproxy.model.endpoint import Endpoint
+from marchproxy.telemetry import metrics
+
+RETRY = 10.0
+"""Seconds until a port that was taken is tried again."""
+
+
+class HealthServer:
+    """Listens for `HealthApi`. A port that cannot be opened is a problem, but none that stops traffic."""
+
+    def __init__(self, endpoint: Endpoint | None, status: Callable[[], Status]) -> None:
+        """`endpoint` None: listen nowhere."""
+        self._endpoint = endpoint
+        self._server = HttpServer("health", HealthApi(status).handle)
+        self._problem = ""
+        self._next_attempt = 0.0
+        self._listening = False
+
+    async def ensure(self) -> None:
+        """Listen, if that is wanted, not the case, and worth another attempt."""
+        if self._endpoint is None or self._listening or time.monotonic() < self._next_attempt:
+            return
+        try:
+            listening = _open(self._endpoint)
+        except OSError as error:
+            self._problem = f"cannot listen on {self._endpoint}: {error.strerror}"
+            self._next_attempt = time.monotonic() + RETRY
+            return
+        self._listening = True
+        self._problem = ""
+        await self._server.start(listening)
+
+    def problems(self) -> Sequence[Problem]:
+        """Why nobody can ask."""
+        return [Problem("metrics", self._problem)] if self._problem else []
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._server.close()
+
+
+class HealthApi:
+    """Two read-only paths over the daemon's status."""
+
+    def __init__(self, status: Callable[[], Status]) -> None:
+        self._status = status
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request. Raises `HttpError`."""
+        if request.path not in ("/healthz", "/metrics"):
+            message = "there are /healthz and /metrics"
+            raise HttpError(HTTPStatus.NOT_FOUND, "NotFound", message)
+        if request.method != "GET":
+            error = HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET and HEAD")
+            error.headers["Allow"] = "GET, HEAD"
+            raise error
+        status = self._status()
+        if request.path == "/healthz":
+            return _health(status)
+        return Response(metrics.render(facts(status)), content_type=metrics.CONTENT_TYPE)
+
+
+def facts(status: Status) -> metrics.Facts:
+    """The status as what the exposition consumes."""
+    problems = Counter(problem.component for problem in status.problems)
+    return metrics.Facts(
+        version=status.version,
+        tier=status.tier,
+        revision=status.applied.number,
+        applied=status.applied.at,
+        apply_seconds=status.applied.took,
+        listeners=len(status.listeners),
+        counters={reason: (traffic.packets, traffic.bytes) for reason, traffic in status.counters.items()},
+        tables={table.name: (table.used, table.limit) for table in status.tables},
+        interfaces={interface.name: interface.attached for interface in status.interfaces},
+        names={name: len(addresses) for name, addresses in status.names.items()},
+        problems={component: problems[component] for component in COMPONENTS},
+        lost_events=status.lost_events,
+        reloads=status.reloads,
+        failed_reloads=status.failed_reloads,
+    )
+
+
+def _health(status: Status) -> Response:
+    """200, or 503 with each component that is wrong."""
+    code = HTTPStatus.OK if status.healthy else HTTPStatus.SERVICE_UNAVAILABLE
+    problems = [{"component": item.component, "message": item.message} for item in status.problems]
+    body = json.dumps({"healthy": status.healthy, "problems": problems}).encode() + b"\n"
+    return Response(body, status=code)
+
+
+def _open(endpoint: Endpoint) -> socket.socket:
+    """A listening socket; `*` is every address of both families."""
+    if endpoint.address is None:
+        return socket.create_server(("", endpoint.port), family=socket.AF_INET6, dualstack_ipv6=True)
+    family = socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6
+    return socket.create_server((str(endpoint.address), endpoint.port), family=family)

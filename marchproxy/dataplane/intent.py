@@ -1,0 +1,191 @@
+"""The way from the store to the data plane: read, compile, resolve names, check, apply.
+
+Each step may refuse, and then what was carried out before goes on.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from marchproxy.dataplane.names import Resolver
+from marchproxy.dataplane.status import Applied, Problem
+from marchproxy.model.address import IPAddress
+from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.snapshot import Snapshot
+from marchproxy.policy.compile import Compiled, compile_plan
+from marchproxy.policy.plan import Finding, Plan, Severity
+from marchproxy.store.errors import SchemaTooOld
+from marchproxy.store.revision import Revision
+from marchproxy.store.store import Store
+
+log = logging.getLogger(__name__)
+
+NAME_WAIT = 1.0
+"""Seconds that a new plan waits for host names it brings; slower ones are added when they are known."""
+RETRY = 10.0
+"""Seconds until a plan that could not be applied is tried again."""
+
+type Apply = Callable[[Plan, int], Awaitable[None]]
+
+
+class PlanRefused(MarchproxyError):
+    """The snapshot compiles to a plan with errors among its findings."""
+
+    def __init__(self, revision: int, errors: Sequence[Finding]) -> None:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        first = errors[0]
+        super().__init__(
+            f"revision {revision} cannot be carried out: {first.subject}: {first.message}{more}",
+            hint=first.hint or "marchproxy check lists everything",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A plan that may be carried out, and what it was made of."""
+
+    snapshot: Snapshot
+    compiled: Compiled
+    names: Mapping[str, Sequence[IPAddress]]
+
+
+class Intent:
+    """What is carried out, and how the next revision takes its place.
+
+    The store and the compiler run in `worker`, one call at a time; `apply` is the tier's.
+    """
+
+    def __init__(self, state_dir: Path | None, worker: Executor, resolver: Resolver, apply: Apply) -> None:
+        self.applied = Applied()
+        self.plan = Plan()
+        self.reloads = 0
+        self.failed_reloads = 0
+        self._state_dir = state_dir
+        self._worker = worker
+        self._resolver = resolver
+        self._apply = apply
+        self._lock = asyncio.Lock()
+        self._store: Store | None = None
+        self._carried: _Ready | None = None
+        self._failure = ""
+        self._retry_at = float("inf")
+
+    def problems(self) -> Sequence[Problem]:
+        """Why the newest intent is not what is carried out."""
+        return [Problem("policy", self._failure)] if self._failure else []
+
+    async def open(self) -> None:
+        """Open the store. Raises `StoreError`: without a store there is nothing to serve."""
+        self._store = await self._in_worker(lambda: _open(self._state_dir))
+
+    async def reload(self) -> Applied:
+        """Carry out the store's head. Raises `MarchproxyError` and leaves what was there."""
+        async with self._lock:
+            began = time.perf_counter()
+            try:
+                revision, snapshot = await self._in_worker(self._read)
+                target = Applied(revision.number, revision.sha256)
+                if self._failure or not self._is_carried(target):
+                    await self._carry_out(snapshot, target, began)
+                    log.info("revision %d applied in %.0f ms", target.number, self.applied.took * 1000)
+            except Exception as error:
+                self._failed(error)
+                raise
+            self.reloads += 1
+            self._failure = ""
+            self._retry_at = float("inf")
+            return self.applied
+
+    async def refresh(self) -> None:
+        """Compile what is carried out again: names resolve to something else, or a mapping has expired."""
+        async with self._lock:
+            if self._carried is None:
+                return
+            try:
+                await self._carry_out(self._carried.snapshot, self.applied, time.perf_counter())
+            except Exception as error:
+                self._failed(error)
+                raise
+
+    def is_stale(self) -> bool:
+        """Whether a mapping has expired, or a name has moved, since the plan was compiled."""
+        if self._carried is None:
+            return False
+        expiry = self._carried.compiled.next_expiry
+        expired = expiry is not None and expiry <= datetime.now(UTC)
+        return expired or self._carried.names != self._resolver.addresses
+
+    def wants_retry(self) -> bool:
+        """Whether something failed that may have been put right by now, and it is time to look."""
+        return time.monotonic() >= self._retry_at
+
+    async def close(self) -> None:
+        """Let go of the store."""
+        store, self._store = self._store, None
+        if store:
+            await self._in_worker(store.close)
+
+    def _is_carried(self, target: Applied) -> bool:
+        return (target.number, target.sha256) == (self.applied.number, self.applied.sha256)
+
+    async def _carry_out(self, snapshot: Snapshot, target: Applied, began: float) -> None:
+        ready = await self._compile(snapshot)
+        plan = ready.compiled.plan
+        errors = [item for item in plan.findings if item.severity is Severity.ERROR]
+        if errors:
+            raise PlanRefused(target.number, errors)
+        if self._failure or plan != self.plan or not self._is_carried(target):
+            await self._apply(plan, target.number)
+            self.applied = replace(target, at=time.time(), took=time.perf_counter() - began)
+        self.plan = plan
+        self._carried = ready
+        await self._resolver.watch(plan.names, wait=0)
+
+    async def _compile(self, snapshot: Snapshot) -> _Ready:
+        """Compile with the names there are, wait a moment for those that are new, and then once more."""
+        names = self._resolver.addresses
+        previous = self._carried.compiled if self._carried else None
+        compiled = await self._in_worker(lambda: _compile(snapshot, names, previous))
+        await self._resolver.watch(compiled.plan.names | self.plan.names, wait=NAME_WAIT)
+        known = self._resolver.addresses
+        if known == names:
+            return _Ready(snapshot, compiled, names)
+        again = await self._in_worker(lambda: _compile(snapshot, known, compiled))
+        return _Ready(snapshot, again, known)
+
+    def _read(self) -> tuple[Revision, Snapshot]:
+        if self._store is None:
+            raise MarchproxyError("the store is not open")
+        return self._store.current()
+
+    def _failed(self, error: Exception) -> None:
+        self.failed_reloads += 1
+        self._failure = (
+            error.message if isinstance(error, MarchproxyError) else f"{type(error).__name__}: {error}"
+        )
+        # What the operator wrote does not get better by itself; a port in use or a locked store may.
+        self._retry_at = float("inf") if isinstance(error, PlanRefused) else time.monotonic() + RETRY
+        log.error("not applied: %s", self._failure)
+
+    async def _in_worker[T](self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+
+def _open(state_dir: Path | None) -> Store:
+    """For reading: the daemon never writes intent. What an older version left is migrated first."""
+    try:
+        return Store.open(state_dir, read_only=True)
+    except SchemaTooOld:
+        Store.open(state_dir).close()
+        return Store.open(state_dir, read_only=True)
+
+
+def _compile(
+    snapshot: Snapshot, names: Mapping[str, Sequence[IPAddress]], previous: Compiled | None
+) -> Compiled:
+    return compile_plan(snapshot, names=names, now=datetime.now(UTC), previous=previous)

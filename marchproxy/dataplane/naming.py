@@ -1,0 +1,67 @@
+"""Which service an address belongs to, for records whose tier knows addresses only."""
+
+from dataclasses import replace
+from functools import cached_property
+
+from marchproxy.dataplane.records import Decision, Flow
+from marchproxy.model.address import IPAddress
+from marchproxy.policy.evaluate import Evaluator
+from marchproxy.policy.plan import ANYONE, Plan
+
+
+class ServiceNames:
+    """Names out of one plan, indexed when first asked for: a plan replaced within seconds costs nothing."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """The plan, ready to be questioned."""
+        return Evaluator(self._plan)
+
+    def source(self, address: IPAddress, mapping: str) -> str:
+        """The service that `address` speaks for under `mapping`; empty for a stranger.
+
+        Several may claim it. One that the mapping names as a source goes first, then one of the mapping's
+        cluster, then the alphabet.
+        """
+        wanted = self._rule_sources.get(mapping, frozenset())
+        cluster = mapping.partition("/")[0]
+        claims = self.evaluator.sources.services(address)
+        return min(claims, key=lambda name: (name not in wanted, _cluster(name) != cluster, name), default="")
+
+    def destination(self, backend: IPAddress, port: int) -> str:
+        """The service of a backend; empty where the plan has none."""
+        return self._backends.get((backend, port), "")
+
+    def complete(self, decision: Decision) -> Decision:
+        """The decision with its source service, where the tier left it empty."""
+        if decision.source_service:
+            return decision
+        service = self.source(decision.source, decision.mapping)
+        return replace(decision, source_service=service) if service else decision
+
+    def complete_flow(self, flow: Flow) -> Flow:
+        """The flow with both services, where the tier left them empty."""
+        decision = self.complete(flow.decision)
+        if not decision.destination_service:
+            service = self.destination(flow.backend, flow.backend_port)
+            decision = replace(decision, destination_service=service) if service else decision
+        return replace(flow, decision=decision) if decision is not flow.decision else flow
+
+    @cached_property
+    def _rule_sources(self) -> dict[str, frozenset[str]]:
+        rules = (rule for listener in self._plan.listeners for rule in listener.rules)
+        return {rule.mapping: frozenset(rule.sources) - {ANYONE} for rule in rules}
+
+    @cached_property
+    def _backends(self) -> dict[tuple[IPAddress, int], str]:
+        rules = (rule for listener in self._plan.listeners for rule in listener.rules)
+        pools = {id(rule.pool): rule.pool for rule in rules if rule.pool}
+        backends = (backend for pool in pools.values() for backend in pool.backends)
+        return {(backend.address, backend.port): backend.service for backend in backends}
+
+
+def _cluster(name: str) -> str:
+    return name.partition("/")[0]

@@ -1,0 +1,64 @@
+"""How a daemon is to run: what `marchproxy run` and the environment say, as one value."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from marchproxy.model.endpoint import Endpoint, parse_endpoint
+from marchproxy.model.errors import InvalidValue
+
+DEFAULT_RUNTIME_DIR = Path("/run/marchproxy")
+DEFAULT_METRICS = Endpoint(parse_endpoint("127.0.0.1:9090").address, 9090)
+DEFAULT_DRAIN = 10.0
+OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Everything a daemon is told from outside."""
+
+    no_bpf: bool = False
+    """Use sockets even where BPF is permitted."""
+    state_dir: Path | None = None
+    """Folder of the store; None: where the store looks by itself."""
+    runtime_dir: Path = DEFAULT_RUNTIME_DIR
+    """Folder of control socket and lock."""
+    metrics: Endpoint | None = DEFAULT_METRICS
+    """Where `/metrics` and `/healthz` listen; None: nowhere."""
+    drain: float = DEFAULT_DRAIN
+    """Seconds that connections get to finish when the daemon stops."""
+    verbosity: int = 0
+    """1 or more: say everything that is done."""
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] = os.environ, *, no_bpf: bool = False, verbosity: int = 0
+    ) -> "RunOptions":
+        """`MARCHPROXY_STATE_DIR`, `_RUNTIME_DIR`, `_METRICS_LISTEN` (an endpoint or `off`), `_DRAIN_SECONDS`.
+
+        Raises `InvalidValue`.
+        """
+        state_dir = environment.get("MARCHPROXY_STATE_DIR")
+        return cls(
+            no_bpf=no_bpf,
+            state_dir=Path(state_dir) if state_dir else None,
+            runtime_dir=Path(environment.get("MARCHPROXY_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR),
+            metrics=_metrics(environment.get("MARCHPROXY_METRICS_LISTEN", "")),
+            drain=_seconds(environment.get("MARCHPROXY_DRAIN_SECONDS", "")),
+            verbosity=verbosity,
+        )
+
+
+def _metrics(text: str) -> Endpoint | None:
+    if text.strip().lower() == OFF:
+        return None
+    return parse_endpoint(text, field="MARCHPROXY_METRICS_LISTEN") if text else DEFAULT_METRICS
+
+
+def _seconds(text: str) -> float:
+    if not text:
+        return DEFAULT_DRAIN
+    if not (text.isascii() and text.isdigit() and len(text) <= 4):
+        raise InvalidValue("MARCHPROXY_DRAIN_SECONDS", text, "whole seconds from 0 to 9999")
+    return float(text)

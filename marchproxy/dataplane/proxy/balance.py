@@ -1,0 +1,57 @@
+"""Which backend a new flow goes to."""
+
+import struct
+import sys
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+from marchproxy.model.address import IPAddress
+from marchproxy.policy.plan import Backend, Pool
+
+_MASK = 0xFFFFFFFF
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+
+
+def candidates(pool: Pool, hashed: int) -> Iterator[Backend]:
+    """Every backend of the pool once, in the order in which this flow should try them.
+
+    The first is the Maglev table's choice; those after it are the owners of the slots that follow, so that
+    the flows of a dead backend spread over all the others as they will once it is taken out.
+    """
+    tried: set[int] = set()
+    size = len(pool.table)
+    for step in range(size):
+        index = pool.table[(hashed + step) % size]
+        if index not in tried:
+            tried.add(index)
+            yield pool.backends[index]
+            if len(tried) == len(pool.backends):
+                return
+
+
+def flow_hash(
+    source: IPAddress, source_port: int, destination: IPAddress, destination_port: int, protocol: int
+) -> int:
+    """32 bits of a flow's tuple, as `flow_hash` in bpf/flow.h: both tiers choose the same backend."""
+    words = _words(source)
+    value = 0x9E3779B9
+    for word in words:
+        value = _mix(value, word)
+    value = _mix(value, _wire(source_port) << 16 | _wire(destination_port))
+    return _mix(value, _words(destination)[3] ^ protocol)
+
+
+def _mix(value: int, word: int) -> int:
+    value = (value ^ word) * 0x85EBCA6B & _MASK
+    value = (value ^ value >> 13) * 0xC2B2AE35 & _MASK
+    return value ^ value >> 16
+
+
+def _words(address: IPAddress) -> tuple[int, ...]:
+    """Four words as the kernel loads them: network order in memory, the machine's order in a register."""
+    packed = _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+    return struct.unpack("=4I", packed)
+
+
+def _wire(port: int) -> int:
+    return int.from_bytes(port.to_bytes(2, "big"), sys.byteorder)

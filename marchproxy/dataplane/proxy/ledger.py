@@ -1,0 +1,201 @@
+"""The facts of the sockets tier: counters by reason, conversations, and events about both.
+
+A packet, here, is one read of a socket that returned bytes (or one datagram), and bytes are payload: what the
+kernel made of them on the wire is not visible from a socket. A refused TCP connection counts as one packet
+without bytes.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import count
+
+from marchproxy.dataplane.records import Decision, Event, EventKind, Flow, FlowState, Traffic
+from marchproxy.dataplane.tier import EventSink
+from marchproxy.model.address import IPAddress
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason, Tier, Verdict
+from marchproxy.policy.evaluate import Answer, Evaluator, Query
+from marchproxy.policy.plan import Backend, Plan
+
+
+class Tally:
+    """A running count, cheap enough for every read."""
+
+    __slots__ = ("bytes", "packets")
+
+    def __init__(self) -> None:
+        self.packets = 0
+        self.bytes = 0
+
+    def add(self, size: int) -> None:
+        """Count one packet of `size` bytes."""
+        self.packets += 1
+        self.bytes += size
+
+    def traffic(self) -> Traffic:
+        """The count so far."""
+        return Traffic(self.packets, self.bytes)
+
+
+class Conversation:
+    """An admitted connection or UDP session, as long as it lives."""
+
+    __slots__ = (
+        "_forwarded",
+        "answer",
+        "backend",
+        "last_seen",
+        "number",
+        "query",
+        "received",
+        "revision",
+        "sent",
+        "source_port",
+        "started",
+        "state",
+    )
+
+    def __init__(
+        self, number: int, query: Query, source_port: int, answer: Answer, revision: int, forwarded: Tally
+    ) -> None:
+        self.number = number
+        self.query = query
+        self.source_port = source_port
+        self.answer = answer
+        self.revision = revision
+        self.backend: Backend | None = None
+        """None until one has answered."""
+        self.state = FlowState.OPENING
+        self.sent = Tally()
+        """Client to backend."""
+        self.received = Tally()
+        self.started = time.time()
+        self.last_seen = time.monotonic()
+        """On the monotonic clock: a step of the wall clock must not expire everything."""
+        self._forwarded = forwarded
+
+    def carry(self, tally: Tally, size: int) -> None:
+        """Count bytes that were read and go on to the other side; `tally` is `sent` or `received`."""
+        tally.add(size)
+        self._forwarded.add(size)
+        self.last_seen = time.monotonic()
+
+    def idle(self) -> float:
+        """Seconds since bytes were last carried."""
+        return time.monotonic() - self.last_seen
+
+    def flow(self) -> Flow:
+        """The record as it stands. Until a backend is chosen, its place holds what the client asked for."""
+        query, backend = self.query, self.backend
+        return Flow(
+            decision=replace(
+                _decision(query, self.source_port, self.answer, self.revision),
+                time=self.started,
+                id=self.number,
+                destination_service=backend.service if backend else "",
+            ),
+            backend=backend.address if backend else query.destination,
+            backend_port=backend.port if backend else query.port,
+            state=self.state,
+            started=self.started,
+            last_seen=time.time() - self.idle(),
+            sent=self.sent.traffic(),
+            received=self.received.traffic(),
+        )
+
+
+class Ledger:
+    """Decides by the plan in force and writes down what came of it."""
+
+    def __init__(self) -> None:
+        self.sink: EventSink = _nobody
+        self.wanted = frozenset(EventKind)
+        """Kinds of events that `sink` takes."""
+        self._numbers = count(1)
+        self._tallies: dict[Reason, Tally] = {}
+        self._evaluator = Evaluator(Plan())
+        self.revision = 0
+
+    def adopt(self, plan: Plan, revision: int) -> None:
+        """Decide by `plan` from now on."""
+        self._evaluator = Evaluator(plan)
+        self.revision = revision
+
+    def counters(self) -> Mapping[Reason, Traffic]:
+        """Everything counted since start."""
+        return {reason: tally.traffic() for reason, tally in self._tallies.items()}
+
+    def decide(
+        self, transport: Transport, source: IPAddress, destination: IPAddress, port: int
+    ) -> tuple[Query, Answer]:
+        """Ask the policy about a new flow that a socket of ours received, so its destination is local."""
+        query = Query(source, destination, port, transport, local=_always)
+        return query, self._evaluator.evaluate(query)
+
+    def still_allowed(self, conversation: Conversation) -> bool:
+        """Whether the plan in force would admit this conversation now. Its backend may have left the pool."""
+        return self._evaluator.evaluate(conversation.query).verdict is Verdict.ALLOW
+
+    def begin(self, query: Query, source_port: int, answer: Answer) -> Conversation:
+        """Number a conversation that was admitted; `opened` follows, or `refuse` when no backend answers."""
+        forwarded = self._tally(Reason.FORWARDED)
+        return Conversation(next(self._numbers), query, source_port, answer, self.revision, forwarded)
+
+    def opened(self, conversation: Conversation, backend: Backend) -> None:
+        """A backend has been reached."""
+        conversation.backend = backend
+        conversation.state = FlowState.ESTABLISHED
+        if EventKind.FLOW_START in self.wanted:
+            flow = conversation.flow()
+            self.sink(Event(EventKind.FLOW_START, flow.decision, flow))
+
+    def ended(self, conversation: Conversation, reason: Reason) -> None:
+        """An opened conversation is over."""
+        conversation.state = FlowState.CLOSED
+        if EventKind.FLOW_END in self.wanted:
+            flow = conversation.flow()
+            decision = replace(flow.decision, time=time.time(), reason=reason)
+            self.sink(Event(EventKind.FLOW_END, decision, replace(flow, decision=decision)))
+
+    def refuse(self, query: Query, source_port: int, answer: Answer, reason: Reason, size: int = 0) -> None:
+        """Count and tell a connection or datagram that goes nowhere; `size` is the datagram's."""
+        self._tally(reason).add(size)
+        if EventKind.DENIED in self.wanted:
+            decision = _decision(query, source_port, answer, self.revision)
+            decision = replace(decision, time=time.time(), verdict=Verdict.DENY, reason=reason)
+            self.sink(Event(EventKind.DENIED, decision))
+
+    def drop(self, reason: Reason, size: int) -> None:
+        """Count a datagram of a conversation that could not be sent on."""
+        self._tally(reason).add(size)
+
+    def _tally(self, reason: Reason) -> Tally:
+        return self._tallies.setdefault(reason, Tally())
+
+
+def _nobody(_: Event) -> None:
+    """Takes events before anyone wants them."""
+
+
+def _always(_: IPAddress) -> bool:
+    return True
+
+
+def _decision(query: Query, source_port: int, answer: Answer, revision: int) -> Decision:
+    named = set(answer.rule.sources) & set(answer.source_services) if answer.rule else set()
+    return Decision(
+        time=0.0,
+        id=0,
+        source=query.source,
+        source_port=source_port,
+        destination=query.destination,
+        destination_port=query.port,
+        protocol=query.transport.value,
+        tier=Tier.SOCKETS,
+        verdict=answer.verdict,
+        reason=answer.reason,
+        mapping=answer.mapping,
+        revision=revision,
+        source_service=min(named or answer.source_services, default=""),
+    )

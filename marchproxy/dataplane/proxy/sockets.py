@@ -1,0 +1,138 @@
+"""Sockets as this tier needs them: listeners, upstream connections, and ways to end them."""
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+
+from marchproxy.model.address import IPAddress
+from marchproxy.model.errors import Conflict, MarchproxyError, NotPermitted
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import WILDCARDS, Listener
+
+BACKLOG = 4096
+"""Connections that wait to be accepted; net.core.somaxconn may lower it."""
+
+_KINDS = {Transport.TCP: socket.SOCK_STREAM, Transport.UDP: socket.SOCK_DGRAM}
+_IP_FREEBIND = 15
+"""Linux's number, which Python's socket module leaves out; IPv6 sockets take it at the same level."""
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+OVERLOADED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""The process or the kernel is out of something that others will give back."""
+PASSING = frozenset(
+    {
+        *(errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.ENONET),
+        *(errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM),
+    }
+)
+"""accept(2) reports an error of the new connection itself, or a firewall's refusal: go on with the next.
+After any other error it is not called again for a while, because the same call would fail at once."""
+
+
+def open_listener(listener: Listener, *, beside: Sequence[socket.socket] = ()) -> socket.socket:
+    """A socket that receives for `listener`. Raises `MarchproxyError`.
+
+    `beside` are our own sockets on the same port that would otherwise be in the way: those of single
+    addresses where `listener` is their wildcard, or the other way round. Linux lets the two coexist only if
+    both have SO_REUSEPORT. It is set for this moment alone, because with it any later process of this user
+    takes a share unnoticed.
+    """
+    sock = socket.socket(family_of(listener.address), _KINDS[listener.transport])
+    try:
+        _share([*beside, sock], bool(beside))
+        _receive(sock, listener)
+    except OSError as error:
+        sock.close()
+        raise _refused(listener, error) from error
+    finally:
+        _share(beside, False)
+    _share([sock], False)
+    return sock
+
+
+def connected_socket(address: IPAddress, transport: Transport) -> socket.socket:
+    """A non-blocking socket for a backend, not yet connected. Raises `OSError`."""
+    sock = socket.socket(family_of(address), _KINDS[transport])
+    sock.setblocking(False)
+    if transport is Transport.TCP:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with RST (SO_LINGER 0), whatever is queued: the peer learns at once that it is over."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    sock.close()
+
+
+def family_of(address: IPAddress) -> socket.AddressFamily:
+    """AF_INET or AF_INET6."""
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+def sockaddr(address: IPAddress, port: int) -> tuple[str, int]:
+    """As Python's socket calls take it."""
+    return str(address), port
+
+
+def address_of(text: str) -> IPAddress:
+    """The address in a sockaddr; the zone of a link-local one is left out."""
+    return ip_address(text.partition("%")[0])
+
+
+def refusal_reason(error: OSError) -> Reason:
+    """Why a backend could not be reached, from what connect or send said."""
+    if isinstance(error, TimeoutError):
+        return Reason.UPSTREAM_TIMEOUT
+    if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN):
+        return Reason.NO_ROUTE
+    if error.errno == errno.EADDRNOTAVAIL:
+        return Reason.NO_NAT_PORT
+    if error.errno in OVERLOADED:
+        return Reason.FLOW_TABLE_FULL
+    if error.errno == errno.EMSGSIZE:
+        return Reason.TOO_BIG
+    return Reason.UPSTREAM_REFUSED
+
+
+def _receive(sock: socket.socket, listener: Listener) -> None:
+    sock.setblocking(False)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    # An address that is not on this host yet is bound nevertheless: at boot, addresses come up after
+    # services.
+    sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+    if listener.transport is Transport.TCP:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Inherited by what is accepted.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    elif listener.address in WILDCARDS.values():
+        # Which of the host's addresses a datagram came to: the answer has to come from there.
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_PKTINFO, 1)
+    sock.bind(sockaddr(listener.address, listener.port))
+    if listener.transport is Transport.TCP:
+        sock.listen(BACKLOG)
+
+
+def _share(sockets: Iterable[socket.socket], on: bool) -> None:
+    for sock in sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, on)
+
+
+def _refused(listener: Listener, error: OSError) -> MarchproxyError:
+    if error.errno == errno.EADDRINUSE:
+        listing = "ss --listening --tcp" if listener.transport is Transport.TCP else "ss --listening --udp"
+        hint = f"{listing} --processes 'sport = :{listener.port}' shows whose it is"
+        return Conflict(f"listener {listener}: another program has this address and port", hint=hint)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        hint = "ports below 1024 need CAP_NET_BIND_SERVICE"
+        return NotPermitted(f"listener {listener}: this user may not open it", hint=hint)
+    return MarchproxyError(f"listener {listener}: {error.strerror}")

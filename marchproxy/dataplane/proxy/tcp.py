@@ -1,0 +1,225 @@
+"""TCP connections from admission to their end."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from marchproxy.dataplane.proxy import sockets
+from marchproxy.dataplane.proxy.balance import candidates, flow_hash
+from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.dataplane.proxy.relay import Relay
+from marchproxy.dataplane.tasks import Tasks
+from marchproxy.model.address import IPAddress
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.evaluate import Answer, Query
+from marchproxy.policy.plan import Backend, Pool
+
+log = logging.getLogger(__name__)
+
+ACCEPTS_AT_ONCE = 64
+"""Connections accepted before the loop turns to others."""
+PAUSE = 0.1
+"""Seconds without accepting when the process or the kernel is out of descriptors or memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpLimits:
+    """Times in seconds."""
+
+    connections: int
+    connect: float = 5.0
+    """For one backend to answer."""
+    admission: float = 15.0
+    """For all of them together: nobody waits longer for a refusal."""
+    idle: float = 3600.0
+    """Without a byte in either direction."""
+
+
+class _Unreachable(Exception):
+    """No backend could be reached."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+class TcpConnection:
+    """One client's connection: first a search for a backend, then a relay."""
+
+    def __init__(self, client: socket.socket, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.relay: Relay | None = None
+        self.search: asyncio.Task[None] | None = None
+        self.client = client
+
+
+class TcpCarrier:
+    """Admits the connections of all TCP listeners, and holds those that live."""
+
+    def __init__(self, ledger: Ledger, limits: TcpLimits) -> None:
+        self.limits = limits
+        self.live: set[TcpConnection] = set()
+        self.empty = asyncio.Event()
+        """Set while nothing lives."""
+        self.empty.set()
+        self._ledger = ledger
+        self._tasks = Tasks()
+
+    def admit(self, client: socket.socket, peer: IPAddress, peer_port: int) -> None:
+        """Decide about a connection just accepted. Who the peer is decides, before a byte is read."""
+        local = client.getsockname()
+        query, answer = self._ledger.decide(Transport.TCP, peer, sockets.address_of(local[0]), local[1])
+        if answer.verdict is not Verdict.ALLOW or answer.pool is None:
+            denied = answer.verdict is Verdict.DENY
+            self._refuse(client, query, peer_port, answer, answer.reason if denied else Reason.NO_MAPPING)
+        elif len(self.live) >= self.limits.connections:
+            self._refuse(client, query, peer_port, answer, Reason.FLOW_TABLE_FULL)
+        else:
+            connection = TcpConnection(client, self._ledger.begin(query, peer_port, answer))
+            self.live.add(connection)
+            self.empty.clear()
+            search = self._open(connection, answer.pool)
+            connection.search = self._tasks.start(search, name=f"connect for {peer}:{peer_port}")
+
+    def recheck(self) -> None:
+        """End what the plan in force no longer allows."""
+        for connection in tuple(self.live):
+            if not self._ledger.still_allowed(connection.conversation):
+                self.end(connection, Reason.POLICY_CHANGED)
+
+    def expire(self) -> None:
+        """End what has been silent for too long."""
+        for connection in tuple(self.live):
+            if connection.conversation.idle() > self.limits.idle:
+                self.end(connection, Reason.IDLE)
+
+    def end(self, connection: TcpConnection, reason: Reason) -> None:
+        """End one connection with RST."""
+        if connection.relay:
+            connection.relay.end(reason)
+        elif connection.search:
+            self._forget(connection)
+            connection.search.cancel()
+            self._refuse_conversation(connection, reason)
+
+    async def close(self) -> None:
+        """End everything."""
+        for connection in tuple(self.live):
+            self.end(connection, Reason.RESET)
+        await self._tasks.stop()
+
+    async def _open(self, connection: TcpConnection, pool: Pool) -> None:
+        conversation = connection.conversation
+        try:
+            backend, upstream = await self._reach(conversation, pool)
+        except _Unreachable as error:
+            self._forget(connection)
+            self._refuse_conversation(connection, error.reason)
+            return
+        connection.relay = Relay(connection.client, upstream, conversation, self._ended(connection))
+        self._ledger.opened(conversation, backend)
+        if self._ledger.still_allowed(conversation):
+            connection.relay.start()
+        else:
+            # A new plan came while the backend was being looked for.
+            connection.relay.end(Reason.POLICY_CHANGED)
+
+    async def _reach(self, conversation: Conversation, pool: Pool) -> tuple[Backend, socket.socket]:
+        """The first backend that answers. Raises `_Unreachable` with the reason of the last one tried."""
+        query = conversation.query
+        hashed = flow_hash(
+            query.source, conversation.source_port, query.destination, query.port, query.transport.number
+        )
+        reason = Reason.NO_BACKEND
+        deadline = asyncio.get_running_loop().time() + self.limits.admission
+        for backend in candidates(pool, hashed):
+            try:
+                return backend, await self._connect(backend, deadline)
+            except OSError as error:
+                reason = sockets.refusal_reason(error)
+                log.debug("%s at %s:%d: %s", backend.service, backend.address, backend.port, error)
+            if asyncio.get_running_loop().time() >= deadline:
+                break
+        raise _Unreachable(reason)
+
+    async def _connect(self, backend: Backend, deadline: float) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        upstream = sockets.connected_socket(backend.address, Transport.TCP)
+        try:
+            async with asyncio.timeout_at(min(loop.time() + self.limits.connect, deadline)):
+                await loop.sock_connect(upstream, sockets.sockaddr(backend.address, backend.port))
+        except BaseException:
+            upstream.close()
+            raise
+        return upstream
+
+    def _ended(self, connection: TcpConnection) -> Callable[[Reason], None]:
+        def note(reason: Reason) -> None:
+            self._forget(connection)
+            self._ledger.ended(connection.conversation, reason)
+
+        return note
+
+    def _refuse_conversation(self, connection: TcpConnection, reason: Reason) -> None:
+        asked = connection.conversation
+        self._refuse(connection.client, asked.query, asked.source_port, asked.answer, reason)
+
+    def _refuse(self, client: socket.socket, query: Query, port: int, answer: Answer, reason: Reason) -> None:
+        sockets.reset(client)
+        self._ledger.refuse(query, port, answer, reason)
+
+    def _forget(self, connection: TcpConnection) -> None:
+        self.live.discard(connection)
+        if not self.live:
+            self.empty.set()
+
+
+class TcpListener:
+    """One listening socket, accepting for a carrier."""
+
+    def __init__(self, sock: socket.socket, carrier: TcpCarrier) -> None:
+        self.socket = sock
+        self.overloaded = ""
+        """Why accepting pauses right now; empty while it does not."""
+        self._carrier = carrier
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._pause = None
+        self._loop.add_reader(self.socket, self._acceptable)
+
+    def close(self) -> None:
+        """Stop, after a last round of accepting: who has connected already is not reset."""
+        if self._pause is None:
+            self._acceptable()
+        if self._pause:
+            self._pause.cancel()
+        self._loop.remove_reader(self.socket)
+        self.socket.close()
+
+    def _acceptable(self) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                client, peer = self.socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in sockets.PASSING:
+                    continue
+                self._rest(error)
+                return
+            self.overloaded = ""
+            client.setblocking(False)
+            self._carrier.admit(client, sockets.address_of(peer[0]), peer[1])
+
+    def _rest(self, error: OSError) -> None:
+        if not self.overloaded:
+            log.warning("accepting pauses: %s", error.strerror)
+        self.overloaded = str(error.strerror)
+        self._loop.remove_reader(self.socket)
+        self._pause = self._loop.call_later(PAUSE, self.start)

@@ -1,0 +1,193 @@
+"""The sockets tier: a plan's listeners as open sockets."""
+
+import asyncio
+import resource
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
+
+from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.proxy.ledger import Ledger
+from marchproxy.dataplane.proxy.sockets import open_listener
+from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
+from marchproxy.dataplane.proxy.udp import UdpCarrier, UdpLimits, UdpListener
+from marchproxy.dataplane.records import EventKind, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.tier import EventSink
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import WILDCARDS, Listener, ListenerKey, Plan, listener_key
+
+RESERVED_DESCRIPTORS = 256
+"""For listeners, clients of the control socket, the store and the interpreter."""
+_EXPIRE_EVERY = 1.0
+_LOOK_EVERY = 10.0
+"""Seconds between two looks at whether listen addresses are on this host."""
+
+type Open = TcpListener | UdpListener
+
+
+class SocketsTier:
+    """Carries TCP and UDP through this process, in the loop's thread. Implements `Tier`."""
+
+    def __init__(self, *, tcp: TcpLimits | None = None, udp: UdpLimits | None = None) -> None:
+        """Limits default to what the process may open (RLIMIT_NOFILE)."""
+        default_tcp, default_udp = default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._tcp_limits = tcp or default_tcp
+        self._udp_limits = udp or default_udp
+        self._plan = Plan()
+        self._open: dict[ListenerKey, Open] = {}
+        self._absent: list[str] = []
+        self._expired_at = self._looked_at = 0.0
+        self._ledger = Ledger()
+        self._tcp = TcpCarrier(self._ledger, self._tcp_limits)
+        self._udp = UdpCarrier(self._ledger, self._udp_limits)
+
+    @property
+    def name(self) -> str:
+        """`sockets`."""
+        return "sockets"
+
+    async def start(self, sink: EventSink) -> None:
+        """Report to `sink` from now on."""
+        self._ledger.sink = sink
+
+    async def apply(self, plan: Plan, revision: int) -> None:
+        """Open what is new, decide by `plan`, close what is gone. Raises before anything has changed."""
+        wanted = _needed(plan.listeners)
+        opened = self._open_new({key: wanted[key] for key in wanted if key not in self._open})
+        self._ledger.adopt(plan, revision)
+        self._plan = plan
+        self._tcp.recheck()
+        self._udp.recheck()
+        self._open.update(opened)
+        for listener in opened.values():
+            listener.start()
+        for gone in [key for key in self._open if key not in wanted]:
+            self._close_listener(gone)
+        self._look()
+
+    async def poll(self) -> None:
+        """Expire the idle, and look whether listen addresses have come or gone."""
+        now = time.monotonic()
+        if now - self._expired_at >= _EXPIRE_EVERY:
+            self._expired_at = now
+            self._tcp.expire()
+            self._udp.expire()
+        if now - self._looked_at >= _LOOK_EVERY:
+            self._look()
+
+    async def want(self, kinds: frozenset[EventKind]) -> None:
+        """Report only these kinds of events from now on."""
+        self._ledger.wanted = kinds
+
+    async def flows(self, limit: int) -> Sequence[Flow]:
+        """Live conversations."""
+        live = chain(
+            (connection.conversation for connection in self._tcp.live),
+            (session.conversation for session in self._udp.live.values()),
+        )
+        return [conversation.flow() for conversation in islice(live, limit)]
+
+    def counters(self) -> Mapping[Reason, Traffic]:
+        """See `ledger` for what packets and bytes mean here."""
+        return self._ledger.counters()
+
+    def interfaces(self) -> Sequence[InterfaceState]:
+        """The plan's interfaces: nothing is attached to them, sockets receive from all."""
+        return [
+            InterfaceState(interface.name, interface.role, interface.mode.value, attached="")
+            for interface in self._plan.interfaces
+        ]
+
+    def fill(self) -> Sequence[TableFill]:
+        """Connections and sessions."""
+        return [
+            TableFill("connections", len(self._tcp.live), self._tcp_limits.connections),
+            TableFill("sessions", len(self._udp.live), self._udp_limits.sessions),
+        ]
+
+    def lost_events(self) -> int:
+        """None: they are handed over one by one."""
+        return 0
+
+    def problems(self) -> Sequence[str]:
+        """Listeners that cannot accept, or whose address is not here."""
+        paused = {item.overloaded for item in self._open.values() if isinstance(item, TcpListener)} - {""}
+        return [*(f"accepting connections pauses: {why}" for why in sorted(paused)), *self._absent]
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, wait for connections to end, then end what is left. Sessions go on meanwhile."""
+        for key in [key for key, item in self._open.items() if isinstance(item, TcpListener)]:
+            self._close_listener(key)
+        self._udp.draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._tcp.empty.wait()
+        except TimeoutError:
+            pass
+        await self.close()
+
+    async def close(self) -> None:
+        """End everything and close all sockets."""
+        await self._tcp.close()
+        self._udp.close()
+        for key in list(self._open):
+            self._close_listener(key)
+
+    def _open_new(self, wanted: Mapping[ListenerKey, Listener]) -> dict[ListenerKey, Open]:
+        opened: dict[ListenerKey, Open] = {}
+        on_port: dict[ListenerKey, list[socket.socket]] = {}
+        for key, item in self._open.items():
+            on_port.setdefault(_port(key), []).append(item.socket)
+        try:
+            for key, listener in wanted.items():
+                sock = open_listener(listener, beside=on_port.get(_port(key), ()))
+                opened[key] = (
+                    TcpListener(sock, self._tcp)
+                    if listener.transport is Transport.TCP
+                    else UdpListener(sock, listener, self._udp)
+                )
+        except BaseException:
+            for item in opened.values():
+                item.socket.close()
+            raise
+        return opened
+
+    def _close_listener(self, key: ListenerKey) -> None:
+        item = self._open.pop(key)
+        if isinstance(item, UdpListener):
+            others = (other for at, other in self._open.items() if _port(at) == _port(key))
+            self._udp.hand_over(
+                item, next((other for other in others if isinstance(other, UdpListener)), None)
+            )
+        item.close()
+
+    def _look(self) -> None:
+        self._looked_at = time.monotonic()
+        addresses = {listener.address for listener in self._plan.listeners} - set(WILDCARDS.values())
+        self._absent = [
+            f"listen address {address} is on no interface of this host"
+            for address in sorted(addresses, key=lambda address: (address.version, int(address)))
+            if not is_local(address)
+        ]
+
+
+def default_limits(descriptors: int) -> tuple[TcpLimits, UdpLimits]:
+    """Three quarters of the descriptors for TCP, two a connection; the rest for UDP, one a session."""
+    free = max(descriptors - RESERVED_DESCRIPTORS, 16)
+    return TcpLimits(connections=min(free * 3 // 8, 50_000)), UdpLimits(sessions=min(free // 4, 16_384))
+
+
+def _needed(listeners: Iterable[Listener]) -> dict[ListenerKey, Listener]:
+    """The listeners that need a socket: one of a single address does not where its wildcard has one.
+
+    The policy still tells them apart, by the address a client asked for.
+    """
+    every = {listener_key(item.transport, item.address, item.port): item for item in listeners}
+    return {key: item for key, item in every.items() if not key.address or _port(key) not in every}
+
+
+def _port(key: ListenerKey) -> ListenerKey:
+    """The same port of every address."""
+    return key._replace(address=0)

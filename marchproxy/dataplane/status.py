@@ -1,0 +1,66 @@
+"""What the daemon says about itself: one value that `status`, `/healthz` and `/metrics` are views of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from marchproxy.dataplane.records import InterfaceState, TableFill, Traffic
+from marchproxy.model.address import IPAddress
+from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import Listener
+
+COMPONENTS = ("policy", "tier", "names", "metrics")
+"""What can be wrong: taking over a plan, carrying it out, resolving its names, telling others about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong right now."""
+
+    component: str
+    """One of `COMPONENTS`."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.component}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The revision that the data plane carries out."""
+
+    number: int = 0
+    """0: none yet."""
+    sha256: str = ""
+    at: float = 0.0
+    """When it was applied, or applied again for new names or an expiry, in seconds since the epoch."""
+    took: float = 0.0
+    """Seconds from reading the store to the last change in the data plane."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The daemon at one moment."""
+
+    version: str
+    pid: int
+    started: float
+    """Seconds since the epoch."""
+    now: float
+    applied: Applied
+    tier: str
+    tier_reason: str
+    """Why this tier and not the other."""
+    interfaces: Sequence[InterfaceState] = ()
+    listeners: Sequence[Listener] = ()
+    counters: Mapping[Reason, Traffic] = field(default_factory=dict)
+    tables: Sequence[TableFill] = ()
+    lost_events: int = 0
+    reloads: int = 0
+    failed_reloads: int = 0
+    names: Mapping[str, Sequence[IPAddress]] = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems

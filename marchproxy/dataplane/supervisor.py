@@ -1,0 +1,262 @@
+"""Starts, tends and stops the daemon. `intent` brings plans and a tier carries them; nothing is decided here."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import uvloop
+
+from marchproxy.dataplane.choice import choose_tier
+from marchproxy.dataplane.control.api import ControlApi
+from marchproxy.dataplane.control.server import HttpServer
+from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.http import HealthServer
+from marchproxy.dataplane.intent import Intent
+from marchproxy.dataplane.keeper import TierKeeper
+from marchproxy.dataplane.logs import configure
+from marchproxy.dataplane.names import Resolver
+from marchproxy.dataplane.notify import Notifier
+from marchproxy.dataplane.options import RunOptions
+from marchproxy.dataplane.records import EventKind, Flow
+from marchproxy.dataplane.runtime import RuntimeDir
+from marchproxy.dataplane.status import Applied, Problem, Status
+from marchproxy.dataplane.tasks import Tasks
+from marchproxy.model.endpoint import Endpoint
+from marchproxy.policy.plan import Finding
+from marchproxy.version import VERSION
+
+log = logging.getLogger(__name__)
+
+POLL = 0.25
+"""Seconds between two turns of looking after everything."""
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(options: RunOptions) -> int:
+    """Run a daemon in the foreground until SIGTERM or SIGINT; returns the exit code 0.
+
+    Raises `MarchproxyError` where it cannot start: another daemon, no store, a folder that may not be made.
+    """
+    configure(options.verbosity)
+    _raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(options))
+    return 0
+
+
+async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
+    """Serve in the running loop until a signal says otherwise; see `run`."""
+    asyncio.get_running_loop().set_exception_handler(_log_unhandled)
+    notifier = notifier or Notifier.from_environment()
+    async with AsyncExitStack() as stack:
+        stack.callback(notifier.close)
+        runtime = RuntimeDir(options.runtime_dir)
+        stack.callback(runtime.close)
+        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        stack.callback(worker.shutdown)
+        keeper = TierKeeper(*choose_tier(no_bpf=options.no_bpf))
+        stack.push_async_callback(keeper.close)
+        resolver = Resolver()
+        stack.push_async_callback(resolver.close)
+        intent = Intent(options.state_dir, worker, resolver, keeper.apply)
+        stack.push_async_callback(intent.close)
+        supervisor = Supervisor(keeper, intent, resolver, notifier, options.metrics)
+        stack.push_async_callback(supervisor.close)
+        await supervisor.start()
+        control = HttpServer("control", ControlApi(supervisor).handle)
+        stack.push_async_callback(control.close)
+        await control.start(runtime.open_socket())
+        await supervisor.attend(options.drain)
+
+
+class Supervisor:
+    """The daemon's parts at work together. This is the `Appliance` that the control socket talks to."""
+
+    def __init__(
+        self,
+        keeper: TierKeeper,
+        intent: Intent,
+        resolver: Resolver,
+        notifier: Notifier,
+        metrics: Endpoint | None,
+    ) -> None:
+        self._keeper = keeper
+        self._intent = intent
+        self._resolver = resolver
+        self._health = HealthServer(metrics, self.status)
+        self._notifier = notifier
+        self._tasks = Tasks()
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._started = time.time()
+        self._known: frozenset[str] = frozenset()
+        self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def events(self) -> EventHub:
+        """See `Appliance`."""
+        return self._keeper.events
+
+    def status(self) -> Status:
+        """See `Appliance`."""
+        tier = self._keeper.tier
+        return Status(
+            version=VERSION,
+            pid=os.getpid(),
+            started=self._started,
+            now=time.time(),
+            applied=self._intent.applied,
+            tier=tier.name,
+            tier_reason=self._keeper.reason,
+            interfaces=tier.interfaces(),
+            listeners=self._intent.plan.listeners,
+            counters=tier.counters(),
+            tables=tier.fill(),
+            lost_events=self._keeper.lost_events(),
+            reloads=self._intent.reloads,
+            failed_reloads=self._intent.failed_reloads,
+            names=self._resolver.addresses,
+            problems=self._problems(),
+        )
+
+    def findings(self) -> Sequence[Finding]:
+        """See `Appliance`."""
+        return self._intent.plan.findings
+
+    async def flows(self, limit: int) -> Sequence[Flow]:
+        """See `Appliance`."""
+        return await self._keeper.flows(limit)
+
+    async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
+        """See `Appliance`."""
+        return await self._keeper.subscribe(kinds)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """See `Appliance`."""
+        self._keeper.unsubscribe(subscription)
+
+    async def reload(self) -> Applied:
+        """See `Appliance`."""
+        return await self._intent.reload()
+
+    async def start(self) -> None:
+        """Start the tier and carry out the store's head.
+
+        A plan that cannot be carried out is a problem and no end: the daemon serves, says so, awaits the next.
+        """
+        loop = asyncio.get_running_loop()
+        for number in _STOPPING:
+            loop.add_signal_handler(number, self._ask_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reread)
+        await self._keeper.start()
+        await self._intent.open()
+        # What is wrong with it is in the log already, and `status` goes on saying it.
+        with suppress(Exception):
+            await self._intent.reload()
+        await self._keeper.poll()
+        await self._health.ensure()
+
+    async def attend(self, drain: float) -> None:
+        """Say ready, look after everything until asked to stop, then drain for up to `drain` seconds."""
+        self._tell_problems()
+        text = self._summary()
+        log.info("marchproxy %s is ready: %s", VERSION, text)
+        self._notifier.ready(text)
+        tending = self._tasks.start(self._tend(), name="tend")
+        await self._stop.wait()
+        log.info("stopping")
+        self._notifier.stopping()
+        tending.cancel()
+        draining = self._tasks.start(self._keeper.drain(drain), name="drain")
+        hurry = self._tasks.start(self._hurry.wait(), name="hurry")
+        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._tasks.stop()
+        await self._health.close()
+
+    async def _tend(self) -> None:
+        turns_of_a_second = round(1 / POLL)
+        turn = 0
+        while True:
+            await self._keeper.poll()
+            if self._keeper.alive:
+                self._notifier.alive()
+            stale = self._intent.is_stale() or self._intent.wants_retry()
+            if stale and (self._renewing is None or self._renewing.done()):
+                self._renewing = self._tasks.start(self._renew(), name="renew")
+            if turn % turns_of_a_second == 0:
+                self._tell_problems()
+                await self._health.ensure()
+            turn += 1
+            await asyncio.sleep(POLL)
+
+    async def _renew(self) -> None:
+        # Failures are kept in `problems`, where they stay until they are gone.
+        with suppress(Exception):
+            if self._intent.wants_retry():
+                await self._intent.reload()
+            else:
+                await self._intent.refresh()
+
+    def _reread(self) -> None:
+        self._tasks.start(self._reload_for_signal(), name="reload")
+
+    async def _reload_for_signal(self) -> None:
+        self._notifier.reloading()
+        with suppress(Exception):
+            await self._intent.reload()
+        # systemd waits for this word even if the reload was refused; the summary says so.
+        self._notifier.ready(self._summary())
+
+    def _ask_to_stop(self) -> None:
+        """The second time somebody is in a hurry."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    def _problems(self) -> Sequence[Problem]:
+        return [
+            *self._intent.problems(),
+            *self._keeper.problems(),
+            *self._resolver.problems(),
+            *self._health.problems(),
+        ]
+
+    def _tell_problems(self) -> None:
+        """Log what has gone wrong, or right again, since the last call."""
+        problems = frozenset(map(str, self._problems()))
+        if problems == self._known:
+            return
+        for problem in sorted(problems - self._known):
+            log.warning("%s", problem)
+        for problem in sorted(self._known - problems):
+            log.info("over: %s", problem)
+        self._known = problems
+        self._notifier.status(self._summary())
+
+    def _summary(self) -> str:
+        tier, count = self._keeper.tier.name, len(self._problems())
+        wrong = f", {count} problems" if count else ""
+        listeners = len(self._intent.plan.listeners)
+        return f"revision {self._intent.applied.number}, {tier} tier, {listeners} listeners{wrong}"
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as we may have: each connection of the sockets tier needs two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a callback did not catch: one line, and the rest for whoever asks for everything."""
+    log.error("%s: %s", context.get("message", "error in the loop"), context.get("exception", ""))
+    log.debug("%s", context, exc_info=context.get("exception"))

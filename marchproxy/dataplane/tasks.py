@@ -1,0 +1,45 @@
+"""Background tasks of the daemon."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Tasks:
+    """Starts tasks, names them, and keeps them referenced until they are done.
+
+    The event loop itself holds tasks weakly: one that nobody keeps may be collected half way. A task that
+    fails is logged in one line where it happened, because nobody awaits it.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Run `work` in the background; `name` says whose work it is, such as `relay 10.0.0.7:51000`."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def stop(self) -> None:
+        """Cancel what still runs and wait until it has ended."""
+        running = tuple(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.error("%s failed: %s: %s", task.get_name(), type(error).__name__, error)
+            log.debug("%s", task.get_name(), exc_info=error)
