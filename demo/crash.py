@@ -37,7 +37,7 @@ class Transfer(threading.Thread):
         self._stage.rig.client.call(self._download)
 
     def _download(self) -> None:
-        self._started = time.monotonic()
+        self._began = time.monotonic()
         try:
             with HTTP(LISTEN4, 80) as connection:
                 self.hash = connection.download(TRANSFER, self._progress)
@@ -48,7 +48,7 @@ class Transfer(threading.Thread):
         self.arrived = arrived
         if arrived > HELD_BACK * TRANSFER:
             self.go_on.wait()
-        ahead = arrived / PACE - (time.monotonic() - self._started)
+        ahead = arrived / PACE - (time.monotonic() - self._began)
         if ahead > 0:
             time.sleep(ahead)
 
@@ -58,7 +58,10 @@ def survive(stage: Stage) -> None:
     stage.screen.heading("The daemon is killed in the middle of a download")
     columns = (TextColumn("download"), BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn())
     transfer = Transfer(stage)
-    with Progress(*columns, console=stage.screen.console, transient=True, expand=True) as bar:
+    console = stage.screen.console
+    with Progress(
+        *columns, console=console, transient=True, expand=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("download", total=TRANSFER)
 
         def until(share: float) -> None:

@@ -21,6 +21,9 @@ def main() -> int:
     except MarchproxyError as error:
         screen.wrong(error.message, error.hint)
         return 1
+    except OSError as error:
+        screen.wrong(f"a client was not served: {error}")
+        return 1
     except KeyboardInterrupt:
         screen.wrong("stopped by you; everything that was built is gone again")
         return 130

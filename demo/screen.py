@@ -1,8 +1,11 @@
 """The terminal: headings, a session as an operator would type it, and what was seen to be true."""
 
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.rule import Rule
 from rich.text import Text
 
@@ -40,6 +43,16 @@ class Screen:
         """What a command printed."""
         if text.strip():
             self.console.print(Text(text.rstrip("\n"), style="dim"), soft_wrap=True)
+
+    @contextmanager
+    def live(self, what: RenderableType) -> Iterator[Callable[[], None]]:
+        """Show something that changes: yields what to call after a change. Plain output has only its end."""
+        if self.console.is_terminal:
+            with Live(what, console=self.console, auto_refresh=False) as live:
+                yield live.refresh
+        else:
+            yield lambda: None
+            self.console.print(what)
 
     def right(self, text: str) -> None:
         """Something that was checked and is true."""

@@ -3,8 +3,6 @@
 import time
 from contextlib import ExitStack
 
-from rich.live import Live
-
 from demo.actors import Actor, ask, browse, chat, expect, knock
 from demo.board import Board
 from demo.crash import GUEST, survive
@@ -79,13 +77,13 @@ def carry(stage: Stage) -> None:
     ]
     refused = [Actor(client, f"http from {source}", knock(LISTEN4, source)) for source in (LAB, GUEST)]
     with ExitStack() as stack:
-        live = stack.enter_context(Live(board, console=stage.screen.console, auto_refresh=False))
+        refresh = stack.enter_context(stage.screen.live(board))
         for actor in (*allowed, *refused):
             stack.enter_context(actor)
         deadline = time.monotonic() + TRAFFIC_SECONDS
         while time.monotonic() < deadline:
             look(stage, board)
-            live.update(board, refresh=True)
+            refresh()
     judge(stage, board, allowed, refused)
 
 

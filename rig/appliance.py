@@ -2,10 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 from subprocess import CompletedProcess
 from types import TracebackType
 from typing import Any, Self
 
+from rig.host import checked
 from rig.lifecycle import BPFFS, close_at_exit, remove_tree
 from rig.network import Rig
 from rig.process import Process
@@ -33,6 +35,7 @@ class Appliance:
             "PYTHONPATH": str(ROOT),
         }
         self.daemon: Process | None = None
+        _mount_bpffs()
         for folder in (self.state, self.runtime):
             folder.mkdir(mode=0o700, parents=True)
         close_at_exit(self)
@@ -103,3 +106,9 @@ class Appliance:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _mount_bpffs() -> None:
+    """Where no init system has done so, as in containers. If it fails, the daemon says what that means."""
+    if f" {BPFFS} bpf " not in Path("/proc/mounts").read_text():
+        checked(["mount", "-t", "bpf", "bpf", str(BPFFS)], check=False)
