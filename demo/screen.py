@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from textwrap import wrap
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -10,6 +11,9 @@ from rich.rule import Rule
 from rich.text import Text
 
 WIDTH = 80
+PROMPT = "appliance# "
+FOLD = " \\"
+"""How a shell is told that a command goes on in the next line."""
 
 
 class Screen:
@@ -36,13 +40,15 @@ class Screen:
 
     def command(self, *words: str) -> None:
         """A command as typed."""
-        line = Text("appliance# ", style="green")
-        self.console.print(line.append(shlex.join(words), style="bold white"), soft_wrap=True)
+        width = self.console.width - len(PROMPT) - len(FOLD)
+        lines = wrap(shlex.join(words), width, subsequent_indent="    ", break_on_hyphens=False)
+        line = Text(PROMPT, style="green")
+        self.console.print(line.append(f"{FOLD}\n".join(lines), style="bold"))
 
     def output(self, text: str) -> None:
         """What a command printed."""
         if text.strip():
-            self.console.print(Text(text.rstrip("\n"), style="dim"), soft_wrap=True)
+            self.console.print(Text(text.rstrip("\n"), style="dim"))
 
     @contextmanager
     def live(self, what: RenderableType) -> Iterator[Callable[[], None]]:
