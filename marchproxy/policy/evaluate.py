@@ -15,7 +15,7 @@ from marchproxy.policy.sources import SourceIndex
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A new flow, as its first packet tells it."""
+    """A new flow, as its first packet tells it: both addresses are of one family."""
 
     source: IPAddress
     destination: IPAddress

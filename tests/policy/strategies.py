@@ -14,6 +14,7 @@ from marchproxy.policy.evaluate import Query
 from tests.policy.build import NOW, OWN, cluster, mapping, service, snapshot
 
 CLIENTS = ["10.0.0.1", "10.0.0.2", "10.0.1.1", "10.9.9.9", "203.0.113.7", "2001:db8:a::1", "2001:db8:b::1"]
+ELSEWHERE = ["198.51.100.1", "2001:db8:ffff::1"]
 PREFIXES = [
     *("10.0.0.1", "10.0.0.2", "10.0.0.0/24", "10.0.0.0/16", "0.0.0.0/0"),
     *("2001:db8:a::1", "2001:db8:a::/48", "2001:db8::/32"),
@@ -111,13 +112,12 @@ def names() -> st.SearchStrategy[dict[str, tuple[IPAddress, ...]]]:
     return st.dictionaries(st.sampled_from(HOSTS), st.lists(addresses, max_size=2).map(tuple))
 
 
-def queries() -> st.SearchStrategy[Query]:
-    """New flows, to the appliance's own addresses and to others."""
-    return st.builds(
-        Query,
-        st.sampled_from([ip_address(client) for client in CLIENTS]),
-        st.sampled_from([*sorted(OWN, key=str), ip_address("198.51.100.1"), ip_address("2001:db8:ffff::1")]),
-        st.sampled_from([80, 81, 82]),
-        st.sampled_from(list(Transport)),
-        st.just(OWN),
+@st.composite
+def queries(draw: st.DrawFn) -> Query:
+    """New flows, to the appliance's own addresses and to others; both ends are of one family."""
+    destination = draw(st.sampled_from([*sorted(OWN, key=str), *(ip_address(text) for text in ELSEWHERE)]))
+    sources = [ip_address(text) for text in CLIENTS]
+    source = draw(st.sampled_from([address for address in sources if address.version == destination.version]))
+    return Query(
+        source, destination, draw(st.sampled_from([80, 81, 82])), draw(st.sampled_from(Transport)), OWN
     )

@@ -1,7 +1,7 @@
 """What `check` adds to the plan's own findings."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marchproxy.model.entities import Mapping, Service
@@ -14,6 +14,8 @@ from tests.policy.build import NOW, cluster, mapping, service, snapshot, texts
 
 ALL = service("everything", "0.0.0.0/0")
 OFFICE = service("office", "10.0.0.0/16", "2001:db8:a::/48")
+TEN = service("ten", "10.0.0.0/8")
+SPREAD = service("spread", "9.9.9.9", "10.0.9.7")
 FLOOR = service("floor", "10.0.9.0/24")
 CLIENT = service("client", "10.7.0.1")
 WEB = service("web", "10.1.0.1")
@@ -43,6 +45,8 @@ def told(*entities: Service | Mapping | Cluster) -> list[str]:
         ("office", "client,office", False),
         ("office", "floor", True),
         ("floor", "office", False),
+        ("ten", "office", True),
+        ("office", "spread", False),
         ("everything", "client,floor", True),
         ("everything", "all", False),
         ("office", "external,floor", False),
@@ -60,7 +64,7 @@ def test_a_mapping_is_shadowed_where_earlier_ones_take_all_its_sources(
         "warning mapping default/second: never matches at 192.0.2.1:80/tcp: "
         "default/first comes first and takes all its sources"
     )
-    said = told(ALL, OFFICE, FLOOR, CLIENT, WEB, first, second)
+    said = told(ALL, TEN, OFFICE, FLOOR, CLIENT, SPREAD, WEB, first, second)
     assert (finding in said) is shadowed
     assert any("never matches" in text for text in said) is shadowed
 
@@ -86,6 +90,7 @@ def test_shadowed_at_several_listeners_is_one_finding() -> None:
     ]
 
 
+@settings(max_examples=50)
 @given(snapshot=strategies.snapshots(), queries=st.lists(strategies.queries(), min_size=20, max_size=40))
 def test_no_query_is_ever_decided_by_a_shadowed_mapping(snapshot: Snapshot, queries: list[Query]) -> None:
     compiled = compile_plan(snapshot, now=NOW)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marchproxy.model.address import IPAddress
@@ -150,6 +150,7 @@ def test_interfaces_are_taken_over_and_missed() -> None:
     ]
 
 
+@settings(max_examples=50)
 @given(snapshot=strategies.snapshots(), names=strategies.names(), seed=st.randoms(use_true_random=False))
 def test_equal_snapshots_compile_to_equal_plans_whatever_the_order_they_came_in(
     snapshot: Snapshot, names: dict[str, tuple[IPAddress, ...]], seed: random.Random
@@ -172,6 +173,7 @@ def test_equal_snapshots_compile_to_equal_plans_whatever_the_order_they_came_in(
     assert list(first.plan.sources) == list(second.plan.sources)
 
 
+@settings(max_examples=60)
 @given(data=st.data())
 def test_compiling_again_is_compiling_from_scratch(data: st.DataObject) -> None:
     current = data.draw(strategies.snapshots())
