@@ -89,7 +89,7 @@ struct mp_fragment {
 #define MP_BANKS 2
 #define MP_LISTENERS 65536     /* per bank, as all below */
 #define MP_RULES 65536
-#define MP_POOL_SLOTS 262144
+#define MP_POOL_SLOTS 1048576
 #define MP_BACKENDS 65536
 #define MP_SOURCES 262144
 #define MP_SOURCE_BITS 1048576

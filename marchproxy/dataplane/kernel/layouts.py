@@ -1,15 +1,15 @@
 """The structs of `bpf/marchproxy.h`, as user space sees them.
 
-A test compares sizes and offsets with the BTF of the compiled objects. Addresses are 16 bytes in network order, IPv4
-as ::ffff:a.b.c.d; ports travel as two bytes in network order; everything else is in host order. Times are
-CLOCK_MONOTONIC nanoseconds.
+A test compares names, sizes and offsets with the BTF of the compiled objects. Addresses are 16 bytes in
+network order, IPv4 as ::ffff:a.b.c.d; ports travel as two bytes in network order; everything else is in host
+order. Times are CLOCK_MONOTONIC nanoseconds.
 """
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from struct import Struct
+from ipaddress import IPv4Address, IPv6Address
+from struct import Struct, calcsize
 from typing import Final, NamedTuple
 
-from marchproxy.model.address import IPAddress, Prefix
+from marchproxy.model.address import IPAddress
 
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 ANY_V4 = _V4_MAPPED + bytes(4)
@@ -18,24 +18,25 @@ ANY_V6 = bytes(16)
 BANKS: Final = 2
 LISTENERS: Final = 65536
 RULES: Final = 65536
-POOL_SLOTS: Final = 262144
+POOL_SLOTS: Final = 1048576
 BACKENDS: Final = 65536
 SOURCES: Final = 262144
+SOURCE_BITS: Final = 1048576
 
 CLASS_STRANGER: Final = 0
 CLASS_ANYONE: Final = 0x7FFFFFFF
 CLASS_BANK_SHIFT: Final = 31
 
 STATE_OPENING, STATE_ANSWERED, STATE_ESTABLISHED, STATE_CLOSED = 1, 2, 3, 4
-FLAG_REPLY, FLAG_FIN = 1, 2
+FLAG_REPLY, FLAG_FIN, FLAG_PEER_FIN = 1, 2, 4
 EVENT_START, EVENT_END, EVENT_DENIED = 1, 2, 3
 
 
 class Layout(NamedTuple):
-    """One C struct: its name, its fields in order (padding left out), and the packer."""
+    """One C struct: its name, and its fields in order, with padding, by their `struct` formats."""
 
     name: str
-    fields: tuple[str, ...]
+    formats: dict[str, str]
     struct: Struct
 
     @property
@@ -43,11 +44,19 @@ class Layout(NamedTuple):
         """Bytes."""
         return self.struct.size
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What `struct` packs, in order."""
+        return tuple(name for name in self.formats if not name.startswith("pad"))
 
-def _layout(name: str, **fields: str) -> Layout:
-    """Names starting with `_` are padding and carry an `x` format."""
-    named = tuple(field for field in fields if not field.startswith("_"))
-    return Layout(name, named, Struct("=" + "".join(fields.values())))
+    def pick(self, *fields: str) -> Struct:
+        """Reads only these fields (in the order of the struct) out of the whole: for walks over many."""
+        skipped = {name: f"{calcsize('=' + form)}x" for name, form in self.formats.items()}
+        return Struct("=" + "".join(self.formats[name] if name in fields else skipped[name] for name in skipped))
+
+
+def _layout(name: str, **formats: str) -> Layout:
+    return Layout(name, formats, Struct("=" + "".join(formats.values())))
 
 
 FLOW_KEY = _layout(
@@ -57,7 +66,7 @@ FLOW_KEY = _layout(
     source_port="2s",
     destination_port="2s",
     protocol="B",
-    _pad="3x",
+    pad="3x",
 )
 FLOW = _layout(
     "mp_flow",
@@ -70,7 +79,7 @@ FLOW = _layout(
     started="Q",
     last_seen="Q",
     packets="Q",
-    octets="Q",
+    bytes="Q",
     route_checked="Q",
     route_epoch="I",
     ifindex="I",
@@ -82,13 +91,13 @@ FLOW = _layout(
     state="B",
     flags="B",
     tier="B",
-    _pad="5x",
+    pad="5x",
 )
 LISTENER_KEY = _layout("mp_listener_key", address="16s", port="2s", protocol="B", bank="B")
 LISTENER = _layout("mp_listener", first="I", count="I")
 RULE = _layout("mp_rule", mapping="I", pool_first="I", pool_size="I", reason="I")
-BACKEND = _layout("mp_backend", address="16s", source="16s", port="2s", _pad="6x")
-SOURCE_KEY = _layout("mp_source_key", prefix_length="I", bank="B", address="16s", _pad="3x")
+BACKEND = _layout("mp_backend", address="16s", source="16s", port="2s", pad="6x")
+SOURCE_KEY = _layout("mp_source_key", prefix_length="I", bank="B", address="16s", pad="3x")
 BITS_KEY = _layout("mp_bits_key", **{"class": "I", "word": "I"})
 SETTINGS = _layout(
     "mp_settings",
@@ -101,15 +110,15 @@ SETTINGS = _layout(
     wanted_events="I",
 )
 MANAGEMENT = _layout("mp_management", tcp="8192s")
-INTERFACE = _layout("mp_interface", native_xdp="B", _pad="3x")
-COUNTER = _layout("mp_counter", packets="Q", octets="Q")
+INTERFACE = _layout("mp_interface", native_xdp="B", pad="3x")
+COUNTER = _layout("mp_counter", packets="Q", bytes="Q")
 EVENT = _layout(
     "mp_event",
     time="Q",
     id="Q",
     started="Q",
     packets="16s",
-    octets="16s",
+    bytes="16s",
     key="40s",
     backend="16s",
     backend_port="2s",
@@ -119,7 +128,7 @@ EVENT = _layout(
     revision="I",
     ifindex="I",
     tier="B",
-    _pad="7x",
+    pad="7x",
 )
 LAYOUTS = (
     FLOW_KEY,
@@ -237,9 +246,3 @@ def pack_port(port: int) -> bytes:
 def read_port(raw: bytes) -> int:
     """The port that `pack_port` packed."""
     return int.from_bytes(raw, "big")
-
-
-def pack_prefix(prefix: Prefix) -> tuple[int, bytes]:
-    """Length and address of a prefix in the 128-bit space that both families share."""
-    length = prefix.prefixlen + (96 if prefix.version == 4 else 0)
-    return length, pack_address(ip_address(prefix.network_address.packed))
