@@ -6,7 +6,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.ports import parse_port
@@ -137,22 +137,17 @@ def _from_url(url: str) -> Location:
         engine,
         user=parts.username or "marchproxy",
         password=parts.password or "",
-        host=_host(parts),
+        host=parts.hostname or "localhost",
         port=port or engine.port,
         name=parts.path.strip("/"),
         query=parts.query,
     )
 
 
-def _host(parts: SplitResult) -> str:
-    host = parts.hostname or "localhost"
-    return f"[{host}]" if ":" in host else host
-
-
 def _server(
     engine: Engine, *, user: str, password: str, host: str, port: int, name: str, query: str = ""
 ) -> Location:
-    place = f"{host}:{port}/{name}"
+    place = f"[{host}]:{port}/{name}" if ":" in host else f"{host}:{port}/{name}"
     secret = f":{password}" if password else ""
     uri = f"{engine.name}://{user}{secret}@{place}" + (f"?{query}" if query else "")
     return Location(engine, f"{engine.name}://{place}", uri=uri)

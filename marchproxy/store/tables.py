@@ -27,17 +27,20 @@ type Judgement = tuple[Any, str | None]
 
 def bind(location: Location) -> DAL:
     """pydal over the tables of a store. Connects to a server at once, to a file when given a connection."""
-    dal = DAL(
-        location.uri or f"sqlite://{location.path}",
-        migrate=False,
-        migrate_enabled=False,
-        # Its retries sleep a second each and hide the first error.
-        attempts=1,
-        decode_credentials=True,
-    )
-    # Made for web applications, pydal keeps every DAL of a thread alive until the request ends, and the last
-    # hundred statements with it. Here nothing ends, and statements hold what operators wrote.
-    THREAD_LOCAL._pydal_db_instances_.pop(dal._db_uid, None)
+    try:
+        dal = DAL(
+            location.uri or f"sqlite://{location.path}",
+            migrate=False,
+            migrate_enabled=False,
+            # Its retries sleep a second each and hide the first error.
+            attempts=1,
+            decode_credentials=True,
+            db_uid=location.label,
+        )
+    finally:
+        # Made for web applications, pydal keeps every DAL of a thread alive until the request ends, and the
+        # last hundred statements with it. Here nothing ends, and statements hold what operators wrote.
+        THREAD_LOCAL._pydal_db_instances_.pop(location.label, None)
     dal._adapter.execution_handlers = []
     dal._adapter.check_active_connection = False
     _define(dal)

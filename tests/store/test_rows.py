@@ -1,0 +1,106 @@
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from marchproxy.model.change import Kind
+from marchproxy.model.documents import (
+    Document,
+    Entity,
+    read_interface,
+    read_mapping,
+    read_service,
+    to_document,
+)
+from marchproxy.model.entities import Interface, Mapping, Service
+from marchproxy.model.errors import InvalidValue
+from marchproxy.store.rows import COLUMNS, Column, dump, read_rows, to_row
+from tests.model.strategies import interfaces, mappings, services
+
+ENTITIES = {Kind.SERVICE: Service, Kind.MAPPING: Mapping, Kind.INTERFACE: Interface}
+
+
+def _round_trip(kind: Kind, entity: Entity) -> None:
+    """As SQLite hands it out: booleans as pydal's letters, instants as text."""
+    row = to_row(kind, to_document(entity))
+    for column in COLUMNS[kind]:
+        assert column(row[column.name]) == (row[column.name], None)
+        if column.type == "boolean":
+            row[column.name] = "T" if row[column.name] else "F"
+        if column.type == "datetime" and row[column.name]:
+            row[column.name] = row[column.name].isoformat(" ")
+    assert read_rows(kind, [list(row.values())]) == (entity,)
+
+
+@given(services())
+def test_services_survive_a_row(document: Document) -> None:
+    _round_trip(Kind.SERVICE, read_service(document))
+
+
+@given(mappings())
+def test_mappings_survive_a_row(document: Document) -> None:
+    _round_trip(Kind.MAPPING, read_mapping(document))
+
+
+@given(interfaces())
+def test_interfaces_survive_a_row(document: Document) -> None:
+    _round_trip(Kind.INTERFACE, read_interface(document))
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_every_field_has_its_column(kind: Kind) -> None:
+    names = [column.name for column in COLUMNS[kind]]
+    assert names == [field.name for field in dataclasses.fields(ENTITIES[kind])]
+
+
+def _column(kind: Kind, name: str) -> Column:
+    return next(column for column in COLUMNS[kind] if column.name == name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "judgement"),
+    [
+        (Kind.SERVICE, "name", "all", "name: 'all' is not valid"),
+        (Kind.SERVICE, "addresses", '["10.0.0.5/24"]', "addresses: '10.0.0.5/24' is not valid"),
+        (Kind.SERVICE, "addresses", "[]", "addresses: [] is not valid"),
+        (Kind.SERVICE, "addresses", "10.0.0.1", "Extra data"),
+        (Kind.SERVICE, "port", 0, "port: 0 is not valid"),
+        (Kind.SERVICE, "weight", 257, "weight: 257 is not valid"),
+        (Kind.SERVICE, "auth", "basic", "auth: 'basic' is not valid"),
+        (Kind.MAPPING, "sources", '["a b"]', "sources: 'a b' is not valid"),
+        (Kind.MAPPING, "priority", -1, "priority: -1 is not valid"),
+        (Kind.MAPPING, "expires", "tomorrow", "Invalid isoformat string"),
+        (Kind.INTERFACE, "role", None, "role: None is not valid"),
+    ],
+)
+def test_a_column_refuses_what_the_model_refuses(kind: Kind, name: str, value: Any, judgement: str) -> None:
+    kept, said = _column(kind, name)(value)
+    assert kept == value
+    assert said is not None
+    assert said.startswith(judgement)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("port", None), ("tags", "[]"), ("tls", False), ("description", "")]
+)
+def test_a_column_lets_its_default_in(name: str, value: Any) -> None:
+    assert _column(Kind.SERVICE, name)(value) == (value, None)
+
+
+def test_rows_come_back_in_the_order_of_their_names() -> None:
+    documents = [{"name": name, "role": "inside"} for name in ("b", "C", "a")]
+    rows = [list(to_row(Kind.INTERFACE, document).values()) for document in documents]
+    assert [entity.name for entity in read_rows(Kind.INTERFACE, rows)] == ["C", "a", "b"]
+
+
+@pytest.mark.parametrize("row", [["eth0", "up", "auto"], ["eth0", None, None], ["eth0", "inside"]])
+def test_a_row_that_the_model_cannot_read_is_an_error(row: list[Any]) -> None:
+    with pytest.raises((InvalidValue, ValueError), match=r"role|shorter"):
+        read_rows(Kind.INTERFACE, [row])
+
+
+def test_json_in_columns_is_short_and_readable() -> None:
+    assert dump({"b": ["größer"], "a": None}) == '{"a":null,"b":["größer"]}'
+    assert json.loads(dump(["x"])) == ["x"]
