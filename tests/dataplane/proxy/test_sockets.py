@@ -1,0 +1,81 @@
+"""What refusals of the operating system mean to an operator, and to the counters."""
+
+import errno
+import os
+import socket
+from ipaddress import ip_address
+
+import pytest
+
+from marchproxy.dataplane.proxy import sockets
+from marchproxy.model.errors import MarchproxyError, NotPermitted
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason
+from tests.dataplane.plans import listener, rule
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TimeoutError(), Reason.UPSTREAM_TIMEOUT),
+        (OSError(errno.ETIMEDOUT, ""), Reason.UPSTREAM_TIMEOUT),
+        (OSError(errno.ECONNREFUSED, ""), Reason.UPSTREAM_REFUSED),
+        (OSError(errno.ECONNRESET, ""), Reason.UPSTREAM_REFUSED),
+        (OSError(errno.EHOSTUNREACH, ""), Reason.NO_ROUTE),
+        (OSError(errno.ENETUNREACH, ""), Reason.NO_ROUTE),
+        (OSError(errno.EADDRNOTAVAIL, ""), Reason.NO_NAT_PORT),
+        (OSError(errno.EMFILE, ""), Reason.FLOW_TABLE_FULL),
+        (OSError(errno.EMSGSIZE, ""), Reason.TOO_BIG),
+    ],
+)
+def test_a_failed_connection_has_the_kernel_tiers_reason(error: OSError, reason: Reason) -> None:
+    assert sockets.refusal_reason(error) is reason
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        (errno.EACCES, NotPermitted, "listener 127.0.0.1:80/tcp: this user may not open it"),
+        (errno.ENOMEM, MarchproxyError, "listener 127.0.0.1:80/tcp: Cannot allocate memory"),
+    ],
+)
+def test_a_refused_listener_says_which_and_why(
+    monkeypatch: pytest.MonkeyPatch, code: int, kind: type[MarchproxyError], said: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(sockets, "_receive", refuse)
+    with pytest.raises(kind) as caught:
+        sockets.open_listener(listener(80, rule()))
+    assert caught.value.message == said
+
+
+def test_a_zone_is_no_part_of_an_address() -> None:
+    assert sockets.address_of("fe80::1%eth0") == ip_address("fe80::1")
+
+
+def test_an_ipv6_wildcard_leaves_ipv4_to_others() -> None:
+    six = sockets.open_listener(listener(0, rule(), address="::"))
+    port = six.getsockname()[1]
+    four = sockets.open_listener(listener(port, rule(), address="0.0.0.0"))
+    assert four.getsockname()[1] == port
+    six.close()
+    four.close()
+
+
+def test_reset_is_seen_as_a_reset() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as near,
+    ):
+        far, _ = server.accept()
+        sockets.reset(far)
+        with pytest.raises(ConnectionResetError):
+            near.recv(1)
+
+
+def test_backends_are_connected_without_delay() -> None:
+    with sockets.connected_socket(ip_address("127.0.0.1"), Transport.TCP) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        assert sock.getblocking() is False
