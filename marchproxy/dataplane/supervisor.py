@@ -1,4 +1,4 @@
-"""Starts, tends and stops the daemon. `intent` brings plans and a tier carries them; nothing is decided here."""
+"""Starts, tends and stops the daemon. `intent` brings plans, a tier carries them; here nothing is decided."""
 
 import asyncio
 import logging
@@ -149,7 +149,7 @@ class Supervisor:
     async def start(self) -> None:
         """Start the tier and carry out the store's head.
 
-        A plan that cannot be carried out is a problem and no end: the daemon serves, says so, awaits the next.
+        A plan that cannot be carried out is a problem and no end: the daemon serves and says so.
         """
         loop = asyncio.get_running_loop()
         for number in _STOPPING:

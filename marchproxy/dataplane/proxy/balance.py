@@ -4,6 +4,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Address
+from math import log
 
 from marchproxy.model.address import IPAddress
 from marchproxy.policy.plan import Backend, Pool
@@ -15,18 +16,20 @@ _MAPPED = b"\0" * 10 + b"\xff\xff"
 def candidates(pool: Pool, hashed: int) -> Iterator[Backend]:
     """Every backend of the pool once, in the order in which this flow should try them.
 
-    The first is the Maglev table's choice; those after it are the owners of the slots that follow, so that
-    the flows of a dead backend spread over all the others as they will once it is taken out.
+    The first is the Maglev table's choice. The others follow by weighted rendezvous hashing, so that the flows of a
+    dead backend spread over all that live. The table's next slots would not do: which backends are neighbours there
+    is fixed, and some would take eight times as much as others.
     """
-    tried: set[int] = set()
-    size = len(pool.table)
-    for step in range(size):
-        index = pool.table[(hashed + step) % size]
-        if index not in tried:
-            tried.add(index)
-            yield pool.backends[index]
-            if len(tried) == len(pool.backends):
-                return
+    first = pool.table[hashed % len(pool.table)]
+    yield pool.backends[first]
+    rest = (index for index in range(len(pool.backends)) if index != first)
+    for index in sorted(rest, key=lambda index: _rank(pool.backends[index], hashed, index)):
+        yield pool.backends[index]
+
+
+def _rank(backend: Backend, hashed: int, index: int) -> float:
+    """Exponentially distributed with the weight as its rate: the smallest of several is a draw by weight."""
+    return -log((_mix(hashed, index + 1) + 1) / 2**32) / backend.weight
 
 
 def flow_hash(
