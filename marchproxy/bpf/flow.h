@@ -261,7 +261,7 @@ static __noinline void flow_follow_tcp(const struct packet *packet, struct mp_fl
 		flow_other_key(&other_key, flow, packet->key.protocol);
 		other = bpf_map_lookup_elem(&flows, &other_key);
 		if (other) {
-			other->peer_fin_ack = packet->sequence + packet->payload + 1;
+			other->peer_fin_ack = packet->sequence + packet_payload(packet) + 1;
 			other->flags |= MP_FLOW_PEER_FIN;
 		}
 	}

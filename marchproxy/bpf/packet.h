@@ -41,15 +41,15 @@ struct packet {
 	__u32 wire_bytes;     /* IP bytes on the wire */
 	__u32 sequence;       /* TCP */
 	__u32 acknowledgement;
-	__u32 payload;        /* bytes after the TCP header */
 	__u32 fragment_id;
 	__u16 l4;             /* offset of the transport header from the frame's start */
+	__u16 headers;        /* bytes of IP and transport headers: what each segment repeats */
 	__u8 version;         /* 4 or 6 */
 	__u8 ttl;
 	__u8 tcp_flags;
 	__u8 fragment;        /* enum mp_fragment_part */
 	__u8 options;         /* IPv4 options or IPv6 extension headers other than the fragment header */
-	__u8 checksum;        /* the transport checksum is in use (UDP over IPv4 may leave it out) */
+	__u8 checksum;        /* the transport checksum is in use (UDP may leave it out: RFC 768, RFC 6936) */
 };
 
 static __always_inline void *packet_data(mp_context *context)
@@ -96,8 +96,17 @@ static __always_inline int packet_is_ours(mp_context *context)
 	return (void *)(ethernet + 1) <= packet_end(context) && !(ethernet->h_dest[0] & 1);
 }
 
-/* A tag in metadata does not exist here: a tagged frame has another EtherType and goes up. */
+/* A tagged frame has another EtherType, and goes up with its tags. */
+static __always_inline void packet_untag(mp_context *context)
+{
+}
+
 static __always_inline int packet_is_tagged(const mp_context *context)
+{
+	return 0;
+}
+
+static __always_inline int packet_is_priority_tagged(const mp_context *context)
 {
 	return 0;
 }
@@ -155,8 +164,10 @@ static __always_inline __u32 packet_segments(const mp_context *context)
 /* Make at least `bytes` (or all there are) directly readable. Invalidates. */
 static __always_inline void packet_pull(mp_context *context, __u32 bytes)
 {
-	if (packet_data(context) + bytes > packet_end(context))
-		bpf_skb_pull_data(context, bytes < context->len ? bytes : context->len);
+	__u32 wanted = bytes < context->len ? bytes : context->len;
+
+	if (context->data_end - context->data < wanted)
+		bpf_skb_pull_data(context, wanted);
 }
 
 /* Addressed to this host on the link, as the kernel's receive path demands before it would route. */
@@ -165,10 +176,22 @@ static __always_inline int packet_is_ours(mp_context *context)
 	return context->pkt_type == PACKET_HOST;
 }
 
-/* VLAN 0 is a priority tag: the kernel takes it for untagged, and so must we, or it would be a way around policy. */
 static __always_inline int packet_is_tagged(const mp_context *context)
 {
-	return context->vlan_present && (context->vlan_tci & 0xfff) != 0;
+	return context->vlan_present;
+}
+
+static __always_inline int packet_is_priority_tagged(const mp_context *context)
+{
+	return context->vlan_present && !(context->vlan_tci & 0xfff);
+}
+
+/* Take off priority tags (VLAN 0): the kernel takes such a frame for untagged, however many they are, and so must we, or
+ * they would be a way around policy. A third one stays. Invalidates. */
+static __always_inline void packet_untag(mp_context *context)
+{
+	if (packet_is_priority_tagged(context) && !bpf_skb_vlan_pop(context) && packet_is_priority_tagged(context))
+		bpf_skb_vlan_pop(context);
 }
 
 static __always_inline int packet_trim(mp_context *context, __u32 length)
@@ -212,9 +235,28 @@ static __always_inline void *packet_transport(const struct packet *packet)
 	return packet_data(packet->context) + (offset & 0x3ff);
 }
 
+/* Bytes after the transport header. */
+static __always_inline __u32 packet_payload(const struct packet *packet)
+{
+	return packet->length - packet->headers;
+}
+
+/* The largest IP packet that this becomes on the wire. */
+static __always_inline __u32 packet_largest(const struct packet *packet)
+{
+	__u32 segment = packet_segment_size(packet->context);
+
+	return segment ? packet->headers + segment : packet->length;
+}
+
 static __always_inline int address_is_v4(const struct mp_address *address)
 {
 	return !address->word[0] && !address->word[1] && address->word[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline int address_is_unset(const struct mp_address *address)
+{
+	return !address->word[0] && !address->word[1] && !address->word[2] && !address->word[3];
 }
 
 static __always_inline int address_equal(const struct mp_address *a, const struct mp_address *b)

@@ -16,7 +16,9 @@
 
 #include "packet.h"
 
-#define PARSE_LINEAR 128      /* enough for Ethernet, IPv6, two small extension headers and TCP */
+#define PARSE_LINEAR 128      /* enough for Ethernet, IP with IPv4's longest options, and TCP */
+#define PARSE_CHAIN 576       /* and for the longest chain of extension headers that is read */
+#define PARSE_CHAIN_END 512
 #define IPV6_EXTENSIONS 6
 #define IP_FRAGMENT_MORE 0x2000
 #define IP_FRAGMENT_OFFSET 0x1fff
@@ -55,9 +57,9 @@ static __always_inline enum mp_reason parse_tcp(struct packet *packet)
 	packet->tcp_flags = flags;
 	packet->sequence = bpf_ntohl(tcp->seq);
 	packet->acknowledgement = bpf_ntohl(tcp->ack_seq);
-	packet->payload = held - header;
 	packet->checksum = 1;
-	packet->wire_bytes += (packet->segments - 1) * (packet->l4 - L3 + header);
+	packet->headers = packet->l4 - L3 + header;
+	packet->wire_bytes += (packet->segments - 1) * packet->headers;
 	return MP_NONE;
 }
 
@@ -77,8 +79,9 @@ static __always_inline enum mp_reason parse_udp(struct packet *packet)
 		return MP_MALFORMED;
 	packet->key.source_port = udp->source;
 	packet->key.destination_port = udp->dest;
-	packet->checksum = packet->version == 6 || udp->check != 0;
-	packet->wire_bytes += (packet->segments - 1) * (packet->l4 - L3 + sizeof(*udp));
+	packet->checksum = udp->check != 0;
+	packet->headers = packet->l4 - L3 + sizeof(*udp);
+	packet->wire_bytes += (packet->segments - 1) * packet->headers;
 	return MP_NONE;
 }
 
@@ -197,7 +200,7 @@ static __always_inline enum mp_reason parse_v6_extensions(struct packet *packet,
 		} else {
 			break;
 		}
-		if (offset > 512)
+		if (offset > PARSE_CHAIN_END)
 			return MP_MALFORMED;
 	}
 	if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING)
@@ -212,6 +215,7 @@ static __always_inline enum mp_reason parse_v6(struct packet *packet)
 	void *end = packet_end(packet->context);
 	const struct ipv6hdr *ip = packet_data(packet->context) + L3;
 	enum mp_reason reason;
+	__u8 next;
 
 	if ((void *)(ip + 1) > end || ip->version != 6)
 		return MP_MALFORMED;
@@ -228,7 +232,10 @@ static __always_inline enum mp_reason parse_v6(struct packet *packet)
 	reason = parse_v6_addresses(packet);
 	if (reason != MP_NONE)
 		return reason;
-	reason = parse_v6_extensions(packet, ip->nexthdr);
+	next = ip->nexthdr;
+	if (next != IPPROTO_TCP && next != IPPROTO_UDP)
+		packet_pull(packet->context, PARSE_CHAIN);
+	reason = parse_v6_extensions(packet, next);
 	return reason != MP_NONE ? reason : parse_transport(packet);
 }
 
@@ -237,13 +244,14 @@ static __always_inline enum mp_reason parse(struct packet *packet)
 {
 	const struct ethhdr *ethernet;
 
+	packet->segments = packet_segments(packet->context);
+	packet_untag(packet->context);
 	packet_pull(packet->context, PARSE_LINEAR);
 	ethernet = packet_data(packet->context);
-	if ((void *)(ethernet + 1) > packet_end(packet->context))
+	if ((void *)(ethernet + 1) > packet_end(packet->context) || packet_is_priority_tagged(packet->context))
 		return MP_MALFORMED;
 	if (packet_is_tagged(packet->context) || !packet_is_ours(packet->context))
 		return MP_PASSED_TO_HOST;
-	packet->segments = packet_segments(packet->context);
 	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
 		return parse_v4(packet);
 	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))

@@ -58,7 +58,7 @@ static __always_inline void pipeline_send(const struct packet *packet, struct mp
 		pipeline_hand_up(verdict);
 		return;
 	}
-	if (flow->mtu && packet->length > flow->mtu) {
+	if (flow->mtu && packet_largest(packet) > flow->mtu) {
 		verdict->reason = MP_TOO_BIG;
 		verdict->mtu = flow->mtu;
 		return;
@@ -100,7 +100,7 @@ static __always_inline void pipeline_send(const struct packet *packet, struct mp
 		verdict->reason = MP_NO_ROUTE;
 		return;
 	}
-	if (flow->mtu && packet->length > flow->mtu && !packet_segment_size(packet->context)) {
+	if (flow->mtu && packet_largest(packet) > flow->mtu) {
 		verdict->reason = MP_TOO_BIG;
 		verdict->mtu = flow->mtu;
 		return;
@@ -174,9 +174,10 @@ static __always_inline int pipeline_is_management(const struct packet *packet)
 
 /* A new conversation at a listener. On MP_NONE its flow is open. */
 static __always_inline enum mp_reason pipeline_admit(const struct packet *packet, const struct mp_listener *listener,
-						     const struct mp_settings *current, struct verdict *verdict)
+						     const struct mp_settings *current, __u32 bank,
+						     struct verdict *verdict)
 {
-	__u32 bank = current->bank & 1, hash = flow_hash(&packet->key);
+	__u32 hash = flow_hash(&packet->key);
 	const struct mp_backend *backend;
 	const struct mp_rule *rule;
 	enum mp_reason reason;
@@ -196,6 +197,8 @@ static __always_inline enum mp_reason pipeline_admit(const struct packet *packet
 	backend = policy_backend(rule, hash, bank);
 	if (!backend)
 		return MP_NO_BACKEND;
+	if (address_is_unset(&backend->source))
+		return MP_NO_ROUTE;
 	return flow_open(packet, rule, backend, current, hash);
 }
 
@@ -212,6 +215,8 @@ static __noinline struct mp_flow *pipeline_unknown(const struct packet *packet, 
 						   struct verdict *verdict)
 {
 	enum route_state route = pipeline_whereto(packet);
+	/* Read once: a switch of banks in between must not have one's listener choose among the other's rules. */
+	__u32 bank = *(const volatile __u32 *)&current->bank & 1;
 	const struct mp_listener *listener;
 	struct mp_flow *flow;
 
@@ -224,7 +229,7 @@ static __noinline struct mp_flow *pipeline_unknown(const struct packet *packet, 
 		verdict->reason = MP_FRAGMENT;
 		return NULL;
 	}
-	listener = pipeline_listener(packet, route == ROUTE_LOCAL, current->bank & 1);
+	listener = pipeline_listener(packet, route == ROUTE_LOCAL, bank);
 	if (!listener) {
 		if (route == ROUTE_LOCAL)
 			verdict_host(verdict);
@@ -232,7 +237,7 @@ static __noinline struct mp_flow *pipeline_unknown(const struct packet *packet, 
 			verdict->reason = route == ROUTE_NONE ? MP_NO_ROUTE : MP_NO_MAPPING;
 		return NULL;
 	}
-	verdict->reason = pipeline_admit(packet, listener, current, verdict);
+	verdict->reason = pipeline_admit(packet, listener, current, bank, verdict);
 	if (verdict->reason != MP_NONE)
 		return NULL;
 	flow = bpf_map_lookup_elem(&opening, &packet->key);

@@ -33,7 +33,10 @@ struct icmp_header {
 #define ICMPV6_TOO_BIG 2
 #define ICMPV6_TIME_EXCEEDED 3
 
-#define QUOTED 8              /* bytes of transport header that an ICMP error carries (RFC 792) */
+/* Bytes of transport that an ICMP error carries. RFC 792 wants eight; of TCP the kernel lets no program cut off a
+ * checksum field whose sum is still left to the device. */
+#define QUOTED_UDP 8
+#define QUOTED_TCP 20
 
 struct refusal {
 	__u8 v4_type, v4_code, v6_type, v6_code;
@@ -130,7 +133,7 @@ static __always_inline __u32 refuse_pseudo(const struct packet *packet, __u16 le
 /* RFC 9293 section 3.10.7.1: a reset for a segment of no connection. */
 static __always_inline void refuse_write_reset(struct tcphdr *tcp, const struct packet *packet)
 {
-	__u32 length = packet->payload + !!(packet->tcp_flags & TCP_SYN) + !!(packet->tcp_flags & TCP_FIN);
+	__u32 length = packet_payload(packet) + !!(packet->tcp_flags & TCP_SYN) + !!(packet->tcp_flags & TCP_FIN);
 
 	__builtin_memset(tcp, 0, sizeof(*tcp));
 	tcp->source = packet->key.destination_port;
@@ -179,10 +182,10 @@ static __always_inline int refuse_reset_v6(const struct packet *packet)
 	return 0;
 }
 
-static __always_inline int refuse_icmp_v4(const struct packet *packet, const struct refusal *refusal)
+static __always_inline int refuse_icmp_v4(const struct packet *packet, const struct refusal *refusal, __u32 quoted)
 {
 	const __u32 added = sizeof(struct iphdr) + sizeof(struct icmp_header);
-	const __u32 body = sizeof(struct icmp_header) + sizeof(struct iphdr) + QUOTED;
+	const __u32 body = sizeof(struct icmp_header) + sizeof(struct iphdr) + quoted;
 	const __u32 size = L3 + sizeof(struct iphdr) + body;
 	struct icmp_header *icmp;
 	void *answer;
@@ -204,10 +207,10 @@ static __always_inline int refuse_icmp_v4(const struct packet *packet, const str
 	return 0;
 }
 
-static __always_inline int refuse_icmp_v6(const struct packet *packet, const struct refusal *refusal)
+static __always_inline int refuse_icmp_v6(const struct packet *packet, const struct refusal *refusal, __u32 quoted)
 {
 	const __u32 added = sizeof(struct ipv6hdr) + sizeof(struct icmp_header);
-	const __u32 body = sizeof(struct icmp_header) + sizeof(struct ipv6hdr) + QUOTED;
+	const __u32 body = sizeof(struct icmp_header) + sizeof(struct ipv6hdr) + quoted;
 	const __u32 size = L3 + sizeof(struct ipv6hdr) + body;
 	struct icmp_header *icmp;
 	void *answer;
@@ -254,11 +257,26 @@ static __always_inline struct refusal refuse_error(enum mp_reason reason, __u32 
 	return refusal;
 }
 
+static __always_inline int refuse_icmp(const struct packet *packet, const struct refusal *refusal)
+{
+	if (packet->key.protocol == IPPROTO_TCP)
+		return packet->version == 4 ? refuse_icmp_v4(packet, refusal, QUOTED_TCP) :
+					      refuse_icmp_v6(packet, refusal, QUOTED_TCP);
+	return packet->version == 4 ? refuse_icmp_v4(packet, refusal, QUOTED_UDP) :
+				      refuse_icmp_v6(packet, refusal, QUOTED_UDP);
+}
+
+/* What says nothing about the connection, only about one packet or the way at this moment. */
+static __always_inline int refuse_is_passing(enum mp_reason reason)
+{
+	return reason == MP_TTL_EXPIRED || reason == MP_TOO_BIG || reason == MP_NO_ROUTE;
+}
+
 /* Answer the sender of a packet that ends with `reason`; the action to return. */
 static __noinline int refuse(const struct packet *packet, enum mp_reason reason,
 				  const struct mp_settings *current, __u32 mtu)
 {
-	int reset = packet->key.protocol == IPPROTO_TCP && reason != MP_TTL_EXPIRED && reason != MP_TOO_BIG;
+	int reset = packet->key.protocol == IPPROTO_TCP && !refuse_is_passing(reason);
 	int failed;
 
 	if (packet->key.protocol != IPPROTO_TCP && packet->key.protocol != IPPROTO_UDP)
@@ -272,7 +290,7 @@ static __noinline int refuse(const struct packet *packet, enum mp_reason reason,
 	} else {
 		struct refusal refusal = refuse_error(reason, mtu);
 
-		failed = packet->version == 4 ? refuse_icmp_v4(packet, &refusal) : refuse_icmp_v6(packet, &refusal);
+		failed = refuse_icmp(packet, &refusal);
 	}
 	return failed ? packet_drop() : packet_send_back(packet->context);
 }
