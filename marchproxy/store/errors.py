@@ -98,9 +98,10 @@ def explain(error: Exception, label: str) -> StoreError:
     return StoreError(f"store {label!r}: {last_line(error)}")
 
 
-def last_line(error: object) -> str:
-    """The line of a driver's message that says what happened: they end with it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def last_line(error: Exception) -> str:
+    """The line of a driver's message that says what happened: they end with it, some after a number."""
+    said = error.args[-1] if error.args else ""
+    lines = [line.strip() for line in str(said).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 

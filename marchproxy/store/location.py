@@ -148,6 +148,6 @@ def _server(
     engine: Engine, *, user: str, password: str, host: str, port: int, name: str, query: str = ""
 ) -> Location:
     place = f"[{host}]:{port}/{name}" if ":" in host else f"{host}:{port}/{name}"
-    secret = f":{password}" if password else ""
-    uri = f"{engine.name}://{user}{secret}@{place}" + (f"?{query}" if query else "")
+    # The colon stays without a password too: pydal cannot decode credentials of which one is missing.
+    uri = f"{engine.name}://{user}:{password}@{place}" + (f"?{query}" if query else "")
     return Location(engine, f"{engine.name}://{place}", uri=uri)

@@ -76,4 +76,5 @@ def test_servers_say_in_their_own_way_that_they_are_locked() -> None:
 def test_a_driver_s_paragraph_becomes_its_last_line() -> None:
     error = DriverError("connection to server failed:\n  FATAL: no such role\n")
     assert explain(error, LABEL).message == f"store {LABEL!r}: FATAL: no such role"
+    assert last_line(DriverError(1049, "Unknown database")) == "Unknown database"
     assert last_line(DriverError()) == "DriverError"

@@ -47,12 +47,12 @@ def test_a_given_folder_comes_before_the_environment(tmp_path: Path) -> None:
         (
             {"DATABASE_URL": "mysql://u@[2001:db8::1]/edge"},
             "mysql://[2001:db8::1]:3306/edge",
-            "mysql://u@[2001:db8::1]:3306/edge",
+            "mysql://u:@[2001:db8::1]:3306/edge",
         ),
         (
             {"DB_TYPE": "postgres"},
             "postgres://localhost:5432/marchproxy",
-            "postgres://marchproxy@localhost:5432/marchproxy",
+            "postgres://marchproxy:@localhost:5432/marchproxy",
         ),
         (
             {
