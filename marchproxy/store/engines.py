@@ -60,8 +60,8 @@ POSTGRES = Engine(
     port=5432,
 )
 
-# pydal makes tables of MySQL's three-byte UTF-8, which also folds case: a description with an emoji, or a second
-# name that differs in case only, is refused with the server's own words.
+# pydal makes tables of MySQL's three-byte UTF-8, which also folds case: a description with an emoji, or a
+# second name that differs in case only, is refused with the server's own words.
 MYSQL = Engine(
     "mysql",
     read="START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
