@@ -1,0 +1,98 @@
+"""Real clients and servers, every tier: what is allowed arrives whole, what is not is refused at once."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from rig import Appliance, Rig
+from rig.payload import digest
+from rig.traffic import HTTP, Talk, ask_tcp, ask_udp, fetch
+from tests.namespace.conftest import define
+
+pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
+
+LISTEN = ("10.1.0.1", "fd01::1")
+SIZE = 20 << 20
+
+
+@pytest.fixture(scope="module", params=["tc", "xdp", "xdp-generic", "sockets"])
+def appliance(request: pytest.FixtureRequest, rig: Rig) -> Iterator[Appliance]:
+    """The appliance of this module once in each tier."""
+    tier = str(request.param)
+    with Appliance(rig, name=tier) as built:
+        define(built, mode="auto" if tier == "sockets" else tier)
+        built.start(*(["--no-bpf"] if tier == "sockets" else []))
+        yield built
+
+
+@pytest.mark.parametrize("address", LISTEN)
+def test_http_by_one_connection_and_by_many(rig: Rig, appliance: Appliance, address: str) -> None:
+    def ask() -> None:
+        with HTTP(address, 8080) as connection:
+            for _ in range(20):
+                assert b"server" in connection.get("/")
+        for _ in range(20):
+            assert b"server" in fetch(address, 8080)
+
+    rig.client.call(ask)
+
+
+@pytest.mark.parametrize("address", LISTEN)
+def test_every_byte_arrives_both_ways(rig: Rig, appliance: Appliance, address: str) -> None:
+    def transfer() -> tuple[str, str]:
+        with HTTP(address, 8080) as connection:
+            return connection.download(SIZE), connection.upload(SIZE)
+
+    assert rig.client.call(transfer) == (digest(SIZE), digest(SIZE))
+
+
+@pytest.mark.parametrize("address", LISTEN)
+def test_udp_is_answered(rig: Rig, appliance: Appliance, address: str) -> None:
+    for size in (1, 512, 1400):
+        assert rig.client.call(ask_udp, address, 7007, bytes(size)) == bytes(size)
+
+
+def test_an_upload_ended_by_half_close_is_answered_whole(rig: Rig, appliance: Appliance) -> None:
+    question = bytes(range(256)) * 4096
+    assert rig.client.call(ask_tcp, LISTEN[0], 7007, question) == question
+
+
+@pytest.mark.parametrize(("port", "reason"), [(8082, "NO_MAPPING"), (8083, "DENY_MAPPING")])
+def test_a_denied_client_is_refused_at_once_and_counted(
+    rig: Rig, appliance: Appliance, port: int, reason: str
+) -> None:
+    before = count(appliance, reason)
+    started = time.monotonic()
+    with pytest.raises((ConnectionRefusedError, ConnectionResetError)):
+        rig.client.call(fetch, LISTEN[0], port)
+    assert time.monotonic() - started < 1
+    assert count(appliance, reason) > before
+    row = appliance.json("flows", "--denied", "--port", str(port))[0]
+    assert (row["reason"], row["source"], row["destination_port"]) == (reason, "10.1.0.2", port)
+    assert row["source_service"] == "default/clients"
+
+
+def test_the_same_listener_serves_whom_it_is_for(rig: Rig, appliance: Appliance) -> None:
+    assert b"server 10.2.0.2" in rig.clients[1].call(fetch, LISTEN[0], 8082)
+
+
+def test_flows_tell_the_truth(rig: Rig, appliance: Appliance) -> None:
+    def look() -> list[dict[str, object]]:
+        with Talk(LISTEN[0], 7007) as talk:
+            assert talk.say(b"x" * 1000) == b"x" * 1000
+            return list(appliance.json("flows", "--port", "7007", "--protocol", "tcp"))
+
+    established = [row for row in rig.client.call(look) if row["state"] == "established"]
+    assert len(established) == 1
+    row = established[0]
+    assert (row["mapping"], row["backend"], row["backend_port"]) == ("default/echo", "10.2.0.2", 7)
+    assert row["verdict"] == "allow"
+    assert int(str(row["bytes_sent"])) >= 1000
+    assert int(str(row["bytes_received"])) >= 1000
+
+
+def count(appliance: Appliance, reason: str) -> int:
+    """The counter of one reason, in packets."""
+    counters = appliance.json("status", check=False)["counters"]
+    return int(counters.get(reason, {}).get("packets", 0))
