@@ -6,13 +6,15 @@ import resource
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store.database import Database
+from marchproxy.store.engines import SQLITE
 from marchproxy.store.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreReadOnly
 from marchproxy.store.store import Store
 from tests.store.build import appending, service
@@ -210,6 +212,23 @@ def test_a_reading_transaction_sees_one_moment(state_dir: Path, store: Store) ->
         other.replace(appending(WEB), message="web")
         assert database.query("SELECT count(*) FROM revision") == before
     assert database.query("SELECT count(*) FROM revision") == [(2,)]
+
+
+def test_where_a_transaction_excludes_nobody_a_lock_does(store: Store) -> None:
+    """As PostgreSQL and MySQL need it, said to SQLite: the statement yields 1, or somebody else writes."""
+    location = store._database._location
+    said: list[str] = []
+    for answer in (1, 0):
+        locking = replace(SQLITE, lock=f"SELECT {answer}", unlock="SELECT 'unlocked'")
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            connection.set_trace_callback(said.append)
+            database = Database(replace(location, engine=locking), connection)
+            with nullcontext() if answer else pytest.raises(StoreLocked), database.transaction(write=True):
+                database.query("SELECT 'written'")
+    assert said == [
+        *("BEGIN IMMEDIATE", "SELECT 1", "SELECT 'written'", "COMMIT", "SELECT 'unlocked'"),
+        *("BEGIN IMMEDIATE", "SELECT 0", "ROLLBACK", "SELECT 'unlocked'"),
+    ]
 
 
 def test_foreign_keys_are_enforced(store: Store) -> None:
