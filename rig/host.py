@@ -3,8 +3,9 @@
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 from rig.lifecycle import NETNS, remove_namespace
@@ -67,14 +68,19 @@ class Host:
 
     def call[**P, T](self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a Python function in a thread that is in this host; sockets it makes stay here for good."""
+        outcome: Future[T] = Future()
 
-        def entered() -> T:
-            with self.path.open() as namespace:
-                os.setns(namespace.fileno(), os.CLONE_NEWNET)
-            return function(*args, **kwargs)
+        def enter() -> None:
+            try:
+                with self.path.open() as namespace:
+                    os.setns(namespace.fileno(), os.CLONE_NEWNET)
+                outcome.set_result(function(*args, **kwargs))
+            except BaseException as error:
+                outcome.set_exception(error)
 
-        with ThreadPoolExecutor(max_workers=1) as threads:
-            return threads.submit(entered).result()
+        # Not an executor: that would wait for the thread, and Ctrl-C would have to wait with it.
+        threading.Thread(target=enter, name=self.name, daemon=True).start()
+        return outcome.result()
 
     def socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
         """A socket of this host, to be used and closed by the caller."""

@@ -34,6 +34,18 @@ def start_holder() -> tuple[subprocess.Popen[str], str, Path, int]:
     return process, name, Path(files), int(pid)
 
 
+def test_ctrl_c_does_not_wait_for_what_was_called_in_a_host() -> None:
+    code = "import time, rig; r = rig.Rig(); print(r.name, flush=True); r.client.call(time.sleep, 60)"
+    argv = [sys.executable, "-c", code]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    name = process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    assert not list(NETNS.glob(f"{name}*"))
+
+
 def runs(pid: int) -> bool:
     """Whether a process lives (one that waits to be reaped does not)."""
     try:

@@ -107,3 +107,8 @@ def test_closing_takes_everything_away_and_may_be_repeated() -> None:
     assert stray.wait(5) == -9
     assert not list(NETNS.glob(f"{rig.name}*"))
     assert not rig.files.exists()
+
+
+def test_what_a_called_function_raises_is_raised_to_the_caller(rig: Rig) -> None:
+    with pytest.raises(ZeroDivisionError):
+        rig.client.call(divmod, 1, 0)
