@@ -1,37 +1,49 @@
 """Taking everything out of the kernel: `marchproxy detach`."""
 
+import contextlib
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from marchproxy.dataplane.kernel.forwarding import Forwarding
-from marchproxy.dataplane.kernel.interfaces import detach_pin
-from marchproxy.dataplane.kernel.location import forwarding_record, pin_root
+from marchproxy.dataplane.kernel.interfaces import detach_pin, pinned_interface
+from marchproxy.dataplane.kernel.libbpf import on_bpffs
+from marchproxy.dataplane.kernel.location import pin_root, sysctl_record
+from marchproxy.dataplane.kernel.sysctls import Sysctls
 from marchproxy.model.errors import NotPermitted
+
+_VERSION = re.compile(r"v[0-9]+")
 
 
 def detach_all() -> list[str]:
-    """Detach every program, unpin every map (and with them all flows), restore forwarding. What was removed, in words.
+    """Detach every program, unpin every map and with them all flows, restore sysctls; what was done.
 
     Needs no daemon and no compiled object; running it twice is harmless. Raises `NotPermitted`.
     """
-    root = pin_root()
     try:
-        versions = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-        removed = [each for version in versions for each in _remove(version)]
-        if root.is_dir():
-            root.rmdir()
+        return [*_unpin(pin_root()), *Sysctls(sysctl_record()).restore()]
     except PermissionError as error:
         raise NotPermitted(f"cannot remove {error.filename}", hint="run: sudo marchproxy detach") from error
-    return removed + Forwarding(forwarding_record()).restore()
 
 
-def _remove(version: Path) -> list[str]:
-    removed = []
+def _unpin(root: Path) -> Iterator[str]:
+    # A folder that is on no BPF file system holds nothing of ours, whatever MARCHPROXY_BPFFS says.
+    if not root.is_dir() or not on_bpffs(root):
+        return
+    for version in sorted(root.iterdir()):
+        if version.is_dir() and _VERSION.fullmatch(version.name):
+            yield from _remove(version)
+    # It may be the mount itself, or hold what somebody else has pinned.
+    with contextlib.suppress(OSError):
+        root.rmdir()
+
+
+def _remove(version: Path) -> Iterator[str]:
     links = version / "links"
     for pin in sorted(links.iterdir()) if links.is_dir() else []:
         detach_pin(pin)
-        program, _, interface = pin.name.partition("-")
-        removed.append(f"{program} program on {interface.replace('%', '.')}")
+        yield pinned_interface(pin)
     pins = sum(1 for path in version.iterdir() if not path.is_dir())
     shutil.rmtree(version)
-    return [*removed, f"{pins} maps ({version.name}), with their flows"] if pins else removed
+    if pins:
+        yield f"{pins} maps ({version.name}), with their flows"

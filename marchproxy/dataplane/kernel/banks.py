@@ -1,18 +1,34 @@
 """Writing policy into the kernel, whole or not at all.
 
-Every policy table exists twice. The programs read the bank that the settings name; the other one, which nobody reads, is brought up to
-date by writing the difference between what it holds and the new tables, and then becomes the one that is read. A packet
-therefore sees the old policy or the new one, never a mixture, and a change costs its own size.
+Every policy map holds two banks. The programs read the one that the settings name; the other, which nobody
+reads, is brought up to date by writing the keys that have changed, and then becomes the one that is read. A
+packet therefore sees the old policy or the new one, never a mixture, and a change costs its own size.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.entries import BitsKey, Place, Table, Tables
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.settings import Settings
-from marchproxy.dataplane.kernel.tables import Tables
 
-POLICY_MAPS = ("listeners", "rules", "pools", "backends", "sources", "source_bits")
+GRACE = 0.1
+"""Seconds after which no packet still reads the bank that it found in the settings: programs run for µs."""
+_SOURCE_KEY_SIZE = 21
+"""The trie's key leaves the tail padding of the struct out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Packing[K, V]:
+    """How the entries of one map look in a bank."""
+
+    key: Callable[[int, K], bytes]
+    """Of a bank and a key."""
+    value: Callable[[V], bytes]
+    bank_of: Callable[[bytes], int] | None = None
+    """Of a packed key. None for an array: its entries cannot be removed, and nothing points at old ones."""
 
 
 class Banks:
@@ -22,95 +38,81 @@ class Banks:
         self._maps = maps
         self._settings = settings
         self._held: list[Tables | None] = [None] * layouts.BANKS
+        """Whose entries a bank holds, but for pending ones; None: an earlier daemon's, or a mixture."""
+        self._switched = 0.0
 
     def switch(self, tables: Tables, revision: int) -> None:
-        """Make `tables` the policy that holds. Raises `KernelError` and leaves the old one where something does not fit."""
+        """Make `tables` the policy that holds. Raises `KernelError` and leaves the old one in force."""
         standby = 1 - self._settings.bank
-        held = self._held[standby]
-        self._held[standby] = None
-        if held is None:
-            self._clear(standby)
-            held = Tables()
-        self._write(standby, held, tables)
-        self._held[standby] = tables
+        self._bring_up(standby, tables)
         self._settings.change(bank=standby, revision=revision)
+        self._switched = time.monotonic()
 
-    def _write(self, bank: int, held: Tables, wanted: Tables) -> None:
-        self._write_array("rules", bank * layouts.RULES, held.rules, wanted.rules)
-        self._write_array("pools", bank * layouts.POOL_SLOTS, held.pools, wanted.pools)
-        self._write_array("backends", bank * layouts.BACKENDS, held.backends, wanted.backends)
-        self._write_hash("listeners", _Listeners(bank), held.listeners, wanted.listeners)
-        self._write_hash("sources", _Sources(bank), held.sources, wanted.sources)
-        self._write_hash("source_bits", _Bits(bank), held.bits, wanted.bits)
+    def follow(self) -> None:
+        """Bring the bank that is no longer read up to date too: the next switch then writes what is new.
 
-    def _write_array(self, name: str, base: int, held: Mapping[int, bytes], wanted: Mapping[int, bytes]) -> None:
-        """Entries that are no longer named stay: nothing points at them."""
-        pack = layouts.U32.pack
-        changed = wanted.items() - held.items()
-        self._maps[name].update_many([(pack(base + number), value) for number, value in changed])
+        Does nothing while packets may still be reading it.
+        """
+        current = self._held[self._settings.bank]
+        if current and time.monotonic() - self._switched > GRACE:
+            self._bring_up(1 - self._settings.bank, current)
 
-    def _write_hash[K, V](self, name: str, code: "_Code[K, V]", held: Mapping[K, V], wanted: Mapping[K, V]) -> None:
-        gone = held.keys() - wanted.keys()
-        changed = wanted.items() - held.items()
-        self._maps[name].delete_many([code.key(key) for key in gone])
-        self._maps[name].update_many([(code.key(key), code.value(value)) for key, value in changed])
+    def _bring_up(self, bank: int, tables: Tables) -> None:
+        whole = self._held[bank] is not tables
+        self._held[bank] = None
+        self._write("backends", _BACKENDS, tables.backends, bank, whole)
+        self._write("pools", _POOLS, tables.pools, bank, whole)
+        self._write("rules", _RULES, tables.rules, bank, whole)
+        self._write("sources", _SOURCES, tables.sources, bank, whole)
+        self._write("source_bits", _BITS, tables.bits, bank, whole)
+        self._write("listeners", _LISTENERS, tables.listeners, bank, whole)
+        self._held[bank] = tables
 
-    def _clear(self, bank: int) -> None:
-        """Take out what an earlier daemon left in the bank."""
-        for name, code in (("listeners", _Listeners(bank)), ("sources", _Sources(bank)), ("source_bits", _Bits(bank))):
-            self._maps[name].delete_many(list(code.of_bank(self._maps[name].keys())))
-
-
-class _Code[K, V]:
-    """How a table's keys and values are packed for one bank."""
-
-    def __init__(self, bank: int) -> None:
-        self.bank = bank
-
-    def key(self, key: K) -> bytes:
-        raise NotImplementedError
-
-    def value(self, value: V) -> bytes:
-        raise NotImplementedError
-
-    def of_bank(self, keys: Iterable[bytes]) -> Sequence[bytes]:
-        raise NotImplementedError
+    def _write[K, V](
+        self, name: str, packing: _Packing[K, V], table: Table[K, V], bank: int, whole: bool
+    ) -> None:
+        target, entries, pending = self._maps[name], table.entries, table.pending[bank]
+        if whole:
+            pending.update(entries)
+        if packing.bank_of:
+            if whole:
+                held = target.keys()
+                target.delete_many([key for key in held if packing.bank_of(key) == bank])
+            target.delete_many([packing.key(bank, key) for key in pending if key not in entries])
+        target.update_many(
+            [(packing.key(bank, key), packing.value(entries[key])) for key in pending if key in entries]
+        )
+        pending.clear()
 
 
-class _Listeners(_Code[bytes, bytes]):
-    def key(self, key: bytes) -> bytes:
-        return key + bytes((self.bank,))
-
-    def value(self, value: bytes) -> bytes:
-        return value
-
-    def of_bank(self, keys: Iterable[bytes]) -> Sequence[bytes]:
-        return [key for key in keys if key[-1] == self.bank]
+def _index_in(size: int) -> Callable[[int, int], bytes]:
+    """The key of an array whose banks are `size` entries long."""
+    return lambda bank, number: layouts.U32.pack(bank * size + number)
 
 
-class _Sources(_Code[tuple[int, bytes], int]):
-    KEY_SIZE = 21
-    """The trie's key leaves the struct's tail padding out."""
-
-    def key(self, key: tuple[int, bytes]) -> bytes:
-        length, address = key
-        return layouts.SOURCE_KEY.struct.pack(8 + length, self.bank, address)[: self.KEY_SIZE]
-
-    def value(self, value: int) -> bytes:
-        return layouts.U32.pack(value)
-
-    def of_bank(self, keys: Iterable[bytes]) -> Sequence[bytes]:
-        return [key for key in keys if key[4] == self.bank]
+def _source_key(bank: int, place: Place) -> bytes:
+    address, length = place
+    packed = layouts.SOURCE_KEY.struct.pack(8 + length, bank, address.to_bytes(16))
+    return packed[:_SOURCE_KEY_SIZE]
 
 
-class _Bits(_Code[tuple[int, int], int]):
-    def key(self, key: tuple[int, int]) -> bytes:
-        source_class, word = key
-        return layouts.BITS_KEY.struct.pack(source_class | self.bank << layouts.CLASS_BANK_SHIFT, word)
+def _listener_key(bank: int, key: bytes) -> bytes:
+    return key + bytes((bank,))
 
-    def value(self, value: int) -> bytes:
-        return layouts.U64.pack(value)
 
-    def of_bank(self, keys: Iterable[bytes]) -> Sequence[bytes]:
-        shift = layouts.CLASS_BANK_SHIFT
-        return [key for key in keys if layouts.BITS_KEY.struct.unpack(key)[0] >> shift == self.bank]
+def _bits_key(bank: int, place: BitsKey) -> bytes:
+    source_class, word = place
+    return layouts.BITS_KEY.struct.pack(source_class | bank << layouts.CLASS_BANK_SHIFT, word)
+
+
+def _bits_bank(key: bytes) -> int:
+    source_class, _ = layouts.BITS_KEY.struct.unpack(key)
+    return int(source_class) >> layouts.CLASS_BANK_SHIFT
+
+
+_BACKENDS = _Packing(_index_in(layouts.BACKENDS), bytes)
+_POOLS = _Packing(_index_in(layouts.POOL_SLOTS), bytes)
+_RULES = _Packing(_index_in(layouts.RULES), bytes)
+_SOURCES = _Packing(_source_key, layouts.U32.pack, lambda key: key[4])
+_BITS = _Packing(_bits_key, layouts.U64.pack, _bits_bank)
+_LISTENERS = _Packing(_listener_key, bytes, lambda key: key[-1])

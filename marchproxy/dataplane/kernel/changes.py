@@ -1,41 +1,70 @@
 """Ending flows that a new policy no longer allows."""
 
+import functools
+
+from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.flows import TCP, FlowTable
-from marchproxy.dataplane.kernel.layouts import FlowEntry, FlowKey
-from marchproxy.dataplane.tier import EventSink
+from marchproxy.dataplane.kernel.flows import FlowTable, Report
+from marchproxy.dataplane.kernel.layouts import FlowKey
+from marchproxy.dataplane.kernel.tables import difference, listener_key
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Verdict
 from marchproxy.policy.evaluate import Evaluator, Query
 from marchproxy.policy.plan import Plan
 
+_V4_START = layouts.ANY_V4[:12]
+
 
 class FlowReview:
     """Asks the reference evaluator about running flows.
 
-    The new plan need not name the same mapping for a flow: it stays while any mapping allows it. Its backend may
-    have left the pool: a flow keeps the backend it has.
+    The new plan need not name the same mapping for a flow: it stays while any mapping allows it. Its backend
+    may have left the pool: a flow keeps the backend it has.
     """
 
     def __init__(self, table: FlowTable) -> None:
         self._table = table
+        self._reviewed: Plan | None = None
+        """None: what an earlier daemon's plan allowed is not known."""
 
-    def review(self, old: Plan, new: Plan, sink: EventSink) -> None:
-        """End what `new` does not allow. Nothing can be newly forbidden where listeners and sources are as before."""
-        kept = {id(listener) for listener in new.listeners}
-        lost = any(id(listener) not in kept for listener in old.listeners)
-        first = not old.listeners
-        if not first and not lost and old.sources == new.sources:
-            return
-        evaluator = Evaluator(new)
+    def review(self, plan: Plan, report: Report) -> None:
+        """End what `plan` does not allow. Flows whose listener and sources are as before are passed over."""
+        changed = None if self._reviewed is None else changed_listeners(self._reviewed, plan)
 
-        def is_refused(key: FlowKey, entry: FlowEntry) -> bool:
-            source, destination = layouts.read_address(key.source), layouts.read_address(key.destination)
-            transport = Transport.TCP if key.protocol == TCP else Transport.UDP
-            # A flow exists, so its destination was exact or local; asking as if it were local covers both.
-            query = Query(
-                source, destination, layouts.read_port(key.destination_port), transport, lambda _: True
-            )
-            return evaluator.evaluate(query).verdict is not Verdict.ALLOW
+        def is_concerned(raw_key: bytes) -> bool:
+            if changed is None:
+                return True
+            end = raw_key[34:37]
+            wildcard = layouts.ANY_V4 if raw_key.startswith(_V4_START, 16) else layouts.ANY_V6
+            return raw_key[16:32] + end in changed or wildcard + end in changed
 
-        self._table.end_where(is_refused, sink)
+        if changed is None or changed:
+            evaluator, local = Evaluator(plan), functools.cache(is_local)
+
+            def is_refused(key: FlowKey) -> bool:
+                query = Query(
+                    layouts.read_address(key.source),
+                    layouts.read_address(key.destination),
+                    layouts.read_port(key.destination_port),
+                    Transport.TCP if key.protocol == layouts.TCP else Transport.UDP,
+                    local,
+                )
+                return evaluator.evaluate(query).verdict is not Verdict.ALLOW
+
+            self._table.end_where(is_concerned, is_refused, report)
+        self._reviewed = plan
+
+
+def changed_listeners(old: Plan, new: Plan) -> frozenset[bytes]:
+    """Packed keys of listeners that decide differently: other rules, or sources with other prefixes."""
+    gone, came = difference(old.listeners, new.listeners)
+    changed = {listener_key(listener) for listener in (*gone, *came)}
+    names = old.sources.keys() | new.sources.keys()
+    moved = {name for name in names if old.sources.get(name) != new.sources.get(name)}
+    if moved:
+        changed.update(
+            listener_key(listener)
+            for listener in new.listeners
+            if any(rule.excluded or not moved.isdisjoint(rule.sources) for rule in listener.rules)
+        )
+    return frozenset(changed)

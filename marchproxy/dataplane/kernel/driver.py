@@ -14,20 +14,25 @@ _REQUEST = struct.Struct("@16sP")
 
 _NATIVE_REDIRECT = frozenset(
     {
-        "atlantic", "bnxt_en", "cpsw", "dpaa2-eth", "ena", "enetc", "fsl_dpa", "gve", "hv_netvsc", "i40e", "ice", "igb",
-        "igc", "ixgbe", "ixgbevf", "lan966x", "mana", "mlx4_en", "mlx5_core", "mvneta", "mvpp2", "netsec", "nfp",
-        "octeontx2-nicpf", "qede", "sfc", "sfc_siena", "stmmac", "thunder-nicvf", "tsnep", "vmxnet3",
+        "atlantic", "bnxt_en", "cpsw", "dpaa2-eth", "ena", "enetc", "fsl_dpa", "gve", "hv_netvsc", "i40e",
+        "ice", "igb", "igc", "ixgbe", "ixgbevf", "lan966x", "mana", "mlx4_en", "mlx5_core", "mvneta",
+        "mvpp2", "netsec", "nfp", "octeontx2-nicpf", "qede", "sfc", "sfc_siena", "stmmac", "thunder-nicvf",
+        "tsnep", "vmxnet3",
     }
 )  # fmt: skip
-"""Drivers of physical and paravirtual devices with native XDP_REDIRECT, from the kernel's own `xdp-features` (6.12).
+"""Drivers of physical and paravirtual devices with native XDP_REDIRECT, by the kernel's own `xdp-features`
+(6.12).
 
-veth, tun and virtio_net have it too and are left out: there large segments stay whole below TC and are lost to XDP,
-which costs a bulk stream most of its speed.
+veth, tun and virtio_net have it too and are left out: there large segments stay whole below TC and are lost
+to XDP, which costs a bulk stream most of its speed.
 """
 
 
 def driver_of(interface: str) -> str:
-    """The driver's name, empty where the device does not tell. Asked by ioctl: sysfs may show another namespace."""
+    """The driver's name, empty where the device does not tell.
+
+    Asked by ioctl, because sysfs may show another network namespace than the thread's.
+    """
     info = array.array("B", bytes(_DRIVER_INFO.size))
     struct.pack_into("=I", info, 0, _ETHTOOL_GDRVINFO)
     address, _ = info.buffer_info()

@@ -10,21 +10,24 @@ from marchproxy.dataplane.kernel.records import RecordReader
 from marchproxy.dataplane.kernel.ringbuf import RingBuffer
 from marchproxy.dataplane.records import Event, EventKind
 
+PER_READ: Final = 5000
+"""Events that one reading decodes at most: 20,000 a second. In a flood the newest are counted as lost."""
+
 _NUMBERS = {
     EventKind.FLOW_START: layouts.EVENT_START,
     EventKind.FLOW_END: layouts.EVENT_END,
     EventKind.DENIED: layouts.EVENT_DENIED,
 }
-PER_READ: Final = 5000
-"""Events that one reading decodes at most (20,000 a second). In a flood the newest are counted as lost, not kept waiting."""
 
 
 class EventReader:
-    """Reads in bulk, four times a second, and decodes only then."""
+    """Reads in bulk, four times a second, and decodes only then. `lost` may be read by any thread."""
 
     def __init__(self, ring: Map, lost: Map, names: MappingNames) -> None:
         self._raw: list[bytes] = []
-        self._ring = RingBuffer(ring, self._raw.append)
+        self._ring = RingBuffer(ring, self._take)
+        self._most = ring.max_entries // layouts.EVENT.size
+        """As many as the ring can hold: who reads more runs after a flood for ever."""
         self._lost = lost
         self._names = names
         self._skipped = 0
@@ -36,16 +39,11 @@ class EventReader:
 
     def read(self, sink: Callable[[Event], None]) -> None:
         """Deliver what is there."""
-        while self._ring.consume():
-            if len(self._raw) > PER_READ:
-                self._skipped += len(self._raw) - PER_READ
-                del self._raw[PER_READ:]
-        if not self._raw:
-            return
+        self._ring.consume(self._most)
+        raw, self._raw = self._raw, []
         reader = RecordReader(self._names)
-        for raw in self._raw:
-            sink(reader.event(raw))
-        self._raw.clear()
+        for each in raw:
+            sink(reader.event(each))
 
     @property
     def lost(self) -> int:
@@ -56,3 +54,9 @@ class EventReader:
     def close(self) -> None:
         """Stop reading."""
         self._ring.close()
+
+    def _take(self, raw: bytes) -> None:
+        if len(self._raw) < PER_READ:
+            self._raw.append(raw)
+        else:
+            self._skipped += 1

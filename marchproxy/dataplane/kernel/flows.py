@@ -6,16 +6,19 @@ from itertools import islice
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.clock import KernelClock
-from marchproxy.dataplane.kernel.layouts import FlowEntry, FlowKey
+from marchproxy.dataplane.kernel.layouts import TCP, UDP, FlowEntry, FlowKey
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.records import RecordReader
 from marchproxy.dataplane.records import Event, EventKind, Flow
 from marchproxy.model.reason import Reason
 
-TCP, UDP = 6, 17
-_FLAGS_OFFSET = layouts.FLOW.struct.size - 7
-"""`state` is one before, `flags` here: enough to skip half of all entries without decoding them."""
+_PROTOCOL = 36
+"""Offset of the protocol in a packed key."""
+_PULSE = layouts.FLOW.pick("last_seen", "state", "flags")
+"""Enough to pass over most entries without decoding them: a million of them should cost a second."""
+
+type Report = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Timeouts:
     tcp_established: float = 7440
     """RFC 5382 REQ-5: not below two hours and four minutes."""
     tcp_closing: float = 300
+    """One side has closed. The same RFC: not below four minutes."""
     tcp_opening: float = 60
     udp: float = 180
     """RFC 4787 REQ-5: not below two minutes."""
@@ -32,93 +36,143 @@ class Timeouts:
     closed: float = 10
     """How long stragglers of a closed flow still find their way, where the table has room."""
 
+    def limits(self) -> dict[tuple[int, int, int], int]:
+        """Nanoseconds by protocol, state and the two closing flags."""
+        tcp = {
+            layouts.STATE_OPENING: self.tcp_opening,
+            layouts.STATE_ANSWERED: self.tcp_opening,
+            layouts.STATE_ESTABLISHED: self.tcp_established,
+            layouts.STATE_CLOSED: self.closed,
+        }
+        udp = dict.fromkeys(tcp, self.udp) | {layouts.STATE_OPENING: self.udp_unanswered}
+        seconds = {
+            (protocol, state, flags): allowed
+            for protocol, by_state in ((TCP, tcp), (UDP, udp))
+            for state, allowed in by_state.items()
+            for flags in range(0, layouts.FLAGS_CLOSING + 1, 2)
+        }
+        for flags in (layouts.FLAG_FIN, layouts.FLAG_PEER_FIN, layouts.FLAGS_CLOSING):
+            seconds[TCP, layouts.STATE_ESTABLISHED, flags] = self.tcp_closing
+        return {key: int(allowed * 1e9) for key, allowed in seconds.items()}
 
-class Conversation:
-    """A flow as two entries: what the client sent under `key`, and what came back."""
 
-    __slots__ = ("entry", "key", "raw_key", "reply", "table")
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """A flow as two entries: one direction's as found, and the other's if the table still has it."""
 
-    def __init__(self, table: Map, raw_key: bytes, entry: FlowEntry, reply: FlowEntry) -> None:
-        self.table = table
-        self.raw_key = raw_key
-        self.key: FlowKey = layouts.read_key(raw_key)
-        self.entry = entry
-        self.reply = reply
+    table: Map
+    raw_key: bytes
+    entry: FlowEntry
+    other_key: bytes
+    other: FlowEntry | None
+
+    @property
+    def key(self) -> FlowKey:
+        return layouts.read_key(self.raw_key)
+
+    @property
+    def was_reported(self) -> bool:
+        """Whether its start was reported and its end was not."""
+        answered = self.raw_key[_PROTOCOL] == UDP and self.entry.state == layouts.STATE_ANSWERED
+        return answered or self.entry.state == layouts.STATE_ESTABLISHED
+
+    def read(self, reader: RecordReader, reason: Reason = Reason.FORWARDED) -> Flow:
+        """As a record; for what was found as client to backend."""
+        reply = self.other or self.entry._replace(packets=0, octets=0, ifindex=0)
+        return reader.flow(self.key, self.entry, reply, reason)
 
 
 class FlowTable:
-    """Both flow tables of the kernel."""
+    """Both flow tables of the kernel. For one thread."""
 
     def __init__(self, maps: Mapping[str, Map], names: MappingNames, timeouts: Timeouts) -> None:
         self._established = maps["flows"]
         self._opening = maps["opening"]
         self._names = names
-        self._timeouts = timeouts
+        self._limits = timeouts.limits()
 
     def list(self, limit: int) -> list[Flow]:
-        """Live flows, established ones first, at most `limit`."""
+        """Live flows, established ones first, at most `limit`. Reads no further than it must."""
         reader = RecordReader(self._names)
-        return [reader.flow(each.key, each.entry, each.reply) for each in islice(self._live(), limit)]
+        return [each.read(reader) for each in islice(self._live(), limit)]
 
-    def expire(self, report: Callable[[Event], None]) -> int:
-        """End flows that have been silent for too long. The number of entries that stay in the established table."""
-        clock = KernelClock()
-        return self._end(lambda each: self._is_idle(each, clock), Reason.IDLE, report)
+    def expire(self, report: Report) -> int:
+        """End flows that have been silent for too long. How many entries the established table then holds.
 
-    def end_where(self, ended: Callable[[FlowKey, FlowEntry], bool], report: Callable[[Event], None]) -> None:
-        """End the flows for which `ended` is true, because policy changed."""
-        self._end(lambda each: ended(each.key, each.entry), Reason.POLICY_CHANGED, report)
+        An entry that lost its other half goes too: it would keep a port towards a backend for ever.
+        """
+        now, limits = KernelClock().monotonic, self._limits
 
-    def _end(self, condition: Callable[[Conversation], bool], reason: Reason, report: Callable[[Event], None]) -> int:
+        def is_silent(raw_key: bytes, raw: bytes) -> bool:
+            last_seen, state, flags = _PULSE.unpack(raw)
+            allowed = limits.get((raw_key[_PROTOCOL], state, flags & layouts.FLAGS_CLOSING), 0)
+            return bool(now - last_seen > allowed)
+
+        def is_idle(each: _Conversation) -> bool:
+            if each.other is None:
+                return True
+            if each.entry.flags & layouts.FLAG_REPLY:
+                return False  # the other half's turn decides
+            last_seen = max(each.entry.last_seen, each.other.last_seen)
+            closing = each.entry.flags & layouts.FLAGS_CLOSING
+            return now - last_seen > limits.get((each.raw_key[_PROTOCOL], each.entry.state, closing), 0)
+
+        left = self._end(self._established, is_silent, is_idle, Reason.IDLE, report)
+        self._end(self._opening, is_silent, is_idle, Reason.IDLE, report)
+        return left
+
+    def end_where(
+        self, concerned: Callable[[bytes], bool], refused: Callable[[FlowKey], bool], report: Report
+    ) -> None:
+        """End the flows that policy refuses now. `concerned` is asked first, of packed keys."""
+
+        def is_concerned(raw_key: bytes, raw: bytes) -> bool:
+            return not _PULSE.unpack(raw)[2] & layouts.FLAG_REPLY and concerned(raw_key)
+
+        for table in (self._established, self._opening):
+            self._end(table, is_concerned, lambda each: refused(each.key), Reason.POLICY_CHANGED, report)
+
+    def _end(
+        self,
+        table: Map,
+        suspect: Callable[[bytes, bytes], bool],
+        ended: Callable[[_Conversation], bool],
+        reason: Reason,
+        report: Report,
+    ) -> int:
+        """Delete conversations, and report those whose start was; how many entries stay."""
         reader = RecordReader(self._names)
-        counts = {self._established.fd: 0, self._opening.fd: 0}
-        for table in (self._established, self._opening):
-            gone: list[bytes] = []
-            for each in self._conversations(table):
-                if not condition(each):
-                    counts[table.fd] += 2
-                    continue
-                gone += (each.raw_key, each.entry.other_key(each.key.protocol))
-                if self._was_reported(each):
-                    flow = reader.flow(each.key, each.entry, each.reply, reason)
-                    report(Event(EventKind.FLOW_END, flow.decision, flow))
-            table.delete_many(gone)
-        return counts[self._established.fd]
-
-    @staticmethod
-    def _was_reported(each: Conversation) -> bool:
-        """Whether its start was reported and its end was not."""
-        answered = each.key.protocol == UDP and each.entry.state == layouts.STATE_ANSWERED
-        return answered or each.entry.state == layouts.STATE_ESTABLISHED
-
-    def _is_idle(self, each: Conversation, clock: KernelClock) -> bool:
-        silent = clock.age(max(each.entry.last_seen, each.reply.last_seen))
-        return silent > self._allowed_silence(each)
-
-    def _allowed_silence(self, each: Conversation) -> float:
-        state, timeouts = each.entry.state, self._timeouts
-        if state == layouts.STATE_CLOSED:
-            return timeouts.closed
-        if each.key.protocol == UDP:
-            return timeouts.udp_unanswered if state == layouts.STATE_OPENING else timeouts.udp
-        if state != layouts.STATE_ESTABLISHED:
-            return timeouts.tcp_opening
-        closing = (each.entry.flags | each.reply.flags) & layouts.FLAG_FIN
-        return timeouts.tcp_closing if closing else timeouts.tcp_established
-
-    def _live(self) -> Iterator[Conversation]:
-        for table in (self._established, self._opening):
-            for each in self._conversations(table):
-                if each.entry.state != layouts.STATE_CLOSED:
-                    yield each
-
-    @staticmethod
-    def _conversations(table: Map) -> Iterator[Conversation]:
-        """Each conversation once, under its client's key. One whose other half was evicted is shown with what there is."""
+        count, gone = 0, []
         for raw_key, raw in table.items():
-            if raw[_FLAGS_OFFSET] & layouts.FLAG_REPLY:
+            count += 1
+            if not suspect(raw_key, raw):
                 continue
-            entry = layouts.read_flow(raw)
-            raw_reply = table.get(entry.other_key(raw_key[36]))
-            reply = layouts.read_flow(raw_reply) if raw_reply else entry._replace(packets=0, octets=0)
-            yield Conversation(table, raw_key, entry, reply)
+            each = _find(table, raw_key, raw)
+            if not ended(each):
+                continue
+            if each.other:
+                gone.append(each.other_key)
+            if not each.was_reported or each.entry.flags & layouts.FLAG_REPLY:
+                gone.append(raw_key)
+            elif table.delete(raw_key):
+                # Else the kernel has ended it in this very moment, and reported that itself.
+                count -= 1
+                flow = each.read(reader, reason)
+                report(Event(EventKind.FLOW_END, flow.decision, flow))
+        return count - table.delete_many(gone)
+
+    def _live(self) -> Iterator[_Conversation]:
+        for table in (self._established, self._opening):
+            for raw_key, raw in table.items():
+                _, state, flags = _PULSE.unpack(raw)
+                if not flags & layouts.FLAG_REPLY and state != layouts.STATE_CLOSED:
+                    yield _find(table, raw_key, raw)
+
+
+def _find(table: Map, raw_key: bytes, raw: bytes) -> _Conversation:
+    """The conversation of an entry. In the place of an evicted half may be another flow's: told by its id."""
+    entry = layouts.read_flow(raw)
+    other_key = entry.other_key(raw_key[_PROTOCOL])
+    raw_other = table.get(other_key)
+    other = layouts.read_flow(raw_other) if raw_other else None
+    return _Conversation(table, raw_key, entry, other_key, other if other and other.id == entry.id else None)

@@ -1,8 +1,12 @@
 """Programs on the interfaces of the plan, kept there while interfaces come and go."""
 
+import contextlib
+import math
+import shutil
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from marchproxy.dataplane.kernel import layouts
@@ -16,6 +20,12 @@ from marchproxy.dataplane.records import InterfaceState
 from marchproxy.model.entities import Interface, Mode
 from marchproxy.model.errors import MarchproxyError
 
+AGAIN = 5.0
+"""Seconds between two looks at whether the programs are still there, and two tries where attaching failed.
+
+Some drivers restart their queues at every try."""
+_NAMES = {LinkKind.TCX: "tc", LinkKind.CLSACT: "clsact"}
+
 
 @dataclass(frozen=True, slots=True)
 class Programs:
@@ -26,110 +36,150 @@ class Programs:
 
 
 @dataclass(slots=True)
-class _Attached:
-    """What is known of one interface of the plan."""
+class _Watched:
+    """An interface of the plan, and what was found or done last."""
 
     interface: Interface
     ifindex: int = 0
-    """0: not attached."""
-    kinds: list[str] = field(default_factory=list)
+    """0: not there."""
+    attached: str = ""
+    native: bool = False
+    """Whether it takes frames that XDP redirects to it."""
     problem: str = ""
+    tried: float = -math.inf
 
     def state(self) -> InterfaceState:
-        mode = choose_mode(self.interface.name, self.interface.mode) if self.ifindex else self.interface.mode
+        interface = self.interface
         return InterfaceState(
-            self.interface.name, self.interface.role, str(mode), "+".join(self.kinds), self.problem
+            interface.name, interface.role, str(interface.mode), self.attached, self.problem
         )
 
 
 class Attachments:
-    """Attaches to the interfaces it is told, by links pinned in `links`, and re-attaches to one that vanished and returned."""
+    """Attaches to the interfaces it is told, by links pinned in `links`.
 
-    def __init__(self, programs: Programs, native: Map, links: Path, forwarding: Forwarding) -> None:
+    `native` is the programs' map of interfaces; `routes_changed` makes flows look their way out up again.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        native: Map,
+        links: Path,
+        forwarding: Forwarding,
+        routes_changed: Callable[[], None],
+    ) -> None:
         self._programs = programs
         self._native = native
         self._links = links
         self._forwarding = forwarding
-        self._attached: dict[str, _Attached] = {}
+        self._routes_changed = routes_changed
+        self._watched: dict[str, _Watched] = {}
+        self._told: set[int] | None = None
+        self.states: tuple[InterfaceState, ...] = ()
+        """As found last. Replaced as a whole, so that any thread may read it."""
 
     def want(self, interfaces: Sequence[Interface]) -> None:
-        """Attach to exactly these. An interface that does not exist (yet) is a problem in its state, not an error."""
-        wanted = {interface.name: interface for interface in interfaces}
-        for name in self._attached.keys() - wanted.keys():
-            self._forget(name)
-        self._remove_unwanted_pins(wanted)
-        for name, interface in wanted.items():
-            known = self._attached.get(name)
-            if known is None or known.interface != interface:
-                self._attached[name] = _Attached(interface)
+        """Be on exactly these. One that does not exist (yet) is a problem in its state, not an error."""
+        held = self._watched
+        self._watched = {
+            wanted.name: held[wanted.name]
+            if wanted.name in held and held[wanted.name].interface == wanted
+            else _Watched(wanted)
+            for wanted in interfaces
+        }
+        self._leave_others()
         self.look_after()
 
     def look_after(self) -> None:
-        """Attach what is there and not attached; notice what has gone."""
-        for each in self._attached.values():
+        """Attach to what is new or came back at once, and see every few seconds to what is attached."""
+        for each in self._watched.values():
             try:
-                ifindex = socket.if_nametoindex(each.interface.name)
-            except OSError:
-                each.ifindex, each.kinds = 0, []
-                each.problem = "no such interface"
-                continue
-            if ifindex != each.ifindex:
-                self._attach(each, ifindex)
-            elif each.problem or not self._forwarding.is_on(each.interface.name):
-                self._attach(each, ifindex)
+                self._look_after(each)
+            except MarchproxyError as error:
+                each.problem = error.message
+        self._tell_native()
+        self.states = tuple(each.state() for each in self._watched.values())
 
-    def states(self) -> list[InterfaceState]:
-        """As found last."""
-        return [each.state() for each in self._attached.values()]
+    def _look_after(self, each: _Watched) -> None:
+        ifindex, now = _index_of(each.interface.name), time.monotonic()
+        if ifindex != each.ifindex:
+            each.ifindex, each.attached, each.native, each.tried = ifindex, "", False, -math.inf
+        if not ifindex:
+            each.problem = "no such interface"
+        elif now - each.tried > AGAIN:
+            each.tried = now
+            self._attach(each)
+            each.problem = ""
+        elif not each.problem:
+            # Somebody may have switched it off behind us.
+            self._forwarding.enable(each.interface.name)
 
-    def _attach(self, each: _Attached, ifindex: int) -> None:
-        name = each.interface.name
-        mode = choose_mode(name, each.interface.mode)
-        each.kinds, each.problem, each.ifindex = [], "", 0
-        try:
-            self._forwarding.enable(name)
-            tc = attach_tc(self._programs.tc, ifindex, pin=self._pin(name, "tc"))
-            each.kinds = ["clsact" if tc.info().kind is LinkKind.CLSACT else "tc"]
-            tc.close()
-            native = mode is Mode.XDP
-            if mode in (Mode.XDP, Mode.XDP_GENERIC):
-                xdp = attach_xdp(self._programs.xdp, ifindex, generic=not native, pin=self._pin(name, "xdp"))
-                xdp.close()
-                each.kinds.insert(0, str(mode))
-            else:
-                self._detach(self._pin(name, "xdp"))
-            self._native.set(layouts.U32.pack(ifindex), layouts.INTERFACE.struct.pack(native))
-            each.ifindex = ifindex
-        except MarchproxyError as error:
-            each.problem = error.message
+    def _attach(self, each: _Watched) -> None:
+        """Attach, or adopt what is attached already, which changes nothing if it is the same program."""
+        name, mode = each.interface.name, choose_mode(each.interface.name, each.interface.mode)
+        self._forwarding.enable(name)
+        with contextlib.closing(attach_tc(self._programs.tc, each.ifindex, pin=self._pin(name, "tc"))) as tc:
+            each.attached = _NAMES.get(tc.info().kind, "")
+        pin = self._pin(name, "xdp")
+        if mode is Mode.TC:
+            detach_pin(pin)
+            return
+        generic = mode is Mode.XDP_GENERIC
+        attach_xdp(self._programs.xdp, each.ifindex, generic=generic, pin=pin).close()
+        each.attached, each.native = str(mode), not generic
 
-    def _forget(self, name: str) -> None:
-        each = self._attached.pop(name)
-        if each.ifindex:
-            self._native.delete(layouts.U32.pack(each.ifindex))
-        for program in ("xdp", "tc"):
-            self._detach(self._pin(name, program))
+    def _tell_native(self) -> None:
+        """Make the programs' map name the interfaces that take bare frames, and no others."""
+        wanted = {each.ifindex for each in self._watched.values() if each.native}
+        if wanted == self._told:
+            return
+        keys = {layouts.U32.pack(ifindex) for ifindex in wanted}
+        self._native.delete_many(list(set(self._native.keys()) - keys))
+        self._native.update_many([(key, layouts.INTERFACE.struct.pack(True)) for key in keys])
+        self._routes_changed()
+        self._told = wanted
 
-    def _remove_unwanted_pins(self, wanted: Mapping[str, Interface]) -> None:
-        """Links that an earlier daemon left on interfaces that are no longer meant."""
-        keep = {self._pin(name, program) for name in wanted for program in ("xdp", "tc")}
-        for pin in list(self._links.iterdir()) if self._links.exists() else []:
+    def _leave_others(self) -> None:
+        """Take programs off interfaces that are no longer meant, those of an earlier daemon included."""
+        # First, so that no flow is still sent as a bare frame to where XDP goes away.
+        self._tell_native()
+        keep = {self._pin(name, program) for name in self._watched for program in ("xdp", "tc")}
+        for pin in list(self._links.iterdir()) if self._links.is_dir() else []:
             if pin not in keep:
-                self._detach(pin)
+                detach_pin(pin)
 
     def _pin(self, interface: str, program: str) -> Path:
-        """bpffs allows no dot in a name, interface names do (`eth0.10`); '%' is neither reserved nor usual."""
+        """A BPF file system allows no dot in a name, as `eth0.10` has; no interface can have a '%'."""
         return self._links / f"{program}-{interface.replace('.', '%')}"
 
-    @staticmethod
-    def _detach(pin: Path) -> None:
-        if pin.exists():
-            detach_pin(pin)
+
+def pinned_interface(pin: Path) -> str:
+    """`xdp program on eth0.10`, of the pin of a link."""
+    program, _, interface = pin.name.partition("-")
+    return f"{program} program on {interface.replace('%', '.')}"
 
 
 def detach_pin(pin: Path) -> None:
     """Take a pinned link off its interface; one that leads nowhere any more is only unpinned."""
-    try:
-        open_link(pin).detach()
-    except KernelError:
+    if not pin.exists():
+        return
+    with contextlib.suppress(KernelError):
+        link = open_link(pin)
+        try:
+            link.detach()
+        finally:
+            link.close()
+    # What is left: the last reference, without which the kernel takes a link off by itself.
+    if pin.is_dir():
+        shutil.rmtree(pin)
+    else:
         pin.unlink(missing_ok=True)
+
+
+def _index_of(interface: str) -> int:
+    """0 where there is no such interface in this network namespace."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return 0

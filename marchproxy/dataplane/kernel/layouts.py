@@ -27,8 +27,11 @@ CLASS_STRANGER: Final = 0
 CLASS_ANYONE: Final = 0x7FFFFFFF
 CLASS_BANK_SHIFT: Final = 31
 
+TCP, UDP = 6, 17
 STATE_OPENING, STATE_ANSWERED, STATE_ESTABLISHED, STATE_CLOSED = 1, 2, 3, 4
 FLAG_REPLY, FLAG_FIN, FLAG_PEER_FIN = 1, 2, 4
+FLAGS_CLOSING: Final = FLAG_FIN | FLAG_PEER_FIN
+"""One side or the other has sent its FIN; each direction knows of both."""
 EVENT_START, EVENT_END, EVENT_DENIED = 1, 2, 3
 
 
@@ -51,8 +54,10 @@ class Layout(NamedTuple):
 
     def pick(self, *fields: str) -> Struct:
         """Reads only these fields (in the order of the struct) out of the whole: for walks over many."""
-        skipped = {name: f"{calcsize('=' + form)}x" for name, form in self.formats.items()}
-        return Struct("=" + "".join(self.formats[name] if name in fields else skipped[name] for name in skipped))
+        formats = (
+            form if name in fields else f"{calcsize('=' + form)}x" for name, form in self.formats.items()
+        )
+        return Struct("=" + "".join(formats))
 
 
 def _layout(name: str, **formats: str) -> Layout:

@@ -1,4 +1,4 @@
-"""Where the kernel keeps our maps and links."""
+"""Where the kernel keeps our maps and links, and where we keep what we changed in it."""
 
 import os
 from pathlib import Path
@@ -11,14 +11,19 @@ DEFAULT_RUNTIME = Path("/run/marchproxy")
 
 def pin_root() -> Path:
     """`MARCHPROXY_BPFFS`, or the usual place: everything we pin is below."""
-    return Path(os.environ.get("MARCHPROXY_BPFFS", DEFAULT_BPFFS))
+    return Path(os.environ.get("MARCHPROXY_BPFFS") or DEFAULT_BPFFS)
 
 
 def pin_directory() -> Path:
-    """Maps of this ABI; links are in `links` below."""
+    """Maps of this ABI."""
     return pin_root() / f"v{bpf.ABI}"
 
 
-def forwarding_record() -> Path:
-    """What forwarding was before us."""
-    return Path(os.environ.get("MARCHPROXY_RUNTIME_DIR", DEFAULT_RUNTIME)) / "forwarding.json"
+def link_directory() -> Path:
+    """Programs on interfaces."""
+    return pin_directory() / "links"
+
+
+def sysctl_record() -> Path:
+    """What kernel settings were before us (`MARCHPROXY_RUNTIME_DIR`)."""
+    return Path(os.environ.get("MARCHPROXY_RUNTIME_DIR") or DEFAULT_RUNTIME) / "sysctls.json"

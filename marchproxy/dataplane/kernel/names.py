@@ -1,4 +1,4 @@
-"""Numbers for mappings. The kernel keeps the list beside the flows that carry the numbers, so both survive the daemon."""
+"""Numbers for mappings. The kernel keeps them beside the flows that carry them: both survive the daemon."""
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.maps import Map
@@ -8,7 +8,8 @@ from marchproxy.dataplane.kernel.runs import PlanTooLarge
 class MappingNames:
     """Qualified mapping names (`cluster/mapping`, at most 127 bytes) to numbers from 1 and back.
 
-    A number is never reused while the maps are pinned: an old flow must not be shown under a new mapping's name.
+    A number is never reused while the maps are pinned: an old flow must not be shown under a new mapping's
+    name.
     """
 
     def __init__(self, names: Map) -> None:

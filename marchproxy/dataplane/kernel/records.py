@@ -9,7 +9,7 @@ from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.records import Decision, Event, EventKind, Flow, FlowState, Traffic
 from marchproxy.model.reason import Reason, Tier, Verdict
 
-_PROTOCOLS = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
+_PROTOCOLS = {layouts.TCP: "tcp", layouts.UDP: "udp", 1: "icmp", 58: "icmp"}
 _EVENT_KINDS = {
     layouts.EVENT_START: EventKind.FLOW_START,
     layouts.EVENT_END: EventKind.FLOW_END,
@@ -28,23 +28,26 @@ def protocol_name(number: int) -> str:
     return _PROTOCOLS.get(number, str(number))
 
 
-def flow_state(entry: FlowEntry, reply: FlowEntry, protocol: int) -> FlowState:
-    """Where a conversation is, from its two directions."""
-    if protocol == 17 and entry.state == layouts.STATE_ANSWERED:
+def flow_state(entry: FlowEntry, protocol: int) -> FlowState:
+    """Where a conversation is, as either of its directions tells it."""
+    if protocol == layouts.UDP and entry.state == layouts.STATE_ANSWERED:
         return FlowState.ESTABLISHED
-    if entry.state == layouts.STATE_ESTABLISHED and (entry.flags | reply.flags) & layouts.FLAG_FIN:
+    if entry.state == layouts.STATE_ESTABLISHED and entry.flags & layouts.FLAGS_CLOSING:
         return FlowState.CLOSING
     return _STATES.get(entry.state, FlowState.OPENING)
 
 
 class RecordReader:
-    """Decodes with one clock reading. `names` gives mappings their names."""
+    """Decodes with one clock reading, so make one for each batch. `names` gives mappings their names."""
 
     def __init__(self, names: MappingNames) -> None:
         self._names = names
         self._clock = KernelClock()
+        self._interfaces: dict[int, str] = {0: ""}
 
-    def flow(self, key: FlowKey, entry: FlowEntry, reply: FlowEntry, reason: Reason = Reason.FORWARDED) -> Flow:
+    def flow(
+        self, key: FlowKey, entry: FlowEntry, reply: FlowEntry, reason: Reason = Reason.FORWARDED
+    ) -> Flow:
         """A live flow, or with another `reason` one that ends. `entry` is client to backend."""
         decision = Decision(
             time=self._clock.wall(max(entry.last_seen, reply.last_seen)),
@@ -59,13 +62,13 @@ class RecordReader:
             reason=reason,
             mapping=self._names.name(entry.mapping),
             revision=entry.revision,
-            interface=_interface(reply.ifindex),
+            interface=self._interface(reply.ifindex),
         )
         return Flow(
             decision=decision,
             backend=layouts.read_address(entry.destination),
             backend_port=layouts.read_port(entry.destination_port),
-            state=flow_state(entry, reply, key.protocol),
+            state=flow_state(entry, key.protocol),
             started=self._clock.wall(entry.started),
             last_seen=decision.time,
             sent=Traffic(entry.packets, entry.octets),
@@ -109,12 +112,14 @@ class RecordReader:
             reason=Reason(record.reason),
             mapping=self._names.name(record.mapping),
             revision=record.revision,
-            interface=_interface(record.ifindex),
+            interface=self._interface(record.ifindex),
         )
 
-
-def _interface(ifindex: int) -> str:
-    try:
-        return socket.if_indextoname(ifindex) if ifindex else ""
-    except OSError:
-        return ""
+    def _interface(self, ifindex: int) -> str:
+        """Its name; empty where it is gone."""
+        if ifindex not in self._interfaces:
+            try:
+                self._interfaces[ifindex] = socket.if_indextoname(ifindex)
+            except OSError:
+                self._interfaces[ifindex] = ""
+        return self._interfaces[ifindex]

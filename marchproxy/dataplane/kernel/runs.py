@@ -10,8 +10,8 @@ class PlanTooLarge(MarchproxyError):
 class Runs:
     """Hands out runs of numbers from 0 to `limit` - 1 and takes them back.
 
-    Returned runs are kept by length, which fits how they are used: what replaces a listener or pool is mostly as long as what
-    it replaces. When the rest is used up, free runs that touch are joined once.
+    Returned runs are kept by length, which fits how they are used: what replaces a listener or pool is mostly
+    as long as what it replaces. When the rest is used up, free runs that touch are joined.
     """
 
     def __init__(self, what: str, limit: int) -> None:

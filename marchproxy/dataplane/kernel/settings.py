@@ -1,30 +1,23 @@
 """`mp_settings`: the few numbers that the programs read with every packet."""
 
-from dataclasses import dataclass
-
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.maps import Map
+from marchproxy.dataplane.kernel.natports import NatPorts
+
+REFUSALS_PER_SECOND = 1000
+"""TCP resets and ICMP errors that each CPU sends at most; Linux's own limit for ICMP is of the same order."""
 
 _KEY = layouts.U32.pack(0)
-REFUSALS_PER_SECOND = 1000
-"""TCP resets and ICMP errors that each CPU sends at most; Linux's own default for ICMP is of the same order."""
-
-
-@dataclass(frozen=True, slots=True)
-class NatPorts:
-    """Source ports towards backends: `count` ports from `first`. Apart from the usual ephemeral range (32768-60999)."""
-
-    first: int = 10240
-    count: int = 22528
 
 
 class Settings:
-    """The settings map: read once, written as a whole."""
+    """The settings map: read once, written as a whole. Whoever makes one is its only writer."""
 
     def __init__(self, settings: Map) -> None:
         self._map = settings
         raw = settings.get(_KEY) or bytes(layouts.SETTINGS.size)
-        self._values: dict[str, int] = dict(zip(layouts.SETTINGS.fields, layouts.SETTINGS.struct.unpack(raw), strict=True))
+        values = layouts.SETTINGS.struct.unpack(raw)
+        self._values: dict[str, int] = dict(zip(layouts.SETTINGS.fields, values, strict=True))
 
     @property
     def bank(self) -> int:
@@ -37,12 +30,13 @@ class Settings:
         return self._values["revision"]
 
     def change(self, **values: int) -> None:
-        """Write the named fields."""
-        self._values.update(values)
-        self._map.set(_KEY, layouts.SETTINGS.struct.pack(*self._values.values()))
+        """Write the named fields, all at once."""
+        changed = self._values | values
+        self._map.set(_KEY, layouts.SETTINGS.struct.pack(*changed.values()))
+        self._values = changed
 
     def prepare(self, ports: NatPorts) -> None:
-        """What holds from the start of the daemon on."""
+        """Set what holds from the start of the daemon on."""
         self.change(nat_first=ports.first, nat_count=ports.count, refusals_per_second=REFUSALS_PER_SECOND)
 
     def routes_changed(self) -> None:

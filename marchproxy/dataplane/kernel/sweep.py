@@ -2,15 +2,14 @@
 
 import time
 
-from marchproxy.dataplane.kernel.flows import FlowTable
-from marchproxy.dataplane.tier import EventSink
+from marchproxy.dataplane.kernel.flows import FlowTable, Report
 
-_INTERVAL = 5.0
-_SHARE = 0.02
+INTERVAL = 5.0
+SHARE = 0.02
 
 
 class Sweep:
-    """Expires idle flows every five seconds, or less often where the table is so large that it would cost over 2 % of a CPU."""
+    """Expires idle flows every five seconds, or less often where that would cost over 2 % of a CPU."""
 
     def __init__(self, table: FlowTable) -> None:
         self._table = table
@@ -18,11 +17,11 @@ class Sweep:
         self.established = 0
         """Entries in the established table, at the last sweep."""
 
-    def turn(self, sink: EventSink) -> None:
+    def turn(self, report: Report) -> None:
         """Sweep if it is time."""
         started = time.monotonic()
         if started < self._due:
             return
-        self.established = self._table.expire(sink)
+        self.established = self._table.expire(report)
         took = time.monotonic() - started
-        self._due = started + max(_INTERVAL, took / _SHARE)
+        self._due = started + max(INTERVAL, took / SHARE)

@@ -4,48 +4,54 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Self
 
-from marchproxy import bpf
-from marchproxy.dataplane.kernel import features, layouts, location
+from marchproxy.dataplane.kernel import layouts, location
 from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.changes import FlowReview
-from marchproxy.dataplane.kernel.errors import KernelError, NotPermitted
 from marchproxy.dataplane.kernel.events import EventReader
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.forwarding import Forwarding
-from marchproxy.dataplane.kernel.interfaces import Attachments, Programs
-from marchproxy.dataplane.kernel.maps import Map
+from marchproxy.dataplane.kernel.interfaces import Attachments
+from marchproxy.dataplane.kernel.loading import BpfNotPermitted, Pipeline, load_pipeline
 from marchproxy.dataplane.kernel.names import MappingNames
-from marchproxy.dataplane.kernel.objects import BpfObject
-from marchproxy.dataplane.kernel.pins import make_pin_directory
+from marchproxy.dataplane.kernel.natports import NatPorts, keep_apart
 from marchproxy.dataplane.kernel.routewatch import RouteWatch
 from marchproxy.dataplane.kernel.runs import PlanTooLarge
-from marchproxy.dataplane.kernel.settings import NatPorts, Settings
+from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.dataplane.kernel.sourceaddress import source_towards
 from marchproxy.dataplane.kernel.sweep import Sweep
+from marchproxy.dataplane.kernel.sysctls import Sysctls
 from marchproxy.dataplane.kernel.tables import TableBuilder
 from marchproxy.dataplane.records import EventKind, Flow, InterfaceState, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
+from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.ports import parse_port
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
+
+__all__ = ["BpfNotPermitted", "KernelTier", "management_ports"]
 
 MANAGEMENT_PORTS = (22,)
 _MANAGEMENT_VARIABLE = "MARCHPROXY_MANAGEMENT_PORTS"
 
 
-class BpfNotPermitted(NotPermitted):
-    """This process may not use BPF, or this kernel cannot; the message says which and why."""
-
-
 class KernelTier:
-    """See `dataplane.tier.Tier`. Everything that enters the kernel runs in one thread of its own, so no lock is needed."""
+    """See `dataplane.tier.Tier`.
+
+    Whatever changes something, or takes long, runs in one thread of its own, so there is no lock. What is no
+    coroutine may be called meanwhile: it reads values that are replaced as a whole, or the kernel.
+    """
 
     name = "kernel"
 
-    def __init__(self, maps: Mapping[str, Map], programs: Programs, pins: Path) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
+        """Take over `pipeline`. The network namespace is that of the calling thread."""
+        maps = pipeline.maps
+        sysctls = Sysctls(location.sysctl_record())
+        self._pipeline = pipeline
         self._maps = maps
+        self._sysctls = sysctls
         self._settings = Settings(maps["settings"])
         self._names = MappingNames(maps["mapping_names"])
         self._banks = Banks(maps, self._settings)
@@ -53,7 +59,11 @@ class KernelTier:
         self._table = FlowTable(maps, self._names, Timeouts())
         self._events = EventReader(maps["events"], maps["lost_events"], self._names)
         self._attachments = Attachments(
-            programs, maps["interfaces"], pins / "links", Forwarding(location.forwarding_record())
+            pipeline.programs,
+            maps["interfaces"],
+            location.link_directory(),
+            Forwarding(sysctls),
+            self._settings.routes_changed,
         )
         self._routes = RouteWatch()
         self._sweep = Sweep(self._table)
@@ -61,30 +71,26 @@ class KernelTier:
         self._plan = Plan()
         self._sink: EventSink = _ignore
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
-        self._counters: dict[Reason, Traffic] = {}
-        self._unreachable: list[str] = []
+        self._ports_problem: tuple[str, ...] = ()
+        self._unreachable: tuple[str, ...] = ()
 
     @classmethod
     def create(cls) -> Self:
-        """Load the pipeline, taking over pinned maps. Raises `BpfNotPermitted`, or another `KernelError`."""
-        answer = features.bpf()
-        if not answer.supported:
-            raise BpfNotPermitted(f"BPF cannot be used: {answer.detail or answer}")
-        pins = location.pin_directory()
-        make_pin_directory(pins)
-        make_pin_directory(pins / "links")
-        tc = BpfObject.load(bpf.OBJECTS / "tc.bpf.o", pin_dir=pins)
-        xdp = BpfObject.load(bpf.OBJECTS / "xdp.bpf.o", pin_dir=pins)
-        programs = Programs(tc.programs["marchproxy_tc"], xdp.programs["marchproxy_xdp"])
-        return cls(tc.maps, programs, pins)
+        """Load the pipeline, taking over pinned maps. See `load_pipeline` for what it raises."""
+        pipeline = load_pipeline(location.pin_directory())
+        try:
+            return cls(pipeline)
+        except BaseException:
+            pipeline.close()
+            raise
 
     async def start(self, sink: EventSink) -> None:
-        """See `Tier.start`."""
+        """See `Tier.start`. `sink` is called in the tier's thread."""
         self._sink = sink
         await self._in_thread(self._prepare)
 
     async def apply(self, plan: Plan, revision: int) -> None:
-        """See `Tier.apply`: build everything, write the bank that nobody reads, switch, attach, then end what is no longer allowed."""
+        """See `Tier.apply`: policy switches, then come interfaces, then flows that are refused now."""
         await self._in_thread(self._apply, plan, revision)
 
     async def poll(self) -> None:
@@ -101,11 +107,16 @@ class KernelTier:
 
     def counters(self) -> Mapping[Reason, Traffic]:
         """See `Tier.counters`."""
-        return self._read_counters()
+        found = {}
+        for key, cells in self._maps["counters"].items_percpu():
+            packets, octets = map(sum, zip(*map(layouts.COUNTER.struct.unpack, cells), strict=True))
+            if packets:
+                found[Reason(layouts.U32.unpack(key)[0])] = Traffic(packets, octets)
+        return found
 
     def interfaces(self) -> Sequence[InterfaceState]:
         """See `Tier.interfaces`."""
-        return self._attachments.states()
+        return self._attachments.states
 
     def fill(self) -> Sequence[TableFill]:
         """See `Tier.fill`."""
@@ -117,16 +128,16 @@ class KernelTier:
 
     def problems(self) -> Sequence[str]:
         """See `Tier.problems`."""
-        states = self._attachments.states()
-        return [f"{state.name}: {state.problem}" for state in states if state.problem] + self._unreachable
+        states = self._attachments.states
+        broken = [f"{state.name}: {state.problem}" for state in states if state.problem]
+        return [*broken, *self._unreachable, *self._ports_problem]
 
     async def drain(self, seconds: float) -> None:
         """Nothing to drain: the kernel goes on carrying."""
 
     async def close(self) -> None:
-        """See `Tier.close`."""
-        await self._in_thread(self._routes.close)
-        self._events.close()
+        """See `Tier.close`. Nothing may be called after it."""
+        await self._in_thread(self._close)
         self._thread.shutdown()
 
     async def _in_thread[**P, R](self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -137,7 +148,12 @@ class KernelTier:
         return TableBuilder(self._names.number, source_towards)
 
     def _prepare(self) -> None:
-        self._settings.prepare(NatPorts())
+        ports = NatPorts()
+        try:
+            keep_apart(ports, self._sysctls)
+        except MarchproxyError as error:
+            self._ports_problem = (f"local sockets may get ports {ports}, which flows use: {error.message}",)
+        self._settings.prepare(ports)
         self._want(frozenset(EventKind))
         guard = bytearray(layouts.MANAGEMENT.size)
         for port in management_ports():
@@ -149,16 +165,25 @@ class KernelTier:
 
     def _apply(self, plan: Plan, revision: int) -> None:
         try:
+            self._switch(plan, revision)
+        except MarchproxyError:
+            # The builder holds a plan that is not in force, or half of one.
+            self._builder = self._new_builder()
+            self._builder.build(self._plan)
+            raise
+        self._plan = plan
+        self._attachments.want(plan.interfaces)
+        self._review.review(plan, self._sink)
+        self._find_unreachable()
+
+    def _switch(self, plan: Plan, revision: int) -> None:
+        try:
             tables = self._builder.build(plan)
         except PlanTooLarge:
             # Runs may only be scattered: once more from nothing, and if that fails it really is too large.
             self._builder = self._new_builder()
             tables = self._builder.build(plan)
         self._banks.switch(tables, revision)
-        self._attachments.want(plan.interfaces)
-        self._review.review(self._plan, plan, self._sink)
-        self._plan = plan
-        self._unreachable = self._find_unreachable()
 
     def _poll(self) -> None:
         self._events.read(self._sink)
@@ -166,35 +191,32 @@ class KernelTier:
         if heard:
             self._settings.routes_changed()
         if heard.routes:
-            if self._builder.renew_sources():
+            if self._builder.pools.renew_sources():
                 self._banks.switch(self._builder.tables, self._settings.revision)
-            self._unreachable = self._find_unreachable()
+            self._find_unreachable()
         self._attachments.look_after()
+        self._banks.follow()
         self._sweep.turn(self._sink)
 
-    def _find_unreachable(self) -> list[str]:
-        return [f"no route to backend {address}" for address in self._builder.without_route()]
+    def _find_unreachable(self) -> None:
+        stranded = self._builder.pools.without_route()
+        self._unreachable = tuple(f"no route to backend {address}" for address in stranded)
 
-    def _read_counters(self) -> dict[Reason, Traffic]:
-        counters = {}
-        for reason in Reason:
-            cells = self._maps["counters"].get_percpu(layouts.U32.pack(reason))
-            pairs = [layouts.COUNTER.struct.unpack(cell) for cell in cells]
-            total = Traffic(sum(packets for packets, _ in pairs), sum(octets for _, octets in pairs))
-            if total.packets:
-                counters[reason] = total
-        return counters
+    def _close(self) -> None:
+        self._routes.close()
+        self._events.close()
+        self._pipeline.close()
 
 
 def management_ports() -> tuple[int, ...]:
-    """TCP ports that always reach the host: `MARCHPROXY_MANAGEMENT_PORTS` (comma-separated), or 22."""
+    """TCP ports that always reach the host: `MARCHPROXY_MANAGEMENT_PORTS` (comma-separated), or 22.
+
+    Raises `InvalidValue`.
+    """
     text = os.environ.get(_MANAGEMENT_VARIABLE, "")
-    ports = tuple(int(part) for part in text.split(",") if part.strip().isdigit() and 0 < int(part) < 65536)
-    return ports or MANAGEMENT_PORTS
+    parts = [part for part in text.split(",") if part.strip()]
+    return tuple(parse_port(part, field=_MANAGEMENT_VARIABLE) for part in parts) or MANAGEMENT_PORTS
 
 
 def _ignore(event: object) -> None:
     """Before `start` nobody listens."""
-
-
-__all__ = ["BpfNotPermitted", "KernelError", "KernelTier"]

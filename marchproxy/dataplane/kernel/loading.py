@@ -1,0 +1,100 @@
+"""Loading the pipeline: both programs over one set of pinned maps, or a clear word why not."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from marchproxy import bpf
+from marchproxy.dataplane.kernel import features
+from marchproxy.dataplane.kernel.errors import (
+    KernelError,
+    LibbpfMissing,
+    MapLayoutChanged,
+    NotPermitted,
+    NotSupported,
+)
+from marchproxy.dataplane.kernel.interfaces import Programs
+from marchproxy.dataplane.kernel.libbpf import library
+from marchproxy.dataplane.kernel.maps import Map
+from marchproxy.dataplane.kernel.objects import BpfObject
+from marchproxy.dataplane.kernel.pins import make_pin_directory
+
+READ_OR_WRITTEN = frozenset(
+    {
+        *("backends", "listeners", "pools", "rules", "source_bits", "sources"),
+        *("flows", "opening", "mapping_names", "settings", "management", "interfaces"),
+        *("counters", "events", "lost_events"),
+    }
+)
+"""The maps that user space uses; the programs keep some for themselves."""
+
+
+class BpfNotPermitted(NotPermitted):
+    """This process may not use BPF, or this machine cannot; the message says which and why.
+
+    Another tier can do the work. All other errors of loading have to be put right by somebody.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The programs in the kernel, and the maps they share with us."""
+
+    maps: Mapping[str, Map]
+    programs: Programs
+
+    def close(self) -> None:
+        """Let go; what is pinned or attached stays."""
+        for each in self.maps.values():
+            each.close()
+        self.programs.tc.close()
+        self.programs.xdp.close()
+
+
+def load_pipeline(pins: Path, objects: Path = bpf.OBJECTS) -> Pipeline:
+    """Load the programs in `objects`, taking over the maps pinned in `pins`, or pinning new ones there.
+
+    Raises `BpfNotPermitted`, or another `KernelError`: no BPF file system, an object that is missing or
+    broken, maps of another version. A call that fails leaves nothing behind.
+    """
+    try:
+        _expect_bpf()
+        with _nothing_left_by_failure(pins), ExitStack() as opened:
+            make_pin_directory(pins)
+            tc = opened.enter_context(BpfObject.load(objects / "tc.bpf.o", pin_dir=pins))
+            xdp = opened.enter_context(BpfObject.load(objects / "xdp.bpf.o", pin_dir=pins))
+            programs = Programs(
+                tc.programs.pop("marchproxy_tc"),
+                xdp.programs.pop("marchproxy_xdp"),
+            )
+            # What is not taken out of the objects is closed with them.
+            return Pipeline({name: tc.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}, programs)
+    except MapLayoutChanged as error:
+        hint = "run: marchproxy detach (this ends all flows), then start again"
+        raise KernelError(error.message, hint=hint) from error
+    except (LibbpfMissing, NotPermitted, NotSupported) as error:
+        raise BpfNotPermitted(error.message, hint=error.hint, errno=error.errno, log=error.log) from error
+
+
+def _expect_bpf() -> None:
+    """Ask first: what a kernel without them says to a whole pipeline explains nothing."""
+    library()
+    for answer in (features.bpf(), features.ring_buffer()):
+        if not answer:
+            raise BpfNotPermitted(f"{answer.feature} cannot be used: {answer.detail}")
+
+
+@contextmanager
+def _nothing_left_by_failure(pins: Path) -> Iterator[None]:
+    """Unpin what was pinned meanwhile: maps that nobody uses would hold their memory until the next boot."""
+    before = set(pins.iterdir()) if pins.is_dir() else set()
+    try:
+        yield
+    except BaseException:
+        for path in set(pins.iterdir()) - before if pins.is_dir() else ():
+            path.unlink()
+        for folder in (pins, pins.parent):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
