@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from marchproxy.dataplane.naming import ServiceNames
@@ -42,7 +42,7 @@ class Subscription:
             self._waiting.append(event)
         self._ready.set()
 
-    async def batches(self) -> AsyncIterator[list[Event | Lost]]:
+    async def batches(self) -> AsyncGenerator[list[Event | Lost]]:
         """What has happened since the last batch, never empty, without end."""
         while True:
             await self._ready.wait()

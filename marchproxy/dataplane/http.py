@@ -1,6 +1,7 @@
 """`/healthz` and `/metrics`, for machines that look after this one."""
 
 import json
+import os
 import socket
 import time
 from collections import Counter
@@ -35,7 +36,7 @@ class HealthServer:
         try:
             listening = _open(self._endpoint)
         except OSError as error:
-            self._problem = f"cannot listen on {self._endpoint}: {error.strerror}"
+            self._problem = f"cannot listen on {self._endpoint}: {os.strerror(error.errno or 0)}"
             self._next_attempt = time.monotonic() + RETRY
             return
         self._listening = True

@@ -1,7 +1,7 @@
 """Version 1 of the control API: one function for each route. docs/CONTROL_SOCKET.md is its contract."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -110,7 +110,7 @@ class ControlApi:
         kinds = _read_kinds(request.query.get("kind"))
         return Response(self._event_lines(kinds), content_type="application/x-ndjson")
 
-    async def _event_lines(self, kinds: Iterable[EventKind]) -> AsyncIterator[bytes]:
+    async def _event_lines(self, kinds: Iterable[EventKind]) -> AsyncGenerator[bytes]:
         subscription = await self._appliance.subscribe(kinds)
         try:
             # An empty line opens the stream: from here on nothing is missed.
@@ -206,7 +206,7 @@ def _rows(rows: Iterable[Document], limit: int, *, headers: Mapping[str, str] | 
     return Response(_array(rows, limit), headers=headers or {})
 
 
-async def _array(rows: Iterable[Document], limit: int) -> AsyncIterator[bytes]:
+async def _array(rows: Iterable[Document], limit: int) -> AsyncGenerator[bytes]:
     """A JSON array in pieces, so that a hundred thousand rows neither pile up nor hold up the loop."""
     piece: list[str] = []
     separator = "["

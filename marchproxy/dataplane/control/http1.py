@@ -6,7 +6,7 @@ leaves nothing in which two readers of the same bytes could see different reques
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
@@ -48,9 +48,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response. A body that is an iterator is sent in chunks as it comes."""
+    """One response. A body that is a generator is sent in chunks as it comes."""
 
-    body: bytes | AsyncIterator[bytes]
+    body: bytes | AsyncGenerator[bytes]
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -4,8 +4,8 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -140,7 +140,7 @@ class HttpServer:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         response: Response,
-        pieces: AsyncIterator[bytes],
+        pieces: AsyncGenerator[bytes],
         request: Request,
     ) -> None:
         """Send a body as it comes, and watch for the client to go. A stream ends its connection."""
@@ -150,10 +150,12 @@ class HttpServer:
             return
         watcher = self._tasks.start(_cancel_when_gone(reader, asyncio.current_task()), name="stream watcher")
         try:
-            async for piece in pieces:
-                await self._write(writer, render_chunk(piece) if chunked else piece)
-                # A write that does not block does not let go of the loop either.
-                await asyncio.sleep(0)
+            # Closed here and now: a subscription that a stream holds must not wait for the collector.
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    await self._write(writer, render_chunk(piece) if chunked else piece)
+                    # A write that does not block does not let go of the loop either.
+                    await asyncio.sleep(0)
             await self._write(writer, render_chunk(b"") if chunked else b"")
         finally:
             watcher.cancel()

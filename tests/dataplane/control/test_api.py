@@ -1,0 +1,242 @@
+"""The routes of version 1, asked as a client would: over a Unix socket."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marchproxy.dataplane.control import api
+from marchproxy.dataplane.control.api import ControlApi
+from marchproxy.dataplane.events import QUEUE
+from marchproxy.dataplane.naming import ServiceNames
+from marchproxy.model.errors import Conflict, MarchproxyError
+from marchproxy.model.reason import Reason
+from tests.dataplane import facts
+from tests.dataplane.control.clients import ask, connected, read_answer, read_chunks, serving
+from tests.dataplane.loops import looped, until
+from tests.dataplane.plans import backend, listener, plan, rule
+
+
+@asynccontextmanager
+async def talking(tmp_path: Path, *flows: Any) -> AsyncGenerator[tuple[Path, facts.StandIn]]:
+    appliance = facts.StandIn(*flows)
+    path = tmp_path / "s"
+    async with serving(path, ControlApi(appliance).handle):
+        yield path, appliance
+
+
+@looped
+async def test_status(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, _):
+        answer = await ask(path, "GET", "/v1/status")
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.document["revision"]["number"] == 3
+
+
+@looped
+async def test_flows_are_filtered_limited_and_named(tmp_path: Path) -> None:
+    flows = [facts.flow(facts.decision(f"10.0.{number}.1")) for number in range(5)]
+    async with talking(tmp_path, *flows) as (path, appliance):
+        served = plan(
+            listener(443, rule(backend(8443, "10.9.0.1"), sources=("default/net",))),
+            sources={"default/net": "10.0.3.0/24"},
+        )
+        appliance.events.names = ServiceNames(served)
+        rows = (await ask(path, "GET", "/v1/flows")).document
+        assert [row["source"] for row in rows] == [f"10.0.{number}.1" for number in range(5)]
+        assert {row["destination_service"] for row in rows} == {"default/web"}
+        assert len((await ask(path, "GET", "/v1/flows?limit=2")).document) == 2
+        assert appliance.asked_for == [1000, 2]
+        (row,) = (await ask(path, "GET", "/v1/flows?service=net")).document
+        assert (row["source"], row["source_service"]) == ("10.0.3.1", "default/net")
+        assert (await ask(path, "GET", "/v1/flows?port=80")).document == []
+
+
+@looped
+async def test_a_filter_that_could_not_see_every_flow_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "SCANNED_FLOWS", 3)
+    flows = [facts.flow(facts.decision(f"10.0.{number}.1")) for number in range(5)]
+    async with talking(tmp_path, *flows) as (path, _):
+        answer = await ask(path, "GET", "/v1/flows?source=10.0.0.1")
+        assert len(answer.document) == 1
+        assert answer.headers["x-marchproxy-truncated"] == "1"
+        whole = await ask(path, "GET", "/v1/flows?limit=2")
+        assert "x-marchproxy-truncated" not in whole.headers
+
+
+@looped
+async def test_many_rows_arrive_as_one_array(tmp_path: Path) -> None:
+    async with talking(tmp_path, *[facts.flow()] * 2500) as (path, _):
+        answer = await ask(path, "GET", "/v1/flows?limit=2401")
+        assert answer.headers["transfer-encoding"] == "chunked"
+        assert len(answer.document) == 2401
+
+
+@looped
+async def test_refusals_come_newest_first(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        for number in range(3):
+            appliance.events.publish(facts.denied(f"10.0.0.{number}"))
+        appliance.events.publish(facts.denied("10.0.0.9", Reason.DENY_MAPPING))
+        rows = (await ask(path, "GET", "/v1/flows?denied=1")).document
+        assert [row["source"] for row in rows] == ["10.0.0.9", "10.0.0.2", "10.0.0.1", "10.0.0.0"]
+        rows = (await ask(path, "GET", "/v1/flows?denied=1&reason=NO_MAPPING&limit=1")).document
+        assert [row["source"] for row in rows] == ["10.0.0.2"]
+
+
+@looped
+async def test_events_stream_as_lines_from_the_moment_the_stream_opens(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance), connected(path) as (reader, writer):
+        writer.write(b"GET /v1/events?kind=denied HTTP/1.1\r\n\r\n")
+        assert (await read_answer(reader, head_only=True)).status == 200
+        chunks = read_chunks(reader)
+        assert await anext(chunks) == b"\n"
+        appliance.events.publish(facts.started())
+        appliance.events.publish(facts.denied())
+        line = json.loads(await anext(chunks))
+        assert (line["kind"], line["reason"]) == ("denied", "NO_MAPPING")
+        assert len(appliance.events._subscriptions) == 1
+        writer.close()
+        await until(lambda: not appliance.events._subscriptions)
+
+
+@looped
+async def test_a_slow_subscriber_is_told_how_much_it_missed(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance), connected(path) as (reader, writer):
+        writer.write(b"GET /v1/events HTTP/1.1\r\n\r\n")
+        await read_answer(reader, head_only=True)
+        chunks = read_chunks(reader)
+        assert await anext(chunks) == b"\n"
+        for _ in range(QUEUE + 5):
+            appliance.events.publish(facts.started())
+        lines = (await anext(chunks)).splitlines()
+        assert len(lines) == QUEUE + 1
+        assert json.loads(lines[-1]) == {"kind": "lost", "count": 5}
+        appliance.events.publish(facts.denied())
+        assert json.loads(await anext(chunks))["kind"] == "denied"
+
+
+@looped
+async def test_reload_tells_what_is_carried_out_now(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, _):
+        bodies: tuple[object, ...] = (None, {})
+        for body in bodies:
+            assert (await ask(path, "POST", "/v1/reload", body)).document == {
+                "revision": 4,
+                "sha256": "cd" * 32,
+                "applied_ms": 2.1,
+                "findings": [
+                    {
+                        "severity": "warning",
+                        "subject": "mapping default/m",
+                        "message": "never matches",
+                        "hint": "remove it",
+                    }
+                ],
+            }
+
+
+@pytest.mark.parametrize("error", [MarchproxyError("no", hint="why"), Conflict("no", hint="why")])
+@looped
+async def test_a_refused_reload_is_a_conflict(tmp_path: Path, error: MarchproxyError) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        appliance.refusal = error
+        answer = await ask(path, "POST", "/v1/reload", {})
+        assert answer.status == 409
+        assert answer.document["error"] == {"name": type(error).__name__, "message": "no", "hint": "why"}
+
+
+QUESTION = {"source": "10.0.0.5", "destination": "127.0.0.1", "port": 443, "protocol": "tcp"}
+
+
+@looped
+async def test_explain_answers_from_the_plan_in_force(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        served = plan(
+            listener(443, rule(backend(8443), sources=("default/net",)), address="0.0.0.0"),
+            sources={"default/net": "10.0.0.0/8"},
+        )
+        appliance.events.names = ServiceNames(served)
+        told = (await ask(path, "POST", "/v1/explain", QUESTION)).document
+        assert (told["verdict"], told["reason"], told["mapping"]) == ("allow", "FORWARDED", "default/m")
+        assert (told["source_service"], told["destination_service"]) == ("default/net", "default/web")
+        assert told["backend"] == "127.0.0.1:8443"
+        assert told["backends"] == [
+            {"address": "127.0.0.1", "port": 8443, "service": "default/web", "weight": 1}
+        ]
+        assert (told["tier"], told["revision"]) == ("kernel", 3)
+        assert told["why"]
+        stranger = (await ask(path, "POST", "/v1/explain", {**QUESTION, "source": "192.0.2.1"})).document
+        assert (stranger["verdict"], stranger["reason"], stranger["backend"]) == ("deny", "NO_MAPPING", "")
+        host = (await ask(path, "POST", "/v1/explain", {**QUESTION, "port": 22})).document
+        assert (host["verdict"], host["reason"]) == ("host", "PASSED_TO_HOST")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        {},
+        {**QUESTION, "source": "web"},
+        {**QUESTION, "source": None},
+        {**QUESTION, "destination": "10.0.0.0/8"},
+        {**QUESTION, "port": 0},
+        {**QUESTION, "port": True},
+        {**QUESTION, "port": 1.5},
+        {**QUESTION, "protocol": "icmp"},
+        {**QUESTION, "protocol": ["tcp"]},
+        {**QUESTION, "more": 1},
+    ],
+)
+@looped
+async def test_a_question_that_cannot_be_meant_is_refused(tmp_path: Path, body: object) -> None:
+    async with talking(tmp_path) as (path, _):
+        answer = await ask(path, "POST", "/v1/explain", body)
+        assert (answer.status, answer.document["error"]["name"]) == (400, "InvalidValue")
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v2/status", 404),
+        ("POST", "/v1/status", 405),
+        ("GET", "/v1/reload", 405),
+        ("DELETE", "/v1/flows", 405),
+        ("GET", "/v1/status?x=1", 400),
+        ("GET", "/v1/flows?limit=0", 400),
+        ("GET", "/v1/flows?denied=maybe", 400),
+        ("GET", "/v1/flows?colour=red", 400),
+        ("GET", "/v1/events?kind=nothing", 400),
+        ("GET", "/v1/events?limit=1", 400),
+    ],
+)
+@looped
+async def test_a_request_that_is_not_understood_is_refused(
+    tmp_path: Path, method: str, target: str, status: int
+) -> None:
+    async with talking(tmp_path) as (path, _):
+        answer = await ask(path, method, target)
+        assert answer.status == status
+        assert set(answer.document["error"]) == {"name", "message", "hint"}
+        assert status != 405 or answer.headers["allow"] in ("GET", "POST")
+
+
+@looped
+async def test_requests_are_served_while_streams_are_open(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, _), connected(path) as (reader, writer):
+        writer.write(b"GET /v1/events HTTP/1.1\r\n\r\n")
+        await read_answer(reader, head_only=True)
+        answers = await asyncio.gather(*(ask(path, "GET", "/v1/status") for _ in range(20)))
+        assert {answer.status for answer in answers} == {200}

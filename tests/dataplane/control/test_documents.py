@@ -1,0 +1,81 @@
+"""The JSON that scripts rely on."""
+
+from marchproxy.dataplane.control import documents
+from marchproxy.dataplane.events import Lost
+from marchproxy.dataplane.status import Problem
+from marchproxy.model.reason import Reason
+from tests.dataplane import facts
+
+DECISION = {
+    "time": "2027-01-15T08:00:00.250Z",
+    "id": 7,
+    "source": "10.0.0.1",
+    "source_port": 50000,
+    "destination": "10.0.0.9",
+    "destination_port": 443,
+    "protocol": "tcp",
+    "tier": "tc",
+    "verdict": "allow",
+    "reason": "FORWARDED",
+    "mapping": "default/m",
+    "revision": 3,
+    "source_service": "",
+    "destination_service": "",
+    "name": "",
+    "interface": "",
+}
+FLOW = {
+    **DECISION,
+    "backend": "10.9.0.1",
+    "backend_port": 8443,
+    "state": "established",
+    "started": "2027-01-15T08:00:00.250Z",
+    "last_seen": "2027-01-15T08:00:01.250Z",
+    "packets_sent": 2,
+    "bytes_sent": 300,
+    "packets_received": 4,
+    "bytes_received": 5000,
+}
+
+
+def test_a_flow_is_its_decision_and_what_became_of_it() -> None:
+    assert documents.flow_document(facts.flow()) == FLOW
+
+
+def test_an_event_is_its_kind_and_the_record() -> None:
+    assert documents.event_document(facts.started()) == {"kind": "flow-start", **FLOW}
+    refused = documents.event_document(facts.denied())
+    assert refused == {"kind": "denied", **DECISION, "verdict": "deny", "reason": "NO_MAPPING", "mapping": ""}
+    assert documents.event_document(Lost(3)) == {"kind": "lost", "count": 3}
+
+
+def test_the_status_shows_counters_that_have_counted() -> None:
+    shown = documents.status_document(facts.status())
+    assert shown["counters"] == {"FORWARDED": {"packets": 10, "bytes": 1000}}
+    assert shown["revision"] == {
+        "number": 3,
+        "sha256": "ab" * 32,
+        "applied": "2027-01-15T07:59:30.250Z",
+        "applied_ms": 12.5,
+    }
+    assert shown["tier"] == {"name": "kernel", "reason": "BPF is permitted"}
+    assert shown["interfaces"] == [
+        {"name": "eth0", "role": "inside", "mode": "auto", "attached": "tc", "problem": ""}
+    ]
+    assert shown["flow_table"] == [{"name": "flows", "used": 5, "limit": 100}]
+    assert shown["names"] == {"db.example.com": ["192.0.2.1", "2001:db8::1"]}
+    assert (shown["uptime_s"], shown["healthy"], shown["problems"]) == (60.0, True, [])
+
+
+def test_a_problem_is_unhealthy_and_names_its_component() -> None:
+    shown = documents.status_document(facts.status(Problem("names", "db does not resolve")))
+    assert (shown["healthy"], shown["problems"]) == (False, ["names: db does not resolve"])
+
+
+def test_every_reason_has_a_place_among_the_counters() -> None:
+    counted = facts.status().counters
+    assert set(counted) <= set(Reason)
+
+
+def test_never_is_empty() -> None:
+    assert documents.instant(0.0) == ""

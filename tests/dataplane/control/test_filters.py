@@ -1,0 +1,77 @@
+"""Which records a query asks for."""
+
+import pytest
+
+from marchproxy.dataplane.control.filters import read_conditions, read_flag, read_limit
+from marchproxy.model.errors import InvalidValue
+from marchproxy.model.reason import Reason
+from tests.dataplane.facts import decision
+
+RECORD = decision(
+    "10.1.2.3", Reason.DENY_MAPPING, source_service="default/web", destination_service="shop/db"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "meant"),
+    [
+        ("source", "10.1.2.3", True),
+        ("source", "10.1.0.0/16", True),
+        ("source", "10.2.0.0/16", False),
+        ("source", "2001:db8::/32", False),
+        ("destination", "10.0.0.9", True),
+        ("destination", "10.0.0.8", False),
+        ("port", "443", True),
+        ("port", "50000", True),
+        ("port", "80", False),
+        ("mapping", "default/m", True),
+        ("mapping", "m", True),
+        ("mapping", "other/m", False),
+        ("mapping", "default", False),
+        ("service", "web", True),
+        ("service", "shop/db", True),
+        ("service", "default/db", False),
+        ("reason", "DENY_MAPPING", True),
+        ("reason", "deny_mapping", True),
+        ("reason", "NO_MAPPING", False),
+        ("protocol", "TCP", True),
+        ("protocol", "udp", False),
+    ],
+)
+def test_a_parameter_selects(name: str, text: str, meant: bool) -> None:
+    (condition,) = read_conditions({name: text}, beside=frozenset())
+    assert condition(RECORD) is meant
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("source", "web"),
+        ("source", "10.0.0.5/8"),
+        ("destination", ""),
+        ("port", "0"),
+        ("port", "http"),
+        ("reason", "BECAUSE"),
+        ("sourc", "10.0.0.1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(name: str, text: str) -> None:
+    with pytest.raises(InvalidValue):
+        read_conditions({name: text}, beside=frozenset({"limit"}))
+
+
+def test_what_others_read_is_left_to_them() -> None:
+    assert read_conditions({"limit": "5"}, beside=frozenset({"limit"})) == ()
+
+
+def test_the_limit_is_a_number_with_bounds() -> None:
+    assert (read_limit({}), read_limit({"limit": "1"}), read_limit({"limit": "1000000"})) == (1000, 1, 10**6)
+    for text in ("0", "-1", "1000001", "many", "", "9" * 5000, "\u0661"):
+        with pytest.raises(InvalidValue):
+            read_limit({"limit": text})
+
+
+def test_a_flag_is_zero_or_one() -> None:
+    assert (read_flag({}, "denied"), read_flag({"denied": "1"}, "denied")) == (False, True)
+    with pytest.raises(InvalidValue):
+        read_flag({"denied": "yes"}, "denied")

@@ -1,0 +1,114 @@
+"""Invented facts: decisions, flows, events, and a daemon that knows them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from ipaddress import ip_address
+
+from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.records import (
+    Decision,
+    Event,
+    EventKind,
+    Flow,
+    FlowState,
+    InterfaceState,
+    TableFill,
+    Traffic,
+)
+from marchproxy.dataplane.status import Applied, Problem, Status
+from marchproxy.model.entities import Role
+from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.reason import Reason, Tier, Verdict
+from marchproxy.policy.plan import Finding, Severity
+
+NOON = 1_800_000_000.25
+
+
+def decision(source: str = "10.0.0.1", reason: Reason = Reason.FORWARDED, **fields: object) -> Decision:
+    made = Decision(
+        time=NOON,
+        id=7,
+        source=ip_address(source),
+        source_port=50_000,
+        destination=ip_address("10.0.0.9"),
+        destination_port=443,
+        protocol="tcp",
+        tier=Tier.TC,
+        verdict=Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.DENY,
+        reason=reason,
+        mapping="default/m",
+        revision=3,
+    )
+    return replace(made, **fields)  # type: ignore[arg-type]
+
+
+def flow(made: Decision | None = None) -> Flow:
+    return Flow(
+        decision=made or decision(),
+        backend=ip_address("10.9.0.1"),
+        backend_port=8443,
+        state=FlowState.ESTABLISHED,
+        started=NOON,
+        last_seen=NOON + 1,
+        sent=Traffic(2, 300),
+        received=Traffic(4, 5000),
+    )
+
+
+def denied(source: str = "10.0.0.1", reason: Reason = Reason.NO_MAPPING) -> Event:
+    return Event(EventKind.DENIED, decision(source, reason, mapping=""))
+
+
+def started() -> Event:
+    return Event(EventKind.FLOW_START, decision(), flow())
+
+
+def status(*problems: Problem) -> Status:
+    return Status(
+        version="0.1.0",
+        pid=42,
+        started=NOON - 60,
+        now=NOON,
+        applied=Applied(3, "ab" * 32, NOON - 30, 0.0125),
+        tier="kernel",
+        tier_reason="BPF is permitted",
+        interfaces=(InterfaceState("eth0", Role.INSIDE, "auto", "tc"),),
+        counters={Reason.FORWARDED: Traffic(10, 1000), Reason.NO_MAPPING: Traffic(0, 0)},
+        tables=(TableFill("flows", 5, 100),),
+        lost_events=2,
+        reloads=4,
+        failed_reloads=1,
+        names={"db.example.com": (ip_address("192.0.2.1"), ip_address("2001:db8::1"))},
+        problems=problems,
+    )
+
+
+class StandIn:
+    """An `Appliance` that needs no daemon."""
+
+    def __init__(self, *flows: Flow) -> None:
+        self.events = EventHub()
+        self.held = flows
+        self.asked_for: list[int] = []
+        self.refusal: MarchproxyError | None = None
+
+    def status(self) -> Status:
+        return status()
+
+    def findings(self) -> Sequence[Finding]:
+        return [Finding(Severity.WARNING, "mapping default/m", "never matches", "remove it")]
+
+    async def flows(self, limit: int) -> Sequence[Flow]:
+        self.asked_for.append(limit)
+        return self.held[:limit]
+
+    async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
+        return self.events.subscribe(kinds)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        self.events.unsubscribe(subscription)
+
+    async def reload(self) -> Applied:
+        if self.refusal:
+            raise self.refusal
+        return Applied(4, "cd" * 32, NOON, 0.0021)

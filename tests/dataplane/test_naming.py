@@ -1,0 +1,54 @@
+"""Which service an address speaks for, where several could be meant."""
+
+from ipaddress import ip_address
+
+from marchproxy.dataplane.naming import ServiceNames
+from marchproxy.policy.plan import ANYONE
+from tests.dataplane.facts import decision, flow
+from tests.dataplane.plans import backend, listener, plan, rule
+
+NAMES = ServiceNames(
+    plan(
+        listener(1, rule(backend(8443, "10.9.0.1"), sources=("shop/till",), mapping="shop/pay")),
+        listener(2, rule(backend(8443, "10.9.0.1"), sources=(ANYONE,), mapping="default/open")),
+        sources={
+            "default/net": "10.0.0.0/8",
+            "default/office": "10.1.0.0/16",
+            "shop/till": "10.0.0.0/8",
+            "shop/floor": "10.1.2.0/24",
+        },
+    )
+)
+
+
+def test_the_service_that_the_mapping_names_goes_first() -> None:
+    assert NAMES.source(ip_address("10.1.2.3"), "shop/pay") == "shop/till"
+
+
+def test_then_a_service_of_the_mappings_cluster_by_the_alphabet() -> None:
+    assert NAMES.source(ip_address("10.1.2.3"), "default/open") == "default/net"
+    assert NAMES.source(ip_address("10.1.2.3"), "shop/other") == "shop/floor"
+
+
+def test_without_a_mapping_any_service_will_do() -> None:
+    assert NAMES.source(ip_address("10.1.2.3"), "") == "default/net"
+
+
+def test_a_stranger_has_no_service() -> None:
+    assert NAMES.source(ip_address("192.0.2.1"), "shop/pay") == ""
+    assert NAMES.complete(decision("192.0.2.1")) == decision("192.0.2.1")
+
+
+def test_a_flow_is_completed_at_both_ends() -> None:
+    made = NAMES.complete_flow(flow(decision("10.3.0.1", mapping="shop/pay")))
+    assert (made.decision.source_service, made.decision.destination_service) == ("shop/till", "default/web")
+
+
+def test_what_a_tier_has_filled_in_stays() -> None:
+    known = decision("10.3.0.1", source_service="a/b", destination_service="c/d")
+    given = flow(known)
+    assert NAMES.complete_flow(given) is given
+
+
+def test_an_unknown_backend_has_no_service() -> None:
+    assert NAMES.destination(ip_address("10.9.0.1"), 1) == ""

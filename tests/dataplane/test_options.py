@@ -1,0 +1,53 @@
+"""What the environment says about a daemon."""
+
+from pathlib import Path
+
+import pytest
+
+from marchproxy.dataplane.options import DEFAULT_METRICS, RunOptions
+from marchproxy.model.errors import InvalidValue
+
+
+def test_without_an_environment_everything_has_its_usual_place() -> None:
+    options = RunOptions.from_environment({})
+    assert options == RunOptions()
+    assert (options.state_dir, options.runtime_dir) == (None, Path("/run/marchproxy"))
+    assert (str(options.metrics), options.drain) == ("127.0.0.1:9090", 10.0)
+
+
+def test_the_environment_is_obeyed() -> None:
+    options = RunOptions.from_environment(
+        {
+            "MARCHPROXY_STATE_DIR": "/srv/state",
+            "MARCHPROXY_RUNTIME_DIR": "/srv/run",
+            "MARCHPROXY_METRICS_LISTEN": "[::1]:9191",
+            "MARCHPROXY_DRAIN_SECONDS": "0",
+        },
+        no_bpf=True,
+        verbosity=2,
+    )
+    assert (options.state_dir, options.runtime_dir) == (Path("/srv/state"), Path("/srv/run"))
+    assert (str(options.metrics), options.drain) == ("[::1]:9191", 0.0)
+    assert (options.no_bpf, options.verbosity) == (True, 2)
+
+
+@pytest.mark.parametrize(("text", "listens"), [("off", False), ("OFF", False), ("", True)])
+def test_metrics_can_be_switched_off(text: str, listens: bool) -> None:
+    options = RunOptions.from_environment({"MARCHPROXY_METRICS_LISTEN": text})
+    assert options.metrics == (DEFAULT_METRICS if listens else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("MARCHPROXY_METRICS_LISTEN", "9090"),
+        ("MARCHPROXY_METRICS_LISTEN", "localhost:9090"),
+        ("MARCHPROXY_DRAIN_SECONDS", "ten"),
+        ("MARCHPROXY_DRAIN_SECONDS", "-1"),
+        ("MARCHPROXY_DRAIN_SECONDS", "99999"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_names_its_variable(name: str, text: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        RunOptions.from_environment({name: text})
+    assert caught.value.field == name
