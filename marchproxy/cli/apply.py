@@ -12,7 +12,7 @@ from marchproxy.cli.context import Environment, printable
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.files import read_document
 from marchproxy.cli.framework import environment_of, single, verb
-from marchproxy.cli.mistakes import refuse_mistakes
+from marchproxy.cli.mistakes import review, show_warnings
 from marchproxy.cli.options import TABLE, ForClusterOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, serialise
 from marchproxy.cli.proposal import Proposal, propose
@@ -59,7 +59,7 @@ def apply(
         return _carry_out(environment, proposal, message or _message(file), yes, output)
     before = intent.read(environment)
     after = proposal.build(before)
-    refuse_mistakes(before, after)
+    show_warnings(environment, review(before, after))
     _show(environment, output, diff(before, after), None)
     return ExitCode.DONE
 
@@ -70,7 +70,7 @@ def _carry_out(
     with intent.opened(environment) as store:
         before = store.snapshot()
         after = proposal.build(before)
-        refuse_mistakes(before, after)
+        review(before, after)
         changes = diff(before, after)
         if output is Output.TABLE and changes:
             show_changes(environment, output, changes)

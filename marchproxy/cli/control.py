@@ -114,25 +114,38 @@ def _with_query(target: str, query: dict[str, object]) -> str:
 def _read_head(reader: BinaryIO) -> tuple[int, dict[str, str]]:
     version, _, rest = _line(reader).partition(" ")
     code = rest[:3]
-    if not version.startswith("HTTP/1.") or not code.isdigit():
-        raise MarchproxyError("what listens on the control socket does not speak HTTP")
+    if not version.startswith("HTTP/1."):
+        raise _stranger()
     headers = {}
     while line := _line(reader):
         name, _, value = line.partition(":")
         headers[name.strip().lower()] = value.strip()
-    return int(code), headers
+    return _number(code, 10), headers
 
 
 def _read_body(reader: BinaryIO, headers: dict[str, str]) -> Iterator[bytes]:
     if headers.get("transfer-encoding", "").lower() == "chunked":
-        while size := int(_line(reader).partition(";")[0] or "0", 16):
+        while size := _number(_line(reader).partition(";")[0], 16):
             yield _exactly(reader, size)
             _line(reader)
     elif "content-length" in headers:
-        yield _exactly(reader, int(headers["content-length"]))
+        yield _exactly(reader, _number(headers["content-length"], 10))
     else:
         while piece := reader.read1(_MAX_LINE):  # type: ignore[attr-defined]  # makefile("rb") is a BufferedReader
             yield piece
+
+
+def _number(text: str, base: int) -> int:
+    if not text.isalnum() or not text.isascii():
+        raise _stranger()
+    try:
+        return int(text, base)
+    except ValueError:
+        raise _stranger() from None
+
+
+def _stranger() -> MarchproxyError:
+    return MarchproxyError("what listens on the control socket does not speak HTTP")
 
 
 def _line(reader: BinaryIO) -> str:

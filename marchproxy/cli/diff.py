@@ -12,6 +12,7 @@ from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, ForClusterOption, OutputOption
 from marchproxy.cli.proposal import propose
 from marchproxy.model.change import diff
+from marchproxy.model.snapshot import Snapshot
 
 app = single()
 
@@ -37,5 +38,6 @@ def compare(
     else:
         applied = Control(environment.control_socket).get("/v1/status")["revision"]["number"]
         with intent.opened(environment, read_only=True) as store:
-            changes = diff(store.snapshot_at(applied), store.snapshot())
+            before = store.snapshot_at(applied) if applied else Snapshot(clusters=())
+            changes = diff(before, store.snapshot())
     show_changes(environment, output, changes)

@@ -1,7 +1,6 @@
 """Documents from files, as JSON values, after a look at size, encoding, depth and repeated keys."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from marchproxy.cli.context import Environment
@@ -35,7 +34,7 @@ def _read(environment: Environment, name: str) -> bytes:
         if name == "-":
             data = environment.stdin.buffer.read(MAX_BYTES + 1)
         else:
-            with Path(name).open("rb") as file:
+            with open(name, "rb") as file:
                 data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise NotFound("file", name) from None

@@ -53,7 +53,8 @@ def is_fleet(document: Document) -> bool:
     return any(
         isinstance(entry, dict) and not marks.isdisjoint(entry)
         for part, marks in _MARKS.items()
-        for entry in _entries(document, part)
+        if isinstance(entries := document.get(part), list)
+        for entry in entries
     )
 
 
@@ -94,7 +95,7 @@ def _import(
 
 
 def _entries(document: Document, part: str) -> list[Any]:
-    entries = document.get(part) or []
+    entries = [] if document.get(part) is None else document[part]
     if not isinstance(entries, list):
         raise InvalidValue(part, entries, "a list")
     return entries

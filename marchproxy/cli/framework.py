@@ -113,6 +113,7 @@ class LazyCommands(MutableMapping[str, Any]):
 def _verbose_option() -> TyperOption:
     return TyperOption(
         param_decls=["verbose", "-v", "--verbose"],
+        type=int,
         count=True,
         default=0,
         show_default=False,

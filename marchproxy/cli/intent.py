@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import Declined, ExitCode, WrongUsage, warn
-from marchproxy.cli.mistakes import refuse_mistakes
+from marchproxy.cli.mistakes import review, show_warnings
 from marchproxy.model.change import Change, Kind, patch
 from marchproxy.model.documents import Document, Entity, to_document
 from marchproxy.model.errors import Conflict, DaemonNotRunning, MarchproxyError, NotFound
 from marchproxy.model.snapshot import Cluster, Snapshot
 
 if TYPE_CHECKING:
+    from marchproxy.policy.plan import Finding
     from marchproxy.store.revision import Revision
     from marchproxy.store.store import Store
 
@@ -89,13 +90,16 @@ def commit(
     `build` runs inside the store's transaction, so what it checks still holds when its result is written.
     """
 
+    warnings: list[Finding] = []
+
     def careful(snapshot: Snapshot) -> Snapshot:
         wanted = build(snapshot)
-        refuse_mistakes(snapshot, wanted)
+        warnings[:] = review(snapshot, wanted)
         return wanted
 
     before = store.head()
     revision = store.replace(careful, message=message)
+    show_warnings(environment, warnings)
     tell(environment, before, revision)
     return revision
 

@@ -1,5 +1,6 @@
 """The root command. The table below is all that `--help` needs; modules load when they are named."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -113,7 +114,7 @@ def root(
 
 def run(arguments: Sequence[str] | None = None, environment: Environment | None = None) -> int:
     """Run one command line and return its exit code. No exception leaves this function."""
-    environment = environment or Environment()
+    environment = environment or _real()
     try:
         command = get_command(app)
         question = environment.variables.get("_MARCHPROXY_COMPLETE")
@@ -133,6 +134,13 @@ def run(arguments: Sequence[str] | None = None, environment: Environment | None 
             _discard(environment.stdout)
         return code
     return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _real() -> Environment:
+    """The process's own streams. JSON is UTF-8 whatever the locale says (RFC 8259 section 8.1)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    return Environment()
 
 
 def _flushed(environment: Environment, code: int) -> int:

@@ -1,46 +1,69 @@
 """Mistakes that a change would bring in, found before it is written."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 
-from marchproxy.cli.errors import InvalidPolicy
+from marchproxy.cli.context import Environment
+from marchproxy.cli.errors import InvalidPolicy, warn
+from marchproxy.model.address import HostName
 from marchproxy.model.change import Change, Kind, diff
 from marchproxy.model.names import COLLECTION_PREFIX
 from marchproxy.model.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from marchproxy.policy.plan import Finding
+
 _SHOWN = 5
+_SOMEWHERE = (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
+"""What host names resolve to here: whether they do is for the daemon to find out."""
 
 
-def refuse_mistakes(before: Snapshot, after: Snapshot) -> None:
-    """Raise `InvalidPolicy` where `after` has an error that `before` had not, and what the store would raise.
+def review(before: Snapshot, after: Snapshot) -> list["Finding"]:
+    """The warnings that `after` has and `before` had not.
 
-    An error that is there already does not keep anyone from changing something else. Only the mappings that
-    the change touches are compiled: with ten thousand of them, `service set` stays quick.
+    Raises `InvalidPolicy` where there are errors of that kind, and what the store would raise. An error that
+    is there already does not keep anyone from changing something else. Only the mappings that the change
+    touches are compiled: with ten thousand of them, `service set` stays quick.
     """
+    from marchproxy.policy.plan import Severity
     from marchproxy.store.integrity import check_references
 
     check_references(before, after)
     changes = diff(before, after)
-    known = _errors(before, changes)
-    found = [error for error in _errors(after, changes) if error not in known]
-    if found:
-        more = f" (and {len(found) - _SHOWN} more mistakes)" if len(found) > _SHOWN else ""
-        hint = next((hint for _, hint in found if hint), "")
-        raise InvalidPolicy("; ".join(message for message, _ in found[:_SHOWN]) + more, hint=hint)
+    known = _findings(before, changes)
+    found = [finding for finding in _findings(after, changes) if finding not in known]
+    errors = [finding for finding in found if finding.severity is Severity.ERROR]
+    if errors:
+        more = f" (and {len(errors) - _SHOWN} more mistakes)" if len(errors) > _SHOWN else ""
+        text = "; ".join(f"{error.subject}: {error.message}" for error in errors[:_SHOWN])
+        raise InvalidPolicy(text + more, hint=next((error.hint for error in errors if error.hint), ""))
+    return found
 
 
-def _errors(snapshot: Snapshot, changes: Iterable[Change]) -> list[tuple[str, str]]:
-    """Message and hint of each error among the mappings that the changes touch."""
+def show_warnings(environment: Environment, warnings: Sequence["Finding"]) -> None:
+    """Say what was written although it may not be what was meant."""
+    for finding in warnings[:_SHOWN]:
+        warn(environment, f"{finding.subject}: {finding.message}", finding.hint)
+    if len(warnings) > _SHOWN:
+        warn(environment, f"{len(warnings) - _SHOWN} more like these", "marchproxy check lists them")
+
+
+def _findings(snapshot: Snapshot, changes: Sequence[Change]) -> list["Finding"]:
+    """What there is to say about the services, and about the mappings that the changes touch."""
     from marchproxy.policy.compile import compile_plan
-    from marchproxy.policy.plan import Severity
 
-    plan = compile_plan(_touched(snapshot, changes), now=datetime.now(UTC)).plan
-    return [
-        (f"{finding.subject}: {finding.message}", finding.hint)
-        for finding in plan.findings
-        if finding.severity is Severity.ERROR
-    ]
+    names = dict.fromkeys(_host_names(snapshot), _SOMEWHERE)
+    plan = compile_plan(_touched(snapshot, changes), names=names, now=datetime.now(UTC)).plan
+    return [finding for finding in plan.findings if finding.subject.startswith(("mapping ", "service "))]
+
+
+def _host_names(snapshot: Snapshot) -> Iterator[str]:
+    services = (service for cluster in snapshot.clusters for service in cluster.services)
+    addresses = (address for service in services for address in service.addresses)
+    yield from (address.name for address in addresses if isinstance(address, HostName))
 
 
 def _touched(snapshot: Snapshot, changes: Iterable[Change]) -> Snapshot:

@@ -50,7 +50,8 @@ def _read(document: Document, cluster: str, whole: bool) -> Snapshot:
         raise InvalidValue(
             "field", min(unknown), f"services, mappings, interfaces, or format: {FORMAT} and clusters"
         )
-    parts = {part: document.get(part) or [] for part in _SHORT}
+    # An empty key of YAML is null: `mappings:` with nothing below it.
+    parts = {part: [] if document.get(part) is None else document[part] for part in _SHORT}
     return read_snapshot(
         {
             "format": FORMAT,

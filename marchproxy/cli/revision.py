@@ -8,7 +8,7 @@ from marchproxy.cli import intent
 from marchproxy.cli.changes import row, show_changes
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, noun, verb
-from marchproxy.cli.mistakes import refuse_mistakes
+from marchproxy.cli.mistakes import review
 from marchproxy.cli.options import TABLE, OutputOption, YesOption
 from marchproxy.cli.output import Output, serialise, show_one, show_rows
 from marchproxy.cli.table import Columns
@@ -27,7 +27,9 @@ _COLUMNS: Columns = {
     "SHA-256": lambda revision: revision["sha256"][:12],
     "MESSAGE": "message",
 }
-Number = Annotated[int, typer.Argument(metavar="N", min=1, help="Number of a revision")]
+_MOST = 10**9
+"""More than there will be; SQLite's integers end further on."""
+Number = Annotated[int, typer.Argument(metavar="N", min=1, max=_MOST, help="Number of a revision")]
 
 
 @verb(
@@ -38,7 +40,9 @@ Number = Annotated[int, typer.Argument(metavar="N", min=1, help="Number of a rev
 )
 def list_all(
     context: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Show the newest N")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=_MOST, metavar="N", help="Show the newest N")
+    ] = 20,
     output: OutputOption = TABLE,
 ) -> None:
     """List the revisions, newest first
@@ -69,9 +73,11 @@ def show(context: typer.Context, number: Number, output: OutputOption = TABLE) -
 @verb(app, "diff", "marchproxy revision diff 3", "marchproxy revision diff 3 5 --output json")
 def compare(
     context: typer.Context,
-    first: Annotated[int, typer.Argument(metavar="A", min=1, help="Number of the revision to start from")],
+    first: Annotated[
+        int, typer.Argument(metavar="A", min=1, max=_MOST, help="Number of the revision to start from")
+    ],
     second: Annotated[
-        int | None, typer.Argument(metavar="[B]", min=1, help="Number of the other; the newest unless given")
+        int | None, typer.Argument(metavar="[B]", min=1, max=_MOST, help="The other; the newest unless given")
     ] = None,
     output: OutputOption = TABLE,
 ) -> None:
@@ -95,7 +101,7 @@ def rollback(
     environment = environment_of(context)
     with intent.opened(environment) as store:
         before, after = store.snapshot(), store.snapshot_at(number)
-        refuse_mistakes(before, after)
+        review(before, after)
         if output is Output.TABLE:
             show_changes(environment, output, diff(before, after))
         if environment.interactive and before != after:

@@ -1,1 +1,35 @@
 """`marchproxy run`: the daemon."""
+
+import gc
+from typing import Annotated
+
+import typer
+
+from marchproxy.cli.framework import environment_of, single, verb
+
+app = single()
+
+
+@verb(app, "run", "marchproxy run", "MARCHPROXY_METRICS_LISTEN=127.0.0.1:9191 marchproxy run --no-bpf")
+def run(
+    context: typer.Context,
+    no_bpf: Annotated[bool, typer.Option("--no-bpf", help="Carry traffic on sockets, slower")] = False,
+) -> int:
+    """Run the appliance in the foreground
+
+    It logs to stderr, and says when it is ready, to systemd too. SIGHUP makes it read the store again,
+    SIGTERM ends it: what it carries on sockets gets time to finish, and programs and flows stay in the kernel
+    until detach.
+
+    MARCHPROXY_METRICS_LISTEN is where /metrics and /healthz listen (127.0.0.1:9090, or off), and
+    MARCHPROXY_DRAIN_SECONDS how long connections get to finish (10).
+    """
+    from marchproxy.dataplane.options import RunOptions
+    from marchproxy.dataplane.supervisor import run as supervise
+
+    gc.enable()
+    environment = environment_of(context)
+    options = RunOptions.from_environment(
+        environment.variables, no_bpf=no_bpf, verbosity=environment.verbosity
+    )
+    return supervise(options)

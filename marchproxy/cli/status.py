@@ -51,14 +51,18 @@ def status(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
 def _flat(document: dict[str, Any]) -> dict[str, Any]:
     """The daemon's document with `revision` as a number and `tier` as a name, their details beside them."""
     revision, tier = document["revision"], document["tier"]
-    return {
-        **document,
+    flat = {
         "revision": revision["number"],
         "sha256": revision["sha256"],
         "applied": revision["applied"],
         "applied_ms": revision["applied_ms"],
         "tier": tier["name"],
         "tier_reason": tier["reason"],
+    }
+    return {
+        "version": document["version"],
+        **flat,
+        **{key: document[key] for key in document if key not in flat},
     }
 
 
@@ -74,7 +78,7 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
     yield f"revision {document['revision']}, applied {document['applied'] or 'never'}"
     reason = f": {document['tier_reason']}" if document["tier_reason"] else ""
     yield f"tier {document['tier']}{reason}"
-    yield f"{len(document['listeners'])} listeners, {len(document['names'])} names resolved"
+    yield f"listeners: {len(document['listeners'])}, host names: {len(document['names'])}"
     counters = [{"reason": name, **traffic} for name, traffic in document["counters"].items()]
     counters.sort(key=lambda row: -row["packets"])
     for rows, columns in (

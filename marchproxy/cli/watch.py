@@ -1,5 +1,6 @@
 """`flows --follow`: events as they happen."""
 
+import gc
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +29,7 @@ def watch(
     output: Output,
 ) -> ExitCode:
     """Print events until Ctrl-C, `limit` of them, or the daemon's end, which is exit code 6."""
+    gc.enable()
     tests = [_TESTS[name](name, text) for name, text in filters.items() if text]
     shown = 0
     try:

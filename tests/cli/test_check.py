@@ -1,0 +1,36 @@
+"""`marchproxy check`."""
+
+from marchproxy.cli import intent
+from marchproxy.model.snapshot import read_snapshot
+from tests.cli.console import Console
+
+
+def test_nothing_wrong(site: Console) -> None:
+    site.ok("interface", "add", "eth0", "--role", "inside")
+    result = site.ok("check")
+    assert (result.out, result.err) == ("", "nothing is wrong\n")
+    assert site.ok("check", "--output", "json").json == []
+
+
+def test_a_warning_is_no_failure(site: Console) -> None:
+    site.ok("interface", "add", "eth0", "--role", "inside")
+    site.ok("service", "add", "spare", "--address", "10.8.0.1")
+    (finding,) = site.ok("check", "--output", "json").json
+    assert finding["severity"] == "warning"
+    assert "spare" in finding["message"]
+    assert finding.keys() == {"name", "severity", "message", "hint"}
+    assert "SEVERITY" in site.ok("check").out
+
+
+def test_errors_come_first_and_fail(site: Console) -> None:
+    """Written around the commands, which would refuse it."""
+    with intent.opened(site.environment()) as store:
+        document = store.snapshot().document()
+        document["clusters"][0]["mappings"][0]["listen"] = "10.1.0.1:22"
+        store.replace(lambda _: read_snapshot(document), message="by an older version")
+    result = site("check", "--output", "json")
+    assert result.code == 1
+    severities = [finding["severity"] for finding in result.json]
+    assert severities == sorted(severities)
+    assert "management" in result.json[0]["message"]
+    assert site("check").code == 1

@@ -1,0 +1,109 @@
+"""`marchproxy explain`, with and without a daemon."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.cli.console import Answers, Console, Daemon
+
+type Start = Callable[[Answers], Daemon]
+
+QUESTION = ("explain", "--from", "10.1.0.5", "--to", "10.1.0.1", "--port", "80")
+ANSWER: dict[str, Any] = {
+    "verdict": "allow",
+    "reason": "FORWARDED",
+    "mapping": "default/cw",
+    "source_service": "default/clients",
+    "source_services": ["default/clients"],
+    "destination_service": "default/web",
+    "listener": "10.1.0.1:80/tcp",
+    "backend": "10.2.0.10:8080",
+    "backends": [],
+    "why": ["because", "so"],
+    "tier": "kernel",
+    "revision": 7,
+}
+
+
+def test_the_daemon_is_asked_where_one_runs(console: Console, daemon: Start) -> None:
+    server = daemon({"POST /v1/explain": (200, ANSWER)})
+    result = console.ok(*QUESTION, "--output", "json")
+    assert result.json == ANSWER
+    assert server.asked[0][1] == {
+        "source": "10.1.0.5",
+        "destination": "10.1.0.1",
+        "port": "80",
+        "protocol": "tcp",
+    }
+
+
+def test_sentences_for_people(console: Console, daemon: Start) -> None:
+    daemon({"POST /v1/explain": (200, ANSWER)})
+    assert console.ok(*QUESTION).out.splitlines() == [
+        "allow, FORWARDED by mapping default/cw",
+        "  because",
+        "  so",
+        "  (revision 7, tier kernel)",
+    ]
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("allow", 0), ("deny", 10), ("host", 0)])
+def test_the_code_is_the_verdict(console: Console, daemon: Start, verdict: str, code: int) -> None:
+    daemon({"POST /v1/explain": (200, ANSWER | {"verdict": verdict})})
+    assert console(*QUESTION).code == code
+
+
+def test_without_a_daemon_the_policy_answers_and_says_so(site: Console) -> None:
+    result = site.ok(*QUESTION, "--protocol", "tcp", "--output", "json")
+    assert "no daemon runs" in result.err
+    wanted = {
+        "verdict": "allow",
+        "reason": "FORWARDED",
+        "mapping": "default/cw",
+        "source_service": "default/clients",
+        "destination_service": "default/web",
+        "tier": "policy",
+        "revision": 2,
+    }
+    assert {key: result.json[key] for key in wanted} == wanted
+    assert {item["address"] for item in result.json["backends"]} == {"10.2.0.10", "10.2.0.11"}
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "port", "reason"),
+    [
+        ("192.0.2.1", "10.1.0.1", "80", "NO_MAPPING"),
+        ("10.1.3.4", "10.1.0.1", "81", "NO_MAPPING"),
+        ("10.1.3.4", "10.99.0.1", "80", "NO_MAPPING"),
+    ],
+)
+def test_denials_are_10_with_their_reason(
+    site: Console, source: str, destination: str, port: str, reason: str
+) -> None:
+    result = site("explain", "--from", source, "--to", destination, "--port", port, "--output", "json")
+    assert (result.code, result.json["verdict"], result.json["reason"]) == (10, "deny", reason)
+
+
+def test_a_service_is_asked_for_where_a_mapping_listens(site: Console) -> None:
+    result = site.ok("explain", "--from", "10.1.3.4", "--to", "web", "--port", "80", "--output", "json")
+    assert result.json["mapping"] == "default/cw"
+    assert "10.1.0.1, port 80" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("--from 10.1.3.4 --to no_such_service! --port 80", 3),
+        ("--from nowhere --to 10.1.0.1 --port 80", 5),
+        ("--from 10.1.3.4 --to 10.1.0.1 --port 0", 5),
+        ("--from 10.1.3.4 --to 10.1.0.1 --port http", 5),
+        ("--from 10.1.3.4 --to 10.1.0.1 --port 80 --protocol sctp", 5),
+        ("--from 10.1.3.4 --to 10.1.0.1 --port 80 --protocol icmp", 5),
+        ("--from 10.1.3.4 --to web --port 80 --cluster nowhere", 3),
+        ("--from 10.1.3.4 --to 10.1.0.1", 2),
+        ("--to 10.1.0.1 --port 80", 2),
+    ],
+)
+def test_questions_that_cannot_be_meant(site: Console, words: str, code: int) -> None:
+    assert site("explain", *words.split()).code == code

@@ -1,0 +1,119 @@
+"""`marchproxy flows`."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from marchproxy.cli.flows import endpoint
+from tests.cli.console import Answers, Console, Daemon
+
+type Start = Callable[[Answers], Daemon]
+
+STARTED = datetime.now(UTC) - timedelta(days=3, hours=2, minutes=30)
+DECISION: dict[str, Any] = {
+    "time": "2030-01-01T07:08:09.123Z",
+    "id": 5,
+    "source": "10.1.0.5",
+    "source_port": 40000,
+    "destination": "10.1.0.1",
+    "destination_port": 80,
+    "protocol": "tcp",
+    "tier": "tc",
+    "verdict": "allow",
+    "reason": "FORWARDED",
+    "mapping": "default/cw",
+    "revision": 7,
+    "source_service": "default/clients",
+    "destination_service": "default/web",
+    "name": "",
+    "interface": "in0",
+}
+FLOW: dict[str, Any] = DECISION | {
+    "backend": "fd00::10",
+    "backend_port": 8080,
+    "state": "established",
+    "started": STARTED.isoformat(timespec="milliseconds"),
+    "last_seen": "2030-01-01T07:08:10.000Z",
+    "packets_sent": 10,
+    "bytes_sent": 1000,
+    "packets_received": 20,
+    "bytes_received": 3_000_000,
+}
+REFUSED: dict[str, Any] = DECISION | {"verdict": "deny", "reason": "NO_MAPPING", "mapping": "", "id": 0}
+
+
+def test_rows_are_the_daemons(console: Console, daemon: Start) -> None:
+    daemon({"GET /v1/flows": (200, [FLOW])})
+    assert console.ok("flows", "--output", "json").json == [FLOW]
+
+
+def test_table_of_what_is_carried(console: Console, daemon: Start) -> None:
+    daemon({"GET /v1/flows": (200, [FLOW])})
+    title, row = console.ok("flows").out.splitlines()
+    assert title.split() == (
+        [
+            "SOURCE",
+            "DESTINATION",
+            "PROTOCOL",
+            "BACKEND",
+            "STATE",
+            "TIER",
+            "SENT",
+            "RECEIVED",
+            "AGE",
+            "MAPPING",
+        ]
+    )
+    assert row.split() == [
+        *("10.1.0.5:40000", "10.1.0.1:80", "tcp", "[fd00::10]:8080", "established", "tc"),
+        *("1.0", "kB", "3.0", "MB", "3d", "2h", "default/cw"),
+    ]
+
+
+def test_table_of_what_was_refused(console: Console, daemon: Start) -> None:
+    server = daemon({"GET /v1/flows": (200, [REFUSED])})
+    title, row = console.ok("flows", "--denied").out.splitlines()
+    assert "REASON" in title
+    assert row.split()[:5] == [
+        "2030-01-01T07:08:09.123Z",
+        "10.1.0.5:40000",
+        "10.1.0.1:80",
+        "tcp",
+        "NO_MAPPING",
+    ]
+    assert server.asked[0][0] == "GET /v1/flows?denied=1&limit=1000"
+
+
+def test_filters_are_the_daemons_to_apply(console: Console, daemon: Start) -> None:
+    server = daemon({"GET /v1/flows": (200, [])})
+    console.ok(
+        *("flows", "--source", "10.1.0.0/16", "--destination", "::1", "--port", "80", "--protocol", "udp"),
+        *("--mapping", "cw", "--service", "web", "--reason", "IDLE", "--limit", "5"),
+    )
+    assert server.asked[0][0] == (
+        "GET /v1/flows?limit=5&source=10.1.0.0%2F16&destination=%3A%3A1&port=80"
+        "&protocol=udp&mapping=cw&service=web&reason=IDLE"
+    )
+
+
+def test_what_is_cut_off_is_said(console: Console, daemon: Start) -> None:
+    daemon({"GET /v1/flows": (200, [FLOW, FLOW])})
+    assert "first 2" in console.ok("flows", "--limit", "2").err
+    assert console.ok("flows", "--limit", "3").err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [([], 6), (["--follow"], 6), (["--limit", "0"], 2), (["--limit", "many"], 2)]
+)
+def test_codes(console: Console, words: list[str], code: int) -> None:
+    assert console("flows", *words).code == code
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "text"),
+    [("10.0.0.1", 80, "10.0.0.1:80"), ("fd00::1", 80, "[fd00::1]:80"), ("10.0.0.1", 0, "10.0.0.1")],
+)
+def test_endpoint(address: str, port: int, text: str) -> None:
+    assert endpoint({"source": address, "source_port": port}, "source") == text

@@ -1,0 +1,119 @@
+"""`marchproxy mapping`, as an operator uses it."""
+
+import pytest
+
+from tests.cli.console import Console
+
+CW = {
+    "name": "cw",
+    "cluster": "default",
+    "sources": ["clients"],
+    "destinations": ["web"],
+    "protocols": ["tcp"],
+    "ports": "",
+    "listen": "10.1.0.1:80",
+    "priority": 100,
+    "action": "allow",
+    "host": None,
+    "path_prefix": None,
+    "auth_required": False,
+    "expires": None,
+    "description": "",
+}
+
+
+def test_every_flag_reaches_its_field(site: Console) -> None:
+    added = site.ok(
+        *("mapping", "add", "m", "--from", "clients,external", "--to", "web", "--protocol", "https,http"),
+        *("--ports", "443,8000-8100", "--listen", "[fd00::1]:443", "--host", "*.example.com"),
+        *("--path-prefix", "/api", "--priority", "5", "--action", "deny", "--auth-required"),
+        *("--expires", "2031-05-06T07:08:09+02:00", "--description", "text", "--output", "json"),
+    ).json
+    assert added == {
+        "name": "m",
+        "cluster": "default",
+        "sources": ["clients", "external"],
+        "destinations": ["web"],
+        "protocols": ["http", "https"],
+        "ports": "443,8000-8100",
+        "listen": "[fd00::1]:443",
+        "priority": 5,
+        "action": "deny",
+        "host": "*.example.com",
+        "path_prefix": "/api",
+        "auth_required": True,
+        "expires": "2031-05-06T05:08:09Z",
+        "description": "text",
+    }
+
+
+def test_lists_may_be_repeated_flags(site: Console) -> None:
+    flags = "--from clients --from web --to web --protocol tcp --protocol udp --ports 1 --ports 3-5"
+    added = site.ok("mapping", "add", "m", *flags.split(), "--output", "json").json
+    assert (added["sources"], added["protocols"], added["ports"]) == (
+        ["clients", "web"],
+        ["tcp", "udp"],
+        "1,3-5",
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "changed"),
+    [
+        (["--action", "deny"], {"action": "deny"}),
+        (["--ports", "443"], {"ports": "443"}),
+        (["--listen", ""], {"listen": None}),
+        (["--to", "web,clients"], {"destinations": ["clients", "web"]}),
+        (["--auth-required"], {"auth_required": True}),
+        (["--priority", "7"], {"priority": 7}),
+    ],
+)
+def test_set_changes_what_is_given_and_nothing_else(
+    site: Console, flags: list[str], changed: dict[str, object]
+) -> None:
+    assert site.ok("mapping", "set", "cw", *flags, "--output", "json").json == CW | changed
+    assert site.ok("mapping", "show", "cw", "--output", "json").json == CW | changed
+
+
+def test_defaults_come_back_with_an_empty_value(site: Console) -> None:
+    site.ok("mapping", "set", "cw", "--priority", "7", "--expires", "2031-01-01T00:00:00Z", "--ports", "80")
+    cleared = site.ok(
+        "mapping", "set", "cw", "--priority", "", "--expires", "", "--ports", "", "--output", "json"
+    )
+    assert cleared.json == CW
+
+
+def test_list_is_in_the_order_in_which_they_are_tried(site: Console) -> None:
+    flags = ["--from", "clients", "--to", "web", "--protocol", "tcp", "--listen", "10.1.0.1:80"]
+    site.ok("mapping", "add", "late", *flags, "--priority", "200")
+    site.ok("mapping", "add", "zz-deny", *flags, "--action", "deny")
+    site.ok("mapping", "add", "first", *flags, "--priority", "1")
+    rows = site.ok("mapping", "list", "--output", "json").json
+    assert [row["name"] for row in rows] == ["first", "zz-deny", "cw", "late"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "says"),
+    [
+        ("--from nobody --to web --protocol tcp", 3, "'nobody'"),
+        ("--from collection:none --to web --protocol tcp", 3, "'none'"),
+        ("--from clients --to web --protocol sctp", 5, "'sctp'"),
+        ("--from clients --to web --protocol icmp --ports 1", 5, "ICMP has none"),
+        ("--from clients --to web --protocol tcp --ports 90-80", 5, "80-90"),
+        ("--from clients --to web --protocol tcp --ports 0", 5, "1 to 65535"),
+        ("--from clients --to web --protocol tcp --listen 80", 5, "ADDR:PORT"),
+        ("--from clients --to web --protocol tcp --priority soon", 5, "0 to 65535"),
+        ("--from clients --to web --protocol tcp --expires tomorrow", 5, "RFC 3339"),
+        ("--from clients --to web --protocol tcp --action maybe", 5, "allow, deny"),
+        ("--from clients --to web --protocol tcp --host 10.0.0.1", 5, "host name"),
+        ("--from clients --to web --protocol tcp --listen 10.1.0.1:22", 5, "management"),
+        ("--from clients --to web", 2, "--protocol"),
+        ("--to web --protocol tcp", 2, "--from"),
+    ],
+)
+def test_what_cannot_be_meant_changes_nothing(site: Console, flags: str, code: int, says: str) -> None:
+    before = site.ok("export").out
+    result = site("mapping", "add", "m", *flags.split())
+    assert (result.code, result.out) == (code, "")
+    assert says in result.err
+    assert site.ok("export").out == before

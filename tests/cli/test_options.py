@@ -1,0 +1,56 @@
+"""Options that many commands share mean the same everywhere."""
+
+import pytest
+from typer.core import TyperCommand
+
+from tests.cli.commands import commands, option
+from tests.cli.console import Console
+
+ALL = dict(commands())
+SILENT = {"run", *(f"{noun} remove" for noun in ("cluster", "service", "mapping", "interface"))}
+"""Commands that print no data."""
+ASKING = {
+    *(f"{noun} remove" for noun in ("cluster", "service", "mapping", "interface")),
+    *("apply", "detach", "revision rollback"),
+}
+
+
+def test_output_wherever_data_is_printed() -> None:
+    assert {words for words, command in ALL.items() if option(command, "--output") is None} == SILENT
+
+
+def test_output_takes_three_forms_and_export_two() -> None:
+    for words, command in ALL.items():
+        found = option(command, "--output")
+        if found is not None:
+            expected = ["json", "yaml"] if words == "export" else ["table", "json", "yaml"]
+            assert list(found.type.choices) == expected
+
+
+def test_yes_wherever_something_is_lost() -> None:
+    assert {words for words, command in ALL.items() if option(command, "--yes")} == ASKING
+
+
+def test_cluster_defaults_to_default() -> None:
+    for words, command in ALL.items():
+        found = option(command, "--cluster")
+        if words.split()[0] in {"service", "mapping", "explain"}:
+            assert found.default == "default"
+        elif words in {"apply", "diff", "export"}:
+            assert found.default is None
+        else:
+            assert found is None
+
+
+@pytest.mark.parametrize("value", ["xml", "", "JSON "])
+def test_another_form_of_output_is_wrong_usage(site: Console, value: str) -> None:
+    result = site("service", "list", "--output", value)
+    assert (result.code, result.out) == (2, "")
+    assert "'table', 'json', 'yaml'" in result.err
+
+
+def test_no_flag_is_given_twice_in_one_command() -> None:
+    for command in ALL.values():
+        assert isinstance(command, TyperCommand)
+        flags = [flag for param in command.params for flag in (*param.opts, *param.secondary_opts)]
+        assert len(flags) == len(set(flags))

@@ -1,0 +1,114 @@
+"""What a file asks for."""
+
+from typing import Any
+
+import pytest
+
+from marchproxy.cli.errors import WrongUsage
+from marchproxy.cli.proposal import propose
+from marchproxy.model.errors import InvalidValue, NotFound
+from marchproxy.model.snapshot import Snapshot, read_snapshot
+
+SERVICE = {"name": "web", "addresses": ["10.0.0.1"]}
+OTHER = {"name": "other", "addresses": ["10.0.0.2"]}
+INTERFACE = {"name": "eth0", "role": "inside"}
+
+
+def snapshot(**clusters: list[dict[str, Any]]) -> Snapshot:
+    """A snapshot with these services, and one interface."""
+    return read_snapshot(
+        {
+            "format": "marchproxy/1",
+            "interfaces": [INTERFACE],
+            "clusters": [{"name": name, "services": services} for name, services in clusters.items()],
+        }
+    )
+
+
+HELD = snapshot(default=[OTHER], lab=[OTHER])
+
+
+@pytest.mark.parametrize(
+    ("document", "cluster", "expected"),
+    [
+        pytest.param({"services": [SERVICE]}, None, snapshot(default=[SERVICE], lab=[OTHER]), id="default"),
+        pytest.param({"services": [SERVICE]}, "lab", snapshot(default=[OTHER], lab=[SERVICE]), id="lab"),
+        pytest.param({"mappings": []}, "lab", snapshot(default=[OTHER], lab=[]), id="nothing means nothing"),
+        pytest.param({"services": None}, "lab", snapshot(default=[OTHER], lab=[]), id="an empty YAML key"),
+        pytest.param(
+            {"format": "marchproxy/1", "clusters": [{"name": "new", "services": [SERVICE]}]},
+            None,
+            snapshot(default=[OTHER], lab=[OTHER], new=[SERVICE]),
+            id="a new cluster",
+        ),
+    ],
+)
+def test_clusters_become_equal_to_the_file_and_others_stay(
+    document: dict[str, Any], cluster: str | None, expected: Snapshot
+) -> None:
+    proposal = propose(document, "site.yaml", cluster)
+    assert proposal.replaces
+    assert proposal.build(HELD) == expected
+
+
+def test_interfaces_are_the_files_if_it_has_them() -> None:
+    for document in ({"services": [OTHER]}, {"format": "marchproxy/1", "clusters": []}):
+        assert propose(document, "f", None).build(HELD).interfaces == HELD.interfaces
+        without = propose(document | {"interfaces": []}, "f", None).build(HELD)
+        assert without.interfaces == ()
+        assert without.clusters == HELD.clusters
+
+
+def test_a_misspelt_cluster_is_not_created() -> None:
+    with pytest.raises(NotFound, match="'defualt'"):
+        propose({"services": []}, "f", "defualt").build(HELD)
+    with pytest.raises(NotFound, match="'defualt'"):
+        propose({"services": [], "metadata": {}}, "f", "defualt").build(HELD)
+
+
+def test_a_file_with_clusters_takes_no_other() -> None:
+    with pytest.raises(WrongUsage, match="names its clusters itself"):
+        propose({"format": "marchproxy/1", "clusters": []}, "f", "lab")
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ({"service": []}, "site.yaml: field: 'service'"),
+        ({"clusters": []}, "site.yaml: format"),
+        ({"format": "marchproxy/2"}, "site.yaml: format: 'marchproxy/2'"),
+        ({"services": {}}, "site.yaml"),
+        ({"services": [SERVICE, SERVICE]}, "site.yaml"),
+        ({"services": [{"name": "x", "addresses": ["nowhere at all"]}]}, 'site.yaml, service "x": addresses'),
+        ({"services": [{"addresses": ["10.0.0.1"]}]}, "site.yaml, service"),
+        ({"services": ["web"]}, "site.yaml"),
+        ({"services": [], "metadata": {}, "interfaces": []}, "site.yaml"),
+    ],
+)
+def test_errors_name_file_entry_and_field(document: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        propose(document, "site.yaml", None).build(HELD)
+    assert caught.value.message.startswith(says)
+
+
+def test_an_import_adds_and_updates_and_removes_nothing() -> None:
+    document = {
+        "services": [
+            {"name": "web", "ip_fqdn": "10.0.0.1", "port": 80},
+            {"name": "other", "ip_fqdn": "10.0.0.3", "port": 81},
+        ],
+        "mappings": [{"name": "m", "source_services": "all", "dest_services": ["web"], "protocol": "tcp"}],
+    }
+    proposal = propose(document, "fleet.json", "lab")
+    assert not proposal.replaces
+    result = proposal.build(HELD)
+    assert result.cluster("default") == HELD.cluster("default")
+    assert result.interfaces == HELD.interfaces
+    assert result.document()["clusters"][1] == {
+        "name": "lab",
+        "services": [
+            {"name": "other", "addresses": ["10.0.0.3"], "port": 81},
+            {"name": "web", "addresses": ["10.0.0.1"], "port": 80},
+        ],
+        "mappings": [{"name": "m", "sources": ["all"], "destinations": ["web"], "protocols": ["tcp"]}],
+    }

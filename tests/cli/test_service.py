@@ -1,0 +1,117 @@
+"""`marchproxy service`, as an operator uses it."""
+
+import pytest
+
+from tests.cli.console import Console
+
+WEB = {
+    "name": "web",
+    "cluster": "default",
+    "addresses": ["10.2.0.10", "10.2.0.11"],
+    "port": 8080,
+    "protocol": None,
+    "collection": None,
+    "tags": [],
+    "auth": "none",
+    "weight": 1,
+    "tls": False,
+    "health": "none",
+    "health_interval": None,
+    "description": "",
+}
+
+
+def test_every_flag_reaches_its_field(site: Console) -> None:
+    added = site.ok(
+        *("service", "add", "api", "--address", "10.3.0.1,db.example.com", "--address", "fd00::1"),
+        *("--port", "8443", "--protocol", "https", "--auth", "jwt", "--collection", "backends"),
+        *("--tag", "a,b", "--tag", "c", "--health", "https:/ok", "--health-interval", "5", "--weight", "7"),
+        *("--tls", "--description", "the API", "--output", "json"),
+    )
+    expected = {
+        "name": "api",
+        "cluster": "default",
+        "addresses": ["10.3.0.1", "fd00::1", "db.example.com"],
+        "port": 8443,
+        "protocol": "https",
+        "collection": "backends",
+        "tags": ["a", "b", "c"],
+        "auth": "jwt",
+        "weight": 7,
+        "tls": True,
+        "health": "https:/ok",
+        "health_interval": 5,
+        "description": "the API",
+    }
+    assert added.json == expected
+    assert site.ok("service", "show", "api", "--output", "json").json == expected
+
+
+def test_add_says_the_revision_on_stderr_and_nothing_on_stdout(site: Console) -> None:
+    result = site.ok("service", "add", "db", "--address", "10.4.0.1")
+    assert (result.out, result.err) == ("", "revision 3\n")
+
+
+def test_list_is_an_array_of_whole_services(site: Console) -> None:
+    rows = site.ok("service", "list", "--output", "json").json
+    assert [row["name"] for row in rows] == ["clients", "web"]
+    assert rows[1] == WEB
+    assert rows[0].keys() == WEB.keys()
+
+
+def test_list_as_a_table_is_aligned(site: Console) -> None:
+    title, *lines = site.ok("service", "list").out.splitlines()
+    assert title.split()[:3] == ["NAME", "ADDRESSES", "PORT"]
+    assert [line.split()[0] for line in lines] == ["clients", "web"]
+    assert [line[title.index("ADDRESSES") :].split()[0] for line in lines] == [
+        "10.1.0.0/16",
+        "10.2.0.10,10.2.0.11",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "changed"),
+    [
+        (["--port", "81"], {"port": 81}),
+        (["--port", ""], {"port": None}),
+        (["--address", "10.9.0.1"], {"addresses": ["10.9.0.1"]}),
+        (["--tag", "x"], {"tags": ["x"]}),
+        (["--tls"], {"tls": True}),
+        (["--no-tls"], {}),
+        (["--weight", "3", "--description", "new"], {"weight": 3, "description": "new"}),
+    ],
+)
+def test_set_changes_what_is_given_and_nothing_else(
+    site: Console, flags: list[str], changed: dict[str, object]
+) -> None:
+    assert site.ok("service", "set", "web", *flags, "--output", "json").json == WEB | changed
+
+
+def test_an_empty_list_clears_tags(site: Console) -> None:
+    site.ok("service", "set", "web", "--tag", "a,b")
+    assert site.ok("service", "set", "web", "--tag", "", "--output", "json").json["tags"] == []
+
+
+def test_addresses_cannot_be_cleared(site: Console) -> None:
+    result = site("service", "set", "web", "--address", "")
+    assert result.code == 5
+    assert "addresses" in result.err
+    assert site.ok("service", "show", "web", "--output", "json").json == WEB
+
+
+def test_a_service_in_use_stays(site: Console) -> None:
+    result = site("service", "remove", "web", "--yes")
+    assert result.code == 4
+    assert "'cw'" in result.err
+    site.ok("mapping", "remove", "cw", "--yes")
+    site.ok("service", "remove", "web", "--yes")
+    assert [row["name"] for row in site.ok("service", "list", "--output", "json").json] == ["clients"]
+
+
+def test_clusters_do_not_see_each_other(site: Console) -> None:
+    site.ok("cluster", "add", "lab")
+    site.ok("service", "add", "web", "--address", "10.7.0.1", "--cluster", "lab")
+    assert site.ok("service", "show", "web", "--cluster", "lab", "--output", "json").json["cluster"] == "lab"
+    assert site.ok("service", "show", "web", "--output", "json").json == WEB
+    flags = ("--from", "clients", "--to", "web", "--protocol", "tcp", "--cluster", "lab")
+    assert site("mapping", "add", "m", *flags).code == 3

@@ -1,0 +1,74 @@
+"""`marchproxy status`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.cli.console import STATUS, Answers, Console, Daemon
+
+type Start = Callable[[Answers], Daemon]
+
+SICK = STATUS | {"healthy": False, "problems": ["tier: in0 has vanished", "names: db.example.com"]}
+
+
+def test_without_a_daemon_it_is_6(console: Console) -> None:
+    result = console("status")
+    assert (result.code, result.out) == (6, "")
+    assert "marchproxy run" in result.err
+
+
+def test_document_has_what_scripts_rely_on(console: Console, daemon: Start) -> None:
+    daemon({"GET /v1/status": (200, STATUS)})
+    document = console.ok("status", "--output", "json").json
+    assert document["version"] == "9.8.7"
+    assert document["revision"] == 7
+    assert document["sha256"] == "ab" * 32
+    assert document["tier"] == "kernel"
+    assert document["tier_reason"] == "BPF is permitted"
+    assert document["interfaces"] == STATUS["interfaces"]
+    assert document["counters"]["FORWARDED"] == {"packets": 1200, "bytes": 1_500_000}
+    assert document["flow_table"] == [{"name": "flows", "used": 250, "limit": 1000}]
+    assert document["healthy"] is True
+
+
+@pytest.mark.parametrize(("document", "code"), [(STATUS, 0), (SICK, 1)])
+@pytest.mark.parametrize("output", ["table", "json", "yaml"])
+def test_the_code_says_whether_something_is_wrong(
+    console: Console, daemon: Start, document: dict[str, Any], code: int, output: str
+) -> None:
+    daemon({"GET /v1/status": (200, document)})
+    assert console("status", "--output", output).code == code
+
+
+def test_one_screen_for_people(console: Console, daemon: Start) -> None:
+    daemon({"GET /v1/status": (200, STATUS)})
+    assert console.ok("status").out.splitlines() == [
+        "MarchProxy 9.8.7: serving, up 1h 2m, process 4711",
+        "revision 7, applied 2030-01-01T00:00:01.000Z",
+        "tier kernel: BPF is permitted",
+        "listeners: 1, host names: 0",
+        "",
+        "INTERFACE  ROLE    MODE  ATTACHED  PROBLEM",
+        "in0        inside  auto  tc        -",
+        "",
+        "REASON      PACKETS  BYTES",
+        "FORWARDED      1200  1.5 MB",
+        "NO_MAPPING        3  180 B",
+        "",
+        "TABLE  USED  LIMIT  FILL",
+        "flows   250   1000  25%",
+    ]
+
+
+def test_problems_come_first(console: Console, daemon: Start) -> None:
+    daemon({"GET /v1/status": (200, SICK)})
+    lines = console("status").out.splitlines()
+    assert "something is wrong" in lines[0]
+    assert lines[1:3] == ["  ! tier: in0 has vanished", "  ! names: db.example.com"]
+
+
+def test_a_fresh_appliance_shows_no_empty_tables(console: Console, daemon: Start) -> None:
+    nothing: dict[str, Any] = {"interfaces": [], "counters": {}, "flow_table": []}
+    daemon({"GET /v1/status": (200, STATUS | nothing)})
+    assert len(console.ok("status").out.splitlines()) == 4
