@@ -38,10 +38,8 @@ class StoreLocked(StoreError):
     """Another process kept the store to itself for longer than the busy timeout."""
 
     def __init__(self, label: str) -> None:
-        super().__init__(
-            f"store {label!r} is locked by another process",
-            hint=f"try again; if it stays so, `fuser {label}` shows which process it is",
-        )
+        who = "" if "://" in label else f"; if it stays so, `fuser {label}` shows which process it is"
+        super().__init__(f"store {label!r} is locked by another process", hint=f"try again{who}")
 
 
 class StoreReadOnly(NotPermitted, StoreError):

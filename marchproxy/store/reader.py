@@ -42,7 +42,7 @@ def read_snapshot(database: Database) -> Snapshot:
         services = _by_cluster(database, Kind.SERVICE)
         mappings = _by_cluster(database, Kind.MAPPING)
         interfaces = read_rows(Kind.INTERFACE, database.query(_SELECT[Kind.INTERFACE]))
-    except (InvalidValue, ValueError) as error:
+    except (InvalidValue, TypeError, ValueError) as error:
         raise StoreCorrupt(database.label, error) from error
     clusters = (Cluster(name, services.get(key, ()), mappings.get(key, ())) for name, key in names)
     return Snapshot(tuple(clusters), interfaces)
@@ -65,7 +65,7 @@ def read_changes(database: Database, after: int, until: int) -> tuple[Change, ..
     """What the revisions above `after` up to `until` changed, in order."""
     try:
         return tuple(_change(row) for row in database.query(_CHANGES, after, until))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise StoreCorrupt(database.label, f"changes after revision {after}: {error}") from error
 
 

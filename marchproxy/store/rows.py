@@ -68,7 +68,7 @@ class Column:
             held = read(value) if read is not None else value
             if held != self.absent:
                 read_field(self.entity, self.name, held)
-        except (InvalidValue, ValueError) as error:
+        except (InvalidValue, TypeError, ValueError) as error:
             return value, error.args[0]
         return value, None
 
@@ -130,7 +130,10 @@ def to_row(kind: Kind, document: Document) -> dict[str, Any]:
 
 
 def read_rows(kind: Kind, rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
-    """Entities from rows in the order of `COLUMNS`, sorted by name. Raises `InvalidValue` or `ValueError`."""
+    """Entities from rows in the order of `COLUMNS`, sorted by name.
+
+    Raises `InvalidValue`, `TypeError` or `ValueError` for what no writer of ours left there.
+    """
     plan = [(column.name, column.absent, READ.get(column.name)) for column in COLUMNS[kind]]
     make = _ENTITIES[kind]
     found = [make(_document(plan, row)) for row in rows]

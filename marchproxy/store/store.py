@@ -47,7 +47,7 @@ class Store:
 
         `create` makes what is missing: file, schema, cluster `default` and revision 1. `read_only` leaves
         even the migrations of a newer version undone. `timeout` is how many seconds to wait for another
-        process's write.
+        process's write; servers are given `BUSY_TIMEOUT`.
         """
         if create and read_only:
             raise ValueError("a store that is to be created cannot be read-only")

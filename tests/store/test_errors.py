@@ -70,6 +70,7 @@ def test_servers_say_in_their_own_way_that_they_are_locked() -> None:
     postgres = DriverError("canceling statement due to lock timeout")
     postgres.pgcode = "55P03"
     assert isinstance(explain(postgres, LABEL), StoreLocked)
+    assert explain(postgres, "postgres://db/edge").hint == "try again"
     assert isinstance(explain(DriverError(1205, "Lock wait timeout exceeded"), LABEL), StoreLocked)
 
 

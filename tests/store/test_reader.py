@@ -75,6 +75,7 @@ def test_a_revision_that_never_was(store: Store) -> None:
         ("""UPDATE "change" SET kind = 'thing' WHERE revision = 2""", "'thing' is not a valid Kind"),
         ("""UPDATE "change" SET after = '{"name":"x"}' WHERE revision = 2""", "cannot be rebuilt"),
         ("""DELETE FROM "change" WHERE revision = 2""", "revision 1 was recorded with SHA-256"),
+        ("""UPDATE "change" SET after = 7 WHERE revision = 2""", "is no JSON object"),
         ("UPDATE revision SET sha256 = 'x' WHERE number = 1", "revision 1 was recorded with SHA-256 x"),
         ("UPDATE revision SET time = 'noon' WHERE number = 1", "revision 1: Invalid isoformat"),
     ],

@@ -64,6 +64,7 @@ def _column(kind: Kind, name: str) -> Column:
     [
         (Kind.SERVICE, "name", "all", "name: 'all' is not valid"),
         (Kind.SERVICE, "addresses", '["10.0.0.5/24"]', "addresses: '10.0.0.5/24' is not valid"),
+        (Kind.SERVICE, "addresses", None, "the JSON object must be"),
         (Kind.SERVICE, "addresses", "[]", "addresses: [] is not valid"),
         (Kind.SERVICE, "addresses", "10.0.0.1", "Extra data"),
         (Kind.SERVICE, "port", 0, "port: 0 is not valid"),
@@ -95,7 +96,9 @@ def test_rows_come_back_in_the_order_of_their_names() -> None:
     assert [entity.name for entity in read_rows(Kind.INTERFACE, rows)] == ["C", "a", "b"]
 
 
-@pytest.mark.parametrize("row", [["eth0", "up", "auto"], ["eth0", None, None], ["eth0", "inside"]])
+@pytest.mark.parametrize(
+    "row", [["eth0", "up", "auto"], ["eth0", None, None], ["eth0", b"inside", "auto"], ["eth0", "inside"]]
+)
 def test_a_row_that_the_model_cannot_read_is_an_error(row: list[Any]) -> None:
     with pytest.raises((InvalidValue, ValueError), match=r"role|shorter"):
         read_rows(Kind.INTERFACE, [row])
