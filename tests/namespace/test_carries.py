@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rig import Appliance, Rig
+from rig import Appliance, Rig, wait_for
 from rig.payload import digest
 from rig.traffic import HTTP, Talk, ask_tcp, ask_udp, fetch
 from tests.namespace.conftest import define
@@ -68,7 +68,7 @@ def test_a_denied_client_is_refused_at_once_and_counted(
         rig.client.call(fetch, LISTEN[0], port)
     assert time.monotonic() - started < 1
     assert count(appliance, reason) > before
-    row = appliance.json("flows", "--denied", "--port", str(port))[0]
+    row = wait_for(lambda: denied(appliance, port), "the refusal to be shown", timeout=1)[0]
     assert (row["reason"], row["source"], row["destination_port"]) == (reason, "10.1.0.2", port)
     assert row["source_service"] == "default/clients"
 
@@ -90,6 +90,11 @@ def test_flows_tell_the_truth(rig: Rig, appliance: Appliance) -> None:
     assert row["verdict"] == "allow"
     assert int(str(row["bytes_sent"])) >= 1000
     assert int(str(row["bytes_received"])) >= 1000
+
+
+def denied(appliance: Appliance, port: int) -> list[dict[str, object]]:
+    """What was refused at a port, newest first."""
+    return list(appliance.json("flows", "--denied", "--port", str(port)))
 
 
 def count(appliance: Appliance, reason: str) -> int:

@@ -5,11 +5,16 @@ A name cannot contain a dot: bpffs reserves it and answers EPERM, which would re
 
 import errno
 import os
+import subprocess
 from enum import StrEnum
 from pathlib import Path
 
 from marchproxy.dataplane.kernel.errors import PinFailed, PinMissing, refusal
 from marchproxy.dataplane.kernel.libbpf import library, on_bpffs
+
+
+STANDARD = Path("/sys/fs/bpf")
+"""Where everybody expects the BPF file system."""
 
 
 class PinKind(StrEnum):
@@ -36,6 +41,12 @@ def make_pin_directory(directory: Path) -> None:
         raise PinFailed(
             f"{directory} is not on a BPF file system", hint="mount one: mount -t bpf bpf /sys/fs/bpf"
         )
+
+
+def _mount(place: Path) -> None:
+    """Best effort: whether it worked is seen by looking, and needs CAP_SYS_ADMIN, which the service does not have."""
+    if place.is_dir():
+        subprocess.run(["mount", "-t", "bpf", "bpf", str(place)], check=False, capture_output=True)
 
 
 def pin(fd: int, path: Path) -> None:

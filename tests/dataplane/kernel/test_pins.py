@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,15 @@ def test_a_file_where_a_directory_should_be(tables: BpfObject, bpffs: Path) -> N
     pins.pin(tables.maps["hash"].fd, bpffs / "a")
     with pytest.raises(PinFailed, match="cannot create"):
         pins.make_pin_directory(bpffs / "a" / "b")
+
+
+def test_the_usual_place_is_mounted_where_nobody_has() -> None:
+    """As on a machine without systemd, in a mount namespace of its own."""
+    script = (
+        "from pathlib import Path; from marchproxy.dataplane.kernel import libbpf, pins; "
+        "assert not libbpf.on_bpffs(pins.STANDARD); "
+        "pins.make_pin_directory(pins.STANDARD / 'mounted'); "
+        "assert libbpf.on_bpffs(pins.STANDARD / 'mounted')"
+    )
+    hidden = f"mount -t tmpfs none /sys/fs && mkdir {pins.STANDARD} && exec {sys.executable} -c \"{script}\""
+    subprocess.run(["unshare", "--mount", "sh", "-c", hidden], check=True)
