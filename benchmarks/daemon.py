@@ -109,17 +109,14 @@ def _resident(pid: int) -> float:
 def large_policy(contender: MarchProxy) -> Iterator[Figure]:
     """10,000 services and mappings: carried out whole, changed in one place, and what flows notice of it."""
     appliance, bed = contender.appliance, contender.bed
-    folder = bed.rig.files
     small = json.loads(appliance.cli("export").stdout)
-    files = {name: folder / f"{name}.json" for name in ("small", "large")}
-    files["small"].write_text(json.dumps(small))
-    files["large"].write_text(json.dumps(large(small, SIZE)))
+    policies = {"small": small, "large": large(small, SIZE)}
     # So that the large policy's backends have a route, as backends do.
     bed.rig.middle.ip(f"route add 198.18.0.0/15 via {contender.server}")
     speeds: dict[str, list[float]] = {"small": [], "large": []}
     applied: list[float] = []
     for name in ("small", "large") * 3:
-        appliance.cli("apply", "-f", str(files[name]), "--yes")
+        appliance.configure(policies[name])
         if name == "large":
             applied.append(_applied(contender))
         speeds[name].append(ping_pong(bed, contender.target, 2))

@@ -2,12 +2,11 @@
 
 import json
 import sys
-from pathlib import Path
+from collections.abc import Mapping
 from subprocess import CompletedProcess
 from types import TracebackType
 from typing import Any, Self
 
-from rig.host import checked
 from rig.lifecycle import BPFFS, close_at_exit, remove_tree
 from rig.network import Rig
 from rig.process import Process
@@ -35,7 +34,6 @@ class Appliance:
             "PYTHONPATH": str(ROOT),
         }
         self.daemon: Process | None = None
-        _mount_bpffs()
         for folder in (self.state, self.runtime):
             folder.mkdir(mode=0o700, parents=True)
         close_at_exit(self)
@@ -47,6 +45,12 @@ class Appliance:
     def json(self, *words: str, check: bool = True) -> Any:
         """What a command prints with `--output json`."""
         return json.loads(self.cli(*words, "--output", "json", check=check).stdout)
+
+    def configure(self, document: Mapping[str, Any]) -> None:
+        """Make everything that is configured equal to `document`, which has the form of `export`."""
+        file = self.state.parent / "configuration.json"
+        file.write_text(json.dumps(document))
+        self.cli("apply", "-f", str(file), "--yes")
 
     def start(self, *options: str) -> None:
         """Start `marchproxy run` with `options`, and wait until it serves."""
@@ -106,9 +110,3 @@ class Appliance:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _mount_bpffs() -> None:
-    """Where no init system has done so, as in containers. If it fails, the daemon says what that means."""
-    if f" {BPFFS} bpf " not in Path("/proc/mounts").read_text():
-        checked(["mount", "-t", "bpf", "bpf", str(BPFFS)], check=False)
