@@ -12,7 +12,6 @@ from pathlib import Path
 from marchproxy.dataplane.kernel.errors import PinFailed, PinMissing, refusal
 from marchproxy.dataplane.kernel.libbpf import library, on_bpffs
 
-
 STANDARD = Path("/sys/fs/bpf")
 """Where everybody expects the BPF file system."""
 
@@ -26,8 +25,13 @@ class PinKind(StrEnum):
 
 
 def make_pin_directory(directory: Path) -> None:
-    """Create `directory` and its parents, for their owner only. PinFailed where that is not on a bpffs."""
+    """Create `directory` and its parents, for their owner only. PinFailed where that is not on a bpffs.
+
+    The usual place is mounted if it is not: systemd does that, small systems and containers leave it out.
+    """
     try:
+        if directory.is_relative_to(STANDARD) and STANDARD.is_dir() and not on_bpffs(STANDARD):
+            _mount(STANDARD)
         missing = [path for path in (directory, *directory.parents) if not path.exists()]
         suitable = on_bpffs(missing[-1].parent if missing else directory)
         # One by one: with parents=True the mode is for the last one only.
@@ -44,9 +48,8 @@ def make_pin_directory(directory: Path) -> None:
 
 
 def _mount(place: Path) -> None:
-    """Best effort: whether it worked is seen by looking, and needs CAP_SYS_ADMIN, which the service does not have."""
-    if place.is_dir():
-        subprocess.run(["mount", "-t", "bpf", "bpf", str(place)], check=False, capture_output=True)
+    """Best effort: needs CAP_SYS_ADMIN, which the service does not have; the caller looks whether it worked."""
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(place)], check=False, capture_output=True)
 
 
 def pin(fd: int, path: Path) -> None:
