@@ -48,7 +48,7 @@ def make_pin_directory(directory: Path) -> None:
 
 
 def _mount(place: Path) -> None:
-    """Best effort: needs CAP_SYS_ADMIN, which the service does not have; the caller looks whether it worked."""
+    """Best effort, for it needs CAP_SYS_ADMIN; the caller looks whether it worked."""
     subprocess.run(["mount", "-t", "bpf", "bpf", str(place)], check=False, capture_output=True)
 
 
