@@ -17,11 +17,19 @@ from marchproxy.model.errors import MarchproxyError
 from rig import Rig
 
 
+def at_least_one(text: str) -> int:
+    """A number of rounds or seconds."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="figures per cell, %(default)s")
-    parser.add_argument("--seconds", type=int, default=2, help="per figure, %(default)s")
+    parser.add_argument("--rounds", type=at_least_one, default=7, help="figures per cell, %(default)s")
+    parser.add_argument("--seconds", type=at_least_one, default=2, help="per figure, %(default)s")
     parser.add_argument(
         "--only", nargs="+", choices=[kind.name for kind in CONTENDERS], help="beside routing"
     )
@@ -61,6 +69,9 @@ def main() -> int:
     except MarchproxyError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing was saved", file=sys.stderr)
+        return 130
     return 1 if run.failures else 0
 
 

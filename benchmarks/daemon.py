@@ -216,6 +216,9 @@ def main() -> int:
     except MarchproxyError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing was saved", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -45,7 +45,7 @@ def show(run: Run, console: Console) -> None:
             table.add_row(kind.title, figure, ratio, style="bold" if issubclass(kind, MarchProxy) else "")
         console.print(table)
     for line in (*goals(run), *(f"failed: {failure}" for failure in run.failures)):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def goals(run: Run) -> Iterator[str]:
