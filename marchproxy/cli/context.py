@@ -21,7 +21,7 @@ class Environment:
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
     verbosity: int = 0
-    """How often `-v` was given: 1 says what is done, 2 adds tracebacks, 3 debugging."""
+    """How often `-v` was given: 1 says what is done, 2 adds tracebacks, 3 each step."""
 
     @property
     def state_dir(self) -> Path | None:
@@ -67,6 +67,11 @@ class Environment:
     def detail(self, text: str) -> None:
         """Say it only with `-v`."""
         if self.verbosity:
+            self.note(text)
+
+    def debug(self, text: str) -> None:
+        """Say it only with `-vvv`."""
+        if self.verbosity >= 3:
             self.note(text)
 
 

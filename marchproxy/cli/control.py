@@ -8,9 +8,9 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
+from marchproxy.cli.context import Environment
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
 
 ANSWER_SECONDS = 10.0
@@ -35,8 +35,9 @@ class Control:
     with the daemon's own words.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, environment: Environment) -> None:
+        self._path = environment.control_socket
+        self._debug = environment.debug
 
     def get(self, target: str, **query: object) -> Any:
         """What the daemon knows. Parameters that are None, False or empty are left out."""
@@ -71,6 +72,7 @@ class Control:
             with self._connect(seconds) as connection, connection.makefile("rb") as reader:
                 connection.sendall(f"{head}\r\n".encode("ascii") + content)
                 status, headers = _read_head(reader)
+                self._debug(f"{self._path}: {method} {target}: {status}")
                 pieces = _read_body(reader, headers)
                 if status >= 400:
                     raise _refusal(status, b"".join(pieces))

@@ -38,7 +38,7 @@ def detach(context: typer.Context, yes: YesOption = False, output: OutputOption 
 
 def _refuse_beside_daemon(environment: Environment) -> None:
     try:
-        status = Control(environment.control_socket).get("/v1/status")
+        status = Control(environment).get("/v1/status")
     except DaemonNotRunning:
         return
     if status["tier"]["name"] != "sockets":

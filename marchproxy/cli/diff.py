@@ -36,7 +36,7 @@ def compare(
         held = intent.read(environment)
         changes = diff(held, propose(read_document(environment, file), file, cluster).build(held))
     else:
-        applied = Control(environment.control_socket).get("/v1/status")["revision"]["number"]
+        applied = Control(environment).get("/v1/status")["revision"]["number"]
         with intent.opened(environment, read_only=True) as store:
             before = store.snapshot_at(applied) if applied else Snapshot(clusters=())
             changes = diff(before, store.snapshot())

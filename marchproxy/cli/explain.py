@@ -51,7 +51,7 @@ def explain(
     question: dict[str, Any] = {"source": source, "port": port, "protocol": protocol}
     question |= _target(environment, question, destination, cluster)
     try:
-        answer = Control(environment.control_socket).post("/v1/explain", question)
+        answer = Control(environment).post("/v1/explain", question)
         environment.detail("the running daemon answered")
     except DaemonNotRunning:
         environment.note("no daemon runs: this is the answer of the policy in the store")

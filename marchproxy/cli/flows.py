@@ -101,7 +101,7 @@ def flows(
     their name alone.
     """
     environment = environment_of(context)
-    control = Control(environment.control_socket)
+    control = Control(environment)
     filters = {
         "source": source,
         "destination": destination,

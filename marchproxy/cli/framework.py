@@ -119,7 +119,7 @@ def _verbose_option() -> TyperOption:
         show_default=False,
         expose_value=False,
         callback=_set_verbosity,
-        help="Say more: -v what is done, -vv tracebacks, -vvv debugging",
+        help="Say more: -v what is done, -vv tracebacks, -vvv each step",
     )
 
 

@@ -24,6 +24,7 @@ def opened(environment: Environment, *, create: bool = False, read_only: bool = 
     from marchproxy.store.store import Store
 
     with Store.open(environment.state_dir, create=create, read_only=read_only) as store:
+        environment.debug(f"opened the store for {'reading' if read_only else 'writing'}")
         yield store
 
 
@@ -117,7 +118,7 @@ def announce(environment: Environment) -> ExitCode:
     from marchproxy.cli.control import Control
 
     try:
-        answer = Control(environment.control_socket).post("/v1/reload")
+        answer = Control(environment).post("/v1/reload")
     except DaemonNotRunning:
         environment.detail("no daemon runs here: it takes the revision over when it starts")
         return ExitCode.DONE

@@ -40,7 +40,7 @@ def status(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
     answers; what an earlier one left in the kernel is then still in force.
     """
     environment = environment_of(context)
-    document = _flat(Control(environment.control_socket).get("/v1/status"))
+    document = _flat(Control(environment).get("/v1/status"))
     if output is Output.TABLE:
         show_lines(environment, _lines(environment, document))
     else:

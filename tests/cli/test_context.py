@@ -58,7 +58,10 @@ def test_details_are_said_with_v(console: Console) -> None:
     environment.verbosity = 1
     environment.detail("loud")
     assert isinstance(environment.stderr, Screen)
-    assert environment.stderr.getvalue() == "loud\n"
+    environment.debug("quiet")
+    environment.verbosity = 3
+    environment.debug("step")
+    assert environment.stderr.getvalue() == "loud\nstep\n"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from marchproxy.cli.control import Control, Refused
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
-from tests.cli.console import Answers, Console, Daemon, chunked
+from tests.cli.console import Answers, Console, Daemon, Screen, chunked
 
 type Start = Callable[[Answers], Daemon]
 
@@ -29,15 +29,15 @@ def test_a_body_may_end_in_any_way_that_http_knows(
     console: Console, daemon: Start, answer: tuple[int, Any] | bytes
 ) -> None:
     daemon({"GET /v1/status": answer})
-    assert Control(console.control_socket).get("/v1/status") == {"a": 1}
+    assert Control(console.environment()).get("/v1/status") == {"a": 1}
 
 
 def test_parameters_that_say_nothing_are_left_out(console: Console, daemon: Start) -> None:
     server = daemon({"GET /v1/flows": (200, [])})
-    Control(console.control_socket).get(
+    Control(console.environment()).get(
         "/v1/flows", denied=True, source=None, port="", limit=5, reason="a b&c"
     )
-    Control(console.control_socket).get("/v1/flows", denied=False)
+    Control(console.environment()).get("/v1/flows", denied=False)
     assert [asked for asked, _ in server.asked] == [
         "GET /v1/flows?denied=1&limit=5&reason=a+b%26c",
         "GET /v1/flows",
@@ -46,15 +46,15 @@ def test_parameters_that_say_nothing_are_left_out(console: Console, daemon: Star
 
 def test_post_sends_a_document_or_none(console: Console, daemon: Start) -> None:
     server = daemon({"POST /v1/explain": (200, {}), "POST /v1/reload": (200, {})})
-    Control(console.control_socket).post("/v1/explain", {"source": "10.0.0.1"})
-    Control(console.control_socket).post("/v1/reload")
+    Control(console.environment()).post("/v1/explain", {"source": "10.0.0.1"})
+    Control(console.environment()).post("/v1/reload")
     assert server.asked == [("POST /v1/explain", {"source": "10.0.0.1"}), ("POST /v1/reload", None)]
 
 
 def test_a_refusal_keeps_the_daemons_words(console: Console, daemon: Start) -> None:
     daemon({"POST /v1/reload": (409, {"error": {"name": "InvalidValue", "message": "no", "hint": "so"}})})
     with pytest.raises(Refused) as caught:
-        Control(console.control_socket).post("/v1/reload")
+        Control(console.environment()).post("/v1/reload")
     assert (caught.value.name, caught.value.message, caught.value.hint) == ("InvalidValue", "no", "so")
 
 
@@ -62,7 +62,7 @@ def test_a_refusal_keeps_the_daemons_words(console: Console, daemon: Start) -> N
 def test_a_refusal_without_words(console: Console, daemon: Start, document: Any) -> None:
     daemon({"GET /v1/status": (503, document)})
     with pytest.raises(Refused, match="status 503"):
-        Control(console.control_socket).get("/v1/status")
+        Control(console.environment()).get("/v1/status")
 
 
 @pytest.mark.parametrize(
@@ -82,18 +82,18 @@ def test_a_refusal_without_words(console: Console, daemon: Start, document: Any)
 def test_what_is_no_answer_is_named(console: Console, daemon: Start, answer: bytes, says: str) -> None:
     daemon({"GET /v1/status": answer})
     with pytest.raises(MarchproxyError, match=says):
-        Control(console.control_socket).get("/v1/status")
+        Control(console.environment()).get("/v1/status")
 
 
 def test_a_stream_is_read_line_by_line(console: Console, daemon: Start) -> None:
     daemon({"GET /v1/events": chunked(b"\n", b'{"a": 1}\n{"a"', b": 2}\n", b'{"a": 3}\n')})
-    events = list(Control(console.control_socket).stream("/v1/events"))
+    events = list(Control(console.environment()).stream("/v1/events"))
     assert events == [{"a": 1}, {"a": 2}, {"a": 3}]
 
 
 def test_without_a_socket_no_daemon_runs(console: Console) -> None:
     with pytest.raises(DaemonNotRunning, match="no daemon answers at"):
-        Control(console.control_socket).get("/v1/status")
+        Control(console.environment()).get("/v1/status")
 
 
 def test_a_socket_that_a_crash_left_behind(console: Console) -> None:
@@ -101,18 +101,19 @@ def test_a_socket_that_a_crash_left_behind(console: Console) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(console.control_socket))
     with pytest.raises(DaemonNotRunning):
-        Control(console.control_socket).get("/v1/status")
+        Control(console.environment()).get("/v1/status")
 
 
 def test_a_folder_that_is_none(console: Console) -> None:
     console.write("run", "")
     with pytest.raises(DaemonNotRunning):
-        Control(console.control_socket).get("/v1/status")
+        Control(console.environment()).get("/v1/status")
 
 
 def test_a_path_that_is_too_long_for_a_socket(console: Console) -> None:
+    console.variables["MARCHPROXY_RUNTIME_DIR"] = "/" + "x" * 120
     with pytest.raises(MarchproxyError, match="too long") as caught:
-        Control(console.folder / ("x" * 120)).get("/v1/status")
+        Control(console.environment()).get("/v1/status")
     assert "MARCHPROXY_RUNTIME_DIR" in caught.value.hint
 
 
@@ -124,7 +125,7 @@ def test_who_may_not_ask_is_told_what_would_work(
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     with pytest.raises(NotPermitted) as caught:
-        Control(console.control_socket).get("/v1/status")
+        Control(console.environment()).get("/v1/status")
     assert "sudo marchproxy" in caught.value.hint
 
 
@@ -135,4 +136,18 @@ def test_a_daemon_that_says_nothing(console: Console, monkeypatch: pytest.Monkey
         silent.bind(str(console.control_socket))
         silent.listen()
         with pytest.raises(MarchproxyError, match=r"did not answer within 0\.05 seconds"):
-            Control(console.control_socket).get("/v1/status")
+            Control(console.environment()).get("/v1/status")
+
+
+def test_vvv_shows_each_exchange(console: Console, daemon: Start) -> None:
+    daemon({"GET /v1/status": (200, {}), "POST /v1/reload": (409, {})})
+    environment = console.environment()
+    environment.verbosity = 3
+    Control(environment).get("/v1/status")
+    with pytest.raises(Refused):
+        Control(environment).post("/v1/reload")
+    assert isinstance(environment.stderr, Screen)
+    assert environment.stderr.getvalue().splitlines() == [
+        f"{console.control_socket}: GET /v1/status: 200",
+        f"{console.control_socket}: POST /v1/reload: 409",
+    ]
