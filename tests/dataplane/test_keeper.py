@@ -1,0 +1,175 @@
+"""A tier kept to one call at a time, and its failures made visible."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from marchproxy.dataplane.keeper import TierKeeper
+from marchproxy.dataplane.records import EventKind, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.tier import EventSink
+from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import Plan
+from tests.dataplane import facts
+from tests.dataplane.loops import looped, until
+
+
+class Touchy:
+    """A tier that notices when two of its methods run at once."""
+
+    name = "kernel"
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.most = 0
+        self.wanted: list[frozenset[EventKind]] = []
+        self.failure: Exception | None = None
+        self.sink: EventSink | None = None
+
+    async def _work(self) -> None:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        await asyncio.sleep(0.001)
+        self.inside -= 1
+
+    async def start(self, sink: EventSink) -> None:
+        self.sink = sink
+
+    async def apply(self, plan: Plan, revision: int) -> None:
+        await self._work()
+        if self.failure:
+            raise self.failure
+
+    async def poll(self) -> None:
+        await self._work()
+        if self.failure:
+            raise self.failure
+
+    async def want(self, kinds: frozenset[EventKind]) -> None:
+        await self._work()
+        self.wanted.append(kinds)
+
+    async def flows(self, limit: int) -> Sequence[Flow]:
+        await self._work()
+        return [facts.flow()][:limit]
+
+    def counters(self) -> Mapping[Reason, Traffic]:
+        return {}
+
+    def interfaces(self) -> Sequence[InterfaceState]:
+        return []
+
+    def fill(self) -> Sequence[TableFill]:
+        return []
+
+    def lost_events(self) -> int:
+        return 5
+
+    def problems(self) -> Sequence[str]:
+        return ["eth0: gone"]
+
+    async def drain(self, seconds: float) -> None:
+        await self._work()
+
+    async def close(self) -> None:
+        await self._work()
+
+
+@looped
+async def test_calls_never_overlap() -> None:
+    tier = Touchy()
+    keeper = TierKeeper(tier, "")
+    await keeper.start()
+    subscription, *_ = await asyncio.gather(
+        keeper.subscribe(EventKind),
+        keeper.poll(),
+        keeper.apply(Plan(), 1),
+        keeper.flows(1),
+        keeper.poll(),
+        keeper.drain(0),
+    )
+    keeper.unsubscribe(subscription)
+    await keeper.flows(1)
+    await keeper.close()
+    assert tier.most == 1
+
+
+@looped
+async def test_the_tier_learns_which_events_are_looked_at() -> None:
+    tier = Touchy()
+    keeper = TierKeeper(tier, "")
+    await keeper.start()
+    subscription = await keeper.subscribe([EventKind.FLOW_END])
+    keeper.unsubscribe(subscription)
+    await until(lambda: len(tier.wanted) == 3)
+    only_refusals = frozenset({EventKind.DENIED})
+    assert tier.wanted == [only_refusals, only_refusals | {EventKind.FLOW_END}, only_refusals]
+    await keeper.close()
+
+
+@looped
+async def test_events_reach_the_hub() -> None:
+    tier = Touchy()
+    keeper = TierKeeper(tier, "")
+    await keeper.start()
+    assert tier.sink is not None
+    tier.sink(facts.denied())
+    await until(lambda: len(keeper.events.refusals()) == 1)
+    assert keeper.lost_events() == 5
+    await keeper.close()
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (MarchproxyError("a map is gone"), "a map is gone"),
+        (OSError(5, "broken"), "OSError: [Errno 5] broken"),
+    ],
+)
+@looped
+async def test_a_failing_poll_is_a_problem_until_one_succeeds(failure: Exception, said: str) -> None:
+    tier = Touchy()
+    keeper = TierKeeper(tier, "")
+    tier.failure = failure
+    await keeper.poll()
+    problems = [str(problem) for problem in keeper.problems()]
+    assert (keeper.alive, problems) == (False, ["tier: eth0: gone", f"tier: {said}"])
+    tier.failure = None
+    await keeper.poll()
+    problems = [str(problem) for problem in keeper.problems()]
+    assert (keeper.alive, problems) == (True, ["tier: eth0: gone"])
+
+
+@looped
+async def test_names_follow_the_plan_only_when_it_was_applied() -> None:
+    tier = Touchy()
+    keeper = TierKeeper(tier, "")
+    before = keeper.events.names
+    tier.failure = MarchproxyError("no")
+    with pytest.raises(MarchproxyError):
+        await keeper.apply(Plan(), 1)
+    assert keeper.events.names is before
+    tier.failure = None
+    await keeper.apply(Plan(), 1)
+    assert keeper.events.names is not before
+
+
+@looped
+async def test_sockets_beside_programs_left_in_the_kernel_are_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from marchproxy import bpf
+
+    monkeypatch.setenv("MARCHPROXY_BPFFS", str(tmp_path))
+    links = tmp_path / f"v{bpf.ABI}" / "links"
+    links.mkdir(parents=True)
+    tier = Touchy()
+    tier.name = "sockets"
+    keeper = TierKeeper(tier, "")
+    assert len(keeper.problems()) == 1
+    (links / "tc-eth0").write_text("")
+    assert "marchproxy detach" in keeper.problems()[1].message
+    tier.name = "kernel"
+    assert len(keeper.problems()) == 1
