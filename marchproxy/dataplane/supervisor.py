@@ -1,6 +1,7 @@
 """Starts, tends and stops the daemon. `intent` brings plans, a tier carries them; here nothing is decided."""
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -160,6 +161,10 @@ class Supervisor:
         # What is wrong with it is in the log already, and `status` goes on saying it.
         with suppress(Exception):
             await self._intent.reload()
+        # What start-up made stays: taken out of the collector's sight, a policy of ten thousand mappings no longer
+        # costs a fifth of a second whenever the collector looks through everything.
+        gc.collect()
+        gc.freeze()
         await self._keeper.poll()
         await self._health.ensure()
 

@@ -39,7 +39,8 @@ class FlowReview:
             return raw_key[16:32] + end in changed or wildcard + end in changed
 
         if changed is None or changed:
-            evaluator, local = Evaluator(plan), functools.cache(is_local)
+            # Indexed only for a flow to ask about: ten thousand services take longer than all else here.
+            evaluator, local = functools.cache(lambda: Evaluator(plan)), functools.cache(is_local)
 
             def is_refused(key: FlowKey) -> bool:
                 query = Query(
@@ -49,7 +50,7 @@ class FlowReview:
                     Transport.TCP if key.protocol == layouts.TCP else Transport.UDP,
                     local,
                 )
-                return evaluator.evaluate(query).verdict is not Verdict.ALLOW
+                return evaluator().evaluate(query).verdict is not Verdict.ALLOW
 
             self._table.end_where(is_concerned, is_refused, report)
         self._reviewed = plan
