@@ -14,8 +14,8 @@ from marchproxy.dataplane.kernel.driver import choose_mode
 from marchproxy.dataplane.kernel.errors import KernelError
 from marchproxy.dataplane.kernel.forwarding import Forwarding
 from marchproxy.dataplane.kernel.links import LinkKind, attach_tc, attach_xdp, open_link
+from marchproxy.dataplane.kernel.loading import Programs
 from marchproxy.dataplane.kernel.maps import Map
-from marchproxy.dataplane.kernel.programs import Program
 from marchproxy.dataplane.records import InterfaceState
 from marchproxy.model.entities import Interface, Mode
 from marchproxy.model.errors import MarchproxyError
@@ -25,14 +25,6 @@ AGAIN = 5.0
 
 Some drivers restart their queues at every try."""
 _NAMES = {LinkKind.TCX: "tc", LinkKind.CLSACT: "clsact"}
-
-
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """The pipeline for each tier."""
-
-    tc: Program
-    xdp: Program
 
 
 @dataclass(slots=True)

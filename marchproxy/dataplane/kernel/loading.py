@@ -1,7 +1,7 @@
-"""Loading the pipeline: both programs over one set of pinned maps, or a clear word why not."""
+"""Loading the pipeline: its programs over one set of pinned maps, or a clear word why not."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from marchproxy.dataplane.kernel.errors import (
     MapLayoutChanged,
     NotPermitted,
     NotSupported,
+    ObjectInvalid,
 )
-from marchproxy.dataplane.kernel.interfaces import Programs
 from marchproxy.dataplane.kernel.libbpf import library
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.objects import BpfObject
 from marchproxy.dataplane.kernel.pins import make_pin_directory
+from marchproxy.dataplane.kernel.programs import Program
 
 READ_OR_WRITTEN = frozenset(
     {
@@ -37,6 +38,31 @@ class BpfNotPermitted(NotPermitted):
     """
 
 
+class Programs:
+    """The pipeline for each tier."""
+
+    def __init__(self, tc: Program, load_xdp: Callable[[], Program]) -> None:
+        self.tc = tc
+        self._load_xdp = load_xdp
+        self._xdp: Program | None = None
+
+    @property
+    def xdp(self) -> Program:
+        """Loaded at first use, since most machines have none: verifying it would double the time to start.
+
+        Raises as `load_pipeline`.
+        """
+        if self._xdp is None:
+            self._xdp = self._load_xdp()
+        return self._xdp
+
+    def close(self) -> None:
+        """Let go; what is attached stays."""
+        self.tc.close()
+        if self._xdp:
+            self._xdp.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """The programs in the kernel, and the maps they share with us."""
@@ -48,8 +74,7 @@ class Pipeline:
         """Let go; what is pinned or attached stays."""
         for each in self.maps.values():
             each.close()
-        self.programs.tc.close()
-        self.programs.xdp.close()
+        self.programs.close()
 
 
 def load_pipeline(pins: Path, objects: Path = bpf.OBJECTS) -> Pipeline:
@@ -58,18 +83,37 @@ def load_pipeline(pins: Path, objects: Path = bpf.OBJECTS) -> Pipeline:
     Raises `BpfNotPermitted`, or another `KernelError`: no BPF file system, an object that is missing or
     broken, maps of another version. A call that fails leaves nothing behind.
     """
-    try:
+    with _explained():
         _expect_bpf()
-        with _nothing_left_by_failure(pins), ExitStack() as opened:
+        with _nothing_left_by_failure(pins):
             make_pin_directory(pins)
-            tc = opened.enter_context(BpfObject.load(objects / "tc.bpf.o", pin_dir=pins))
-            xdp = opened.enter_context(BpfObject.load(objects / "xdp.bpf.o", pin_dir=pins))
-            programs = Programs(
-                tc.programs.pop("marchproxy_tc"),
-                xdp.programs.pop("marchproxy_xdp"),
-            )
-            # What is not taken out of the objects is closed with them.
-            return Pipeline({name: tc.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}, programs)
+            with BpfObject.load(objects / "tc.bpf.o", pin_dir=pins) as loaded:
+                tc = _take_program(loaded, "marchproxy_tc")
+                # What is not taken out of the object is closed with it.
+                maps = {name: loaded.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}
+    return Pipeline(maps, Programs(tc, lambda: _load_xdp(pins, objects / "xdp.bpf.o")))
+
+
+def _load_xdp(pins: Path, source: Path) -> Program:
+    with _explained(), BpfObject.load(source, pin_dir=pins) as loaded:
+        return _take_program(loaded, "marchproxy_xdp")
+
+
+def _take_program(loaded: BpfObject, name: str) -> Program:
+    missing = READ_OR_WRITTEN - loaded.maps.keys() | {name} - loaded.programs.keys()
+    if missing:
+        raise ObjectInvalid(
+            f"the BPF object {loaded.name} lacks {', '.join(sorted(missing))}",
+            hint="it is of another version: install MarchProxy again, or make bpf in a checkout",
+        )
+    return loaded.programs.pop(name)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say what an operator can do, and which errors another tier helps against."""
+    try:
+        yield
     except MapLayoutChanged as error:
         hint = "run: marchproxy detach (this ends all flows), then start again"
         raise KernelError(error.message, hint=hint) from error
