@@ -161,8 +161,8 @@ class Supervisor:
         # What is wrong with it is in the log already, and `status` goes on saying it.
         with suppress(Exception):
             await self._intent.reload()
-        # What start-up made stays. Out of the collector's sight, a policy of ten thousand mappings no longer costs
-        # a fifth of a second whenever the collector looks through everything.
+        # What start-up made stays. Out of the collector's sight, a policy of ten thousand mappings no longer
+        # costs a fifth of a second whenever the collector looks through everything.
         gc.collect()
         gc.freeze()
         await self._keeper.poll()

@@ -34,7 +34,9 @@ class Limits:
     body: int = 1024 * 1024
     connections: int = 64
     idle: float = 10.0
-    """For a whole head, a whole body, and for each piece of a response to be taken."""
+    """For a whole head, a whole body, and a response to be taken."""
+    stall: float = 60.0
+    """For a piece of a stream to be taken: people pause what scrolls past, and are told what they missed."""
     linger: float = 1.0
     """For a refused client to stop sending, so that a reset does not overtake the answer."""
 
@@ -61,12 +63,23 @@ class HttpServer:
         await self._tasks.stop()
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serve = self._serve
         if len(self._tasks) >= self._limits.connections:
-            # The accept queue would hide the refusal: a client must learn that it is one too many.
-            writer.write(_rendered(_overloaded(self._limits.connections)))
-            writer.close()
+            # Left in the accept queue, a client would never learn that it is one too many.
+            serve = self._turn_away
+        if len(self._tasks) >= 2 * self._limits.connections:
+            writer.transport.abort()
             return
-        self._tasks.start(self._serve(reader, writer), name=f"{self._name} client")
+        self._tasks.start(serve(reader, writer), name=f"{self._name} client")
+
+    async def _turn_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._write(writer, _rendered(_overloaded(self._limits.connections)))
+            await self._linger(reader, writer)
+        except (OSError, TimeoutError):
+            writer.transport.abort()
+        finally:
+            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -153,16 +166,17 @@ class HttpServer:
             # Closed here and now: a subscription that a stream holds must not wait for the collector.
             async with aclosing(pieces):
                 async for piece in pieces:
-                    await self._write(writer, render_chunk(piece) if chunked else piece)
+                    data = render_chunk(piece) if chunked else piece
+                    await self._write(writer, data, self._limits.stall)
                     # A write that does not block does not let go of the loop either.
                     await asyncio.sleep(0)
             await self._write(writer, render_chunk(b"") if chunked else b"")
         finally:
             watcher.cancel()
 
-    async def _write(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+    async def _write(self, writer: asyncio.StreamWriter, data: bytes, seconds: float | None = None) -> None:
         writer.write(data)
-        async with asyncio.timeout(self._limits.idle):
+        async with asyncio.timeout(self._limits.idle if seconds is None else seconds):
             await writer.drain()
 
     async def _linger(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

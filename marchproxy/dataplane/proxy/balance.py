@@ -16,9 +16,9 @@ _MAPPED = b"\0" * 10 + b"\xff\xff"
 def candidates(pool: Pool, hashed: int) -> Iterator[Backend]:
     """Every backend of the pool once, in the order in which this flow should try them.
 
-    The first is the Maglev table's choice. The others follow by weighted rendezvous hashing, so that the flows of a
-    dead backend spread over all that live. The table's next slots would not do: which backends are neighbours there
-    is fixed, and some would take eight times as much as others.
+    The first is the Maglev table's choice. The others follow by weighted rendezvous hashing: the flows of a
+    dead backend spread over all that live. The table's next slots would not do: which backends are neighbours
+    there is fixed, and some would take eight times as much as others.
     """
     first = pool.table[hashed % len(pool.table)]
     yield pool.backends[first]
