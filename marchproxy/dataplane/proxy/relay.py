@@ -17,8 +17,8 @@ from marchproxy.dataplane.records import FlowState
 from marchproxy.model.reason import Reason
 
 READ_SIZE = 128 * 1024
-"""Bytes of one read, and the most that a direction ever holds. Half of it carried a bulk stream a quarter slower,
-twice was no faster."""
+"""Bytes of one read, and the most that a direction ever holds. Half of it carried a bulk stream a quarter
+slower, twice was no faster."""
 
 _scratch = memoryview(bytearray(READ_SIZE))
 """Where every read goes first. One is enough: it is read and written before anything else can run."""
