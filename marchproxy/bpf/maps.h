@@ -93,9 +93,10 @@ struct {
 	__type(value, struct mp_management);
 } management SEC(".maps");
 
+/* An array, because every frame that XDP sees looks its interface up. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_INTERFACES);
 	__type(key, __u32);
 	__type(value, struct mp_interface);
 } interfaces SEC(".maps");

@@ -154,9 +154,12 @@ struct mp_management {
 	__u64 tcp[1024];
 };
 
+#define MP_INTERFACES 16384    /* by interface number; XDP hands up all of an interface beyond */
+
 struct mp_interface {
-	__u8 native_xdp;
-	__u8 pad[3];
+	__u8 address[6];          /* link address: XDP is shown frames for others too, and must leave them alone */
+	__u8 native_xdp;          /* takes frames that XDP redirects to it */
+	__u8 pad;
 };
 
 /* ---- facts ---- */

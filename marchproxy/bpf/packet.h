@@ -14,6 +14,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "maps.h"
 #include "marchproxy.h"
 
 #define L3 ETH_HLEN
@@ -89,11 +90,16 @@ static __always_inline void packet_pull(mp_context *context, __u32 bytes)
 {
 }
 
+/* Addressed to this host on the link. The driver shows whatever is on the wire: what a bridge floods, or all of it while
+ * somebody runs tcpdump; and answering a frame that is another host's would end that host's connections. */
 static __always_inline int packet_is_ours(mp_context *context)
 {
-	const struct ethhdr *ethernet = packet_data(context);
+	__u32 ifindex = context->ingress_ifindex;
+	const struct mp_interface *interface = bpf_map_lookup_elem(&interfaces, &ifindex);
+	const __u16 *wanted = (const void *)interface, *found = packet_data(context);
 
-	return (void *)(ethernet + 1) <= packet_end(context) && !(ethernet->h_dest[0] & 1);
+	return interface && (void *)(found + 3) <= packet_end(context) && found[0] == wanted[0] &&
+	       found[1] == wanted[1] && found[2] == wanted[2];
 }
 
 /* A tagged frame has another EtherType, and goes up with its tags. */

@@ -1,9 +1,11 @@
 """Programs on the interfaces of the plan, kept there while interfaces come and go."""
 
 import contextlib
+import fcntl
 import math
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ AGAIN = 5.0
 """Seconds between two looks at whether the programs are still there, and two tries where attaching failed.
 
 Some drivers restart their queues at every try."""
+_SIOCGIFHWADDR, _IFREQ_SIZE, _ETHERNET = 0x8927, 40, 1
+"""ioctl, size of its `struct ifreq`, and the kind of link (ARPHRD_ETHER) whose addresses have six bytes."""
 _NAMES = {LinkKind.TCX: "tc", LinkKind.CLSACT: "clsact"}
 
 
@@ -50,24 +54,24 @@ class _Watched:
 class Attachments:
     """Attaches to the interfaces it is told, by links pinned in `links`.
 
-    `native` is the programs' map of interfaces; `routes_changed` makes flows look their way out up again.
+    `known` is the programs' map of interfaces; `routes_changed` makes flows look their way out up again.
     """
 
     def __init__(
         self,
         programs: Programs,
-        native: Map,
+        known: Map,
         links: Path,
         forwarding: Forwarding,
         routes_changed: Callable[[], None],
     ) -> None:
         self._programs = programs
-        self._native = native
+        self._known = known
         self._links = links
         self._forwarding = forwarding
         self._routes_changed = routes_changed
         self._watched: dict[str, _Watched] = {}
-        self._told: set[int] | None = None
+        self._told: dict[int, bytes] | None = None
         self.states: tuple[InterfaceState, ...] = ()
         """As found last. Replaced as a whole, so that any thread may read it."""
 
@@ -90,7 +94,7 @@ class Attachments:
                 self._look_after(each)
             except MarchproxyError as error:
                 each.problem = error.message
-        self._tell_native()
+        self._tell()
         self.states = tuple(each.state() for each in self._watched.values())
 
     def _look_after(self, each: _Watched) -> None:
@@ -121,21 +125,29 @@ class Attachments:
         attach_xdp(self._programs.xdp, each.ifindex, generic=generic, pin=pin).close()
         each.attached, each.native = str(mode), not generic
 
-    def _tell_native(self) -> None:
-        """Make the programs' map name the interfaces that take bare frames, and no others."""
-        wanted = {each.ifindex for each in self._watched.values() if each.native}
+    def _tell(self) -> None:
+        """Tell the programs the link address of each interface, and which of them take bare frames."""
+        wanted = {
+            each.ifindex: layouts.INTERFACE.struct.pack(link_address(each.interface.name), each.native)
+            for each in self._watched.values()
+            if 0 < each.ifindex < self._known.max_entries
+        }
         if wanted == self._told:
             return
-        keys = {layouts.U32.pack(ifindex) for ifindex in wanted}
-        self._native.delete_many(list(set(self._native.keys()) - keys))
-        self._native.update_many([(key, layouts.INTERFACE.struct.pack(True)) for key in keys])
+        nothing = bytes(layouts.INTERFACE.size)
+        if self._told is None:
+            # An earlier daemon's.
+            items = self._known.items()
+            self._told = {layouts.U32.unpack(key)[0]: value for key, value in items if value != nothing}
+        entries = dict.fromkeys(self._told, nothing) | wanted
+        self._known.update_many([(layouts.U32.pack(ifindex), value) for ifindex, value in entries.items()])
         self._routes_changed()
         self._told = wanted
 
     def _leave_others(self) -> None:
         """Take programs off interfaces that are no longer meant, those of an earlier daemon included."""
         # First, so that no flow is still sent as a bare frame to where XDP goes away.
-        self._tell_native()
+        self._tell()
         keep = {self._pin(name, program) for name in self._watched for program in ("xdp", "tc")}
         for pin in list(self._links.iterdir()) if self._links.is_dir() else []:
             if pin not in keep:
@@ -167,6 +179,18 @@ def detach_pin(pin: Path) -> None:
         shutil.rmtree(pin)
     else:
         pin.unlink(missing_ok=True)
+
+
+def link_address(interface: str) -> bytes:
+    """Six bytes: Ethernet's, or zeros, to which no frame is addressed, of an interface without."""
+    request = interface.encode()[:15].ljust(_IFREQ_SIZE, b"\0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            answer = fcntl.ioctl(control.fileno(), _SIOCGIFHWADDR, request)
+        except OSError:
+            return bytes(6)
+    kind = int.from_bytes(answer[16:18], sys.byteorder)
+    return answer[18:24] if kind == _ETHERNET else bytes(6)
 
 
 def _index_of(interface: str) -> int:

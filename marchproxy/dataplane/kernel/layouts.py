@@ -115,7 +115,7 @@ SETTINGS = _layout(
     wanted_events="I",
 )
 MANAGEMENT = _layout("mp_management", tcp="8192s")
-INTERFACE = _layout("mp_interface", native_xdp="B", pad="3x")
+INTERFACE = _layout("mp_interface", address="6s", native_xdp="B", pad="x")
 COUNTER = _layout("mp_counter", packets="Q", bytes="Q")
 EVENT = _layout(
     "mp_event",
