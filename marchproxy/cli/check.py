@@ -1,14 +1,17 @@
 """`marchproxy check`: mistakes in what is configured."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import typer
 
 from marchproxy.cli import intent
+from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, OutputOption
-from marchproxy.cli.output import Output, show_rows
+from marchproxy.cli.output import Output, serialise, show_lines
+from marchproxy.model.documents import Document
 
 app = single()
 
@@ -43,10 +46,20 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
         }
         for finding in ordered
     ]
-    if not rows and output is Output.TABLE:
-        environment.note("nothing is wrong")
+    if output is not Output.TABLE:
+        environment.stdout.write(serialise(rows, output))
+    elif rows:
+        show_lines(environment, (line for row in rows for line in _lines(environment, row)))
     else:
-        columns = {"SEVERITY": "severity", "SUBJECT": "name", "MESSAGE": "message", "HINT": "hint"}
-        show_rows(environment, output, rows, columns)
+        environment.note("nothing is wrong")
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     return ExitCode.FAILED if errors else ExitCode.DONE
+
+
+def _lines(environment: Environment, row: Document) -> Iterator[str]:
+    """Sentences and not columns: cut at the edge of a terminal a finding would lose its point."""
+    severity = row["severity"]
+    colour = "red" if severity == "error" else "yellow"
+    yield f"{environment.colour(f'{severity:<7}', colour)}  {row['name']}: {row['message']}"
+    if row["hint"]:
+        yield f"         {row['hint']}"

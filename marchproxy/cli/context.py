@@ -20,6 +20,8 @@ class Environment:
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    command: str = "marchproxy"
+    """The command line as it was typed, for hints that repeat it."""
     verbosity: int = 0
     """How often `-v` was given: 1 says what is done, 2 adds tracebacks, 3 each step."""
 

@@ -37,6 +37,7 @@ class Control:
 
     def __init__(self, environment: Environment) -> None:
         self._path = environment.control_socket
+        self._command = environment.command
         self._debug = environment.debug
 
     def get(self, target: str, **query: object) -> Any:
@@ -95,7 +96,7 @@ class Control:
         except PermissionError:
             connection.close()
             message = f"this user may not talk to the daemon at {self._path}"
-            raise NotPermitted(message, hint="run it as root: sudo marchproxy …") from None
+            raise NotPermitted(message, hint=f"run: sudo {self._command}") from None
         except OSError as error:
             connection.close()
             raise MarchproxyError(

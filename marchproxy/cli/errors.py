@@ -85,7 +85,7 @@ def report(error: BaseException, environment: Environment) -> int:
         _line(environment, "error", message, "red")
     if hint:
         _line(environment, "hint", hint, "yellow")
-    if environment.verbosity >= 2:
+    if message and environment.verbosity >= 2:
         import traceback
 
         traceback.print_exception(error, file=environment.stderr)
@@ -123,7 +123,7 @@ def _describe(error: BaseException) -> tuple[str, str]:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}", ""
     name = type(error).__name__
-    return f"this should not have happened, sorry: {name}: {error}", "add -vv to see where, and report it"
+    return f"this should not have happened, sorry: {name}: {error}", "-vv shows where; please report it"
 
 
 def _describe_usage(error: typer.TyperException) -> tuple[str, str]:

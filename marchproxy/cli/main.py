@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, TextIO
@@ -123,6 +124,7 @@ def run(arguments: Sequence[str] | None = None, environment: Environment | None 
 
             return answer(environment, command, question)
         args = list(sys.argv[1:] if arguments is None else arguments)
+        environment.command = shlex.join([PROGRAM, *args])
         with command.make_context(PROGRAM, args, obj=environment) as context:
             result = command.invoke(context)
         environment.stdout.flush()

@@ -124,9 +124,11 @@ def test_who_may_not_ask_is_told_what_would_work(
         raise PermissionError(13, os.strerror(13))
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    with pytest.raises(NotPermitted) as caught:
+    with pytest.raises(NotPermitted):
         Control(console.environment()).get("/v1/status")
-    assert "sudo marchproxy" in caught.value.hint
+    result = console("flows", "--reason", "a b")
+    assert result.code == 7
+    assert result.err.endswith("hint: run: sudo marchproxy flows --reason 'a b'\n")
 
 
 def test_a_daemon_that_says_nothing(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:

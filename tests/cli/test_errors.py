@@ -65,7 +65,7 @@ def test_each_error_has_its_code(error: BaseException, code: int) -> None:
         (
             ZeroDivisionError("division by zero"),
             "error: this should not have happened, sorry: ZeroDivisionError: division by zero\n"
-            "hint: add -vv to see where, and report it\n",
+            "hint: -vv shows where; please report it\n",
         ),
     ],
 )
@@ -86,7 +86,13 @@ def test_a_traceback_only_with_vv(console: Console) -> None:
     environment.verbosity = 1
     assert "Traceback" not in said(environment, ValueError("x"))
     environment.verbosity = 2
-    assert "ValueError: x" in said(environment, ValueError("x"))
+    assert "Traceback" in said(environment, ValueError("x"))
+
+
+def test_silence_is_kept_with_vv(console: Console) -> None:
+    environment = console.environment()
+    environment.verbosity = 2
+    assert said(environment, BrokenPipeError()) == ""
 
 
 def test_labels_have_colour_on_a_terminal_alone(console: Console) -> None:
