@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from marchproxy.cli.context import Environment
+from marchproxy.cli.errors import Refused
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
 
 ANSWER_SECONDS = 10.0
@@ -18,14 +19,6 @@ ANSWER_SECONDS = 10.0
 APPLY_SECONDS = 120.0
 """For a plan to be compiled and applied: ten thousand mappings on a busy machine."""
 _MAX_LINE = 64 * 1024
-
-
-class Refused(MarchproxyError):
-    """The daemon answered with an error; `name` is the error's class there."""
-
-    def __init__(self, name: str, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.name = name
 
 
 class Control:

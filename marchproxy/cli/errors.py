@@ -56,6 +56,14 @@ class WrongUsage(MarchproxyError):
     """The command line cannot be carried out as it stands: flags that contradict or are missing."""
 
 
+class Refused(MarchproxyError):
+    """The daemon answered with an error; `kind` is the name of its class there."""
+
+    def __init__(self, kind: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+
+
 _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (InvalidValue, ExitCode.INVALID),
     (InvalidFile, ExitCode.INVALID),
@@ -71,10 +79,16 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
 )
 
 
+_CODES_THERE = {kind.__name__: code for kind, code in _CODES}
+"""The same by name: an error is the same error when the daemon finds it."""
+
+
 def exit_code(error: BaseException) -> int:
     """The exit code for an error; what nobody foresaw is a failure."""
     if isinstance(error, typer.TyperException):
         return error.exit_code
+    if isinstance(error, Refused):
+        return _CODES_THERE.get(error.kind, ExitCode.FAILED)
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
 
 

@@ -90,27 +90,26 @@ def commit(
 
     `build` runs inside the store's transaction, so what it checks still holds when its result is written.
     """
-
+    changed = False
     warnings: list[Finding] = []
 
     def careful(snapshot: Snapshot) -> Snapshot:
+        nonlocal changed
         wanted = build(snapshot)
-        warnings[:] = review(snapshot, wanted)
+        warnings.extend(review(snapshot, wanted))
+        changed = wanted != snapshot
         return wanted
 
-    before = store.head()
     revision = store.replace(careful, message=message)
     show_warnings(environment, warnings)
-    tell(environment, before, revision)
+    tell(environment, revision, changed)
     return revision
 
 
-def tell(environment: Environment, before: "Revision", after: "Revision") -> None:
+def tell(environment: Environment, revision: "Revision", changed: bool) -> None:
     """Say which revision there is now."""
-    same = before.number == after.number
-    environment.note(
-        f"nothing to change: revision {after.number} stays" if same else f"revision {after.number}"
-    )
+    number = revision.number
+    environment.note(f"revision {number}" if changed else f"nothing to change: revision {number} stays")
 
 
 def announce(environment: Environment) -> ExitCode:

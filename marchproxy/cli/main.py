@@ -70,16 +70,16 @@ def _version(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
-def _show_completion(context: typer.Context, shell: str) -> None:
-    if shell and not context.resilient_parsing:
+def _show_completion(context: typer.Context, shell: str | None) -> None:
+    if shell is not None and not context.resilient_parsing:
         from marchproxy.cli.completion import show
 
         show(context.obj, shell)
         raise typer.Exit
 
 
-def _install_completion(context: typer.Context, shell: str) -> None:
-    if shell and not context.resilient_parsing:
+def _install_completion(context: typer.Context, shell: str | None) -> None:
+    if shell is not None and not context.resilient_parsing:
         from marchproxy.cli.completion import install
 
         install(context.obj, shell)
@@ -92,23 +92,23 @@ def root(
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit")
     ] = False,
     show_completion: Annotated[
-        str,
+        str | None,
         typer.Option(
             is_eager=True,
             callback=_show_completion,
             metavar="[SHELL]",
             help="Print the completion script of bash, zsh or fish",
         ),
-    ] = "",
+    ] = None,
     install_completion: Annotated[
-        str,
+        str | None,
         typer.Option(
             is_eager=True,
             callback=_install_completion,
             metavar="[SHELL]",
             help="Install the completion of bash, zsh or fish for this user",
         ),
-    ] = "",
+    ] = None,
 ) -> None:
     """The options of `marchproxy` before a command; each answers and exits."""
 

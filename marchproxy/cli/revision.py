@@ -106,9 +106,8 @@ def rollback(
             show_changes(environment, output, diff(before, after))
         if environment.interactive and before != after:
             intent.confirm(environment, f"roll back to revision {number}", yes)
-        head = store.head()
         revision = store.rollback(number)
-    intent.tell(environment, head, revision)
+    intent.tell(environment, revision, before != after)
     if output is not Output.TABLE:
         show_one(environment, output, _document(revision))
     return intent.announce(environment)

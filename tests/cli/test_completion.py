@@ -38,6 +38,13 @@ def test_without_a_name_it_is_the_shell_that_calls(console: Console, monkeypatch
     assert console.ok("--show-completion").out == console.ok("--show-completion", "fish").out
 
 
+def test_where_no_shell_can_be_seen_one_has_to_be_named(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completion, "current_shell", lambda environment: "")
+    assert console("--show-completion").code == 5
+
+
 @pytest.mark.parametrize(
     ("detected", "variable", "expected"),
     [

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from marchproxy.cli.control import Control, Refused
+from marchproxy.cli.control import Control
+from marchproxy.cli.errors import Refused
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
 from tests.cli.console import Answers, Console, Daemon, Screen, chunked
 
@@ -55,7 +56,7 @@ def test_a_refusal_keeps_the_daemons_words(console: Console, daemon: Start) -> N
     daemon({"POST /v1/reload": (409, {"error": {"name": "InvalidValue", "message": "no", "hint": "so"}})})
     with pytest.raises(Refused) as caught:
         Control(console.environment()).post("/v1/reload")
-    assert (caught.value.name, caught.value.message, caught.value.hint) == ("InvalidValue", "no", "so")
+    assert (caught.value.kind, caught.value.message, caught.value.hint) == ("InvalidValue", "no", "so")
 
 
 @pytest.mark.parametrize("document", [{}, [], {"error": "text"}, {"error": {}}])

@@ -4,12 +4,12 @@ import pytest
 import typer
 
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Refused
 from marchproxy.cli.errors import (
     Declined,
     ExitCode,
     InvalidFile,
     InvalidPolicy,
+    Refused,
     WrongUsage,
     exit_code,
     report,
@@ -31,7 +31,9 @@ from tests.cli.console import Console, Screen
     [
         (MarchproxyError("x"), 1),
         (Declined("x"), 1),
-        (Refused("Conflict", "x"), 1),
+        (Refused("Conflict", "x"), 4),
+        (Refused("InvalidValue", "x"), 5),
+        (Refused("TooManyConnections", "x"), 1),
         (RuntimeError("x"), 1),
         (OSError(5, "Input/output error"), 1),
         (WrongUsage("x"), 2),

@@ -104,6 +104,16 @@ def test_what_is_cut_off_is_said(console: Console, daemon: Start) -> None:
     assert console.ok("flows", "--limit", "3").err == ""
 
 
+def test_a_filter_that_the_daemon_cannot_mean_is_5(console: Console, daemon: Start) -> None:
+    error = {"name": "InvalidValue", "message": "source: 'x' is not valid", "hint": "expected an address"}
+    daemon({"GET /v1/flows": (400, {"error": error})})
+    result = console("flows", "--source", "x")
+    assert (result.code, result.err) == (
+        5,
+        "error: source: 'x' is not valid\nhint: expected an address\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "code"), [([], 6), (["--follow"], 6), (["--limit", "0"], 2), (["--limit", "many"], 2)]
 )
