@@ -1,0 +1,100 @@
+"""What the sockets tier writes down."""
+
+from ipaddress import ip_address
+
+from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.dataplane.records import Event, EventKind, FlowState, Traffic
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason, Tier, Verdict
+from tests.dataplane.plans import backend, listener, plan, rule
+
+CLIENT, HERE = ip_address("10.0.0.5"), ip_address("192.0.2.1")
+WEB = backend(8080)
+SOURCES = {"default/net": "10.0.0.0/8", "default/odd": "10.0.0.5/32", "shop/net": "10.0.0.0/16"}
+OPEN = plan(listener(80, rule(WEB, sources=("default/odd",)), address="0.0.0.0"), sources=SOURCES)
+CLOSED = plan(listener(80, rule(reason=Reason.DENY_MAPPING), address="0.0.0.0"), sources=SOURCES)
+
+
+def ledger() -> tuple[Ledger, list[Event]]:
+    events: list[Event] = []
+    kept = Ledger()
+    kept.sink = events.append
+    kept.adopt(OPEN, 7)
+    return kept, events
+
+
+def begun(kept: Ledger) -> Conversation:
+    query, answer = kept.decide(Transport.TCP, CLIENT, HERE, 80)
+    return kept.begin(query, 50_000, answer)
+
+
+def test_what_reaches_a_socket_of_ours_was_for_a_local_address() -> None:
+    kept, _ = ledger()
+    _, answer = kept.decide(Transport.TCP, CLIENT, HERE, 80)
+    assert (answer.verdict, answer.mapping) == (Verdict.ALLOW, "default/m")
+
+
+def test_a_conversation_is_numbered_counted_and_ended() -> None:
+    kept, events = ledger()
+    conversation = begun(kept)
+    assert conversation.flow().state is FlowState.OPENING
+    assert (conversation.flow().backend, conversation.flow().backend_port) == (HERE, 80)
+    kept.opened(conversation, WEB)
+    conversation.carry(conversation.sent, 100)
+    conversation.carry(conversation.received, 1000)
+    conversation.carry(conversation.received, 500)
+    kept.ended(conversation, Reason.CLOSED)
+    start, end = events
+    assert (start.kind, end.kind) == (EventKind.FLOW_START, EventKind.FLOW_END)
+    assert start.flow is not None
+    assert end.flow is not None
+    assert start.flow.state is FlowState.ESTABLISHED
+    assert (end.decision.reason, end.decision.verdict) == (Reason.CLOSED, Verdict.ALLOW)
+    assert (end.flow.sent, end.flow.received) == (Traffic(1, 100), Traffic(2, 1500))
+    assert end.flow.decision is end.decision
+    assert kept.counters() == {Reason.FORWARDED: Traffic(3, 1600)}
+    assert begun(kept).number == conversation.number + 1
+
+
+def test_a_record_names_the_source_as_the_mapping_does() -> None:
+    kept, events = ledger()
+    kept.opened(begun(kept), WEB)
+    decision = events[0].decision
+    assert decision.source_service == "default/odd"
+    assert (decision.destination_service, decision.tier, decision.revision) == (
+        "default/web",
+        Tier.SOCKETS,
+        7,
+    )
+
+
+def test_a_refusal_is_counted_with_its_bytes_and_told() -> None:
+    kept, events = ledger()
+    kept.adopt(CLOSED, 8)
+    query, answer = kept.decide(Transport.UDP, CLIENT, HERE, 80)
+    kept.refuse(query, 50_000, answer, Reason.NO_MAPPING, 42)
+    kept.drop(Reason.TOO_BIG, 9000)
+    assert kept.counters() == {Reason.NO_MAPPING: Traffic(1, 42), Reason.TOO_BIG: Traffic(1, 9000)}
+    (event,) = events
+    assert (event.kind, event.decision.verdict) == (EventKind.DENIED, Verdict.DENY)
+    assert (event.decision.id, event.decision.revision, event.decision.protocol) == (0, 8, "udp")
+
+
+def test_a_new_plan_is_asked_about_old_conversations() -> None:
+    kept, _ = ledger()
+    conversation = begun(kept)
+    assert kept.still_allowed(conversation)
+    kept.adopt(CLOSED, 8)
+    assert not kept.still_allowed(conversation)
+    assert conversation.revision == 7
+
+
+def test_kinds_that_nobody_wants_are_counted_all_the_same() -> None:
+    kept, events = ledger()
+    kept.wanted = frozenset()
+    conversation = begun(kept)
+    kept.opened(conversation, WEB)
+    conversation.carry(conversation.sent, 1)
+    kept.ended(conversation, Reason.RESET)
+    assert events == []
+    assert kept.counters()[Reason.FORWARDED] == Traffic(1, 1)
