@@ -27,10 +27,14 @@ def detach_all() -> list[str]:
 
 
 def _unpin(root: Path) -> Iterator[str]:
-    # A folder that is on no BPF file system holds nothing of ours, whatever MARCHPROXY_BPFFS says.
-    if not root.is_dir() or not on_bpffs(root):
+    try:
+        found = sorted(root.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for version in sorted(root.iterdir()):
+    # A folder that is on no BPF file system holds nothing of ours, whatever MARCHPROXY_BPFFS says.
+    if not on_bpffs(root):
+        return
+    for version in found:
         if version.is_dir() and _VERSION.fullmatch(version.name):
             yield from _remove(version)
     # It may be the mount itself, or hold what somebody else has pinned.

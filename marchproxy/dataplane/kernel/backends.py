@@ -1,5 +1,6 @@
 """Where pools and their backends lie in the kernel's tables."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 
@@ -68,7 +69,8 @@ class PoolTables:
 
     def renew_sources(self) -> bool:
         """Ask for the own address towards every backend again; whether one changed."""
-        packed = {number: self._pack(*place) for place, number in self._numbers.items()}
+        towards = functools.cache(self._source_towards)
+        packed = {number: _pack(place, towards) for place, number in self._numbers.items()}
         changed = dict(packed.items() - self._backends.entries.items())
         self._backends.update(changed)
         return bool(changed)
@@ -92,7 +94,7 @@ class PoolTables:
         number = self._numbers.get(place)
         if number is None:
             number = self._numbers[place] = self._backend_runs.take(1)
-            self._backends[number] = self._pack(*place)
+            self._backends[number] = _pack(place, self._source_towards)
         return number
 
     def _remove_backend(self, place: tuple[IPAddress, int]) -> None:
@@ -103,7 +105,9 @@ class PoolTables:
             del self._backends[number]
             self._backend_runs.give_back(number, 1)
 
-    def _pack(self, address: IPAddress, port: int) -> bytes:
-        source = self._source_towards(address)
-        own = layouts.pack_address(source) if source else layouts.ANY_V6
-        return layouts.BACKEND.struct.pack(layouts.pack_address(address), own, layouts.pack_port(port))
+
+def _pack(place: tuple[IPAddress, int], source_towards: SourceTowards) -> bytes:
+    address, port = place
+    source = source_towards(address)
+    own = layouts.pack_address(source) if source else layouts.ANY_V6
+    return layouts.BACKEND.struct.pack(layouts.pack_address(address), own, layouts.pack_port(port))

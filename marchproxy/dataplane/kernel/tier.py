@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Self
 
 from marchproxy.dataplane.kernel import layouts, location
@@ -48,24 +49,27 @@ class KernelTier:
     def __init__(self, pipeline: Pipeline) -> None:
         """Take over `pipeline`. The network namespace is that of the calling thread."""
         maps = pipeline.maps
-        sysctls = Sysctls(location.sysctl_record())
-        self._pipeline = pipeline
-        self._maps = maps
-        self._sysctls = sysctls
-        self._settings = Settings(maps["settings"])
-        self._names = MappingNames(maps["mapping_names"])
+        with ExitStack() as opened:
+            opened.callback(pipeline.close)
+            self._maps = maps
+            self._settings = Settings(maps["settings"])
+            self._names = MappingNames(maps["mapping_names"])
+            self._events = EventReader(maps["events"], maps["lost_events"], self._names)
+            opened.callback(self._events.close)
+            self._routes = RouteWatch()
+            opened.callback(self._routes.close)
+            self._opened = opened.pop_all()
+        self._sysctls = Sysctls(location.sysctl_record())
         self._banks = Banks(maps, self._settings)
         self._builder = self._new_builder()
         self._table = FlowTable(maps, self._names, Timeouts())
-        self._events = EventReader(maps["events"], maps["lost_events"], self._names)
         self._attachments = Attachments(
             pipeline.programs,
             maps["interfaces"],
             location.link_directory(),
-            Forwarding(sysctls),
+            Forwarding(self._sysctls),
             self._settings.routes_changed,
         )
-        self._routes = RouteWatch()
         self._sweep = Sweep(self._table)
         self._review = FlowReview(self._table)
         self._plan = Plan()
@@ -77,12 +81,7 @@ class KernelTier:
     @classmethod
     def create(cls) -> Self:
         """Load the pipeline, taking over pinned maps. See `load_pipeline` for what it raises."""
-        pipeline = load_pipeline(location.pin_directory())
-        try:
-            return cls(pipeline)
-        except BaseException:
-            pipeline.close()
-            raise
+        return cls(load_pipeline(location.pin_directory()))
 
     async def start(self, sink: EventSink) -> None:
         """See `Tier.start`. `sink` is called in the tier's thread."""
@@ -137,7 +136,7 @@ class KernelTier:
 
     async def close(self) -> None:
         """See `Tier.close`. Nothing may be called after it."""
-        await self._in_thread(self._close)
+        await self._in_thread(self._opened.close)
         self._thread.shutdown()
 
     async def _in_thread[**P, R](self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -201,11 +200,6 @@ class KernelTier:
     def _find_unreachable(self) -> None:
         stranded = self._builder.pools.without_route()
         self._unreachable = tuple(f"no route to backend {address}" for address in stranded)
-
-    def _close(self) -> None:
-        self._routes.close()
-        self._events.close()
-        self._pipeline.close()
 
 
 def management_ports() -> tuple[int, ...]:

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* One variable of every shared type: what only functions use (keys, events) is in no pipeline object's BTF. */
+#include "../../../../marchproxy/bpf/marchproxy.h"
+
+struct mp_flow_key flow_key;
+struct mp_flow flow;
+struct mp_listener_key listener_key;
+struct mp_listener listener;
+struct mp_rule rule;
+struct mp_backend backend;
+struct mp_source_key source_key;
+struct mp_bits_key bits_key;
+struct mp_settings settings;
+struct mp_management management;
+struct mp_interface interface;
+struct mp_counter counter;
+struct mp_event event;
+enum mp_flow_state flow_state;
+enum mp_flow_flags flow_flags;
+enum mp_event_kind event_kind;
+enum mp_tier tier;

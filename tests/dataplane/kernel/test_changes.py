@@ -1,0 +1,189 @@
+"""changes: a new policy ends what it refuses, and only asks where it could."""
+
+import pytest
+
+from marchproxy.dataplane.kernel import changes, layouts
+from marchproxy.dataplane.kernel.changes import FlowReview, changed_listeners
+from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
+from marchproxy.dataplane.kernel.names import MappingNames
+from marchproxy.dataplane.kernel.tables import listener_key
+from marchproxy.dataplane.records import Event
+from marchproxy.model.address import IPAddress
+from marchproxy.model.entities import Mapping, Service
+from marchproxy.model.reason import Reason
+from marchproxy.policy.compile import Compiled
+from marchproxy.policy.evaluate import Answer, Evaluator, Query
+from tests.dataplane.kernel.conversations import Conversation
+from tests.dataplane.kernel.fakes import FakeMap
+from tests.policy.build import OWN, compiled, mapping, service
+
+OFFICE, LAB = service("office", "10.0.0.0/24"), service("lab", "10.0.9.0/24")
+WEB, SPARE = service("web", "10.2.0.2", port=8080), service("spare", "10.2.0.3", port=8080)
+SERVICES = (OFFICE, LAB, WEB, SPARE)
+AT_ONE = mapping("one", "office,lab", "web", "192.0.2.1:80")
+AT_TWO = mapping("two", "office", "web", "192.0.2.2:80")
+ANYWHERE = mapping("anywhere", "office", "web", "*:80")
+
+FROM_OFFICE = Conversation(id=1, port=1, nat_port=1)
+FROM_LAB = Conversation(id=2, port=2, nat_port=2, client="10.0.9.1")
+AT_TWO_FROM_OFFICE = Conversation(id=3, port=3, nat_port=3, listener="192.0.2.2")
+
+
+class Daemon:
+    """A review over tables with flows, and what it asked."""
+
+    def __init__(self, *flows: Conversation) -> None:
+        self.flows = FakeMap("flows")
+        for flow in flows:
+            flow.put(self.flows)
+        self.restart()
+        self.reports: list[Event] = []
+        self.asked: list[Query] = []
+
+    def restart(self) -> None:
+        """Another daemon takes over the tables."""
+        names = MappingNames(FakeMap("mapping_names", value_size=128))
+        maps = {"flows": self.flows, "opening": FakeMap("opening")}
+        self._review = FlowReview(FlowTable(maps, names, Timeouts()))
+
+    def review(self, made: Compiled) -> list[int]:
+        """The ids of flows that end."""
+        self.reports.clear()
+        self.asked.clear()
+        self._review.review(made.plan, self.reports.append)
+        assert all(report.decision.reason is Reason.POLICY_CHANGED for report in self.reports)
+        return [report.decision.id for report in self.reports]
+
+
+@pytest.fixture(autouse=True)
+def own_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_local(address: IPAddress) -> bool:
+        return address in OWN
+
+    monkeypatch.setattr(changes, "is_local", is_local)
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    """With three flows that the plan of `AT_ONE` and `AT_TWO` allows."""
+    made = Daemon(FROM_OFFICE, FROM_LAB, AT_TWO_FROM_OFFICE)
+    evaluate = Evaluator.evaluate
+
+    def noting(self: Evaluator, query: Query) -> Answer:
+        made.asked.append(query)
+        return evaluate(self, query)
+
+    monkeypatch.setattr(Evaluator, "evaluate", noting)
+    return made
+
+
+def made(*entities: Service | Mapping, before: Compiled | None = None) -> Compiled:
+    return compiled(*entities, previous=before)
+
+
+def test_after_a_restart_every_flow_is_looked_at(daemon: Daemon) -> None:
+    assert daemon.review(made(*SERVICES, AT_ONE, AT_TWO)) == []
+    assert len(daemon.asked) == 3
+
+
+def test_after_a_restart_with_another_policy_only_the_refused_end(daemon: Daemon) -> None:
+    daemon.review(made(*SERVICES, AT_ONE, AT_TWO))
+    daemon.restart()
+    assert daemon.review(made(*SERVICES, mapping("one", "office", "web", "192.0.2.1:80"))) == [2, 3]
+    assert daemon.flows.entries.keys() == {FROM_OFFICE.key, FROM_OFFICE.reply_key}
+
+
+def test_the_same_plan_asks_nothing(daemon: Daemon) -> None:
+    first = made(*SERVICES, AT_ONE, AT_TWO)
+    daemon.review(first)
+    assert daemon.review(made(*SERVICES, AT_ONE, AT_TWO, before=first)) == []
+    assert not daemon.asked
+
+
+def test_only_flows_at_changed_listeners_are_asked_about(daemon: Daemon) -> None:
+    first = made(*SERVICES, AT_ONE, AT_TWO)
+    daemon.review(first)
+    after = made(*SERVICES, AT_ONE, mapping("two", "lab", "web", "192.0.2.2:80"), before=first)
+    assert daemon.review(after) == [3]
+    assert [str(query.destination) for query in daemon.asked] == ["192.0.2.2"]
+
+
+def test_a_source_that_moved_concerns_the_listeners_that_name_it(daemon: Daemon) -> None:
+    first = made(*SERVICES, AT_ONE, AT_TWO)
+    daemon.review(first)
+    moved = (OFFICE, service("lab", "10.0.10.0/24"), WEB, SPARE)
+    assert daemon.review(made(*moved, AT_ONE, AT_TWO, before=first)) == [2]
+    assert {str(query.destination) for query in daemon.asked} == {"192.0.2.1"}
+
+
+def test_a_flow_keeps_a_backend_that_has_left_the_pool(daemon: Daemon) -> None:
+    first = made(*SERVICES, AT_ONE, AT_TWO)
+    daemon.review(first)
+    elsewhere = mapping("one", "office,lab", "spare", "192.0.2.1:80")
+    assert daemon.review(made(*SERVICES, elsewhere, AT_TWO, before=first)) == []
+    assert len(daemon.asked) == 2
+
+
+def test_another_mapping_may_allow_it_from_now_on(daemon: Daemon) -> None:
+    first = made(*SERVICES, AT_ONE, AT_TWO)
+    daemon.review(first)
+    assert daemon.review(made(*SERVICES, AT_ONE, ANYWHERE, before=first)) == []
+
+
+def test_a_deny_ends_what_it_denies(daemon: Daemon) -> None:
+    first = made(*SERVICES, AT_ONE, AT_TWO)
+    daemon.review(first)
+    deny = mapping("no", "lab", "web", "192.0.2.1:80", action="deny", priority=1)
+    assert daemon.review(made(*SERVICES, AT_ONE, AT_TWO, deny, before=first)) == [2]
+
+
+def test_a_listener_of_its_own_takes_over_from_the_wildcard() -> None:
+    daemon = Daemon(FROM_OFFICE, AT_TWO_FROM_OFFICE)
+    first = made(*SERVICES, ANYWHERE)
+    daemon.review(first)
+    assert daemon.review(
+        made(*SERVICES, ANYWHERE, mapping("x", "lab", "web", "192.0.2.1:80"), before=first)
+    ) == [1]
+
+
+def test_a_wildcard_does_not_cover_addresses_of_others() -> None:
+    """What the appliance is routed but does not own was allowed by the listener for that very address."""
+    daemon = Daemon(Conversation(listener="198.51.100.1"))
+    first = made(*SERVICES, ANYWHERE, mapping("exact", "office", "web", "198.51.100.1:80"))
+    assert daemon.review(first) == []
+    assert daemon.review(made(*SERVICES, ANYWHERE, before=first)) == [7]
+
+
+def test_protocols_are_told_apart() -> None:
+    daemon = Daemon(Conversation(protocol=layouts.UDP))
+    assert daemon.review(made(*SERVICES, AT_ONE)) == [7]
+
+
+def test_a_review_that_failed_is_made_up_for(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = made(*SERVICES, AT_ONE, AT_TWO)
+    daemon.review(first)
+    after = made(*SERVICES, AT_TWO, before=first)
+
+    def fail(_: object) -> bool:
+        raise OSError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(daemon.flows, "delete", fail)
+        with pytest.raises(OSError, match="broken"):
+            daemon.review(after)
+    assert daemon.review(after) == [1, 2]
+
+
+def test_changed_listeners() -> None:
+    first = made(*SERVICES, AT_ONE, AT_TWO, mapping("out", "external", "web", "192.0.2.1:81"))
+    one, out, two = first.plan.listeners
+    assert changed_listeners(first.plan, first.plan) == frozenset()
+    moved = made(
+        OFFICE,
+        service("lab", "10.0.10.0/24"),
+        *(WEB, SPARE, AT_ONE, AT_TWO),
+        mapping("out", "external", "web", "192.0.2.1:81"),
+        before=first,
+    )
+    assert changed_listeners(first.plan, moved.plan) == {listener_key(one), listener_key(out)}
+    assert listener_key(two) not in changed_listeners(first.plan, moved.plan)

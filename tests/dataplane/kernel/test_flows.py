@@ -1,0 +1,216 @@
+"""flows: which conversations are listed, which end and are told of, and what is passed over."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from marchproxy import bpf
+from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
+from marchproxy.dataplane.kernel.layouts import (
+    FLAG_FIN,
+    FLAG_PEER_FIN,
+    STATE_ANSWERED,
+    STATE_CLOSED,
+    STATE_ESTABLISHED,
+    STATE_OPENING,
+    TCP,
+    UDP,
+)
+from marchproxy.dataplane.kernel.names import MappingNames
+from marchproxy.dataplane.kernel.objects import BpfObject
+from marchproxy.dataplane.records import Event, EventKind
+from marchproxy.model.reason import Reason
+from tests.dataplane.kernel.conversations import SECOND, Conversation
+from tests.dataplane.kernel.fakes import FakeMap
+
+HOURS = 3600
+
+
+class Tables:
+    """Both tables of the kernel, and what was reported."""
+
+    def __init__(self) -> None:
+        self.flows, self.opening = FakeMap("flows"), FakeMap("opening")
+        self.reports: list[Event] = []
+        names = MappingNames(FakeMap("mapping_names", value_size=128))
+        self.table = FlowTable({"flows": self.flows, "opening": self.opening}, names, Timeouts())
+
+    def expire(self) -> int:
+        return self.table.expire(self.reports.append)
+
+    @property
+    def told(self) -> list[tuple[int, Reason]]:
+        """Flow ids and reasons of reported ends."""
+        assert all(report.kind is EventKind.FLOW_END for report in self.reports)
+        return [(report.decision.id, report.decision.reason) for report in self.reports]
+
+
+@pytest.fixture(autouse=True)
+def long_after_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernel time starts at boot, and flows here are hours old."""
+    read = time.clock_gettime_ns
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: read(clock) + 24 * HOURS * SECOND)
+
+
+@pytest.fixture
+def kernel() -> Tables:
+    return Tables()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "state", "closing", "limit", "told"),
+    [
+        pytest.param(TCP, STATE_ESTABLISHED, 0, 2 * HOURS + 240, True, id="established"),
+        pytest.param(TCP, STATE_ESTABLISHED, FLAG_FIN, 300, True, id="client has closed"),
+        pytest.param(TCP, STATE_ESTABLISHED, FLAG_PEER_FIN, 300, True, id="backend has closed"),
+        pytest.param(TCP, STATE_OPENING, 0, 60, False, id="opening"),
+        pytest.param(TCP, STATE_ANSWERED, 0, 60, False, id="answered"),
+        pytest.param(TCP, STATE_CLOSED, FLAG_FIN | FLAG_PEER_FIN, 10, False, id="closed"),
+        pytest.param(UDP, STATE_OPENING, 0, 30, False, id="udp unanswered"),
+        pytest.param(UDP, STATE_ANSWERED, 0, 180, True, id="udp answered"),
+        pytest.param(UDP, STATE_ESTABLISHED, 0, 180, True, id="udp"),
+    ],
+)
+def test_silence_ends_a_flow(
+    kernel: Tables, protocol: int, state: int, closing: int, limit: int, told: bool
+) -> None:
+    table = kernel.flows if state == STATE_ESTABLISHED else kernel.opening
+
+    def left_at(age: float) -> int:
+        Conversation(protocol=protocol, state=state, closing=closing, age=age, reply_age=age + 5).put(table)
+        kernel.expire()
+        return len(table.entries)
+
+    assert left_at(limit - 5) == 2
+    assert not kernel.reports
+    assert left_at(limit + 5) == 0
+    assert kernel.told == ([(7, Reason.IDLE)] if told else [])
+
+
+@pytest.mark.parametrize(("age", "reply_age"), [(8000, 1), (1, 8000)])
+def test_one_side_that_speaks_is_enough(kernel: Tables, age: float, reply_age: float) -> None:
+    Conversation(age=age, reply_age=reply_age).put(kernel.flows)
+    assert kernel.expire() == 2
+    assert not kernel.reports
+
+
+def test_the_end_has_the_totals_of_both_directions(kernel: Tables) -> None:
+    Conversation(age=8000, reply_age=8000).put(kernel.flows)
+    kernel.expire()
+    (report,) = kernel.reports
+    assert report.flow is not None
+    assert (report.flow.sent.packets, report.flow.received.packets) == (3, 2)
+
+
+def test_entries_that_stay_are_counted(kernel: Tables) -> None:
+    for number in range(5):
+        age = 8000 if number < 2 else 0
+        Conversation(port=number, nat_port=number, id=number, age=age, reply_age=age).put(kernel.flows)
+    assert kernel.expire() == 6
+
+
+@pytest.mark.parametrize("half", ["entry", "reply"])
+def test_a_half_that_lost_the_other_ends_too(kernel: Tables, half: str) -> None:
+    """It would hold its port towards the backend for ever."""
+    made = Conversation(state=STATE_OPENING, age=61, reply_age=61)
+    key, value = (made.key, made.entry) if half == "entry" else (made.reply_key, made.reply)
+    kernel.opening.set(key, value)
+    kernel.expire()
+    assert not kernel.opening.entries
+
+
+def test_a_half_is_not_taken_for_that_of_another_flow(kernel: Tables) -> None:
+    """The reply of flow 7 was evicted, its port given to flow 8."""
+    old = Conversation(id=7, state=STATE_CLOSED, age=60)
+    kernel.opening.set(old.key, old.entry)
+    new = Conversation(client="10.0.0.2", id=8, state=STATE_OPENING).put(kernel.opening)
+    kernel.expire()
+    assert kernel.opening.entries.keys() == {new.key, new.reply_key}
+
+
+def test_what_the_kernel_ended_meanwhile_is_not_told_twice(kernel: Tables) -> None:
+    made = Conversation(age=8000, reply_age=8000).put(kernel.flows)
+
+    def refused(_: object) -> bool:
+        kernel.flows.delete(made.key)
+        return True
+
+    kernel.table.end_where(lambda _: True, refused, kernel.reports.append)
+    assert not kernel.reports
+    assert not kernel.flows.entries
+
+
+def test_live_flows_are_listed_established_ones_first(kernel: Tables) -> None:
+    Conversation(id=1, port=1, state=STATE_OPENING, nat_port=1).put(kernel.opening)
+    Conversation(id=2, port=2, state=STATE_CLOSED, nat_port=2).put(kernel.opening)
+    Conversation(id=3, port=3, nat_port=3).put(kernel.flows)
+    assert [flow.decision.id for flow in kernel.table.list(10)] == [3, 1]
+    assert [flow.decision.id for flow in kernel.table.list(1)] == [3]
+    assert kernel.table.list(0) == []
+
+
+def test_a_flow_whose_reply_is_gone_is_listed_without_it(kernel: Tables) -> None:
+    made = Conversation()
+    kernel.flows.set(made.key, made.entry)
+    (flow,) = kernel.table.list(10)
+    assert (flow.sent.packets, flow.received.packets) == (3, 0)
+
+
+def test_listing_reads_no_further_than_it_must(kernel: Tables) -> None:
+    for number in range(1000):
+        Conversation(port=number, nat_port=number, id=number).put(kernel.flows)
+    kernel.table.list(3)
+    assert kernel.flows.read < 10
+
+
+def test_policy_ends_flows_wherever_they_are(kernel: Tables) -> None:
+    Conversation(id=1, port=1, nat_port=1).put(kernel.flows)
+    Conversation(id=2, port=2, nat_port=2, state=STATE_OPENING).put(kernel.opening)
+    Conversation(id=3, port=3, nat_port=3, protocol=UDP, state=STATE_ANSWERED).put(kernel.opening)
+    Conversation(id=4, port=4, nat_port=4, client="10.0.0.9").put(kernel.flows)
+
+    def refused(key: layouts.FlowKey) -> bool:
+        return key.source != layouts.read_key(Conversation(client="10.0.0.9").key).source
+
+    kernel.table.end_where(lambda _: True, refused, kernel.reports.append)
+    assert kernel.told == [(1, Reason.POLICY_CHANGED), (3, Reason.POLICY_CHANGED)]
+    assert len(kernel.flows.entries) == 2
+    assert not kernel.opening.entries
+
+
+def test_who_is_not_concerned_is_not_asked_about(kernel: Tables) -> None:
+    Conversation(id=1, port=1, nat_port=1).put(kernel.flows)
+    Conversation(id=2, port=2, nat_port=2, listen_port=81).put(kernel.flows)
+    asked: list[int] = []
+
+    def refused(key: layouts.FlowKey) -> bool:
+        asked.append(layouts.read_port(key.destination_port))
+        return False
+
+    kernel.table.end_where(lambda raw: raw[34:36] == b"\0\x51", refused, kernel.reports.append)
+    assert asked == [81]
+    assert len(kernel.flows.entries) == 4
+
+
+@pytest.mark.requires("bpf", "ringbuf")
+def test_over_the_kernel_s_own_tables() -> None:
+    reports: list[Event] = []
+    with BpfObject.load(
+        Path(bpf.OBJECTS / "tc.bpf.o"), max_entries={"flows": 8192, "opening": 8192}
+    ) as loaded:
+        table = FlowTable(loaded.maps, MappingNames(loaded.maps["mapping_names"]), Timeouts(closed=0.001))
+        for number in range(2000):
+            Conversation(port=number, nat_port=number, id=number).put(loaded.maps["flows"])
+        for number in range(500):
+            made = Conversation(
+                port=number, nat_port=number, id=number, state=STATE_CLOSED, age=1, reply_age=1
+            )
+            made.put(loaded.maps["opening"])
+        assert len(table.list(5000)) == 2000
+        assert table.expire(reports.append) == 4000
+        assert not list(loaded.maps["opening"].keys())
+        table.end_where(lambda _: True, lambda _: True, reports.append)
+        assert not list(loaded.maps["flows"].keys())
+    assert len({report.decision.id for report in reports}) == 2000
