@@ -60,6 +60,9 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         stack.callback(notifier.close)
         runtime = RuntimeDir(options.runtime_dir)
         stack.callback(runtime.close)
+        # Whoever writes a revision while this starts can connect, and is answered when it serves: were the
+        # socket made later, what was written after the first reading would wait for the next change.
+        listening = stack.enter_context(runtime.open_socket())
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         stack.callback(worker.shutdown)
         keeper = TierKeeper(*choose_tier(no_bpf=options.no_bpf))
@@ -73,7 +76,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         await supervisor.start()
         control = HttpServer("control", ControlApi(supervisor).handle)
         stack.push_async_callback(control.close)
-        await control.start(runtime.open_socket())
+        await control.start(listening)
         await supervisor.attend(options.drain)
 
 

@@ -1,6 +1,8 @@
 """The whole daemon as a process: signals, reloads, hostile clients, and what it costs to do nothing."""
 
+import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -14,7 +16,14 @@ from urllib.error import HTTPError
 
 import pytest
 
+from marchproxy.dataplane.intent import Intent
+from marchproxy.dataplane.options import RunOptions
+from marchproxy.dataplane.status import Applied
+from marchproxy.dataplane.supervisor import serve
+from marchproxy.model.change import Change, Kind
+from marchproxy.store.store import Store
 from tests.dataplane.daemons import Daemon, Refused, command, configure, launched, serving
+from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import free_port
 
 MEGABYTES = 60
@@ -103,6 +112,41 @@ def test_it_serves_says_so_and_ends_cleanly(carrying: Daemon, port: int) -> None
     assert not (carrying.folder / "run" / "control.sock").exists()
     with pytest.raises(ConnectionRefusedError):
         call(port)
+
+
+@looped
+async def test_a_revision_written_while_it_starts_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(tmp_path, services=[])
+    control = tmp_path / "run" / "control.sock"
+    read_store, told = Intent.reload, []
+
+    async def write_behind_it(intent: Intent) -> Applied:
+        """Read the store; right after that somebody writes to it, and says so as the commands do."""
+        monkeypatch.setattr(Intent, "reload", read_store)
+        applied = await read_store(intent)
+        with Store.open(tmp_path / "state") as store:
+            store.commit([Change(Kind.CLUSTER, "", "late", None, {"name": "late"})], message="late")
+        told.append(await asyncio.open_unix_connection(control))
+        told[0][1].write(b"POST /v1/reload HTTP/1.0\r\nContent-Length: 0\r\n\r\n")
+        return applied
+
+    monkeypatch.setattr(Intent, "reload", write_behind_it)
+    options = RunOptions(
+        no_bpf=True, state_dir=tmp_path / "state", runtime_dir=tmp_path / "run", metrics=None, drain=0
+    )
+    daemon = asyncio.create_task(serve(options))
+    await until(lambda: bool(told) or daemon.done(), "the first reading")
+    if daemon.done():
+        await daemon
+    reader, writer = told[0]
+    answer = json.loads((await reader.read()).partition(b"\r\n\r\n")[2])
+    writer.close()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await daemon
+    with Store.open(tmp_path / "state", read_only=True) as store:
+        assert answer["revision"] == store.head().number
 
 
 def test_sighup_takes_the_new_revision_without_disturbing_connections(carrying: Daemon, port: int) -> None:
