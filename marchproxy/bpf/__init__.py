@@ -6,6 +6,6 @@
 from pathlib import Path
 
 ABI = 1
-"""Layout of the pinned maps, and the name of their folder (`v1`); raised when a struct in `marchproxy.h` changes."""
+"""Layout of the pinned maps, and their folder (`v1`); raised when a struct in `marchproxy.h` changes."""
 
 OBJECTS = Path(__file__).parent / "objects"

@@ -92,7 +92,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceState:
-    """An interface of the plan as found: `attached` is `xdp`, `xdp-generic`, `tc`, `clsact` or empty; `problem` says why."""
+    """An interface of the plan, as found.
+
+    `attached` is `xdp`, `xdp-generic` (both have TC behind them), `tc` or `clsact`; empty: see `problem`.
+    """
 
     name: str
     role: Role

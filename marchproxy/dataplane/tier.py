@@ -11,7 +11,7 @@ type EventSink = Callable[[Event], None]
 
 
 class Tier(Protocol):
-    """Methods are coroutines where they may take longer than a millisecond; none is called twice at the same time.
+    """Methods are coroutines where they may take longer than a millisecond; no two calls overlap.
 
     `apply` either carries out the whole plan or raises `MarchproxyError` and leaves what was there.
     """
@@ -24,13 +24,13 @@ class Tier(Protocol):
         """Load, adopt what an earlier run left in the kernel, and begin to report events to `sink`."""
 
     async def apply(self, plan: Plan, revision: int) -> None:
-        """Make the data plane equal to `plan`. Flows that stay allowed are not disturbed; others end, POLICY_CHANGED."""
+        """Make the data plane equal to `plan`. Allowed flows are not disturbed; others end, POLICY_CHANGED."""
 
     async def poll(self) -> None:
-        """Called about four times a second: drain events, expire idle flows, look after interfaces and routes."""
+        """Called about four times a second: events, idle flows, interfaces and routes."""
 
     async def want(self, kinds: frozenset[EventKind]) -> None:
-        """Report only events of these kinds from now on; all, before the first call. What nobody wants costs nothing."""
+        """Report only events of these kinds from now on; all, before the first call."""
 
     async def flows(self, limit: int) -> Sequence[Flow]:
         """Live flows, at most `limit`."""
