@@ -11,14 +11,14 @@ from marchproxy.dataplane.records import EventKind, Flow
 from marchproxy.dataplane.status import Problem
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import Tier
-from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.policy.plan import Plan
 
 log = logging.getLogger(__name__)
 
 
 class TierKeeper:
-    """Keeps `Tier`'s promise that no method is called twice at the same time."""
+    """Keeps what `Tier` is promised: one call at a time, but for questions while it drains."""
 
     def __init__(self, tier: Tier, reason: str) -> None:
         self.tier = tier
@@ -26,6 +26,7 @@ class TierKeeper:
         """Why this tier and not the other."""
         self.events = EventHub()
         self._failure = ""
+        self._draining = False
         self._inbox = Inbox(self.events.publish)
         self._lock = asyncio.Lock()
         self._tasks = Tasks()
@@ -41,8 +42,10 @@ class TierKeeper:
         await self._want()
 
     async def apply(self, plan: Plan, revision: int) -> None:
-        """Carry out `plan`. Raises and leaves what was there."""
+        """Carry out `plan`. Raises and leaves what was there; `Conflict` once it drains."""
         async with self._lock:
+            if self._draining:
+                raise Conflict("the daemon is stopping", hint="it takes this over when it starts again")
             await self.tier.apply(plan, revision)
         self.events.names = ServiceNames(plan)
 
@@ -86,9 +89,10 @@ class TierKeeper:
         return [Problem("tier", message) for message in found if message]
 
     async def drain(self, seconds: float) -> None:
-        """Let what user space holds finish."""
+        """Let what user space holds finish. Facts may be asked for meanwhile: it can take minutes."""
         async with self._lock:
-            await self.tier.drain(seconds)
+            self._draining = True
+        await self.tier.drain(seconds)
 
     async def close(self) -> None:
         """Let go of the tier."""

@@ -51,7 +51,10 @@ class Tier(Protocol):
         """What is wrong right now, in words; empty when healthy."""
 
     async def drain(self, seconds: float) -> None:
-        """Stop accepting, let what user space holds finish for up to `seconds`, then close it."""
+        """Stop accepting, let what user space holds finish for up to `seconds`, then close it.
+
+        `flows` and `want` may be called meanwhile.
+        """
 
     async def close(self) -> None:
         """Let go. The kernel tier leaves programs, pins and flows in place."""

@@ -9,7 +9,7 @@ import pytest
 from marchproxy.dataplane.keeper import TierKeeper
 from marchproxy.dataplane.records import EventKind, Flow, InterfaceState, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
-from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 from tests.dataplane import facts
@@ -27,6 +27,8 @@ class Touchy:
         self.wanted: list[frozenset[EventKind]] = []
         self.failure: Exception | None = None
         self.sink: EventSink | None = None
+        self.drained = asyncio.Event()
+        self.drained.set()
 
     async def _work(self) -> None:
         self.inside += 1
@@ -71,6 +73,7 @@ class Touchy:
         return ["eth0: gone"]
 
     async def drain(self, seconds: float) -> None:
+        await self.drained.wait()
         await self._work()
 
     async def close(self) -> None:
@@ -94,6 +97,23 @@ async def test_calls_never_overlap() -> None:
     await keeper.flows(1)
     await keeper.close()
     assert tier.most == 1
+
+
+@looped
+async def test_while_it_drains_it_answers_questions_and_takes_no_plan() -> None:
+    tier = Touchy()
+    keeper = TierKeeper(tier, "")
+    tier.drained.clear()
+    draining = asyncio.create_task(keeper.drain(60))
+    async with asyncio.timeout(5):
+        assert await keeper.flows(1) == [facts.flow()]
+        await asyncio.sleep(0)
+        with pytest.raises(Conflict, match="stopping"):
+            await keeper.apply(Plan(), 1)
+    assert not draining.done()
+    tier.drained.set()
+    await draining
+    await keeper.close()
 
 
 @looped
