@@ -1,6 +1,7 @@
 """Documents from files, as JSON values, after a look at size, encoding, depth and repeated keys."""
 
 import json
+from collections import Counter
 from typing import Any
 
 from marchproxy.cli.context import Environment
@@ -10,6 +11,8 @@ from marchproxy.model.errors import NotFound, NotPermitted
 
 MAX_BYTES = 64 * 1024 * 1024
 """Ten thousand services and as many mappings take about four."""
+MAX_DIGITS = 18
+"""Of a whole number, as in YAML; int() itself refuses some thousands, in words for programmers."""
 
 
 def read_document(environment: Environment, name: str) -> Document:
@@ -22,8 +25,8 @@ def read_document(environment: Environment, name: str) -> Document:
         document = _parse(text)
     except InvalidFile as error:
         raise InvalidFile(f"{name}, {error.message}", hint=error.hint) from None
-    except (RecursionError, ValueError) as error:
-        raise InvalidFile(f"{name}: {error}") from None
+    except RecursionError:
+        raise InvalidFile(f"{name}: nested too deeply") from None
     if not isinstance(document, dict):
         raise InvalidFile(f"{name} holds no object", hint="expected services and mappings at the top")
     return document
@@ -62,7 +65,7 @@ def _parse(text: str) -> Any:
     if not text.lstrip().startswith(("{", "[")):
         return _yaml(text)
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_int=_whole_number)
     except json.JSONDecodeError as error:
         try:
             return _yaml(text)
@@ -79,10 +82,15 @@ def _yaml(text: str) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> Document:
     document = dict(pairs)
     if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
         raise InvalidFile(f"the object {document.get('name', '')!r}: the key {twice!r} is given twice")
     return document
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise InvalidFile(f"a number of {len(text)} digits is more than any field takes")
+    return int(text)
 
 
 def _no_constant(text: str) -> Any:
