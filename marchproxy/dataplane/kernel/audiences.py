@@ -1,88 +1,183 @@
-"""Whom rules are for, as bits: one for each rule and class of sources that it matches."""
+"""From the source lists of rules to what the programs look up: prefixes to classes, classes to rules."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.classes import SourceClasses
-from marchproxy.dataplane.kernel.entries import BitsKey, Table
+from marchproxy.dataplane.kernel.classes import Audience, ClassBits, Lists
+from marchproxy.dataplane.kernel.entries import Place, Tables
+from marchproxy.dataplane.kernel.memberships import NOBODY, Membership, Memberships, Move
+from marchproxy.model.address import Prefix
 from marchproxy.policy.plan import ANYONE, Rule
 
-WORD = 64
 
-_EVERYONE = frozenset({layouts.CLASS_ANYONE})
+@dataclass(slots=True, eq=False)
+class _Group:
+    """The prefixes whose addresses are in the same services, and the class that these come to."""
 
-
-class _Audience:
-    """A pair of source lists, the classes that it comes to, and the rules that are for it."""
-
-    __slots__ = ("classes", "rule", "rules")
-
-    def __init__(self, rule: Rule, classes: frozenset[int]) -> None:
-        self.rule = rule
-        """Any of the rules: for its lists, which must live as long as their identity is a key."""
-        self.classes = classes
-        self.rules: set[int] = set()
+    number: int | None = None
+    """None: not looked at yet."""
+    audiences: frozenset[Audience] = frozenset()
+    places: set[Place] = field(default_factory=set)
 
 
 class Audiences:
-    """Keeps `bits` equal to the rules that have joined, while classes come and go.
+    """Keeps `sources` and `bits` equal to the rules that have joined and the sources of the plan.
 
-    Rules share an audience by the identity of their lists: comparing ten thousand copies of a list of ten
-    thousand services would take longer than everything else together.
+    Who joins is taken in by `settle`. Numbers of classes are never given out twice, so that what refers to an
+    old one finds nothing.
     """
 
-    def __init__(self, classes: SourceClasses, bits: Table[BitsKey, int]) -> None:
-        self._classes = classes
-        self._bits = bits
-        self._audiences: dict[tuple[int, int], _Audience] = {}
+    def __init__(self, tables: Tables) -> None:
+        self._sources = tables.sources
+        self._bits = ClassBits(tables.bits)
+        self._memberships = Memberships()
+        self._everyone = Audience(frozenset((ANYONE,)), frozenset())
+        self._bits.assign(layouts.CLASS_ANYONE, frozenset((self._everyone,)))
+        self._known: dict[Lists, Audience] = {self._everyone.lists: self._everyone}
+        self._lately: dict[tuple[int, int], tuple[Rule, Audience]] = {}
+        """By the identity of the lists, since the last `settle`: ten thousand names are hashed once."""
+        self._of_rule: dict[int, Audience] = {}
+        self._unsettled: set[Audience] = set()
+        self._naming: dict[str, set[Audience]] = {}
+        """By service, or ANYONE for everyone but some: the settled audiences that have it as a source."""
+        self._groups = {NOBODY: _Group(layouts.CLASS_STRANGER)}
+        self._containing: dict[str, set[Membership]] = {}
+        """By service: the groups whose addresses are in it."""
+        self._numbers: dict[frozenset[Audience], int] = {}
+        self._uses: Counter[int] = Counter()
+        self._next = layouts.CLASS_STRANGER + 1
+        self.settle({})
 
     def join(self, number: int, rule: Rule) -> None:
         """Let rule `number` match its sources."""
         key = (id(rule.sources), id(rule.excluded))
-        audience = self._audiences.get(key)
-        if audience is None:
-            audience = self._audiences[key] = _Audience(rule, self._matching(rule))
-        audience.rules.add(number)
-        self._add(number, audience.classes)
+        if key not in self._lately:
+            self._lately[key] = (rule, self._audience(rule))
+        _, audience = self._lately[key]
+        self._of_rule[number] = audience
+        self._bits.join(audience, number)
 
-    def leave(self, number: int, rule: Rule) -> None:
+    def leave(self, number: int) -> None:
         """Let rule `number` match nobody."""
-        key = (id(rule.sources), id(rule.excluded))
-        audience = self._audiences[key]
-        audience.rules.remove(number)
-        if not audience.rules:
-            del self._audiences[key]
-        self._subtract(number, audience.classes)
+        audience = self._of_rule.pop(number)
+        self._bits.leave(audience, number)
+        if audience is not self._everyone:
+            self._unsettled.add(audience)
 
-    def refresh(self, changed: frozenset[str]) -> None:
-        """Follow services whose classes have changed."""
-        for audience in self._audiences.values() if changed else ():
-            rule = audience.rule
-            if not rule.excluded and changed.isdisjoint(rule.sources):
+    def settle(self, sources: Mapping[str, tuple[Prefix, ...]]) -> None:
+        """Take over who has joined and left, and the sources. Raises `PlanTooLarge`."""
+        concerned = self._regroup(self._memberships.update(sources))
+        for audience in self._unsettled:
+            concerned |= self._enlist(audience) if audience.words else self._strike(audience)
+        self._unsettled.clear()
+        self._lately.clear()
+        for membership in concerned & self._groups.keys():
+            self._classify(membership)
+
+    def _audience(self, rule: Rule) -> Audience:
+        sources = (ANYONE,) if ANYONE in rule.sources else rule.sources
+        lists = (frozenset(sources), frozenset(rule.excluded))
+        if lists not in self._known:
+            self._known[lists] = Audience(*lists)
+            self._unsettled.add(self._known[lists])
+        return self._known[lists]
+
+    def _enlist(self, audience: Audience) -> set[Membership]:
+        """Have an audience found by its sources; the groups that this concerns."""
+        if audience.settled:
+            return set()
+        audience.settled = True
+        for name in audience.sources:
+            self._naming.setdefault(name, set()).add(audience)
+        return self._concerned_by(audience)
+
+    def _strike(self, audience: Audience) -> set[Membership]:
+        """Forget an audience that has no rules; the groups that this concerns."""
+        del self._known[audience.lists]
+        if not audience.settled:
+            return set()
+        for name in audience.sources:
+            _discard(self._naming, name, audience)
+        return self._concerned_by(audience)
+
+    def _concerned_by(self, audience: Audience) -> set[Membership]:
+        if ANYONE in audience.sources:
+            return set(self._groups)
+        return {group for name in audience.sources for group in self._containing.get(name, ())}
+
+    def _regroup(self, moves: Sequence[Move]) -> set[Membership]:
+        """Put prefixes where they belong now; the groups that are new."""
+        new: set[Membership] = set()
+        for place, _, after in moves:
+            if after is None:
+                del self._sources[place]
                 continue
-            before, audience.classes = audience.classes, self._matching(rule)
-            if before != audience.classes:
-                for number in audience.rules:
-                    self._subtract(number, before - audience.classes)
-                    self._add(number, audience.classes - before)
-
-    def _matching(self, rule: Rule) -> frozenset[int]:
-        if ANYONE not in rule.sources:
-            classes = self._classes.of_services(rule.sources)
-            return classes - self._classes.of_services(rule.excluded) if rule.excluded else classes
-        return self._classes.outside(rule.excluded) if rule.excluded else _EVERYONE
-
-    def _add(self, number: int, classes: Iterable[int]) -> None:
-        word, bit = divmod(number, WORD)
-        for source_class in classes:
-            place = (source_class, word)
-            self._bits[place] = self._bits.entries.get(place, 0) | 1 << bit
-
-    def _subtract(self, number: int, classes: Iterable[int]) -> None:
-        word, bit = divmod(number, WORD)
-        for source_class in classes:
-            place = (source_class, word)
-            if remaining := self._bits.entries[place] & ~(1 << bit):
-                self._bits[place] = remaining
+            group = self._groups.get(after) or self._form(after)
+            group.places.add(place)
+            if group.number is None:
+                new.add(after)
             else:
-                del self._bits[place]
+                self._sources[place] = group.number
+        # Last, so that a group whose only prefix is replaced keeps its class.
+        for place, before, _ in moves:
+            if before is not None:
+                self._groups[before].places.remove(place)
+                if not self._groups[before].places and before != NOBODY:
+                    self._disband(before)
+        return new
+
+    def _form(self, membership: Membership) -> _Group:
+        for name in membership:
+            self._containing.setdefault(name, set()).add(membership)
+        group = self._groups[membership] = _Group()
+        return group
+
+    def _disband(self, membership: Membership) -> None:
+        for name in membership:
+            _discard(self._containing, name, membership)
+        self._release(self._groups.pop(membership))
+
+    def _classify(self, membership: Membership) -> None:
+        """Give a group the class of all audiences that match its services."""
+        group = self._groups[membership]
+        candidates = self._naming.get(ANYONE, set()).union(
+            *(self._naming.get(name, ()) for name in membership)
+        )
+        audiences = frozenset(each for each in candidates if each.excluded.isdisjoint(membership))
+        if membership == NOBODY:
+            # What is in no prefix finds this class whatever it consists of.
+            self._bits.assign(layouts.CLASS_STRANGER, audiences)
+        elif group.number is None or group.audiences != audiences:
+            number = self._enter(audiences)
+            self._release(group)
+            group.number, group.audiences = number, audiences
+            self._sources.update(dict.fromkeys(group.places, number))
+
+    def _enter(self, audiences: frozenset[Audience]) -> int:
+        """The number of a class, for one group more."""
+        number = self._numbers.get(audiences)
+        if number is None:
+            number = self._numbers[audiences] = self._next
+            self._next += 1
+            self._bits.assign(number, audiences)
+        self._uses[number] += 1
+        return number
+
+    def _release(self, group: _Group) -> None:
+        """One group less has its class."""
+        if group.number is None:
+            return
+        self._uses[group.number] -= 1
+        if not self._uses[group.number]:
+            del self._uses[group.number]
+            del self._numbers[group.audiences]
+            self._bits.assign(group.number, frozenset())
+
+
+def _discard[K, V](index: dict[K, set[V]], key: K, value: V) -> None:
+    """Take a value out of an index, and with the last one its key."""
+    index[key].remove(value)
+    if not index[key]:
+        del index[key]

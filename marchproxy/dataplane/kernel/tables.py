@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.audiences import Audiences
 from marchproxy.dataplane.kernel.backends import PoolTables, SourceTowards
-from marchproxy.dataplane.kernel.classes import SourceClasses
 from marchproxy.dataplane.kernel.entries import Tables
 from marchproxy.dataplane.kernel.runs import PlanTooLarge, Runs
 from marchproxy.policy.plan import Listener, Plan, Rule
@@ -28,8 +27,7 @@ class TableBuilder:
         """Those of the last plan."""
         self.pools = PoolTables(self.tables, source_towards)
         self._number_of = number_of
-        self._classes = SourceClasses(self.tables.sources)
-        self._audiences = Audiences(self._classes, self.tables.bits)
+        self._audiences = Audiences(self.tables)
         self._rule_runs = Runs("rules of listeners", layouts.RULES)
         self._listeners: tuple[Listener, ...] = ()
         self._firsts: dict[int, int] = {}
@@ -43,9 +41,9 @@ class TableBuilder:
         gone, came = difference(self._listeners, plan.listeners)
         for listener in gone:
             self._remove(listener)
-        self._audiences.refresh(self._classes.update(plan.sources))
         for listener in came:
             self._place(listener)
+        self._audiences.settle(plan.sources)
         self._listeners = plan.listeners
         self.pools.tidy()
         self._expect_room()
@@ -63,7 +61,7 @@ class TableBuilder:
         first = self._firsts.pop(id(listener))
         for number, rule in enumerate(listener.rules, first):
             del self.tables.rules[number]
-            self._audiences.leave(number, rule)
+            self._audiences.leave(number)
             if rule.pool:
                 self.pools.leave(rule.pool)
         self._rule_runs.give_back(first, len(listener.rules))

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.audiences import WORD
 from marchproxy.dataplane.kernel.banks import _SOURCE_KEY_SIZE
+from marchproxy.dataplane.kernel.classes import WORD
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.model.address import IPAddress

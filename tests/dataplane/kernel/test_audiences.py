@@ -1,105 +1,190 @@
-"""audiences: rules match their sources' classes, also when those change under them."""
+"""audiences: rules match their sources, with no more classes than rules tell apart."""
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.audiences import WORD, Audiences
-from marchproxy.dataplane.kernel.classes import SourceClasses
+from marchproxy.dataplane.kernel.audiences import Audiences
+from marchproxy.dataplane.kernel.classes import WORD
 from marchproxy.dataplane.kernel.entries import Tables
+from marchproxy.dataplane.kernel.memberships import V4_ROOT, place_of
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import ANYONE, Rule
 
-A, B = ("a",), ("b",)
 EVERYONE = (ANYONE,)
 
 
-def for_sources(sources: tuple[str, ...], excluded: tuple[str, ...] = ()) -> Rule:
+def for_sources(*sources: str, excluded: tuple[str, ...] = ()) -> Rule:
     return Rule("default/m", 100, sources, excluded, None, Reason.DENY_MAPPING)
 
 
 class Made:
-    """Audiences over sources that can be replaced."""
+    """Audiences, and who matches what by the tables they keep."""
 
     def __init__(self, **sources: str) -> None:
         self.tables = Tables()
-        self.classes = SourceClasses(self.tables.sources)
-        self.audiences = Audiences(self.classes, self.tables.bits)
-        self.replace(**sources)
+        self.audiences = Audiences(self.tables)
+        self.sources: dict[str, str] = sources
+        self.settle()
 
-    def replace(self, **sources: str) -> None:
-        prefixes = {name: (ip_network(text),) for name, text in sources.items()}
-        self.audiences.refresh(self.classes.update(prefixes))
+    def settle(self, **sources: str) -> None:
+        """Take over rules, and more sources."""
+        self.sources |= sources
+        prefixes = {name: tuple(map(ip_network, text.split())) for name, text in self.sources.items()}
+        self.audiences.settle(prefixes)
 
-    def matching(self, number: int) -> set[int]:
-        """Classes that rule `number` matches, as the bits say."""
-        word, bit = divmod(number, WORD)
+    def join(self, *rules: Rule, first: int = 0) -> None:
+        for number, rule in enumerate(rules, first):
+            self.audiences.join(number, rule)
+        self.settle()
+
+    def class_of(self, text: str) -> int:
+        place, _ = place_of(ip_network(ip_address(text)))
+        around = [((place >> (128 - length)) << (128 - length), length) for length in range(128, -1, -1)]
+        entries = self.tables.sources.entries
+        return next((entries[each] for each in around if each in entries), layouts.CLASS_STRANGER)
+
+    def matching(self, text: str) -> set[int]:
+        """The rules that an address matches."""
+        classes = (self.class_of(text), layouts.CLASS_ANYONE)
         return {
-            place[0]
-            for place, mask in self.tables.bits.entries.items()
-            if place[1] == word and mask >> bit & 1
+            word * WORD + bit
+            for (number, word), mask in self.tables.bits.entries.items()
+            if number in classes
+            for bit in range(WORD)
+            if mask >> bit & 1
         }
 
-    def of(self, *names: str) -> frozenset[int]:
-        return self.classes.of_services(names)
+    def forget_pending(self) -> None:
+        for table in (self.tables.sources, self.tables.bits):
+            table.pending[0].clear()
 
 
-def test_a_rule_for_a_service_matches_its_classes() -> None:
+def test_a_rule_for_a_service() -> None:
     made = Made(a="10.0.0.0/8", b="10.1.0.0/16")
-    made.audiences.join(5, for_sources(A))
-    made.audiences.join(WORD, for_sources(B))
-    assert made.matching(5) == made.of("a")
-    assert made.matching(WORD) == made.of("b")
-    assert len(made.of("a")) == 2, "on its own, and inside of it b's"
+    made.join(for_sources("a"), for_sources("b"))
+    assert made.matching("10.0.0.1") == {0}
+    assert made.matching("10.1.0.1") == {0, 1}
+    assert made.matching("192.0.2.1") == set()
 
 
 def test_a_rule_for_everyone_is_one_bit() -> None:
     made = Made(a="10.0.0.0/8")
-    made.audiences.join(0, for_sources(EVERYONE))
+    made.join(for_sources(ANYONE))
     assert made.tables.bits.entries == {(layouts.CLASS_ANYONE, 0): 1}
+    made.audiences.leave(0)
+    made.settle()
+    made.join(for_sources(ANYONE), first=70)
+    assert made.matching("192.0.2.1") == {70}
 
 
-def test_a_rule_for_outsiders_matches_strangers_and_services_of_others() -> None:
-    made = Made(a="10.0.0.0/8", theirs="10.1.0.0/16", far="192.0.2.0/24")
-    made.audiences.join(1, for_sources(EVERYONE, A))
-    assert made.matching(1) == {layouts.CLASS_STRANGER} | made.of("far")
+def test_a_rule_for_everyone_but_some() -> None:
+    made = Made(a="10.0.0.0/8", theirs="192.0.2.0/24")
+    made.join(for_sources(ANYONE, excluded=("a",)))
+    assert made.matching("10.0.0.1") == set()
+    assert made.matching("192.0.2.1") == made.matching("203.0.113.1") == made.matching("2001:db8::1") == {0}
 
 
 def test_services_less_others() -> None:
     made = Made(a="10.0.0.0/8", b="10.1.0.0/16")
-    made.audiences.join(1, for_sources(A, B))
-    assert made.matching(1) == made.of("a") - made.of("b")
+    made.join(for_sources("a", excluded=("b",)))
+    assert (made.matching("10.0.0.1"), made.matching("10.1.0.1")) == ({0}, set())
+
+
+def test_a_collection_is_one_class_and_one_bit() -> None:
+    made = Made(**{f"s{number}": f"10.0.{number}.0/24" for number in range(200)})
+    names = tuple(made.sources)
+    made.join(*(for_sources(*names) for _ in range(WORD)))
+    assert len(made.tables.bits.entries) == 1
+    assert made.matching("10.0.7.1") == set(range(WORD))
+    made.join(for_sources("s7"), first=WORD)
+    assert made.matching("10.0.7.1") == set(range(WORD + 1))
+    assert made.matching("10.0.8.1") == set(range(WORD))
+    assert len(made.tables.bits.entries) == 3, "s7 is a class of its own now"
+    made.audiences.leave(WORD)
+    made.settle()
+    assert made.class_of("10.0.7.1") == made.class_of("10.0.8.1")
+    assert len(made.tables.bits.entries) == 1
 
 
 def test_rules_follow_their_services() -> None:
     made = Made(a="10.0.0.0/8")
-    made.audiences.join(1, for_sources(A))
-    made.audiences.join(2, for_sources(EVERYONE, A))
-    made.replace(a="10.0.0.0/8", b="10.1.0.0/16", c="192.0.2.0/24")
-    assert made.matching(1) == made.of("a")
-    assert made.matching(2) == {layouts.CLASS_STRANGER} | made.of("c")
-    made.replace(b="10.1.0.0/16")
-    assert made.matching(1) == set()
-    assert made.matching(2) == {layouts.CLASS_STRANGER} | made.of("b")
+    made.join(for_sources("a"), for_sources(ANYONE, excluded=("a",)))
+    made.settle(a="10.0.0.0/8 192.0.2.0/24", b="192.0.2.9")
+    assert made.matching("192.0.2.1") == made.matching("192.0.2.9") == {0}
+    made.settle(a="192.0.2.0/28")
+    assert (made.matching("192.0.2.9"), made.matching("10.0.0.1")) == ({0}, {1})
 
 
-def test_only_rules_that_are_concerned_are_written() -> None:
-    made = Made(a="10.0.0.0/8", b="192.0.2.0/24")
-    made.audiences.join(1, for_sources(A))
-    made.audiences.join(WORD, for_sources(B))
-    made.tables.bits.pending[0].clear()
-    made.replace(a="10.0.0.0/8", b="192.0.2.0/24", c="192.0.2.1")
-    assert {word for _, word in made.tables.bits.pending[0]} == {1}
+def test_who_comes_before_its_services_do() -> None:
+    made = Made()
+    made.join(for_sources("a"))
+    assert made.matching("10.0.0.1") == set()
+    made.settle(a="10.0.0.0/8")
+    assert made.matching("10.0.0.1") == {0}
 
 
 def test_who_leaves_takes_its_bits_and_no_others() -> None:
     made = Made(a="10.0.0.0/8")
-    first, second = for_sources(A), for_sources(A)
-    made.audiences.join(1, first)
-    made.audiences.join(2, second)
-    made.audiences.leave(1, first)
-    assert made.matching(2) == made.of("a")
-    assert not made.matching(1)
-    made.audiences.leave(2, second)
+    made.join(for_sources("a"), for_sources("a"))
+    made.audiences.leave(0)
+    made.settle()
+    assert made.matching("10.0.0.1") == {1}
+    made.audiences.leave(1)
+    made.settle()
     assert not made.tables.bits.entries
-    made.replace(a="10.9.0.0/16")
+    made.settle(a="10.9.0.0/16")
     assert not made.tables.bits.entries, "a rule that has left does not come back"
+
+
+def test_a_rule_that_is_replaced_moves_nobody() -> None:
+    made = Made(a="10.0.0.0/8", b="192.0.2.0/24")
+    made.join(for_sources("a"), for_sources(ANYONE, excluded=("a",)))
+    made.forget_pending()
+    for number, rule in enumerate((for_sources("a"), for_sources(ANYONE, excluded=("a",)))):
+        made.audiences.leave(number)
+        made.audiences.join(number, rule)
+    made.settle()
+    assert not made.tables.sources.pending[0]
+    assert (made.matching("10.0.0.1"), made.matching("192.0.2.1")) == ({0}, {1})
+
+
+def test_a_service_that_moves_keeps_its_class() -> None:
+    made = Made(a="10.0.0.0/8", b="192.0.2.0/24")
+    made.join(for_sources("a"), for_sources("b"))
+    number = made.class_of("10.0.0.1")
+    made.forget_pending()
+    made.settle(a="10.0.0.0/16")
+    assert made.class_of("10.0.0.1") == number
+    assert not made.tables.bits.pending[0]
+    assert len(made.tables.sources.pending[0]) == 2
+
+
+def test_a_number_is_not_given_out_twice() -> None:
+    made = Made(a="10.0.0.0/8")
+    made.join(for_sources("a"))
+    first = made.class_of("10.0.0.1")
+    made.audiences.leave(0)
+    made.settle(b="10.0.0.0/8")
+    made.join(for_sources("b"), first=1)
+    assert made.class_of("10.0.0.1") > first
+
+
+def test_only_what_is_concerned_is_written() -> None:
+    made = Made(**{f"s{number}": f"10.0.{number}.0/24" for number in range(100)})
+    made.join(*(for_sources(f"s{number}") for number in range(100)))
+    made.forget_pending()
+    made.settle(late="10.0.7.9")
+    made.join(for_sources("late"), first=100)
+    assert made.tables.sources.pending[0] == {place_of(ip_network("10.0.7.9"))}
+    assert {word for _, word in made.tables.bits.pending[0]} <= {7 // WORD, 100 // WORD}
+
+
+def test_the_place_of_ipv4_is_never_missing() -> None:
+    made = Made()
+    assert made.tables.sources.entries == {V4_ROOT: layouts.CLASS_STRANGER}
+    made.settle(all="0.0.0.0/0 ::/0")
+    made.join(for_sources("all"))
+    assert made.matching("192.0.2.1") == made.matching("2001:db8::1") == {0}
+    made.sources.clear()
+    made.settle()
+    assert made.tables.sources.entries == {V4_ROOT: layouts.CLASS_STRANGER}

@@ -153,6 +153,37 @@ def test_what_does_not_fit_leaves_the_old_policy(bench: Bench, no_grace: None) -
     assert bench.agrees_with(LESS)
 
 
+def refuse_listeners(bench: Bench, monkeypatch: pytest.MonkeyPatch, made: Compiled) -> None:
+    """Fail at the last map, when all others are written."""
+
+    def refuse(*_: object) -> None:
+        raise MapFull("listeners", 1, written=0, errno=7)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.maps["listeners"], "update_many", refuse)
+        with pytest.raises(MapFull):
+            bench.apply(made, 9)
+
+
+def test_a_bank_that_failed_half_way_is_written_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.apply(LESS)
+    refuse_listeners(bench, monkeypatch, BOTH)
+    assert bench.agrees_with(LESS)
+    bench.apply(BOTH, 2)
+    assert bench.agrees_with(BOTH)
+
+
+def test_a_bank_with_half_of_another_policy_is_written_anew(
+    bench: Bench, no_grace: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bench.apply(LESS)
+    bench.banks.follow()
+    bench.new_builder()
+    refuse_listeners(bench, monkeypatch, BOTH)
+    bench.banks.switch(first, 2)
+    assert bench.agrees_with(LESS)
+
+
 @pytest.mark.requires("bpf", "ringbuf")
 def test_over_the_kernel_s_own_maps(no_grace: None) -> None:
     with BpfObject.load(Path(bpf.OBJECTS / "tc.bpf.o")) as loaded:

@@ -137,6 +137,21 @@ def test_a_deny_ends_what_it_denies(daemon: Daemon) -> None:
     assert daemon.review(made(*SERVICES, AT_ONE, AT_TWO, deny, before=first)) == [2]
 
 
+@pytest.mark.parametrize(
+    ("listener", "client", "backend"),
+    [("192.0.2.1", "10.0.0.1", "10.2.0.2"), ("2001:db8::1", "2001:db8:a::1", "fd02::2")],
+)
+def test_a_wildcard_that_changes_concerns_flows_to_every_address(
+    listener: str, client: str, backend: str
+) -> None:
+    daemon = Daemon(Conversation(listener=listener, client=client, backend=backend))
+    both = service("both", "10.0.0.0/24", "2001:db8:a::/48")
+    web = service("web", "10.2.0.2", "fd02::2", port=8080)
+    first = made(both, LAB, web, mapping("anywhere", "both", "web", "*:80"))
+    assert daemon.review(first) == []
+    assert daemon.review(made(both, LAB, web, mapping("anywhere", "lab", "web", "*:80"), before=first)) == [7]
+
+
 def test_a_listener_of_its_own_takes_over_from_the_wildcard() -> None:
     daemon = Daemon(FROM_OFFICE, AT_TWO_FROM_OFFICE)
     first = made(*SERVICES, ANYWHERE)

@@ -1,145 +1,63 @@
-"""classes: the longest prefix around an address tells all its services, whatever came before."""
+"""classes: bits are those of the rules of a class' audiences, at every moment."""
 
-from collections.abc import Mapping
-from ipaddress import IPv4Address, ip_address, ip_network
-
-import pytest
-from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.classes import V4_ROOT, SourceClasses, place_of
-from marchproxy.dataplane.kernel.entries import Place, Table
-from marchproxy.dataplane.kernel.runs import PlanTooLarge
-from marchproxy.model.address import IPAddress, Prefix
-from marchproxy.policy.sources import SourceIndex
+from marchproxy.dataplane.kernel.classes import WORD, Audience, ClassBits
+from marchproxy.dataplane.kernel.entries import BitsKey, Table
 
-type Sources = dict[str, tuple[Prefix, ...]]
-
-PREFIXES = [
-    *("0.0.0.0/0", "0.0.0.0/1", "10.0.0.0/8", "10.0.0.0/16", "10.0.0.0/24", "10.0.0.1/32", "10.0.1.0/24"),
-    *("::/0", "::/1", "::/64", "::/80", "::8000:0:0/81", "::fffe:0:0/95", "2001:db8::/32"),
-    *("2001:db8:1::/48", "2001:db8:1::1/128", "fe80::/10"),
-]
-ADDRESSES = [
-    *("10.0.0.1", "10.0.0.2", "10.0.1.1", "10.9.9.9", "203.0.113.1"),
-    *("2001:db8:1::1", "2001:db8:1::2", "2001:db8:2::1", "::1", "::fffe:0:1", "ff02::1"),
-]
-SOURCES = st.dictionaries(
-    st.sampled_from(["a", "b", "c", "d"]),
-    st.lists(st.sampled_from([ip_network(text) for text in PREFIXES]), max_size=4).map(tuple),
-)
+RULES = (0, 1, WORD - 1, WORD, WORD + 1, 5 * WORD)
 
 
-class Sorted:
-    """Classes over a table, and the class of an address by longest prefix, as the trie finds it."""
+class BitsMachine(RuleBasedStateMachine):
+    """Rules join and leave audiences while classes come, change and go."""
 
     def __init__(self) -> None:
-        self.table: Table[Place, int] = Table()
-        self.classes = SourceClasses(self.table)
+        super().__init__()
+        self.table: Table[BitsKey, int] = Table()
+        self.bits = ClassBits(self.table)
+        self.audiences = [Audience(frozenset(name), frozenset()) for name in "abc"]
+        self.held: dict[int, int] = {}
+        """Rule to audience."""
+        self.classes: dict[int, frozenset[int]] = {}
 
-    def class_of(self, address: IPAddress) -> int:
-        place, _ = place_of(ip_network(address))
-        for length in range(128, -1, -1):
-            found = self.table.entries.get((place >> (128 - length) << (128 - length), length))
-            if found is not None:
-                return found
-        return layouts.CLASS_STRANGER
+    @rule(which=st.sampled_from(RULES), audience=st.integers(0, 2))
+    def join_or_leave(self, which: int, audience: int) -> None:
+        if which in self.held:
+            self.bits.leave(self.audiences[self.held.pop(which)], which)
+        else:
+            self.held[which] = audience
+            self.bits.join(self.audiences[audience], which)
 
-    def services_of(self, address: IPAddress, names: Mapping[str, object]) -> set[str]:
-        found = self.class_of(address)
-        return {name for name in names if found in self.classes.of_services([name])}
+    @rule(number=st.integers(1, 3), consists_of=st.frozensets(st.integers(0, 2)))
+    def assign(self, number: int, consists_of: frozenset[int]) -> None:
+        self.classes[number] = consists_of
+        self.bits.assign(number, frozenset(self.audiences[index] for index in consists_of))
 
-
-def sources(**prefixes: str) -> Sources:
-    return {name: tuple(ip_network(text) for text in texts.split()) for name, texts in prefixes.items()}
-
-
-@given(history=st.lists(SOURCES, min_size=1, max_size=5))
-def test_classes_say_what_the_source_index_says(history: list[Sources]) -> None:
-    made = Sorted()
-    for wanted in history:
-        before = {name: made.classes.of_services([name]) for name in "abcd"}
-        changed = made.classes.update(wanted)
-        index = SourceIndex(wanted)
-        for text in ADDRESSES:
-            address = ip_address(text)
-            assert made.services_of(address, wanted) == index.services(address), (text, wanted)
-        after = {name: made.classes.of_services([name]) for name in "abcd"}
-        assert {name for name in before if before[name] != after[name]} <= changed
-
-
-@given(history=st.lists(SOURCES, min_size=1, max_size=5))
-def test_nothing_of_the_past_stays(history: list[Sources]) -> None:
-    made = Sorted()
-    for wanted in history:
-        made.classes.update(wanted)
-    fresh = Sorted()
-    fresh.classes.update(wanted)
-    assert made.table.entries.keys() == fresh.table.entries.keys()
-    assert len(made.classes.outside([])) == len(fresh.classes.outside([]))
+    @invariant()
+    def bits_are_those_of_the_rules(self) -> None:
+        expected = {
+            (number, which)
+            for number, consists_of in self.classes.items()
+            for which, audience in self.held.items()
+            if audience in consists_of
+        }
+        found = {
+            (number, word * WORD + bit)
+            for (number, word), mask in self.table.entries.items()
+            for bit in range(WORD)
+            if mask >> bit & 1
+        }
+        assert found == expected
+        assert all(self.table.entries.values()), "words without a bit are absent"
 
 
-@given(wanted=SOURCES, names=st.sets(st.sampled_from(["a", "b"])))
-def test_classes_outside_of_services_are_all_others(wanted: Sources, names: set[str]) -> None:
-    made = Sorted()
-    made.classes.update(wanted)
-    for text in ADDRESSES:
-        address = ip_address(text)
-        is_outside = made.class_of(address) in made.classes.outside(names)
-        assert is_outside == names.isdisjoint(SourceIndex(wanted).services(address))
+TestBits = BitsMachine.TestCase
 
 
-@pytest.mark.parametrize("around", ["::/0", "::/1", "::/64", "::/80", "::8000:0:0/81", "::fffe:0:0/95"])
-def test_an_ipv6_prefix_around_the_mapped_range_does_not_reach_ipv4(around: str) -> None:
-    made = Sorted()
-    made.classes.update(sources(six=around))
-    assert made.class_of(IPv4Address("192.0.2.1")) == layouts.CLASS_STRANGER
-    assert made.services_of(ip_address(around.partition("/")[0]), {"six": 0}) == {"six"}
-
-
-def test_all_of_ipv4_beside_all_of_ipv6() -> None:
-    made = Sorted()
-    both = sources(four="0.0.0.0/0", six="::/0")
-    made.classes.update(both)
-    assert made.services_of(ip_address("192.0.2.1"), both) == {"four"}
-    assert made.services_of(ip_address("2001:db8::1"), both) == {"six"}
-
-
-def test_the_place_of_ipv4_is_there_without_any_source() -> None:
-    assert Sorted().table.entries == {V4_ROOT: layouts.CLASS_STRANGER}
-
-
-def test_what_stays_as_it_is_keeps_its_number() -> None:
-    made = Sorted()
-    made.classes.update(sources(a="10.0.0.0/24", b="10.0.1.0/24"))
-    number = made.class_of(ip_address("10.0.0.1"))
-    changed = made.classes.update(sources(a="10.0.0.0/24", b="10.0.2.0/24", c="10.0.3.0/24"))
-    assert made.class_of(ip_address("10.0.0.1")) == number
-    assert changed == {"c"}, "b has moved to another prefix, and its class moved along"
-
-
-def test_a_number_is_not_given_out_twice() -> None:
-    made = Sorted()
-    made.classes.update(sources(a="10.0.0.1"))
-    first = made.class_of(ip_address("10.0.0.1"))
-    made.classes.update({})
-    made.classes.update(sources(b="10.0.0.1"))
-    assert made.class_of(ip_address("10.0.0.1")) > first
-
-
-def test_only_what_moved_is_written() -> None:
-    made = Sorted()
-    many = {f"s{number}": (ip_network(f"10.0.{number}.0/24"),) for number in range(200)}
-    made.classes.update(many)
-    made.table.pending[0].clear()
-    made.classes.update(many | sources(late="10.0.7.9"))
-    assert made.table.pending[0] == {place_of(ip_network("10.0.7.9"))}
-
-
-def test_too_many_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layouts, "SOURCES", 3)
-    made = Sorted()
-    made.classes.update(sources(a="10.0.0.1 10.0.0.2"))
-    with pytest.raises(PlanTooLarge, match="too many source prefixes: the kernel's table holds 3"):
-        made.classes.update(sources(a="10.0.0.1 10.0.0.2 10.0.0.3"))
+def test_lists_tell_audiences_apart() -> None:
+    one = Audience(frozenset("a"), frozenset())
+    assert one.lists == (frozenset("a"), frozenset())
+    assert one != Audience(*one.lists), (
+        "they are told apart by identity, and kept once for each pair of lists"
+    )

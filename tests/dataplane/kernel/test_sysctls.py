@@ -58,6 +58,12 @@ def test_a_successor_puts_back_what_the_first_found(settings: Sysctls, root: Pat
     assert settings.read(FORWARDING) == "0"
 
 
+def test_a_setting_that_is_changed_twice_goes_back_to_what_it_was_first(settings: Sysctls) -> None:
+    settings.set(RESERVED, "10-20")
+    settings.set(RESERVED, "10-20,30-40")
+    assert settings.restore() == [f"setting {RESERVED} (empty again)"]
+
+
 def test_what_somebody_else_has_changed_since_is_theirs(settings: Sysctls, root: Path) -> None:
     settings.set(RESERVED, "10-20")
     (root / RESERVED).write_text("10-20,8080\n")
