@@ -84,5 +84,5 @@ def test_the_usual_place_is_mounted_where_nobody_has() -> None:
         "pins.make_pin_directory(pins.STANDARD / 'mounted'); "
         "assert libbpf.on_bpffs(pins.STANDARD / 'mounted')"
     )
-    hidden = f"mount -t tmpfs none /sys/fs && mkdir {pins.STANDARD} && exec {sys.executable} -c \"{script}\""
+    hidden = f'mount -t tmpfs none /sys/fs && mkdir {pins.STANDARD} && exec {sys.executable} -c "{script}"'
     subprocess.run(["unshare", "--mount", "sh", "-c", hidden], check=True)
