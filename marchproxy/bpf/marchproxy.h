@@ -121,7 +121,7 @@ struct mp_backend {
 	__u8 pad[6];
 };
 
-/* Longest-prefix match from a source address to its class: the set of services it belongs to. */
+/* Longest-prefix match from a source address to its class: addresses that the same rules match. */
 struct mp_source_key {
 	__u32 prefix_length;      /* 8 bits of bank, then the address */
 	__u8 bank;

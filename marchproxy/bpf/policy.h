@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* Which rule decides a new conversation at a listener, and which backend it gets.
  *
- * The rules of a listener are a run of numbers in first-match order. A source address belongs to a class (the set of
- * services it is in); `source_bits` holds one bit per rule and class. The first bit set within the listener's run,
+ * The rules of a listener are a run of numbers in first-match order. A source address belongs to a class (of those that
+ * the same rules match); `source_bits` holds one bit per rule and class. The first bit set within the listener's run,
  * for the source's class or for anyone, is the answer: 64 rules cost two look-ups, however many services there are.
  */
 #ifndef MP_POLICY_H
