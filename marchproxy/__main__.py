@@ -14,8 +14,10 @@ def main() -> int:
     # Looking for garbage among modules that are just being loaded, and again at the end, takes 15 ms of 60
     # for a command. Those that stay (`run`, `flows --follow`) switch it on again.
     gc.disable()
-    from marchproxy.cli.main import run
-
+    try:
+        from marchproxy.cli.main import run
+    except KeyboardInterrupt:
+        return 130
     code = run()
     gc.freeze()
     return code

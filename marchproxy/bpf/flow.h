@@ -100,28 +100,36 @@ static __always_inline void flow_delete(void *table, const struct mp_flow_key *k
 	bpf_map_delete_elem(table, other_key);
 }
 
-/* Take over the port of a flow that has ended. Its stragglers, if any, are now the new flow's. */
+/* Take over the port of a flow in `opening`. Its stragglers, if any, are now the new flow's. */
 static __noinline int flow_reclaim_port(struct mp_flow_key *reply_key, const struct mp_flow *reply)
 {
 	struct mp_flow_key client_key;
 	const struct mp_flow *ended = bpf_map_lookup_elem(&opening, reply_key);
 
-	if (!ended || ended->state != MP_STATE_CLOSED)
+	if (!ended)
 		return -1;
 	flow_other_key(&client_key, ended, reply_key->protocol);
 	flow_delete(&opening, reply_key, &client_key);
 	return bpf_map_update_elem(&opening, reply_key, reply, BPF_NOEXIST) ? -1 : 0;
 }
 
-/* Claim a source port towards the backend: free in both tables and on no local socket, or else that of the flow which ended
- * longest ago. The insert itself is the claim, so two CPUs cannot win the same one. Returns 0, or -1 without a port. */
+/* How readily the port of a flow in `opening` is taken over: lowest first. One that has ended goes before one that is half
+ * open; among equals the one that was silent longest. In a flood of spoofed opens that is nearly always one of its own. */
+static __always_inline __u64 flow_port_worth(const struct mp_flow *flow)
+{
+	__u64 seen = flow->last_seen >> 1;
+
+	return flow->state == MP_STATE_CLOSED ? seen : seen | 1ull << 63;
+}
+
+/* Claim a source port towards the backend: free in both tables and on no local socket, or else one of a flow that is not
+ * established. The insert itself is the claim, so two CPUs cannot win the same one. Returns 0, or -1 without a port. */
 static __always_inline int flow_claim_port(const struct packet *packet, const struct mp_settings *current, __u32 hash,
 					   struct mp_flow_key *reply_key, const struct mp_flow *reply)
 {
 	__u32 count = current->nat_count ? current->nat_count : 1;
 	const struct mp_flow *taken;
-	__u64 oldest = ~0ull;
-	__u16 oldest_port = 0;
+	__u64 least = ~0ull;
 
 	for (int i = 0; i < FLOW_NAT_TRIES; i++) {
 		__u16 port = current->nat_first + (hash + i * 7919u) % count;
@@ -129,10 +137,11 @@ static __always_inline int flow_claim_port(const struct packet *packet, const st
 		reply_key->destination_port = bpf_htons(port);
 		taken = bpf_map_lookup_elem(&opening, reply_key);
 		if (taken) {
-			if (taken->state == MP_STATE_CLOSED && taken->last_seen < oldest) {
-				oldest = taken->last_seen;
-				oldest_port = port;
-			}
+			/* The port rides in the low bits: 65 µs finer would help nobody, and the stack is short. */
+			__u64 worth = (flow_port_worth(taken) & ~0xffffull) | port;
+
+			if (worth < least)
+				least = worth;
 			continue;
 		}
 		if (bpf_map_lookup_elem(&flows, reply_key))
@@ -143,9 +152,9 @@ static __always_inline int flow_claim_port(const struct packet *packet, const st
 			return 0;
 		bpf_map_delete_elem(&opening, reply_key);
 	}
-	if (!oldest_port)
+	if (least == ~0ull)
 		return -1;
-	reply_key->destination_port = bpf_htons(oldest_port);
+	reply_key->destination_port = bpf_htons((__u16)least);
 	return flow_reclaim_port(reply_key, reply);
 }
 

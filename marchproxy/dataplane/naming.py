@@ -5,6 +5,7 @@ from functools import cached_property
 
 from marchproxy.dataplane.records import Decision, Flow
 from marchproxy.model.address import IPAddress
+from marchproxy.model.names import cluster_of
 from marchproxy.policy.evaluate import Evaluator
 from marchproxy.policy.plan import ANYONE, Plan
 
@@ -27,9 +28,13 @@ class ServiceNames:
         cluster, then the alphabet.
         """
         wanted = self._rule_sources.get(mapping, frozenset())
-        cluster = mapping.partition("/")[0]
+        cluster = cluster_of(mapping)
         claims = self.evaluator.sources.services(address)
-        return min(claims, key=lambda name: (name not in wanted, _cluster(name) != cluster, name), default="")
+
+        def order(name: str) -> tuple[bool, bool, str]:
+            return name not in wanted, cluster_of(name) != cluster, name
+
+        return min(claims, key=order, default="")
 
     def destination(self, backend: IPAddress, port: int) -> str:
         """The service of a backend; empty where the plan has none."""
@@ -61,7 +66,3 @@ class ServiceNames:
         pools = {id(rule.pool): rule.pool for rule in rules if rule.pool}
         backends = (backend for pool in pools.values() for backend in pool.backends)
         return {(backend.address, backend.port): backend.service for backend in backends}
-
-
-def _cluster(name: str) -> str:
-    return name.partition("/")[0]

@@ -57,3 +57,14 @@ def parse_interface_name(text: str, *, field: str = "interface") -> str:
     if not _INTERFACE.fullmatch(text) or text in (".", ".."):
         raise InvalidValue(field, text, "a network device name of 1 to 15 characters, such as eth0")
     return text
+
+
+def qualify(cluster: str, name: str) -> str:
+    """What a service or mapping is called outside its cluster: `cluster/name`, or `name` in the default cluster."""
+    return name if cluster == DEFAULT_CLUSTER else f"{cluster}/{name}"
+
+
+def cluster_of(qualified: str) -> str:
+    """The cluster of a qualified name."""
+    cluster, slash, _ = qualified.partition("/")
+    return cluster if slash else DEFAULT_CLUSTER

@@ -153,6 +153,7 @@ class Bed:
 
     def __init__(self, rig: Rig) -> None:
         self.host: Host = rig.middle
+        self.server: Host = rig.server
         pins = BPFFS / f"{rig.name}-bed"
         tc = BpfObject.load(bpf.OBJECTS / "tc.bpf.o", pin_dir=pins, max_entries=SIZES)
         xdp = BpfObject.load(bpf.OBJECTS / "xdp.bpf.o", pin_dir=pins, max_entries=SIZES)
@@ -161,9 +162,12 @@ class Bed:
             pin.unlink()
         pins.rmdir()
         self.maps = tc.maps
+        self.programs: dict[Tier, Program] = {
+            "tc": tc.programs["marchproxy_tc"],
+            "xdp": xdp.programs["marchproxy_xdp"],
+        }
         self.runners: dict[Tier, Runner] = {
-            "tc": Runner(tc.programs["marchproxy_tc"], "tc"),
-            "xdp": Runner(xdp.programs["marchproxy_xdp"], "xdp"),
+            tier: Runner(program, tier) for tier, program in self.programs.items()
         }
         self.counters = Counters(self.maps["counters"])
         self.ifindex = _interfaces(rig)
@@ -244,6 +248,8 @@ def flow_key(packet: Packet) -> bytes:
 def _interfaces(rig: Rig) -> dict[bytes, int]:
     """Fix link addresses and neighbours, switch forwarding on; own link addresses to interface numbers."""
     sides = (("inside0", INSIDE, CLIENT, "10.1.0", "fd01:"), ("outside0", OUTSIDE, SERVER, "10.2.0", "fd02:"))
+    rig.client.ip(f"link set eth0 address {CLIENT.hex(':')}")
+    rig.server.ip(f"link set eth0 address {SERVER.hex(':')}")
     # Whatever is not local has a way out.
     rig.middle.ip("route replace default via 10.2.0.2", "route replace default via fd02::2")
     for name, own, peer, v4, v6 in sides:

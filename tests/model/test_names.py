@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.names import (
+    cluster_of,
     parse_interface_name,
     parse_name,
     parse_reference,
     parse_references,
     parse_service_name,
+    qualify,
 )
 from tests.model.strategies import NAMES, REFERENCES
 
@@ -78,3 +80,11 @@ def test_no_text_is_too_strange_to_be_refused_properly(text: str) -> None:
     for parse in (parse_name, parse_service_name, parse_interface_name):
         with suppress(InvalidValue):
             assert parse(parse(text)) == parse(text)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "name", "qualified"), [("default", "web", "web"), ("lab", "web", "lab/web")]
+)
+def test_only_other_clusters_are_named(cluster: str, name: str, qualified: str) -> None:
+    assert qualify(cluster, name) == qualified
+    assert cluster_of(qualified) == cluster
