@@ -60,7 +60,6 @@ class Timeouts:
 class _Conversation:
     """A flow as two entries: one direction's as found, and the other's if the table still has it."""
 
-    table: Map
     raw_key: bytes
     entry: FlowEntry
     other_key: bytes
@@ -102,23 +101,25 @@ class FlowTable:
         An entry that lost its other half goes too: it would keep a port towards a backend for ever.
         """
         now, limits = KernelClock().monotonic, self._limits
+        # What only another version knows is not ours to end early.
+        longest = max(limits.values())
 
-        def is_silent(raw_key: bytes, raw: bytes) -> bool:
-            last_seen, state, flags = _PULSE.unpack(raw)
-            allowed = limits.get((raw_key[_PROTOCOL], state, flags & layouts.FLAGS_CLOSING), 0)
-            return bool(now - last_seen > allowed)
+        def is_silent(protocol: int, last_seen: int, state: int, flags: int) -> bool:
+            return now - last_seen > limits.get((protocol, state, flags & layouts.FLAGS_CLOSING), longest)
+
+        def is_suspect(raw_key: bytes, raw: bytes) -> bool:
+            return is_silent(raw_key[_PROTOCOL], *_PULSE.unpack(raw))
 
         def is_idle(each: _Conversation) -> bool:
-            if each.other is None:
+            other = each.other
+            if other is None:
                 return True
-            if each.entry.flags & layouts.FLAG_REPLY:
-                return False  # the other half's turn decides
-            last_seen = max(each.entry.last_seen, each.other.last_seen)
-            closing = each.entry.flags & layouts.FLAGS_CLOSING
-            return now - last_seen > limits.get((each.raw_key[_PROTOCOL], each.entry.state, closing), 0)
+            # Of two silent halves, the client's turn decides.
+            is_client = not each.entry.flags & layouts.FLAG_REPLY
+            return is_client and is_silent(each.key.protocol, other.last_seen, other.state, other.flags)
 
-        left = self._end(self._established, is_silent, is_idle, Reason.IDLE, report)
-        self._end(self._opening, is_silent, is_idle, Reason.IDLE, report)
+        left = self._end(self._established, is_suspect, is_idle, Reason.IDLE, report)
+        self._end(self._opening, is_suspect, is_idle, Reason.IDLE, report)
         return left
 
     def end_where(
@@ -175,4 +176,4 @@ def _find(table: Map, raw_key: bytes, raw: bytes) -> _Conversation:
     other_key = entry.other_key(raw_key[_PROTOCOL])
     raw_other = table.get(other_key)
     other = layouts.read_flow(raw_other) if raw_other else None
-    return _Conversation(table, raw_key, entry, other_key, other if other and other.id == entry.id else None)
+    return _Conversation(raw_key, entry, other_key, other if other and other.id == entry.id else None)

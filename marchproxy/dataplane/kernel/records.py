@@ -48,9 +48,10 @@ class RecordReader:
     def flow(
         self, key: FlowKey, entry: FlowEntry, reply: FlowEntry, reason: Reason = Reason.FORWARDED
     ) -> Flow:
-        """A live flow, or with another `reason` one that ends. `entry` is client to backend."""
+        """A live flow, or with another `reason` one that ends now. `entry` is client to backend."""
+        lives = reason is Reason.FORWARDED
         decision = Decision(
-            time=self._clock.wall(max(entry.last_seen, reply.last_seen)),
+            time=self._clock.wall(entry.started if lives else self._clock.monotonic),
             id=entry.id,
             source=layouts.read_address(key.source),
             source_port=layouts.read_port(key.source_port),
@@ -68,9 +69,9 @@ class RecordReader:
             decision=decision,
             backend=layouts.read_address(entry.destination),
             backend_port=layouts.read_port(entry.destination_port),
-            state=flow_state(entry, key.protocol),
+            state=flow_state(entry, key.protocol) if lives else FlowState.CLOSED,
             started=self._clock.wall(entry.started),
-            last_seen=decision.time,
+            last_seen=self._clock.wall(max(entry.last_seen, reply.last_seen)),
             sent=Traffic(entry.packets, entry.octets),
             received=Traffic(reply.packets, reply.octets),
         )

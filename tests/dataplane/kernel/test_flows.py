@@ -89,6 +89,11 @@ def test_silence_ends_a_flow(
     assert kernel.told == ([(7, Reason.IDLE)] if told else [])
 
 
+def test_what_only_another_version_knows_is_not_ended_early(kernel: Tables) -> None:
+    Conversation(state=9, protocol=132, age=7000, reply_age=7000).put(kernel.flows)
+    assert kernel.expire() == 2
+
+
 @pytest.mark.parametrize(("age", "reply_age"), [(8000, 1), (1, 8000)])
 def test_one_side_that_speaks_is_enough(kernel: Tables, age: float, reply_age: float) -> None:
     Conversation(age=age, reply_age=reply_age).put(kernel.flows)

@@ -60,7 +60,21 @@ def test_a_flow(reader: RecordReader) -> None:
     assert (flow.sent, flow.received) == (Traffic(3, 300), Traffic(2, 200))
     assert flow.state is FlowState.ESTABLISHED
     assert abs(flow.last_seen - time.time()) < 5, "the younger of both directions"
-    assert abs(flow.last_seen - flow.started - 11) < 0.1
+    assert decision.time == flow.started
+    assert 10 < flow.last_seen - flow.started < 12
+
+
+def test_a_flow_that_ends_now(reader: RecordReader) -> None:
+    made = Conversation(age=90, reply_age=60)
+    key, entry, reply = (
+        layouts.read_key(made.key),
+        layouts.read_flow(made.entry),
+        layouts.read_flow(made.reply),
+    )
+    flow = reader.flow(key, entry, reply, Reason.IDLE)
+    assert (flow.state, flow.decision.reason) == (FlowState.CLOSED, Reason.IDLE)
+    assert abs(flow.decision.time - time.time()) < 5
+    assert 59 < flow.decision.time - flow.last_seen < 65
 
 
 def test_an_ipv6_flow(reader: RecordReader) -> None:
