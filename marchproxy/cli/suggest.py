@@ -33,10 +33,12 @@ def interfaces(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def devices(context: typer.Context, incomplete: str) -> list[str]:
-    """Network devices of this machine."""
+    """Network devices of this machine that face a network."""
     from socket import if_nameindex
 
-    return [name for _, name in if_nameindex()]
+    from marchproxy.model.names import LOOPBACK
+
+    return [name for _, name in if_nameindex() if name != LOOPBACK]
 
 
 def references(context: typer.Context, incomplete: str) -> list[str]:

@@ -10,6 +10,7 @@ EXTERNAL = "external"
 """As source or destination: everyone who is in no service of the cluster."""
 COLLECTION_PREFIX = "collection:"
 DEFAULT_CLUSTER = "default"
+LOOPBACK = "lo"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _INTERFACE = re.compile(r"[!-.0-9;-~]{1,15}")
@@ -54,6 +55,8 @@ def parse_references(text: str, *, field: str) -> tuple[str, ...]:
 
 def parse_interface_name(text: str, *, field: str = "interface") -> str:
     """Read a network device name as the kernel takes it: 1 to 15 ASCII characters, no space, '/' or ':'."""
+    if text == LOOPBACK:
+        raise InvalidValue(field, text, "a device that faces a network: on loopback the host talks to itself")
     if not _INTERFACE.fullmatch(text) or text in (".", ".."):
         raise InvalidValue(field, text, "a network device name of 1 to 15 characters, such as eth0")
     return text

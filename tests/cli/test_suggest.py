@@ -1,5 +1,6 @@
 """Names that a shell may complete."""
 
+import socket
 from typing import Any, cast
 
 import pytest
@@ -57,8 +58,9 @@ def test_references_go_on_behind_a_comma(town: Console) -> None:
     ]
 
 
-def test_devices_are_the_machines() -> None:
-    assert "lo" in suggest.devices(cast("typer.Context", None), "")
+def test_devices_are_the_machines_but_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0")])
+    assert suggest.devices(cast("typer.Context", None), "") == ["eth0"]
 
 
 def test_without_a_store_there_is_nothing_to_offer(console: Console) -> None:

@@ -4,6 +4,7 @@ A name cannot contain a dot: bpffs reserves it and answers EPERM, which would re
 """
 
 import errno
+import fcntl
 import os
 import subprocess
 from enum import StrEnum
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from marchproxy.dataplane.kernel.errors import PinFailed, PinMissing, refusal
 from marchproxy.dataplane.kernel.libbpf import library, on_bpffs
+from marchproxy.model.errors import Conflict
 
 STANDARD = Path("/sys/fs/bpf")
 """Where everybody expects the BPF file system."""
@@ -45,6 +47,23 @@ def make_pin_directory(directory: Path) -> None:
         raise PinFailed(
             f"{directory} is not on a BPF file system", hint="mount one: mount -t bpf bpf /sys/fs/bpf"
         )
+
+
+def lock_directory(directory: Path) -> int:
+    """Hold `directory` alone for as long as the returned descriptor is open. Conflict while another process does.
+
+    Without this, two daemons with different runtime directories would each write the same maps.
+    """
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        os.close(held)
+        raise Conflict(
+            f"{directory}: another daemon works with what is pinned here",
+            hint="stop it first, or give this one another MARCHPROXY_BPFFS",
+        ) from problem
+    return held
 
 
 def _mount(place: Path) -> None:

@@ -13,6 +13,7 @@ from marchproxy.dataplane.kernel.errors import KernelError, PinFailed, PinMissin
 from marchproxy.dataplane.kernel.links import attach_tc
 from marchproxy.dataplane.kernel.objects import BpfObject
 from marchproxy.dataplane.kernel.pins import PinKind
+from marchproxy.model.errors import Conflict
 
 pytestmark = pytest.mark.requires("root", "bpf", "bpffs", "ringbuf", commands=["clang"])
 
@@ -74,6 +75,14 @@ def test_a_file_where_a_directory_should_be(tables: BpfObject, bpffs: Path) -> N
     pins.pin(tables.maps["hash"].fd, bpffs / "a")
     with pytest.raises(PinFailed, match="cannot create"):
         pins.make_pin_directory(bpffs / "a" / "b")
+
+
+def test_a_directory_is_locked_by_one_at_a_time(bpffs: Path) -> None:
+    held = pins.lock_directory(bpffs)
+    with pytest.raises(Conflict, match="another daemon works with what is pinned here"):
+        pins.lock_directory(bpffs)
+    os.close(held)
+    os.close(pins.lock_directory(bpffs))
 
 
 def test_the_usual_place_is_mounted_where_nobody_has() -> None:
