@@ -24,7 +24,7 @@ class Tier(Protocol):
         """Load, adopt what an earlier run left in the kernel, and begin to report events to `sink`."""
 
     async def apply(self, plan: Plan, revision: int) -> None:
-        """Make the data plane equal to `plan`. Allowed flows are not disturbed; others end, POLICY_CHANGED."""
+        """Make the data plane equal to `plan`. What stays allowed is not disturbed, the rest ends."""
 
     async def poll(self) -> None:
         """Called about four times a second: events, idle flows, interfaces and routes."""

@@ -50,7 +50,7 @@ def make_pin_directory(directory: Path) -> None:
 
 
 def lock_directory(directory: Path) -> int:
-    """Hold `directory` alone for as long as the returned descriptor is open. Conflict while another process does.
+    """Hold `directory` alone while the returned descriptor is open. Conflict while another process does.
 
     Without this, two daemons with different runtime directories would each write the same maps.
     """
