@@ -1,7 +1,8 @@
 """Loading the pipeline: its programs over one set of pinned maps, or a clear word why not."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from marchproxy.dataplane.kernel.errors import (
 from marchproxy.dataplane.kernel.libbpf import library
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.objects import BpfObject
-from marchproxy.dataplane.kernel.pins import make_pin_directory
+from marchproxy.dataplane.kernel.pins import lock_directory, make_pin_directory
 from marchproxy.dataplane.kernel.programs import Program
 
 READ_OR_WRITTEN = frozenset(
@@ -65,33 +66,37 @@ class Programs:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The programs in the kernel, and the maps they share with us."""
+    """The programs in the kernel, and the maps they share with us alone."""
 
     maps: Mapping[str, Map]
     programs: Programs
+    lock: ExitStack
+    """Held on the folder of the pins."""
 
     def close(self) -> None:
-        """Let go; what is pinned or attached stays."""
+        """Let go; what is pinned or attached stays. May be repeated."""
         for each in self.maps.values():
             each.close()
         self.programs.close()
+        self.lock.close()
 
 
 def load_pipeline(pins: Path, objects: Path = bpf.OBJECTS) -> Pipeline:
     """Load the programs in `objects`, taking over the maps pinned in `pins`, or pinning new ones there.
 
-    Raises `BpfNotPermitted`, or another `KernelError`: no BPF file system, an object that is missing or
-    broken, maps of another version. A call that fails leaves nothing behind.
+    Raises `BpfNotPermitted`, `Conflict` beside another daemon, or another `KernelError`: no BPF file system,
+    an object that is missing or broken, maps of another version. A call that fails leaves nothing behind.
     """
-    with _explained():
+    with _explained(), ExitStack() as lock:
         _expect_bpf()
-        with _nothing_left_by_failure(pins):
-            make_pin_directory(pins)
-            with BpfObject.load(objects / "tc.bpf.o", pin_dir=pins) as loaded:
-                tc = _take_program(loaded, "marchproxy_tc")
-                # What is not taken out of the object is closed with it.
-                maps = {name: loaded.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}
-    return Pipeline(maps, Programs(tc, lambda: _load_xdp(pins, objects / "xdp.bpf.o")))
+        make_pin_directory(pins)
+        lock.callback(os.close, lock_directory(pins))
+        with _nothing_left_by_failure(pins), BpfObject.load(objects / "tc.bpf.o", pin_dir=pins) as loaded:
+            tc = _take_program(loaded, "marchproxy_tc")
+            # What is not taken out of the object is closed with it.
+            maps = {name: loaded.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}
+        programs = Programs(tc, lambda: _load_xdp(pins, objects / "xdp.bpf.o"))
+        return Pipeline(maps, programs, lock.pop_all())
 
 
 def _load_xdp(pins: Path, source: Path) -> Program:
@@ -132,11 +137,11 @@ def _expect_bpf() -> None:
 @contextmanager
 def _nothing_left_by_failure(pins: Path) -> Iterator[None]:
     """Unpin what was pinned meanwhile: maps that nobody uses would hold their memory until the next boot."""
-    before = set(pins.iterdir()) if pins.is_dir() else set()
+    before = set(pins.iterdir())
     try:
         yield
     except BaseException:
-        for path in set(pins.iterdir()) - before if pins.is_dir() else ():
+        for path in set(pins.iterdir()) - before:
             path.unlink()
         for folder in (pins, pins.parent):
             with suppress(OSError):

@@ -17,7 +17,6 @@ from marchproxy.dataplane.kernel.interfaces import Attachments
 from marchproxy.dataplane.kernel.loading import BpfNotPermitted, Pipeline, load_pipeline
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.natports import NatPorts, keep_apart
-from marchproxy.dataplane.kernel.pins import lock_directory
 from marchproxy.dataplane.kernel.routewatch import RouteWatch
 from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.settings import Settings
@@ -81,15 +80,8 @@ class KernelTier:
 
     @classmethod
     def create(cls) -> Self:
-        """Load the pipeline, taking over pinned maps. Raises as `load_pipeline` and `lock_directory`."""
-        pins = location.pin_directory()
-        pipeline = load_pipeline(pins)
-        with ExitStack() as failed:
-            failed.callback(pipeline.close)
-            failed.callback(os.close, lock_directory(pins))
-            tier = cls(pipeline)
-            tier._opened.push(failed.pop_all())
-        return tier
+        """Load the pipeline, taking over pinned maps. See `load_pipeline` for what it raises."""
+        return cls(load_pipeline(location.pin_directory()))
 
     async def start(self, sink: EventSink) -> None:
         """See `Tier.start`. `sink` is called in the tier's thread."""

@@ -20,6 +20,7 @@ from marchproxy.dataplane.kernel.features import Answer
 from marchproxy.dataplane.kernel.loading import READ_OR_WRITTEN, BpfNotPermitted, Pipeline, load_pipeline
 from marchproxy.dataplane.kernel.objects import BpfObject
 from marchproxy.dataplane.kernel.settings import Settings
+from marchproxy.model.errors import Conflict
 from tests.dataplane.kernel.support import run_with_capabilities
 
 pytestmark = pytest.mark.requires("root", "bpf", "bpffs", "ringbuf")
@@ -88,11 +89,24 @@ def test_only_what_is_used_is_kept_open(load: Callable[..., Pipeline]) -> None:
     load().close()
     before = descriptors()
     pipeline = load()
-    assert descriptors() - before == len(READ_OR_WRITTEN) + 1
+    own = len(READ_OR_WRITTEN) + 2
+    assert descriptors() - before == own, "maps, a program and the lock"
     assert pipeline.programs.xdp.name == "marchproxy_xdp"
-    assert descriptors() - before == len(READ_OR_WRITTEN) + 2
+    assert descriptors() - before == own + 1
     pipeline.close()
     assert descriptors() == before
+
+
+def test_one_daemon_to_a_set_of_pins(load: Callable[..., Pipeline], bpffs: Path) -> None:
+    """Two with different runtime folders would write the same maps, each by what it believes is in them."""
+    first = load()
+    before = descriptors(), pinned(bpffs)
+    with pytest.raises(Conflict, match="another daemon works with what is pinned here"):
+        load()
+    assert (descriptors(), pinned(bpffs)) == before
+    first.close()
+    first.close()
+    load()
 
 
 def test_an_object_that_is_missing(load: Callable[..., Pipeline], tmp_path: Path, nothing_left: None) -> None:
