@@ -1,6 +1,7 @@
 """What is wrong or useless in a snapshot, beyond what stops a plan: `marchproxy check`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from marchproxy.model.entities import Action
@@ -11,7 +12,7 @@ from marchproxy.policy.plan import ANYONE, WILDCARDS, Finding, Listener, Plan, R
 from marchproxy.policy.sources import SourceIndex
 
 SHOWN = 8
-"""Services that a finding spells out before it only counts the rest."""
+"""Names that a finding spells out before it only counts the rest."""
 
 
 def check(snapshot: Snapshot, compiled: Compiled) -> tuple[Finding, ...]:
@@ -19,11 +20,17 @@ def check(snapshot: Snapshot, compiled: Compiled) -> tuple[Finding, ...]:
 
     `compiled` must be of this snapshot. Takes time in proportion to all source lists together.
     """
+    restricting = {
+        f"{cluster.name}/{mapping.name}"
+        for cluster in snapshot.clusters
+        for mapping in cluster.mappings
+        if mapping.listen is None
+    }
     return (
         *compiled.plan.findings,
         *_expired(snapshot, compiled),
-        *_shadowed(compiled.plan),
-        *_hidden(compiled.plan),
+        *_shadowed(compiled.plan, restricting),
+        *_hidden(compiled.plan, restricting),
         *(finding for cluster in snapshot.clusters for finding in _unused(cluster)),
     )
 
@@ -38,23 +45,35 @@ def _expired(snapshot: Snapshot, compiled: Compiled) -> Iterator[Finding]:
                 )
 
 
-def _shadowed(plan: Plan) -> Iterator[Finding]:
-    """Mappings that an earlier one leaves nothing to match, with the listeners where that is so."""
+def _shadowed(plan: Plan, restricting: AbstractSet[str]) -> Iterator[Finding]:
+    """Mappings that earlier ones leave nothing to match, with the listeners where that is so.
+
+    `restricting` mappings stand at listeners that are not their own, some of which may well be exceptions:
+    they are told only if they match nowhere.
+    """
     index = SourceIndex(plan.sources)
-    places: dict[tuple[str, str], list[str]] = {}
+    places: dict[str, dict[str, list[Listener]]] = {}
+    alive: set[str] = set()
     for listener in plan.listeners:
         if len(listener.rules) > 1:
-            for mapping, earlier in _shadowed_at(listener, plan, index).items():
-                places.setdefault((mapping, earlier), []).append(str(listener))
-    for (mapping, earlier), where in places.items():
-        message = f"never matches at {' and '.join(where)}: {earlier} comes first and takes all its sources"
-        yield Finding(
-            Severity.WARNING, f"mapping {mapping}", message, "give it a lower priority number, or remove it"
-        )
+            shadowed, living = _shadowed_at(listener, plan, index)
+            alive |= living & restricting
+            for mapping, earlier in shadowed.items():
+                places.setdefault(mapping, {}).setdefault(earlier, []).append(listener)
+    for mapping, where in places.items():
+        if mapping not in alive:
+            listeners = _listed(str(listener) for held in where.values() for listener in held)
+            verb = "comes first and takes" if len(where) == 1 else "come first and take"
+            message = f"never matches at {listeners}: {_listed(where)} {verb} all its sources"
+            hint = "give it a lower priority number, or remove it"
+            yield Finding(Severity.WARNING, f"mapping {mapping}", message, hint)
 
 
-def _shadowed_at(listener: Listener, plan: Plan, index: SourceIndex) -> dict[str, str]:
-    """Mapping to the earlier mapping that shadows it; a mapping with two rules is shadowed if both are."""
+def _shadowed_at(listener: Listener, plan: Plan, index: SourceIndex) -> tuple[dict[str, str], set[str]]:
+    """Shadowed mappings, each with the earlier one that does it, and mappings that are not shadowed.
+
+    A mapping with two rules is shadowed if both are.
+    """
     taken = _Taken(plan, index, listener.address.version)
     shadowed: dict[str, str] = {}
     alive = set()
@@ -65,7 +84,15 @@ def _shadowed_at(listener: Listener, plan: Plan, index: SourceIndex) -> dict[str
             taken.add(rule)
         else:
             shadowed[rule.mapping] = earlier
-    return {mapping: earlier for mapping, earlier in shadowed.items() if mapping not in alive}
+    return {mapping: earlier for mapping, earlier in shadowed.items() if mapping not in alive}, alive
+
+
+def _listed(items: Iterable[str]) -> str:
+    """All of up to `SHOWN`, else the first and how many more there are."""
+    names = list(items)
+    if len(names) > SHOWN:
+        names = [*names[:SHOWN], f"{len(names) - SHOWN} more"]
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
 
 
 @dataclass(slots=True)
@@ -112,8 +139,11 @@ class _Taken:
         return found
 
 
-def _hidden(plan: Plan) -> Iterator[Finding]:
-    """Listeners at one address that keep those of the wildcard from applying, where that may surprise."""
+def _hidden(plan: Plan, restricting: AbstractSet[str]) -> Iterator[Finding]:
+    """Listeners at one address that keep those of the wildcard from applying, where that may surprise.
+
+    `restricting` mappings apply to both wherever they have something to deny.
+    """
     wildcards = {
         listener.key: listener for listener in plan.listeners if listener.address in WILDCARDS.values()
     }
@@ -123,9 +153,10 @@ def _hidden(plan: Plan) -> Iterator[Finding]:
         if wildcard is None or wildcard is listener:
             continue
         owners = {rule.mapping.partition("/")[0] for rule in (*listener.rules, *wildcard.rules)}
-        denied = [rule.mapping for rule in wildcard.rules if rule.action is Action.DENY]
+        own = [rule for rule in wildcard.rules if rule.mapping not in restricting]
+        denied = [rule.mapping for rule in own if rule.action is Action.DENY]
         if len(owners) > 1 or denied:
-            what = f"denying mapping {denied[0]}" if denied else f"mapping {wildcard.rules[0].mapping}"
+            what = f"denying mapping {denied[0]}" if denied else f"mapping {own[0].mapping}"
             message = f"has its own mappings: those of {wildcard} do not apply to it, such as {what}"
             yield Finding(
                 Severity.WARNING, f"listener {listener}", message, "listen on the same address in both"
@@ -143,6 +174,5 @@ def _unused(cluster: Cluster) -> Iterator[Finding]:
         if service.name not in named and f"{COLLECTION_PREFIX}{service.collection}" not in named
     ]
     if unused:
-        more = f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else ""
-        message = f"no mapping names {', '.join(unused[:SHOWN])}{more}"
+        message = f"no mapping names {_listed(unused)}"
         yield Finding(Severity.WARNING, f"services of cluster {cluster.name}", message)

@@ -5,21 +5,20 @@ changed: a mapping is compiled anew only if it, or a service it names, is not wh
 the new plan is the very object of the old one, so a consumer may find the difference by identity.
 """
 
-from bisect import insort
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
 from marchproxy.model.address import IPAddress
-from marchproxy.model.entities import Action, Mapping
-from marchproxy.model.protocol import Transport
+from marchproxy.model.entities import Mapping
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.directory import Delta, Directory, HostTable, build_directory, compare
-from marchproxy.policy.plan import Finding, Listener, ListenerKey, Plan, Rule, Severity
+from marchproxy.policy.listeners import Places, meet, update_places
+from marchproxy.policy.plan import Finding, Listener, Plan, Severity
 from marchproxy.policy.pools import PoolCache
+from marchproxy.policy.restrictions import Restrictions
 from marchproxy.policy.rules import Part, compile_mapping
 
 
@@ -38,7 +37,8 @@ class Memo:
 
     hosts: HostTable = field(default_factory=dict)
     clusters: MappingABC[str, ClusterMemo] = field(default_factory=dict)
-    listeners: MappingABC[ListenerKey, Listener] = field(default_factory=dict)
+    restrictions: Restrictions = field(default_factory=Restrictions)
+    places: Places = field(default_factory=dict)
     pools: PoolCache = field(default_factory=PoolCache)
 
 
@@ -75,15 +75,19 @@ def compile_plan(
         directory = build_directory(cluster, hosts, moved, old.directory)
         parts = _compile_parts(cluster.mappings, directory, old, before.pools, now)
         clusters[cluster.name] = ClusterMemo(directory, parts)
-    listeners = _update_listeners(before, clusters)
-    plan = _assemble(snapshot, clusters, listeners)
-    expiries = [
-        part.mapping.expires
-        for memo in clusters.values()
-        for part in memo.parts.values()
-        if part.mapping.expires
-    ]
-    memo = Memo(hosts, clusters, listeners, before.pools)
+    every = [part for memo in clusters.values() for part in memo.parts.values()]
+    restrictions = _restrictions(every, before.restrictions)
+    places = update_places(
+        before.places,
+        {name: memo.parts for name, memo in before.clusters.items()},
+        {name: memo.parts for name, memo in clusters.items()},
+        restrictions,
+        restricted_anew=restrictions is not before.restrictions,
+    )
+    directories = [memo.directory for memo in clusters.values()]
+    plan = _assemble(snapshot, directories, every, restrictions, places)
+    expiries = [part.mapping.expires for part in every if part.mapping.expires]
+    memo = Memo(hosts, clusters, restrictions, places, before.pools)
     return Compiled(plan, now, min(expiries, default=None), memo)
 
 
@@ -95,101 +99,75 @@ def _compile_parts(
     mappings: Iterable[Mapping], directory: Directory, old: ClusterMemo, pools: PoolCache, now: datetime
 ) -> dict[str, Part]:
     delta = compare(old.directory, directory)
+    same = old.directory is directory
     parts = {}
     for mapping in mappings:
         if mapping.expires is not None and mapping.expires <= now:
             continue
         part = old.parts.get(mapping.name)
-        if part is None or not _still_true(part, mapping, delta):
+        # Mostly ten thousand of them are the same, and the call alone would cost more than to see that.
+        untouched = same and part is not None and part.mapping is mapping
+        if part is None or not (untouched or _still_true(part, mapping, delta)):
             part = compile_mapping(mapping, directory, pools)
         parts[mapping.name] = part
     return parts
 
 
 def _still_true(part: Part, mapping: Mapping, delta: Delta) -> bool:
-    """Whether `part` is what compiling `mapping` would give. Of a source only the name is in the rules."""
+    """Whether `part` is what compiling `mapping` would give.
+
+    Of a source only the name is in the rules, and of a destination too if nothing is sent there.
+    """
+    meant = delta.members if mapping.listen is None else delta.contents
     return (
         (part.mapping is mapping or part.mapping == mapping)
-        and delta.contents.isdisjoint(mapping.destinations)
+        and meant.isdisjoint(mapping.destinations)
         and delta.members.isdisjoint(mapping.sources)
     )
 
 
-def _update_listeners(before: Memo, clusters: MappingABC[str, ClusterMemo]) -> dict[ListenerKey, Listener]:
-    """The listeners, in order. Only those that lose or gain a rule are built."""
-    gone = _rules_only_in(before.clusters, clusters)
-    came = _rules_only_in(clusters, before.clusters)
-    listeners = dict(before.listeners)
-    for key in gone.keys() | came.keys():
-        lost = {id(rule) for rule in gone.get(key, ())}
-        held = listeners[key].rules if key in listeners else ()
-        rules = _merge([rule for rule in held if id(rule) not in lost], came.get(key, []))
-        if rules:
-            listeners[key] = _build_listener(key, rules)
-        else:
-            del listeners[key]
-    if listeners.keys() != before.listeners.keys():
-        return dict(sorted(listeners.items()))
-    return listeners
-
-
-def _rules_only_in(
-    these: MappingABC[str, ClusterMemo], those: MappingABC[str, ClusterMemo]
-) -> dict[ListenerKey, list[Rule]]:
-    found: dict[ListenerKey, list[Rule]] = {}
-    for cluster, memo in these.items():
-        others = those[cluster].parts if cluster in those else {}
-        for name, part in memo.parts.items():
-            if others.get(name) is not part:
-                for key, rule in part.rules:
-                    found.setdefault(key, []).append(rule)
-    return found
-
-
-def _build_listener(key: ListenerKey, rules: list[Rule]) -> Listener:
-    address = IPv4Address(key.address) if key.version == 4 else IPv6Address(key.address)
-    transport = Transport.TCP if key.transport == Transport.TCP.number else Transport.UDP
-    return Listener(address, key.port, transport, tuple(rules))
-
-
-def _merge(ordered: list[Rule], more: list[Rule]) -> list[Rule]:
-    """Put `more` where they belong: mostly one into many, where sorting would ask for the keys of all."""
-    if not ordered:
-        return sorted(more, key=_precedence)
-    for rule in more:
-        insort(ordered, rule, key=_precedence)
-    return ordered
-
-
-def _precedence(rule: Rule) -> tuple[int, bool, str, bool]:
-    """First match wins: by priority, deny before allow, by name; of one mapping's rules `external` first."""
-    return (rule.priority, rule.action is not Action.DENY, rule.mapping, not rule.excluded)
+def _restrictions(parts: Iterable[Part], old: Restrictions) -> Restrictions:
+    """The restrictions of all clusters: `old` itself, if they are the same."""
+    every = tuple([part.restriction for part in parts if part.restriction is not None])
+    return old if every == old.every else Restrictions(every)
 
 
 def _assemble(
-    snapshot: Snapshot, clusters: MappingABC[str, ClusterMemo], listeners: MappingABC[ListenerKey, Listener]
+    snapshot: Snapshot,
+    directories: Sequence[Directory],
+    parts: Sequence[Part],
+    restrictions: Restrictions,
+    places: Places,
 ) -> Plan:
-    parts = [part for memo in clusters.values() for part in memo.parts.values()]
-    # Large source lists are shared objects, and joining ten thousand copies of one would take seconds.
-    wanted = {id(part.sources): part.sources for part in parts}
-    needed: set[str] = set().union(*wanted.values())
+    met = meet(places, restrictions)
+    needed = _joined([part.sources for part in parts] + [each.sources for each in met])
+    # Resolved beforehand: what a restriction denies must not be allowed until its names are known.
+    asked = needed | _joined([each.sources for each in restrictions.every if each not in met])
     sources = {}
     resolving = {host for part in parts for host in part.hosts}
-    for memo in clusters.values():
-        for entry in memo.directory.entries.values():
+    for directory in directories:
+        for entry in directory.entries.values():
             if entry.name in needed:
                 sources[entry.name] = entry.prefixes
+            if entry.hosts and entry.name in asked:
                 resolving.update(entry.hosts)
-    findings = [finding for memo in clusters.values() for finding in memo.directory.findings]
+    listeners = tuple([place.listener for place in places.values() if place.listener])
+    findings = [finding for directory in directories for finding in directory.findings]
     findings += [finding for part in parts for finding in part.findings]
-    findings += _plan_findings(snapshot, listeners.values())
+    findings += [finding for findings in met.values() for finding in findings]
+    findings += _plan_findings(snapshot, listeners)
     return Plan(
-        listeners=tuple(listeners.values()),
+        listeners=listeners,
         sources=MappingProxyType(sources),
         interfaces=snapshot.interfaces,
         names=frozenset(resolving),
         findings=tuple(findings),
     )
+
+
+def _joined(lists: Iterable[tuple[str, ...]]) -> set[str]:
+    """Large source lists are shared objects, and joining ten thousand copies of one would take seconds."""
+    return set().union(*{id(names): names for names in lists}.values())
 
 
 def _plan_findings(snapshot: Snapshot, listeners: Iterable[Listener]) -> list[Finding]:

@@ -88,15 +88,16 @@ class Directory:
         plain = [name for name in references if name not in (ALL, EXTERNAL)]
         members = {name: self._members(name) for name in plain}
         named = sorted({member for names in members.values() for member in names})
-        entries = tuple(self.entries[name] for name in named)
+        # Tuples by way of lists: most hold one item or none, and a generator costs more than that.
+        entries = tuple([self.entries[name] for name in named])
         missing = [name for name in plain if not members[name]]
         return Referents(
             entries=entries,
-            names=tuple(entry.name for entry in entries),
+            names=tuple([entry.name for entry in entries]),
             everyone=ALL in references,
             external=EXTERNAL in references,
-            unknown=tuple(name for name in missing if not name.startswith(COLLECTION_PREFIX)),
-            empty=tuple(name for name in missing if name.startswith(COLLECTION_PREFIX)),
+            unknown=tuple([name for name in missing if not name.startswith(COLLECTION_PREFIX)]),
+            empty=tuple([name for name in missing if name.startswith(COLLECTION_PREFIX)]),
         )
 
     def _members(self, reference: str) -> tuple[str, ...]:

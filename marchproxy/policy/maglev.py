@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from math import gcd
 
-TABLE_SIZES = (509, 4093, 65537)
-"""Primes, so that every step through a table visits each slot. Few and far apart, because a pool that crosses
-from one size to the next (past 10 and past 81 equal backends) spreads all its *new* flows anew."""
+TABLE_SIZES = ((103, 4), (509, 10), (4093, 81), (65537, None))
+"""Sizes, and how many times the weight of the lightest backend all of them may have together.
 
-SLOTS_PER_BACKEND = 50
-"""What the lightest backend gets at least, up to the largest size: shares are then true to 2 %."""
+Primes, so that every step through a table visits each slot. Shares are true to 3 % with the smallest, and to
+2 % with the others. Few and far apart, because a pool that crosses from one size to the next (at 5, 11 and 82
+equal backends) spreads all its *new* flows anew. The smallest is for the many pools of a few addresses: ten
+thousand of them are a million slots in the kernel, where 509 each would be five."""
 
 _ONLY = (0,)
 
@@ -36,9 +37,9 @@ def build_table(backends: Sequence[tuple[bytes, int]]) -> tuple[int, ...]:
 
 
 def table_size(weights: Sequence[int]) -> int:
-    """The smallest size that leaves the lightest backend `SLOTS_PER_BACKEND` slots, or else the largest."""
-    wanted = SLOTS_PER_BACKEND * sum(weights) // min(weights)
-    return next((size for size in TABLE_SIZES if size >= wanted), TABLE_SIZES[-1])
+    """The smallest size that is true enough for the lightest backend."""
+    total, lightest = sum(weights), min(weights)
+    return next(size for size, most in TABLE_SIZES if most is None or total <= most * lightest)
 
 
 def _preference(key: bytes, size: int) -> tuple[int, int]:

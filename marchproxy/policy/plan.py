@@ -69,6 +69,11 @@ class Rule:
     """What the mapping says, which `reason` may overrule: an ALLOW that cannot be carried out refuses."""
 
 
+def precedence(rule: Rule) -> tuple[int, bool, str, bool]:
+    """First match wins: by priority, deny before allow, by name; of one mapping's rules `external` first."""
+    return (rule.priority, rule.action is not Action.DENY, rule.mapping, not rule.excluded)
+
+
 class ListenerKey(NamedTuple):
     """What tells listeners apart. Integers, because addresses take ten times as long to hash and compare."""
 

@@ -26,7 +26,7 @@ class PoolCache:
 
     def pool(self, members: Members, version: int) -> Pool | None:
         """The pool of the members' addresses of IP version 4 or 6; None if there are none."""
-        members = tuple(member for member in members if member[0].backends(version))
+        members = tuple([member for member in members if member[0].backends(version)])
         if not members:
             return None
         pool = self._pools.get((version, members))

@@ -1,26 +1,30 @@
-"""One mapping compiled: its rules at the listeners it opens, and what the operator should know about it."""
+"""One mapping compiled: the rules it comes to, and what the operator should know about it."""
 
 from collections.abc import Iterator
-from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Action, Auth, Mapping
-from marchproxy.model.ports import format_ports, single_port
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.directory import Directory, Referents
 from marchproxy.policy.plan import ANYONE, WILDCARDS, Finding, ListenerKey, Pool, Rule, Severity, listener_key
 from marchproxy.policy.pools import Choice, PoolCache, choose_backends
-
-MANAGEMENT = frozenset({(Transport.TCP, 22)})
-"""What no listener may take: the way in for whoever has to repair things."""
+from marchproxy.policy.remarks import (
+    backend_findings,
+    listen_findings,
+    loop_findings,
+    reference_findings,
+    transit_finding,
+)
+from marchproxy.policy.restrictions import Restriction
 
 _EVERYONE = (ANYONE,)
 
-type Backing = MappingABC[IPAddress, Pool | None]
-"""Listen addresses of a mapping, and the pool behind each."""
+type Placed = tuple[ListenerKey, Rule]
+type Audience = tuple[tuple[str, ...], tuple[str, ...]]
+"""`sources` and `excluded` of a rule."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,9 +32,14 @@ class Part:
     """What one mapping contributes to the plan."""
 
     mapping: Mapping
-    rules: tuple[tuple[ListenerKey, Rule], ...] = ()
+    rules: tuple[Placed, ...] = ()
+    """At the listeners that it opens."""
+    joining: tuple[Placed, ...] = ()
+    """At listeners that only others may open: those of `*` in a family that it has no backend of."""
+    restriction: Restriction | None = None
+    """What it is if it denies and does not listen."""
     sources: tuple[str, ...] = ()
-    """Every service whose prefixes the rules need: the same tuple object where mappings name the same."""
+    """Every service whose prefixes its rules need: the same tuple object where mappings name the same."""
     hosts: tuple[str, ...] = ()
     """Host names that may bring backends."""
     findings: tuple[Finding, ...] = ()
@@ -45,49 +54,103 @@ class Refusal:
     """What to tell the operator, who meant something else."""
 
 
+_DENIED = Refusal(Reason.DENY_MAPPING)
+
+
+class _Reading(NamedTuple):
+    """A mapping, and what its references stand for."""
+
+    mapping: Mapping
+    cluster: str
+    destinations: Referents
+    audiences: tuple[Audience, ...]
+    """One for each rule."""
+    sources: tuple[str, ...]
+    """Every service that the audiences name."""
+
+    @property
+    def name(self) -> str:
+        """Qualified."""
+        return f"{self.cluster}/{self.mapping.name}"
+
+    def rules(self, reason: Reason, pool: Pool | None = None) -> list[Rule]:
+        """Its rules at a listener."""
+        name, mapping = self.name, self.mapping
+        return [
+            Rule(name, mapping.priority, included, excluded, pool, reason, mapping.expires, mapping.action)
+            for included, excluded in self.audiences
+        ]
+
+
 def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache) -> Part:
     """Compile one mapping. Raises nothing: what is wrong with it is among its findings."""
     sources = directory.resolve(mapping.sources)
     destinations = directory.resolve(mapping.destinations)
-    name = f"{directory.cluster.name}/{mapping.name}"
-    subject = f"mapping {name}"
-    findings = [*_reference_findings(subject, sources), *_reference_findings(subject, destinations)]
-    listen = mapping.listen
-    if listen is None:
-        return Part(mapping, findings=(*findings, _transit_finding(subject, mapping)))
-    refusal = _refusal(mapping, destinations)
-    choice = choose_backends(mapping, listen.port, destinations) if refusal is None else Choice()
-    backing = {address: pools.pool(choice.members, address.version) for address in _addresses(listen)}
-    findings += _listen_findings(subject, mapping, listen)
+    reading = _Reading(
+        mapping=mapping,
+        cluster=directory.cluster.name,
+        destinations=destinations,
+        audiences=tuple(_audiences(sources, directory)),
+        sources=() if sources.everyone else directory.names if sources.external else sources.names,
+    )
+    subject = f"mapping {reading.name}"
+    findings = [*reference_findings(subject, sources), *reference_findings(subject, destinations)]
+    if mapping.listen is not None:
+        return _listen(reading, mapping.listen, pools, subject, findings)
+    if mapping.action is Action.DENY:
+        return Part(mapping, restriction=_restrict(reading, subject), findings=tuple(findings))
+    return Part(mapping, findings=(*findings, transit_finding(subject)))
+
+
+def _listen(
+    reading: _Reading, listen: Endpoint, pools: PoolCache, subject: str, findings: list[Finding]
+) -> Part:
+    mapping = reading.mapping
+    refusal = _refusal(mapping, reading.destinations)
+    choice = choose_backends(mapping, listen.port, reading.destinations) if refusal is None else Choice()
+    addresses = WILDCARDS.values() if listen.address is None else (listen.address,)
+    backing = [(address, pools.pool(choice.members, address.version)) for address in addresses]
+    findings += listen_findings(subject, mapping, listen)
     if refusal is None:
-        findings += _backend_findings(subject, mapping, choice, backing)
+        findings += backend_findings(subject, mapping, choice, backing)
+        findings += loop_findings(subject, listen, choice, backing)
     elif refusal.surprise:
         findings.append(Finding(Severity.WARNING, subject, refusal.surprise))
-    rules = tuple(
-        (listener_key(transport, address, listen.port), rule)
-        for address, pool in backing.items()
-        for rule in _rules(name, mapping, refusal, pool, sources, directory)
-        for transport in _transports(mapping)
+    backed = any(pool for _, pool in backing)
+    carried = {protocol.transport for protocol in mapping.protocols}
+    transports = [transport for transport in Transport if transport in carried]
+    opened: list[Placed] = []
+    joined: list[Placed] = []
+    for address, pool in backing:
+        reason = refusal.reason if refusal else Reason.FORWARDED if pool else Reason.NO_BACKEND
+        keys = [listener_key(transport, address, listen.port) for transport in transports]
+        placed = [(key, rule) for rule in reading.rules(reason, pool) for key in keys]
+        (joined if backed and not pool else opened).extend(placed)
+    return Part(
+        mapping=mapping,
+        rules=tuple(opened),
+        joining=tuple(joined),
+        sources=reading.sources,
+        hosts=choice.hosts,
+        findings=tuple(findings),
     )
-    needed = () if sources.everyone else directory.names if sources.external else sources.names
-    return Part(mapping, rules, needed, choice.hosts, tuple(findings))
 
 
-def _rules(
-    name: str,
-    mapping: Mapping,
-    refusal: Refusal | None,
-    pool: Pool | None,
-    sources: Referents,
-    directory: Directory,
-) -> Iterator[Rule]:
-    reason = refusal.reason if refusal else Reason.FORWARDED if pool else Reason.NO_BACKEND
-    for included, excluded in _audiences(sources, directory):
-        yield Rule(name, mapping.priority, included, excluded, pool, reason, mapping.expires, mapping.action)
+def _restrict(reading: _Reading, subject: str) -> Restriction:
+    mapping, destinations = reading.mapping, reading.destinations
+    refusal = _untestable(mapping) or _DENIED
+    return Restriction(
+        cluster=reading.cluster,
+        mapping=mapping,
+        services=None if destinations.everyone else destinations.names,
+        rules=tuple(reading.rules(refusal.reason)),
+        sources=reading.sources,
+        findings=(Finding(Severity.WARNING, subject, refusal.surprise),) if refusal.surprise else (),
+    )
 
 
-def _audiences(sources: Referents, directory: Directory) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Sources and excluded, one pair per rule.
+def _audiences(sources: Referents, directory: Directory) -> Iterator[Audience]:
+    """One for each rule.
 
     `external` beside services is two rules: one would have to exclude a service and match it too, for an
     address that is in a named service and in an unnamed one.
@@ -101,33 +164,13 @@ def _audiences(sources: Referents, directory: Directory) -> Iterator[tuple[tuple
         yield sources.names, ()
 
 
-def _addresses(listen: Endpoint) -> tuple[IPAddress, ...]:
-    return tuple(WILDCARDS.values()) if listen.address is None else (listen.address,)
-
-
-def _transports(mapping: Mapping) -> list[Transport]:
-    carried = {protocol.transport for protocol in mapping.protocols}
-    return [transport for transport in Transport if transport in carried]
-
-
 def _refusal(mapping: Mapping, destinations: Referents) -> Refusal | None:
-    """Why the mapping refuses what it matches, if it does.
-
-    A condition that cannot be tested here (host, path) refuses too. Leaving it out would let through, or have
-    a lower mapping let through, what the operator meant to hold back.
-    """
-    conditions = [
-        what
-        for what, value in (("host", mapping.host), ("path prefix", mapping.path_prefix))
-        if value is not None
-    ]
-    if conditions:
-        what = " and ".join(conditions)
-        return Refusal(
-            Reason.NOT_CARRIED, f"looks at the {what}, which is not carried in this version: denied"
-        )
+    """Why the mapping refuses what it matches, if it does."""
+    untestable = _untestable(mapping)
+    if untestable is not None:
+        return untestable
     if mapping.action is Action.DENY:
-        return Refusal(Reason.DENY_MAPPING)
+        return _DENIED
     asking = [entry.name for entry in destinations.entries if entry.service.auth is not Auth.NONE]
     if mapping.auth_required or asking:
         who = "" if mapping.auth_required else f" for {', '.join(asking)}"
@@ -137,44 +180,18 @@ def _refusal(mapping: Mapping, destinations: Referents) -> Refusal | None:
     return None
 
 
-def _reference_findings(subject: str, referents: Referents) -> Iterator[Finding]:
-    for name in referents.unknown:
-        yield Finding(
-            Severity.ERROR, subject, f"names service {name}, which does not exist", "add the service"
-        )
-    for name in referents.empty:
-        yield Finding(Severity.WARNING, subject, f"names {name}, to which no service belongs")
+def _untestable(mapping: Mapping) -> Refusal | None:
+    """A condition that cannot be tested here (host, path) refuses too.
 
-
-def _transit_finding(subject: str, mapping: Mapping) -> Finding:
-    message = "has no listen address: routed traffic is not carried in this version: denied"
-    hint = "give it a listen address, such as *:443"
-    if mapping.action is Action.DENY:
-        hint = "it does not bear on what other mappings listen for: give it their listen address"
-    return Finding(Severity.WARNING, subject, message, hint)
-
-
-def _listen_findings(subject: str, mapping: Mapping, listen: Endpoint) -> Iterator[Finding]:
-    for transport in _transports(mapping):
-        if (transport, listen.port) in MANAGEMENT:
-            message = f"listens on {listen.port}/{transport} and would capture the management port"
-            yield Finding(Severity.ERROR, subject, message, "choose another port")
-    for protocol in mapping.protocols:
-        if protocol.transport is None:
-            yield Finding(Severity.WARNING, subject, f"cannot listen for {protocol}: not carried, denied")
-
-
-def _backend_findings(subject: str, mapping: Mapping, choice: Choice, backing: Backing) -> Iterator[Finding]:
-    """What is wrong with the destinations: errors where no backend can ever come, else warnings."""
-    hopeless = not any(backing.values()) and not choice.hosts
-    severity = Severity.ERROR if hopeless else Severity.WARNING
-    for problem in choice.problems:
-        yield Finding(severity, subject, problem)
-    if choice.members and mapping.ports and single_port(mapping.ports) is None:
-        message = f"lists {format_ports(mapping.ports)} for one listen port: each backend is asked on its own"
-        yield Finding(Severity.WARNING, subject, message, "list the one port of the backends")
-    missing = [f"IPv{address.version}" for address, pool in backing.items() if pool is None]
-    if missing:
-        message = f"has no {' or '.join(missing)} backend: such clients of {mapping.listen} are denied"
-        hint = f"waiting for {', '.join(choice.hosts)}" if choice.hosts else "add an address to a destination"
-        yield Finding(severity, subject, message, hint)
+    Leaving it out would let through, or have a lower mapping let through, what the operator meant to hold
+    back.
+    """
+    conditions = [
+        what
+        for what, value in (("host", mapping.host), ("path prefix", mapping.path_prefix))
+        if value is not None
+    ]
+    if not conditions:
+        return None
+    what = " and ".join(conditions)
+    return Refusal(Reason.NOT_CARRIED, f"looks at the {what}, which is not carried in this version: denied")

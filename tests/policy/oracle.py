@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingABC
+from dataclasses import replace
 from datetime import datetime
+from ipaddress import ip_address
 
 from marchproxy.model.address import HostName, IPAddress
 from marchproxy.model.entities import Action, Auth, Mapping, Service
@@ -13,41 +15,83 @@ from marchproxy.policy.evaluate import Query
 type Names = MappingABC[str, Sequence[IPAddress]]
 type Outcome = tuple[Verdict, Reason, str, frozenset[tuple[IPAddress, int]]]
 """Verdict, reason, qualified mapping, and the addresses and ports where the flow may go."""
+type Candidate = tuple[Cluster, Mapping]
+type Target = tuple[Service, IPAddress, int]
+"""A backend, and the service it comes from."""
 
 
 def decide(snapshot: Snapshot, names: Names, now: datetime, query: Query) -> Outcome:
     """The verdict on a new flow."""
-    candidates = list(_listening(snapshot, now, query))
+    live = [
+        (cluster, mapping)
+        for cluster in snapshot.clusters
+        for mapping in cluster.mappings
+        if (mapping.expires is None or mapping.expires > now)
+        and query.transport in {protocol.transport for protocol in mapping.protocols}
+    ]
+    candidates = _listening(live, names, query)
     if not candidates:
         local = query.is_local()
         outcome = (Verdict.HOST, Reason.PASSED_TO_HOST) if local else (Verdict.DENY, Reason.NO_MAPPING)
         return (*outcome, "", frozenset())
+    candidates += _restricting(live, candidates, names, query)
     candidates.sort(
         key=lambda pair: (pair[1].priority, pair[1].action is Action.ALLOW, f"{pair[0].name}/{pair[1].name}")
     )
     for cluster, mapping in candidates:
         if any(_is_source(query.source, reference, cluster, names) for reference in mapping.sources):
-            reason, backends = _decision(cluster, mapping, names, query)
+            reason = _reason(cluster, mapping, names, query)
             verdict = Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.DENY
-            return verdict, reason, f"{cluster.name}/{mapping.name}", backends
+            backends = _targets(cluster, mapping, names, query) if reason is Reason.FORWARDED else []
+            places = frozenset((address, port) for _, address, port in backends)
+            return verdict, reason, f"{cluster.name}/{mapping.name}", places
     return Verdict.DENY, Reason.NO_MAPPING, "", frozenset()
 
 
-def _listening(snapshot: Snapshot, now: datetime, query: Query) -> Iterator[tuple[Cluster, Mapping]]:
+def _listening(live: list[Candidate], names: Names, query: Query) -> list[Candidate]:
     """The mappings at the query's own address if there are any, else those at every local address."""
-    live = [
-        (cluster, mapping)
-        for cluster in snapshot.clusters
-        for mapping in cluster.mappings
-        if mapping.listen is not None
-        and mapping.listen.port == query.port
-        and (mapping.expires is None or mapping.expires > now)
-        and query.transport in {protocol.transport for protocol in mapping.protocols}
-    ]
-    exact = [pair for pair in live if pair[1].listen and pair[1].listen.address == query.destination]
+    there = [pair for pair in live if pair[1].listen and pair[1].listen.port == query.port]
+    exact = [pair for pair in there if pair[1].listen and pair[1].listen.address == query.destination]
+    if exact or not query.is_local():
+        return exact
     everywhere = (None, type(query.destination)(0))
-    wildcard = [pair for pair in live if pair[1].listen and pair[1].listen.address in everywhere]
-    yield from exact or (wildcard if query.is_local() else [])
+    wildcard = [pair for pair in there if pair[1].listen and pair[1].listen.address in everywhere]
+    other_family = replace(
+        query, destination=ip_address("::" if query.destination.version == 4 else "0.0.0.0")
+    )
+    opening = [
+        (cluster, mapping)
+        for cluster, mapping in wildcard
+        if (mapping.listen and mapping.listen.address)
+        or _reason(cluster, mapping, names, query) is not Reason.NO_BACKEND
+        or _reason(cluster, mapping, names, other_family) is Reason.NO_BACKEND
+    ]
+    return wildcard if opening else []
+
+
+def _restricting(
+    live: list[Candidate], candidates: list[Candidate], names: Names, query: Query
+) -> list[Candidate]:
+    """Deny mappings that do not listen, and cover a backend that a candidate of their cluster leads to."""
+    return [
+        (cluster, mapping)
+        for cluster, mapping in live
+        if mapping.listen is None and mapping.action is Action.DENY
+        if any(
+            holder is cluster
+            and _reason(cluster, allowing, names, query) is Reason.FORWARDED
+            and any(_covers(mapping, target, cluster) for target in _targets(cluster, allowing, names, query))
+            for holder, allowing in candidates
+        )
+    ]
+
+
+def _covers(mapping: Mapping, target: Target, cluster: Cluster) -> bool:
+    service, _, port = target
+    named = [named for reference in mapping.destinations for named in _named(reference, cluster)]
+    return ("all" in mapping.destinations or service in named) and (
+        not mapping.ports or any(ports.first <= port <= ports.last for ports in mapping.ports)
+    )
 
 
 def _is_source(source: IPAddress, reference: str, cluster: Cluster, names: Names) -> bool:
@@ -76,24 +120,26 @@ def _contains(service: Service, source: IPAddress, names: Names) -> bool:
     return False
 
 
-def _decision(
-    cluster: Cluster, mapping: Mapping, names: Names, query: Query
-) -> tuple[Reason, frozenset[tuple[IPAddress, int]]]:
+def _reason(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> Reason:
     destinations = [service for reference in mapping.destinations for service in _named(reference, cluster)]
     if mapping.host or mapping.path_prefix:
-        return Reason.NOT_CARRIED, frozenset()
+        return Reason.NOT_CARRIED
     if mapping.action is Action.DENY:
-        return Reason.DENY_MAPPING, frozenset()
+        return Reason.DENY_MAPPING
     if mapping.auth_required or any(service.auth is not Auth.NONE for service in destinations):
-        return Reason.AUTH_MISSING, frozenset()
-    backends = frozenset(
-        (address, port)
-        for service in destinations
+        return Reason.AUTH_MISSING
+    return Reason.FORWARDED if _targets(cluster, mapping, names, query) else Reason.NO_BACKEND
+
+
+def _targets(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> list[Target]:
+    return [
+        (service, address, port)
+        for reference in mapping.destinations
+        for service in _named(reference, cluster)
         for address in _addresses(service, names)
         for port in _ports(mapping, service)
         if address.version == query.destination.version
-    )
-    return Reason.FORWARDED if backends else Reason.NO_BACKEND, backends
+    ]
 
 
 def _addresses(service: Service, names: Names) -> Iterator[IPAddress]:

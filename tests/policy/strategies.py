@@ -51,13 +51,25 @@ def services(name: str) -> st.SearchStrategy[Service]:
 
 
 def mappings(name: str) -> st.SearchStrategy[Mapping]:
-    """A mapping of that name."""
+    """A mapping of that name: one that listens, or, less often, one that does not and mostly denies."""
+    listening = st.sampled_from(LISTEN), st.sampled_from(["allow", "allow", "deny"])
+    return _mappings(name, *listening) | _mappings(name, *listening) | restrictions(name)
+
+
+def restrictions(name: str) -> st.SearchStrategy[Mapping]:
+    """A mapping without listen address."""
+    return _mappings(name, st.none(), st.sampled_from(["allow", "deny", "deny", "deny"]))
+
+
+def _mappings(
+    name: str, listen: st.SearchStrategy[str | None], action: st.SearchStrategy[str]
+) -> st.SearchStrategy[Mapping]:
     references = st.lists(st.sampled_from(REFERENCES), min_size=1, max_size=3).map(",".join)
     common = {
-        "listen": st.sampled_from([*LISTEN, None]),
-        "ports": st.sampled_from(["", "", "8080", "8080,9000-9100"]),
+        "listen": listen,
+        "ports": st.sampled_from(["", "", "8080", "8080,9000-9100", "80-8080"]),
         "priority": st.sampled_from([50, 100]),
-        "action": st.sampled_from(["allow", "allow", "deny"]),
+        "action": action,
         "expires": _maybe(st.sampled_from([f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in INSTANTS])),
     }
     at_layer_4 = st.fixed_dictionaries(

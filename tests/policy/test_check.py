@@ -83,10 +83,45 @@ def test_two_mappings_together_can_shadow_a_third() -> None:
 
 
 def test_shadowed_at_several_listeners_is_one_finding() -> None:
-    said = told(WEB, mapping("a", "all", "web", "*:80", priority=1), mapping("b", "web", "web", "*:80"))
-    assert said == [
+    dual = service("dual", "10.1.0.1", "2001:db8:1::1")
+    earlier, later = mapping("a", "all", "dual", "*:80", priority=1), mapping("b", "dual", "dual", "*:80")
+    assert told(dual, earlier, later) == [
         "warning mapping default/b: never matches at 0.0.0.0:80/tcp and [::]:80/tcp: "
         "default/a comes first and takes all its sources"
+    ]
+
+
+def test_shadowed_by_one_mapping_here_and_another_there_is_one_finding() -> None:
+    dual = service("dual", "10.1.0.1", "2001:db8:1::1")
+    said = told(
+        dual,
+        mapping("four", "all", "dual", "0.0.0.0:80", priority=1),
+        mapping("six", "all", "dual", "[::]:80", priority=1),
+        mapping("later", "dual", "dual", "*:80"),
+    )
+    assert said == [
+        "warning mapping default/later: never matches at 0.0.0.0:80/tcp and [::]:80/tcp: "
+        "default/four and default/six come first and take all its sources"
+    ]
+
+
+def test_a_restriction_is_shadowed_only_where_it_matches_nowhere() -> None:
+    """At one listener an earlier mapping may well be an exception from it."""
+    exception = mapping("exception", "office", "web", "192.0.2.1:80", priority=1)
+    ban = mapping("ban", "office", "web", action="deny")
+    assert told(OFFICE, WEB, exception, ban, mapping("open", "all", "web", "192.0.2.1:81")) == []
+    late = mapping("ban", "office", "web", action="deny", priority=200)
+    assert told(OFFICE, WEB, exception, mapping("other", "office", "web", "192.0.2.2:80"), late) == [
+        "warning mapping default/ban: never matches at 192.0.2.1:80/tcp and 192.0.2.2:80/tcp: "
+        "default/exception and default/other come first and take all its sources"
+    ]
+
+
+def test_a_restriction_shadows_what_it_leaves_nothing_of() -> None:
+    said = told(OFFICE, WEB, mapping("ban", "all", "web", action="deny"), mapping("www", "office", "web", AT))
+    assert said == [
+        "warning mapping default/www: never matches at 192.0.2.1:80/tcp: "
+        "default/ban comes first and takes all its sources"
     ]
 
 
@@ -123,6 +158,19 @@ def test_a_deny_for_every_address_does_not_reach_an_address_with_a_listener_of_i
         "warning listener 192.0.2.1:80/tcp: has its own mappings: "
         "those of 0.0.0.0:80/tcp do not apply to it, such as denying mapping default/block"
     ]
+
+
+def test_a_restriction_is_not_said_to_be_kept_from_a_listener() -> None:
+    """Where it is missing, there is nothing for it to deny."""
+    said = told(
+        WEB,
+        CLIENT,
+        FLOOR,
+        mapping("everywhere", "all", "web", "0.0.0.0:80"),
+        mapping("here", "floor", "client", AT),
+        mapping("ban", "floor", "web", action="deny"),
+    )
+    assert said == []
 
 
 def test_clusters_that_listen_for_the_same_in_different_words_are_told() -> None:

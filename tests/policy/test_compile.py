@@ -33,6 +33,7 @@ from tests.policy.build import (
 )
 
 WEB = service("web", "10.1.0.1", port=8080)
+DUAL = service("dual", "10.1.0.1", "2001:db8:1::1")
 OFFICE = service("office", "10.0.0.0/16")
 
 
@@ -43,7 +44,8 @@ def test_the_empty_snapshot_is_the_empty_plan() -> None:
 def test_listeners_are_sorted_by_transport_family_address_and_port() -> None:
     made = plan(
         WEB,
-        mapping("a", "all", "web", "*:80", "tcp,udp"),
+        DUAL,
+        mapping("a", "all", "dual", "*:80", "tcp,udp"),
         mapping("b", "all", "web", "192.0.2.10:80"),
         mapping("c", "all", "web", "192.0.2.9:81"),
         mapping("d", "all", "web", "192.0.2.9:80"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marchproxy.policy.maglev import SLOTS_PER_BACKEND, TABLE_SIZES, build_table, table_size
+from marchproxy.policy.maglev import TABLE_SIZES, build_table, table_size
 
 
 def keys(count: int, seed: int = 1) -> list[bytes]:
@@ -25,12 +25,17 @@ def test_no_backend_has_no_table_and_one_has_one_slot() -> None:
     assert build_table([(b"only", 7)]) == (0,)
 
 
-@pytest.mark.parametrize("count", [2, 3, 10, 11, 81, 300])
-def test_equal_backends_differ_by_one_slot_at_most(count: int) -> None:
-    shares = Counter(build_table([(key, 1) for key in keys(count)]))
+@pytest.mark.parametrize(
+    ("count", "error"),
+    [(2, 0.01), (3, 0.02), (4, 0.03), (5, 0.01), (10, 0.02), (11, 0.01), (81, 0.02), (300, 0.01)],
+)
+def test_equal_backends_differ_by_one_slot_at_most(count: int, error: float) -> None:
+    table = build_table([(key, 1) for key in keys(count)])
+    shares = Counter(table)
     assert len(shares) == count
     assert max(shares.values()) - min(shares.values()) <= 1
-    assert min(shares.values()) >= SLOTS_PER_BACKEND
+    for share in shares.values():
+        assert share == pytest.approx(len(table) / count, rel=error)
 
 
 @settings(max_examples=40)
@@ -44,9 +49,11 @@ def test_shares_follow_weights(weights: list[int]) -> None:
         assert shares[index] == pytest.approx(exact, abs=max(1, 0.02 * exact))
 
 
-@pytest.mark.parametrize(("count", "most"), [(3, 0.10), (5, 0.08), (10, 0.08), (40, 0.06), (200, 0.02)])
+@pytest.mark.parametrize(
+    ("count", "most"), [(3, 0.10), (4, 0.10), (6, 0.08), (10, 0.08), (40, 0.06), (200, 0.02)]
+)
 def test_few_slots_move_between_backends_that_stay(count: int, most: float) -> None:
-    """Beside the slots of the one that goes. Seen over many seeds: 1 to 4 % on average, 6 % at worst."""
+    """Beside the slots of the one that goes. Seen over many seeds: 1 to 4 % on average, 7 % for 95 of 100."""
     for seed in range(3 if count < 100 else 1):
         backends = [(key, 1) for key in keys(count, seed)]
         for gone in (0, count // 2, count - 1):
@@ -72,14 +79,18 @@ def test_the_order_given_does_not_matter(backends: list[tuple[bytes, int]]) -> N
 def test_the_table_is_the_same_on_every_machine_and_in_every_version() -> None:
     """Two appliances that share an address send a flow to the same backend; an upgrade moves none."""
     table = build_table([(b"a", 1), (b"b", 2), (b"c", 1)])
-    assert len(table) == 509
-    assert table[:24] == (0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 2, 2, 0, 1, 1, 1, 1, 1, 0, 0, 0, 2, 2, 1)
+    assert len(table) == 103
+    assert table[:24] == (1, 0, 2, 2, 1, 1, 0, 1, 0, 1, 0, 1, 0, 2, 1, 1, 1, 1, 2, 2, 2, 2, 0, 1)
 
 
 @pytest.mark.parametrize(
     ("weights", "size"),
     [
-        ([1, 1], 509),
+        ([1, 1], 103),
+        ([1] * 4, 103),
+        ([256] * 4, 103),
+        ([1, 2, 1], 103),
+        ([1, 2, 2], 509),
         ([1] * 10, 509),
         ([1] * 11, 4093),
         ([256] * 10, 509),
@@ -87,9 +98,9 @@ def test_the_table_is_the_same_on_every_machine_and_in_every_version() -> None:
         ([1] * 70_000, 65537),
     ],
 )
-def test_the_size_gives_the_lightest_backend_its_slots(weights: list[int], size: int) -> None:
+def test_the_size_is_for_the_lightest_backend(weights: list[int], size: int) -> None:
     assert table_size(weights) == size
 
 
 def test_sizes_are_prime() -> None:
-    assert all(size % divisor for size in TABLE_SIZES for divisor in range(2, 257))
+    assert all(size % divisor for size, _ in TABLE_SIZES for divisor in range(2, min(size, 257)))

@@ -118,16 +118,47 @@ def test_a_refusing_rule_has_no_pool() -> None:
     assert made.listeners[0].rules[0].pool is None
 
 
-def test_every_address_of_both_families_needs_backends_of_both() -> None:
-    assert reasons(*EVERY, mapping("m", "all", "web", "*:80")) == [Reason.FORWARDED, Reason.FORWARDED]
+def listeners(*entities: Service | Mapping) -> dict[str, list[Reason]]:
+    """The reasons of each listener's rules."""
+    return {str(listener): [rule.reason for rule in listener.rules] for listener in plan(*entities).listeners}
+
+
+def test_every_address_is_listened_on_in_the_families_that_have_backends() -> None:
+    both = {"0.0.0.0:80/tcp": [Reason.FORWARDED], "[::]:80/tcp": [Reason.FORWARDED]}
+    assert listeners(*EVERY, mapping("m", "all", "web", "*:80")) == both
     one_family = mapping("m", "all", "web4", "*:80")
-    assert reasons(*EVERY, one_family) == [Reason.FORWARDED, Reason.NO_BACKEND]
-    assert told(*EVERY, one_family) == ["warning has no IPv6 backend: such clients of *:80 are denied"]
+    assert listeners(*EVERY, one_family) == {"0.0.0.0:80/tcp": [Reason.FORWARDED]}
+    assert told(*EVERY, one_family) == []
 
 
-def test_a_listener_of_the_other_family_can_never_work() -> None:
-    wanted = mapping("m", "all", "web4", "[2001:db8::1]:80")
-    assert told(*EVERY, wanted) == ["error has no IPv6 backend: such clients of [2001:db8::1]:80 are denied"]
+def test_a_family_without_backends_joins_what_others_open() -> None:
+    one_family = mapping("a", "office", "web4", "*:80")
+    assert listeners(*EVERY, one_family, mapping("b", "all", "web", "[::]:80")) == {
+        "0.0.0.0:80/tcp": [Reason.FORWARDED],
+        "[::]:80/tcp": [Reason.NO_BACKEND, Reason.FORWARDED],
+    }
+    assert list(listeners(*EVERY, one_family, mapping("b", "all", "web4", "*:80"))) == ["0.0.0.0:80/tcp"]
+    denying = mapping("b", "all", "web4", "*:80", action="deny")
+    assert listeners(*EVERY, one_family, denying)["[::]:80/tcp"] == [Reason.DENY_MAPPING, Reason.NO_BACKEND]
+
+
+@pytest.mark.parametrize(
+    ("destinations", "finding"),
+    [
+        ("named", ["warning has no IPv4 or IPv6 backend: such clients of *:80 are denied"]),
+        (
+            "net",
+            [
+                "error cannot send traffic to 10.7.0.0/24 of default/net, a range",
+                "error has no IPv4 or IPv6 backend: such clients of *:80 are denied",
+            ],
+        ),
+    ],
+)
+def test_without_any_backend_both_families_refuse(destinations: str, finding: list[str]) -> None:
+    wanted = mapping("m", "all", destinations, "*:80")
+    assert list(listeners(*EVERY, wanted).values()) == [[Reason.NO_BACKEND], [Reason.NO_BACKEND]]
+    assert told(*EVERY, wanted) == finding
 
 
 @pytest.mark.parametrize(
@@ -165,34 +196,3 @@ def test_external_beside_services_makes_two_rules_with_one_pool() -> None:
     assert (first.sources, first.excluded) == ((ANYONE,), ("default/office", "default/web"))
     assert (second.sources, second.excluded) == (("default/office",), ())
     assert first.pool is second.pool
-
-
-def test_references_to_nothing_are_told() -> None:
-    assert told(WEB, mapping("m", "ghost,collection:none", "web", "192.0.2.1:80")) == [
-        "error names service ghost, which does not exist",
-        "warning names collection:none, to which no service belongs",
-    ]
-
-
-@pytest.mark.parametrize(("listen", "protocols", "captured"), [("*:22", "tcp", True), ("*:22", "udp", False)])
-def test_the_management_port_cannot_be_captured(listen: str, protocols: str, captured: bool) -> None:
-    finding = "error listens on 22/tcp and would capture the management port"
-    assert (finding in told(WEB, mapping("m", "all", "web", listen, protocols))) is captured
-
-
-@pytest.mark.parametrize(
-    ("action", "hint"), [("allow", "give it a listen address"), ("deny", "does not bear on")]
-)
-def test_a_mapping_without_listen_address_is_said_to_be_denied(action: str, hint: str) -> None:
-    made = plan(OFFICE, WEB, mapping("m", "office", "web", action=action))
-    assert made.listeners == ()
-    assert texts(made.findings) == [
-        "warning mapping default/m: has no listen address: "
-        "routed traffic is not carried in this version: denied"
-    ]
-    assert hint in made.findings[0].hint
-
-
-def test_waiting_for_a_name_is_said_with_the_name() -> None:
-    made = plan(NAMED, mapping("m", "all", "named", "192.0.2.1:80"))
-    assert [finding.hint for finding in made.findings] == ["waiting for n.example.com"]

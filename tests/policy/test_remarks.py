@@ -1,0 +1,77 @@
+"""What is told about one mapping; beside the reasons of rules, which test_rules.py has."""
+
+from ipaddress import ip_address
+
+import pytest
+
+from marchproxy.model.entities import Mapping, Service
+from tests.policy.build import mapping, plan, service, texts
+
+OFFICE = service("office", "10.0.0.0/16")
+WEB = service("web", "10.1.0.1", "2001:db8:1::1", port=8080)
+WEB4 = service("web4", "10.1.0.4")
+NAMED = service("named", "n.example.com")
+
+
+def told(*entities: Service | Mapping) -> list[str]:
+    """The findings, shortened by the subject they all have."""
+    return [text.replace("mapping default/m: ", "") for text in texts(plan(*entities).findings)]
+
+
+def test_references_to_nothing_are_told() -> None:
+    assert told(WEB, mapping("m", "ghost,collection:none", "web", "192.0.2.1:80")) == [
+        "error names service ghost, which does not exist",
+        "warning names collection:none, to which no service belongs",
+    ]
+
+
+@pytest.mark.parametrize(("listen", "protocols", "captured"), [("*:22", "tcp", True), ("*:22", "udp", False)])
+def test_the_management_port_cannot_be_captured(listen: str, protocols: str, captured: bool) -> None:
+    finding = "error listens on 22/tcp and would capture the management port"
+    assert (finding in told(WEB, mapping("m", "all", "web", listen, protocols))) is captured
+
+
+def test_an_allow_mapping_without_listen_address_is_said_to_be_denied() -> None:
+    made = plan(OFFICE, WEB, mapping("m", "office", "web"))
+    assert made.listeners == ()
+    assert texts(made.findings) == [
+        "warning mapping default/m: has no listen address: "
+        "routed traffic is not carried in this version: denied"
+    ]
+
+
+def test_waiting_for_a_name_is_said_with_the_name() -> None:
+    made = plan(NAMED, mapping("m", "all", "named", "192.0.2.1:80"))
+    assert [finding.hint for finding in made.findings] == ["waiting for n.example.com"]
+
+
+def test_a_listener_of_the_other_family_can_never_work() -> None:
+    wanted = mapping("m", "all", "web4", "[2001:db8::1]:80")
+    assert told(WEB4, wanted) == ["error has no IPv6 backend: such clients of [2001:db8::1]:80 are denied"]
+
+
+@pytest.mark.parametrize(
+    ("address", "listen", "loops"),
+    [
+        ("10.1.0.9", "10.1.0.9:80", True),
+        ("10.1.0.9", "10.1.0.9:81", False),
+        ("10.1.0.9", "*:80", False),
+        ("127.0.0.1", "*:80", True),
+        ("::1", "[::]:80", True),
+        ("127.0.0.1", "10.1.0.9:80", False),
+    ],
+)
+def test_a_backend_that_is_the_listener_itself_is_an_error(address: str, listen: str, loops: bool) -> None:
+    looping = service("looping", address, port=80)
+    finding = f"error would send traffic of {listen} back to itself: default/looping has that address"
+    assert told(looping, mapping("m", "all", "looping", listen)) == ([finding] if loops else [])
+
+
+def test_a_name_that_resolves_to_the_listener_is_a_warning() -> None:
+    """Or whoever runs the name could keep every later configuration from being applied."""
+    wanted = mapping("m", "all", "named", "10.1.0.9:80")
+    made = plan(NAMED, wanted, names={"n.example.com": [ip_address("10.1.0.9")]})
+    assert texts(made.findings) == [
+        "warning mapping default/m: would send traffic of 10.1.0.9:80 back to itself: "
+        "default/named has that address"
+    ]
