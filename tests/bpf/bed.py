@@ -152,7 +152,8 @@ class Bed:
     """See the module. Policy by `apply`, packets by `send`, everything forgotten by `reset`."""
 
     def __init__(self, rig: Rig) -> None:
-        self.host: Host = rig.middle
+        self.rig = rig
+        self.host = rig.middle
         self.server: Host = rig.server
         pins = BPFFS / f"{rig.name}-bed"
         tc = BpfObject.load(bpf.OBJECTS / "tc.bpf.o", pin_dir=pins, max_entries=SIZES)

@@ -118,6 +118,11 @@ QUESTIONS = (
     Question("allow before deny of a higher number", (*REFUSED, _deny(101)), "10.1.0.2", "10.1.0.1:80", F,
              backends=(WEB4,)),
     Question(
+        "a deny mapping that listens nowhere is for the listeners of others",
+        (*REFUSED, mapping("deny", "alice", "web", action="deny", priority=50)),
+        *("10.1.0.2", "10.1.0.1:80", D),
+    ),
+    Question(
         "the longer prefix does not hide the shorter",
         (ALICE, OFFICE, WEB, mapping("own", "office", "web", "*:80")),
         *("10.1.0.2", "10.1.0.1:80", F),
@@ -159,7 +164,7 @@ QUESTIONS = (
     ),
     Question(
         "a mapping without a backend of the family",
-        (service("four", "10.2.0.2", port=8080), mapping("open", "all", "four", "*:80")),
+        (service("four", "10.2.0.2", port=8080), mapping("open", "all", "four", "[fd01::1]:80")),
         *("fd01::2", "[fd01::1]:80", Reason.NO_BACKEND),
     ),
     Question(

@@ -159,4 +159,4 @@ def test_flow_names_the_mapping_and_the_revision_that_opened_it(bed: Bed, tier: 
     bed.apply(Plan(), revision=42)
     flow = bed.flow(first)
     assert flow is not None
-    assert (flow.mapping, flow.revision) == (bed.mappings["default/web"], 41)
+    assert (flow.mapping, flow.revision) == (bed.mappings["web"], 41)

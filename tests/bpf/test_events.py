@@ -70,7 +70,7 @@ def test_connection(bed: Bed, tier: beds.Tier, ear: Ear) -> None:
         assert event.key == flow_key(SYN)
         assert layouts.read_address(event.backend) == talk.answers.source
         assert layouts.read_port(event.backend_port) == 8080
-        assert (event.mapping, event.revision) == (bed.mappings["default/open"], 7)
+        assert (event.mapping, event.revision) == (bed.mappings["open"], 7)
         assert event.ifindex == bed.ifindex[beds.INSIDE]
     assert start.id == end.id != 0
     assert start.started == end.started <= start.time <= end.time

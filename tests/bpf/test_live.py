@@ -1,0 +1,171 @@
+"""What no test-run can show: frames as drivers hand them over, tags taken off and checksums left to them."""
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Final
+
+import pytest
+
+from marchproxy.dataplane.kernel.links import attach_tc
+from marchproxy.dataplane.kernel.natports import NatPorts
+from marchproxy.model.reason import Reason
+from rig import Host
+from tests.bpf.bed import Bed
+from tests.bpf.packets import Packet, Udp
+from tests.bpf.policies import OPEN
+from tests.bpf.reading import describe
+from tests.bpf.talk import NAT_PORT, from_client
+from tests.policy.build import plan
+
+pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs", "tcx")
+
+_ALL: Final = 3
+"""ETH_P_ALL."""
+_SOL_PACKET, _AUXILIARY, _VLAN_VALID = 263, 8, 1 << 4
+_PATIENCE = 5.0
+
+QUESTION = from_client(Udp(40000, 80, b"question"))
+THROUGH = QUESTION.but(destination=QUESTION.destination + 0x10001)
+SENTINEL = from_client(Udp(40001, 80, b"sentinel"))
+
+
+@pytest.fixture
+def live(bed: Bed) -> Iterator[Bed]:
+    """The bed with its TC program on both interfaces."""
+    bed.apply(plan(*OPEN))
+    bed.settings.prepare(NatPorts(NAT_PORT, 1000))
+    links = [attach_tc(bed.programs["tc"], ifindex) for ifindex in bed.ifindex.values()]
+    yield bed
+    for link in links:
+        link.close()
+
+
+class Wire:
+    """A packet socket on a host's link."""
+
+    def __init__(self, host: Host) -> None:
+        self._socket = host.call(socket.socket, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
+        self._socket.bind(("eth0", 0))
+        self._socket.setsockopt(_SOL_PACKET, _AUXILIARY, 1)
+        self._socket.settimeout(_PATIENCE)
+
+    def send(self, frame: bytes) -> None:
+        self._socket.send(frame)
+
+    def received_until(self, wanted: bytes) -> list[bytes]:
+        """Frames that came in, up to the one that ends with `wanted`; those with a tag as `tagged`."""
+        found: list[bytes] = []
+        while not (found and found[-1].endswith(wanted)):
+            frame, auxiliary, _, address = self._socket.recvmsg(65536, 256)
+            if address[2] == socket.PACKET_OUTGOING:
+                continue
+            status = struct.unpack_from("=I", auxiliary[0][2])[0]
+            found.append(b"tagged " + frame if status & _VLAN_VALID else frame)
+        return found
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def wires(live: Bed) -> Iterator[tuple[Wire, Wire]]:
+    """The client's and the server's."""
+    with ExitStack() as stack:
+        yield (
+            stack.enter_context(closing(Wire(live.rig.client))),
+            stack.enter_context(closing(Wire(live.rig.server))),
+        )
+
+
+def arrivals(live: Bed, wires: tuple[Wire, Wire], packet: Packet) -> tuple[dict[Reason, int], list[bytes]]:
+    """Send a packet, then a sentinel; what was counted, and what of the packet reached the server."""
+    client, server = wires
+    live.counters.difference()
+    client.send(packet.build())
+    client.send(SENTINEL.build())
+    frames = [frame for frame in server.received_until(b"sentinel") if b"question" in frame]
+    counted = {reason: packets for reason, (packets, _) in live.counters.difference().items()}
+    return counted, frames
+
+
+@pytest.mark.parametrize("tags", [(), (0,), (0x6000,), (0, 0)], ids=["none", "0", "0, urgent", "0 and 0"])
+def test_priority_tagged_frame_is_as_good_as_untagged(
+    live: Bed, wires: tuple[Wire, Wire], tags: tuple[int, ...]
+) -> None:
+    _, frames = arrivals(live, wires, QUESTION.but(link__tags=tags))
+    (frame,) = frames
+    assert not frame.startswith(b"tagged")
+    assert "10.2.0.1 > 10.2.0.2 ttl=63" in describe(frame)
+
+
+@pytest.mark.parametrize("tags", [(), (0,), (0, 0), (0, 0, 0)], ids=lambda tags: f"{len(tags)} tags")
+def test_priority_tags_are_no_way_around_the_policy(
+    live: Bed, wires: tuple[Wire, Wire], tags: tuple[int, ...]
+) -> None:
+    counted, frames = arrivals(live, wires, THROUGH.but(link__tags=tags))
+    assert frames == []
+    assert counted[Reason.MALFORMED if len(tags) > 2 else Reason.NO_MAPPING] == 1
+
+
+@pytest.mark.parametrize("tags", [(5,), (0, 5), (5, 0)], ids=["5", "0 and 5", "5 and 0"])
+def test_other_vlans_are_not_ours(live: Bed, wires: tuple[Wire, Wire], tags: tuple[int, ...]) -> None:
+    for packet in (QUESTION, THROUGH):
+        counted, frames = arrivals(live, wires, packet.but(link__tags=tags))
+        assert frames == []
+        assert counted.keys() == {Reason.PASSED_TO_HOST, Reason.FORWARDED}
+
+
+FAMILIES = pytest.mark.parametrize(
+    ("family", "own", "backend"),
+    [(socket.AF_INET, "10.1.0.1", "10.2.0.2"), (socket.AF_INET6, "fd01::1", "fd02::2")],
+    ids=["v4", "v6"],
+)
+
+
+@FAMILIES
+def test_reset_reaches_a_local_client(
+    live: Bed, family: socket.AddressFamily, own: str, backend: str
+) -> None:
+    """Whose checksums are left to the device, which here means: to nobody."""
+    with closing(live.rig.client.socket(family, socket.SOCK_STREAM)) as client:
+        client.settimeout(_PATIENCE)
+        with pytest.raises(ConnectionRefusedError):
+            client.connect((backend, 9))
+
+
+@FAMILIES
+def test_path_mtu_is_discovered_through_the_appliance(
+    live: Bed, family: socket.AddressFamily, own: str, backend: str
+) -> None:
+    """A client with segmentation and checksum offload sends what its own link takes and the next does not."""
+    payload = bytes(range(256)) * 800
+    received = bytearray()
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(_PATIENCE)
+            while data := connection.recv(65536):
+                received.extend(data)
+
+    live.host.ip("link set outside0 mtu 1400")
+    try:
+        with closing(live.rig.server.socket(family, socket.SOCK_STREAM)) as listener:
+            listener.settimeout(_PATIENCE)
+            listener.bind((backend, 8080))
+            listener.listen()
+            server = threading.Thread(target=serve, args=(listener,))
+            server.start()
+            live.counters.difference()
+            with closing(live.rig.client.socket(family, socket.SOCK_STREAM)) as client:
+                client.settimeout(_PATIENCE)
+                client.connect((own, 80))
+                client.sendall(payload)
+            server.join(2 * _PATIENCE)
+    finally:
+        live.host.ip("link set outside0 mtu 1500")
+    assert received == payload
+    assert Reason.TOO_BIG in live.counters.difference()
