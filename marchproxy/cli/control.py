@@ -75,7 +75,9 @@ class Control:
             message = f"the daemon did not answer within {seconds:g} seconds"
             raise MarchproxyError(message, hint="its log says what it is doing") from None
         except ConnectionError as error:
-            raise MarchproxyError(f"the daemon ended the conversation: {error.strerror or error}") from None
+            # It is starting in vain, stopping, or was killed: there is none to talk to any more.
+            message = f"the daemon ended the conversation: {error.strerror or error}"
+            raise DaemonNotRunning(message, hint="start it with: marchproxy run") from None
 
     def _connect(self, seconds: float) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

@@ -63,7 +63,7 @@ def parse_interface_name(text: str, *, field: str = "interface") -> str:
 
 
 def qualify(cluster: str, name: str) -> str:
-    """What a service or mapping is called outside its cluster: `cluster/name`, or `name` in the default cluster."""
+    """A name as others see it: `cluster/name`, or just `name` in the default cluster."""
     return name if cluster == DEFAULT_CLUSTER else f"{cluster}/{name}"
 
 

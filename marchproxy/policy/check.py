@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from marchproxy.model.entities import Action
-from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL
+from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL, cluster_of, qualify
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.compile import Compiled
 from marchproxy.policy.plan import ANYONE, WILDCARDS, Finding, Listener, Plan, Rule, Severity, listener_key
@@ -21,7 +21,7 @@ def check(snapshot: Snapshot, compiled: Compiled) -> tuple[Finding, ...]:
     `compiled` must be of this snapshot. Takes time in proportion to all source lists together.
     """
     restricting = {
-        f"{cluster.name}/{mapping.name}"
+        qualify(cluster.name, mapping.name)
         for cluster in snapshot.clusters
         for mapping in cluster.mappings
         if mapping.listen is None
@@ -41,7 +41,10 @@ def _expired(snapshot: Snapshot, compiled: Compiled) -> Iterator[Finding]:
             if mapping.expires is not None and mapping.expires <= compiled.at:
                 message = f"expired at {mapping.expires:%Y-%m-%dT%H:%M:%SZ} and matches nothing"
                 yield Finding(
-                    Severity.WARNING, f"mapping {cluster.name}/{mapping.name}", message, "remove or renew it"
+                    Severity.WARNING,
+                    f"mapping {qualify(cluster.name, mapping.name)}",
+                    message,
+                    "remove or renew it",
                 )
 
 
@@ -152,7 +155,7 @@ def _hidden(plan: Plan, restricting: AbstractSet[str]) -> Iterator[Finding]:
         wildcard = wildcards.get(key)
         if wildcard is None or wildcard is listener:
             continue
-        owners = {rule.mapping.partition("/")[0] for rule in (*listener.rules, *wildcard.rules)}
+        owners = {cluster_of(rule.mapping) for rule in (*listener.rules, *wildcard.rules)}
         own = [rule for rule in wildcard.rules if rule.mapping not in restricting]
         denied = [rule.mapping for rule in own if rule.action is Action.DENY]
         if len(owners) > 1 or denied:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Mapping
+from marchproxy.model.names import cluster_of
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.directory import Delta, Directory, HostTable, build_directory, compare
 from marchproxy.policy.listeners import Places, meet, update_places
@@ -176,7 +177,7 @@ def _plan_findings(snapshot: Snapshot, listeners: Iterable[Listener]) -> list[Fi
     # One cluster shares with nobody, and ten thousand listeners need no look.
     for listener in listeners if len(snapshot.clusters) > 1 else ():
         if len(listener.rules) > 1:
-            owners = {rule.mapping.partition("/")[0] for rule in listener.rules}
+            owners = {cluster_of(rule.mapping) for rule in listener.rules}
             if len(owners) > 1:
                 message = (
                     f"clusters {', '.join(sorted(owners))} share it: one's mappings may decide for the other"

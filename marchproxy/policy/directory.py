@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 from marchproxy.model.address import HostName, IPAddress, Prefix, address_order, is_single
 from marchproxy.model.entities import Service
-from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL
+from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL, qualify
 from marchproxy.model.snapshot import Cluster
 from marchproxy.policy.plan import Finding, Severity
 
@@ -167,7 +167,7 @@ def _build_entry(cluster: str, service: Service, table: HostTable) -> Entry:
     fixed = [address for address in service.addresses if not isinstance(address, HostName)]
     resolved = [ip_network(address) for host in hosts for address in table.get(host, ())]
     prefixes = tuple(sorted({*fixed, *resolved}, key=address_order))
-    return Entry(f"{cluster}/{service.name}", service, hosts, prefixes)
+    return Entry(qualify(cluster, service.name), service, hosts, prefixes)
 
 
 def _collections(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:

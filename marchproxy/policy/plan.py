@@ -122,7 +122,7 @@ class Finding:
 
     severity: Severity
     subject: str
-    """What it is about, such as `mapping default/web`."""
+    """What it is about, such as `mapping web`."""
     message: str
     hint: str = ""
 

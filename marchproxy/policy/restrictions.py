@@ -14,6 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from marchproxy.model.entities import Mapping
+from marchproxy.model.names import cluster_of
 from marchproxy.model.ports import Ports
 from marchproxy.policy.plan import Backend, Finding, Listener, Pool, Rule, Severity, precedence
 
@@ -131,7 +132,7 @@ class Restrictions:
         services = dict.fromkeys(backend.service for backend in pool.backends)
         near = dict.fromkeys(scope for service in services for scope in self._by_service.get(service, ()))
         if self._by_cluster:
-            for cluster in dict.fromkeys(service.partition("/")[0] for service in services):
+            for cluster in dict.fromkeys(cluster_of(service) for service in services):
                 near |= dict.fromkeys(self._by_cluster.get(cluster, ()))
         return near
 

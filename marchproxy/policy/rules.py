@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Action, Auth, Mapping
+from marchproxy.model.names import qualify
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.directory import Directory, Referents
@@ -71,7 +72,7 @@ class _Reading(NamedTuple):
     @property
     def name(self) -> str:
         """Qualified."""
-        return f"{self.cluster}/{self.mapping.name}"
+        return qualify(self.cluster, self.mapping.name)
 
     def rules(self, reason: Reason, pool: Pool | None = None) -> list[Rule]:
         """Its rules at a listener."""

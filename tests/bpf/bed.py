@@ -111,6 +111,11 @@ class Runner:
             raise OSError(-code, f"{os.strerror(-code)}: {len(frame)} bytes, {frame.hex()}")
         return self._actions[options.retval], ct.string_at(self._output, options.data_size_out)
 
+    def duration(self, frame: bytes, ifindex: int) -> int:
+        """Nanoseconds that one run takes."""
+        self.run(frame, ifindex)
+        return int(self._options.duration)
+
 
 class Counters:
     """The counters of all CPUs together, read in one system call."""

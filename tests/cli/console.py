@@ -183,7 +183,7 @@ STATUS: dict[str, Any] = {
     "tier": {"name": "kernel", "reason": "BPF is permitted"},
     "interfaces": [{"name": "in0", "role": "inside", "mode": "auto", "attached": "tc", "problem": ""}],
     "listener_count": 1,
-    "listeners": [{"address": "10.1.0.1", "port": 80, "protocol": "tcp", "mappings": ["default/cw"]}],
+    "listeners": [{"address": "10.1.0.1", "port": 80, "protocol": "tcp", "mappings": ["cw"]}],
     "counters": {
         "NO_MAPPING": {"packets": 3, "bytes": 180},
         "FORWARDED": {"packets": 1200, "bytes": 1_500_000},

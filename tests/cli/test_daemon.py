@@ -97,7 +97,7 @@ def test_what_the_daemon_says_has_the_keys_that_scripts_rely_on(console: Console
     with connect(listen):
         (flow,) = wait_for(lambda: console.ok("flows", "--output", "json").json)
     assert flow.keys() == FLOW.keys()
-    assert (flow["mapping"], flow["tier"], flow["verdict"]) == ("default/cw", "sockets", "allow")
+    assert (flow["mapping"], flow["tier"], flow["verdict"]) == ("cw", "sockets", "allow")
 
 
 def test_a_change_is_in_force_when_the_command_returns(console: Console, listen: str) -> None:
@@ -111,7 +111,7 @@ def test_a_change_is_in_force_when_the_command_returns(console: Console, listen:
     with pytest.raises(ConnectionResetError), connect(listen) as refused:
         refused.recv(1)
     (row,) = wait_for(lambda: console.ok("flows", "--denied", "--output", "json").json)
-    assert (row["reason"], row["mapping"]) == ("DENY_MAPPING", "default/cw")
+    assert (row["reason"], row["mapping"]) == ("DENY_MAPPING", "cw")
 
 
 def test_explain_says_the_same_with_and_without_a_daemon(
@@ -129,7 +129,17 @@ def test_explain_says_the_same_with_and_without_a_daemon(
 def test_what_the_daemon_cannot_do_is_stored_and_reported(
     console: Console, listen: str, backend: int
 ) -> None:
-    flags = ["--from", "clients", "--to", "web", "--protocol", "tcp", "--listen", f"127.0.0.1:{backend}"]
+    console.ok("service", "add", "elsewhere", "--address", "127.0.0.2", "--port", str(backend))
+    flags = [
+        "--from",
+        "clients",
+        "--to",
+        "elsewhere",
+        "--protocol",
+        "tcp",
+        "--listen",
+        f"127.0.0.1:{backend}",
+    ]
     result = console("mapping", "add", "taken", *flags)
     assert result.code == 1
     assert "stored, but not in force" in result.err
@@ -163,5 +173,5 @@ def test_follow_until_ctrl_c(console: Console, listen: str) -> None:
     follower.send_signal(signal.SIGINT)
     _, said = follower.communicate(timeout=10)
     assert event["kind"] in ("flow-start", "flow-end")
-    assert event["mapping"] == "default/cw"
+    assert event["mapping"] == "cw"
     assert (follower.returncode, said) == (0, b"")

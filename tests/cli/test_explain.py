@@ -13,10 +13,10 @@ QUESTION = ("explain", "--from", "10.1.0.5", "--to", "10.1.0.1", "--port", "80")
 ANSWER: dict[str, Any] = {
     "verdict": "allow",
     "reason": "FORWARDED",
-    "mapping": "default/cw",
-    "source_service": "default/clients",
-    "source_services": ["default/clients"],
-    "destination_service": "default/web",
+    "mapping": "cw",
+    "source_service": "clients",
+    "source_services": ["clients"],
+    "destination_service": "web",
     "listener": "10.1.0.1:80/tcp",
     "backend": "10.2.0.10:8080",
     "backends": [],
@@ -41,7 +41,7 @@ def test_the_daemon_is_asked_where_one_runs(console: Console, daemon: Start) -> 
 def test_sentences_for_people(console: Console, daemon: Start) -> None:
     daemon({"POST /v1/explain": (200, ANSWER)})
     assert console.ok(*QUESTION).out.splitlines() == [
-        "allow, FORWARDED by mapping default/cw",
+        "allow, FORWARDED by mapping cw",
         "  because",
         "  so",
         "  (revision 7, tier kernel)",
@@ -60,9 +60,9 @@ def test_without_a_daemon_the_policy_answers_and_says_so(site: Console) -> None:
     wanted = {
         "verdict": "allow",
         "reason": "FORWARDED",
-        "mapping": "default/cw",
-        "source_service": "default/clients",
-        "destination_service": "default/web",
+        "mapping": "cw",
+        "source_service": "clients",
+        "destination_service": "web",
         "tier": "policy",
         "revision": 2,
     }
@@ -87,7 +87,7 @@ def test_denials_are_10_with_their_reason(
 
 def test_a_service_is_asked_for_where_a_mapping_listens(site: Console) -> None:
     result = site.ok("explain", "--from", "10.1.3.4", "--to", "web", "--port", "80", "--output", "json")
-    assert result.json["mapping"] == "default/cw"
+    assert result.json["mapping"] == "cw"
     assert "10.1.0.1, port 80" in result.err
 
 

@@ -23,10 +23,10 @@ DECISION: dict[str, Any] = {
     "tier": "tc",
     "verdict": "allow",
     "reason": "FORWARDED",
-    "mapping": "default/cw",
+    "mapping": "cw",
     "revision": 7,
-    "source_service": "default/clients",
-    "destination_service": "default/web",
+    "source_service": "clients",
+    "destination_service": "web",
     "name": "",
     "interface": "in0",
 }
@@ -68,7 +68,7 @@ def test_table_of_what_is_carried(console: Console, daemon: Start) -> None:
     )
     assert row.split() == [
         *("10.1.0.5:40000", "10.1.0.1:80", "tcp", "[fd00::10]:8080", "established", "tc"),
-        *("1.0", "kB", "3.0", "MB", "3d", "2h", "default/cw"),
+        *("1.0", "kB", "3.0", "MB", "3d", "2h", "cw"),
     ]
 
 

@@ -38,16 +38,16 @@ BEFORE = snapshot([CLIENTS, WEB], [CW, FRONT])
 @pytest.mark.parametrize(
     ("after", "error", "says"),
     [
-        (snapshot([CLIENTS, WEB], [CW, SSH]), InvalidPolicy, "mapping default/ssh"),
+        (snapshot([CLIENTS, WEB], [CW, SSH]), InvalidPolicy, "mapping ssh"),
         (
             snapshot([CLIENTS, WEB | {"addresses": ["10.2.0.0/24"]}], [CW]),
             InvalidPolicy,
-            "mapping default/cw",
+            "mapping cw",
         ),
         (
             snapshot([CLIENTS, WEB | {"addresses": ["10.2.0.0/24"]}], [FRONT]),
             InvalidPolicy,
-            "mapping default/front",
+            "mapping front",
         ),
         (snapshot([CLIENTS], [CW]), Conflict, "'web' is in use"),
         (snapshot([CLIENTS, WEB], [CW | {"sources": ["nobody"]}]), NotFound, "'nobody'"),
@@ -76,8 +76,8 @@ def test_new_warnings_are_returned_and_old_ones_not() -> None:
     silent = {key: value for key, value in CW.items() if key != "listen"} | {"name": "silent"}
     after = snapshot([CLIENTS, WEB | {"tls": True}], [CW, FRONT, silent])
     assert [finding.subject for finding in review(BEFORE, after)] == [
-        "service default/web",
-        "mapping default/silent",
+        "service web",
+        "mapping silent",
     ]
     assert review(after, snapshot([CLIENTS, WEB | {"tls": True, "port": 5}], [CW, FRONT, silent])) == []
 
@@ -90,7 +90,7 @@ def test_warnings_are_told_and_a_flood_is_cut(console: Console) -> None:
     assert isinstance(environment.stderr, Screen)
     told = [line for line in environment.stderr.getvalue().splitlines() if line.startswith("warning: ")]
     assert len(told) == 6
-    assert told[0].startswith("warning: mapping default/m0: ")
+    assert told[0].startswith("warning: mapping m0: ")
     assert told[5] == "warning: 2 more like these"
 
 

@@ -39,9 +39,9 @@ def test_yaml_is_one_document_an_event(console: Console, events: Daemon) -> None
 def test_lines_for_people(console: Console, events: Daemon) -> None:
     route = "10.1.0.5:40000 -> 10.1.0.1:80 -> [fd00::10]:8080"
     assert console("flows", "--follow").out.splitlines() == [
-        f"07:08:09.123 start  tcp  {route}  FORWARDED  default/cw  tc",
+        f"07:08:09.123 start  tcp  {route}  FORWARDED  cw  tc",
         "07:08:09.123 denied udp  192.0.2.9:40000 -> [fd00::1]:80  NO_MAPPING  -  tc",
-        f"07:08:09.123 end    tcp  {route}  CLOSED  default/cw  tc",
+        f"07:08:09.123 end    tcp  {route}  CLOSED  cw  tc",
     ]
 
 
@@ -67,9 +67,9 @@ def test_denied_is_asked_of_the_daemon(console: Console, events: Daemon) -> None
         (["--protocol", "TCP"], [START, END]),
         (["--reason", "closed"], [END]),
         (["--mapping", "cw"], [START, END]),
-        (["--mapping", "default/cw", "--reason", "FORWARDED"], [START]),
+        (["--mapping", "cw", "--reason", "FORWARDED"], [START]),
         (["--service", "web"], list(EVENTS)),
-        (["--service", "default/clients"], list(EVENTS)),
+        (["--service", "clients"], list(EVENTS)),
         (["--service", "we"], []),
     ],
 )

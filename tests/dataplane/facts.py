@@ -36,7 +36,7 @@ def decision(source: str = "10.0.0.1", reason: Reason = Reason.FORWARDED, **fiel
         tier=Tier.TC,
         verdict=Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.DENY,
         reason=reason,
-        mapping="default/m",
+        mapping="m",
         revision=3,
     )
     return replace(made, **fields)  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ class StandIn:
         return status()
 
     def findings(self) -> Sequence[Finding]:
-        return [Finding(Severity.WARNING, "mapping default/m", "never matches", "remove it")]
+        return [Finding(Severity.WARNING, "mapping m", "never matches", "remove it")]
 
     async def flows(self, limit: int) -> Sequence[Flow]:
         self.asked_for.append(limit)

@@ -9,10 +9,10 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy.maglev import build_table
 from marchproxy.policy.plan import ANYONE, Backend, Listener, Plan, Pool, Rule
 
-LOOPBACK = {"default/loopback": "127.0.0.0/8"}
+LOOPBACK = {"loopback": "127.0.0.0/8"}
 
 
-def backend(port: int, address: str = "127.0.0.1", service: str = "default/web") -> Backend:
+def backend(port: int, address: str = "127.0.0.1", service: str = "web") -> Backend:
     return Backend(ip_address(address), port, service)
 
 
@@ -25,7 +25,7 @@ def rule(
     *backends: Backend,
     sources: tuple[str, ...] = (ANYONE,),
     reason: Reason = Reason.FORWARDED,
-    mapping: str = "default/m",
+    mapping: str = "m",
 ) -> Rule:
     return Rule(mapping, 100, sources, (), pool(*backends) if backends else None, reason)
 

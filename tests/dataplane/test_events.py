@@ -27,15 +27,15 @@ async def test_refusals_are_kept_up_to_a_bound_newest_first() -> None:
 @looped
 async def test_events_are_completed_with_the_names_of_the_plan_at_their_time() -> None:
     hub = EventHub()
-    sources = {"default/net": "10.0.0.0/8"}
+    sources = {"net": "10.0.0.0/8"}
     hub.names = ServiceNames(plan(listener(1, rule(backend(8443, "10.9.0.1"))), sources=sources))
     subscription = hub.subscribe()
     hub.publish(facts.started())
     hub.names = ServiceNames(plan(sources={}))
     (event,) = await anext(subscription.batches())
     assert isinstance(event, Event)
-    assert event.decision.source_service == "default/net"
-    assert event.decision.destination_service == "default/web"
+    assert event.decision.source_service == "net"
+    assert event.decision.destination_service == "web"
     assert event.flow is not None
     assert event.flow.decision is event.decision
 

@@ -126,7 +126,7 @@ async def test_a_plan_with_errors_is_refused_and_the_next_good_one_taken(tmp_pat
         built.write([WEB], [ANYONE])
         await built.intent.reload()
         built.write([WEB], [ANYONE, TO_SSH])
-        with pytest.raises(PlanRefused, match="revision 3 cannot be carried out: mapping default/ssh"):
+        with pytest.raises(PlanRefused, match="revision 3 cannot be carried out: mapping ssh"):
             await built.intent.reload()
         assert built.tier.revisions == [2]
         assert built.intent.applied.number == 2

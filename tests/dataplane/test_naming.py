@@ -10,10 +10,10 @@ from tests.dataplane.plans import backend, listener, plan, rule
 NAMES = ServiceNames(
     plan(
         listener(1, rule(backend(8443, "10.9.0.1"), sources=("shop/till",), mapping="shop/pay")),
-        listener(2, rule(backend(8443, "10.9.0.1"), sources=(ANYONE,), mapping="default/open")),
+        listener(2, rule(backend(8443, "10.9.0.1"), sources=(ANYONE,), mapping="open")),
         sources={
-            "default/net": "10.0.0.0/8",
-            "default/office": "10.1.0.0/16",
+            "net": "10.0.0.0/8",
+            "office": "10.1.0.0/16",
             "shop/till": "10.0.0.0/8",
             "shop/floor": "10.1.2.0/24",
         },
@@ -26,12 +26,12 @@ def test_the_service_that_the_mapping_names_goes_first() -> None:
 
 
 def test_then_a_service_of_the_mappings_cluster_by_the_alphabet() -> None:
-    assert NAMES.source(ip_address("10.1.2.3"), "default/open") == "default/net"
+    assert NAMES.source(ip_address("10.1.2.3"), "open") == "net"
     assert NAMES.source(ip_address("10.1.2.3"), "shop/other") == "shop/floor"
 
 
 def test_without_a_mapping_any_service_will_do() -> None:
-    assert NAMES.source(ip_address("10.1.2.3"), "") == "default/net"
+    assert NAMES.source(ip_address("10.1.2.3"), "") == "net"
 
 
 def test_a_stranger_has_no_service() -> None:
@@ -41,7 +41,7 @@ def test_a_stranger_has_no_service() -> None:
 
 def test_a_flow_is_completed_at_both_ends() -> None:
     made = NAMES.complete_flow(flow(decision("10.3.0.1", mapping="shop/pay")))
-    assert (made.decision.source_service, made.decision.destination_service) == ("shop/till", "default/web")
+    assert (made.decision.source_service, made.decision.destination_service) == ("shop/till", "web")
 
 
 def test_what_a_tier_has_filled_in_stays() -> None:

@@ -98,12 +98,12 @@ def test_it_serves_says_so_and_ends_cleanly(carrying: Daemon, port: int) -> None
     assert (status["pid"], status["healthy"]) == (carrying.process.pid, True)
     assert status["tier"] == {"name": "sockets", "reason": "--no-bpf was given"}
     assert status["listeners"] == [
-        {"address": "127.0.0.1", "port": port, "protocol": "tcp", "mappings": ["default/open"]}
+        {"address": "127.0.0.1", "port": port, "protocol": "tcp", "mappings": ["open"]}
     ]
     with call(port) as client:
         assert exchange(client, b"hello") == b"hello"
         (flow,) = carrying.get("/v1/flows")
-        assert (flow["state"], flow["bytes_sent"], flow["mapping"]) == ("established", 5, "default/open")
+        assert (flow["state"], flow["bytes_sent"], flow["mapping"]) == ("established", 5, "open")
     ready = re.findall(r"INFO marchproxy \S+ is ready: (.*)", carrying.said())
     assert ready == [f"revision {status['revision']['number']}, sockets tier, 1 listeners"]
     carrying.signal(signal.SIGTERM)
@@ -186,7 +186,7 @@ def test_a_change_by_command_is_in_force_when_the_command_ends(carrying: Daemon,
     with pytest.raises(ConnectionResetError), call(port) as client:
         client.recv(1)
     (refusal,) = carrying.get("/v1/flows", denied=1, reason="DENY_MAPPING")
-    assert (refusal["mapping"], refusal["verdict"]) == ("default/open", "deny")
+    assert (refusal["mapping"], refusal["verdict"]) == ("open", "deny")
 
 
 def test_a_plan_that_cannot_be_applied_leaves_the_old_one_and_is_told_everywhere(

@@ -22,7 +22,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "protocol": "tcp",
         "tier": "tc",
         "reason": "FORWARDED",
-        "mapping": "default/web",
+        "mapping": "web",
         **changes,
     }
 
@@ -54,7 +54,7 @@ def test_refusals_are_counted_by_kind_and_once_each() -> None:
     board = Board()
     first = record(reason="NO_MAPPING", mapping="", source="10.1.0.99")
     second = {**first, "source_port": 40001}
-    denied = record(reason="DENY_MAPPING", mapping="default/no-lab", source="10.1.0.66")
+    denied = record(reason="DENY_MAPPING", mapping="no-lab", source="10.1.0.66")
     board.update(STATUS, [], [first])
     board.update(STATUS, [], [second, first, denied])
     assert board.refused() == {
@@ -65,7 +65,7 @@ def test_refusals_are_counted_by_kind_and_once_each() -> None:
 
 def test_the_table_fits_80_columns_and_says_who_carried_and_why_not() -> None:
     board = Board()
-    denied = record(reason="DENY_MAPPING", mapping="default/no-lab", source="fd01::66", destination="fd01::1")
+    denied = record(reason="DENY_MAPPING", mapping="no-lab", source="fd01::66", destination="fd01::1")
     board.update(STATUS, [flow()], [denied])
     stream = io.StringIO()
     Console(file=stream, width=80).print(board)

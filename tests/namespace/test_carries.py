@@ -70,7 +70,7 @@ def test_a_denied_client_is_refused_at_once_and_counted(
     assert count(appliance, reason) > before
     row = wait_for(lambda: denied(appliance, port), "the refusal to be shown", timeout=1)[0]
     assert (row["reason"], row["source"], row["destination_port"]) == (reason, "10.1.0.2", port)
-    assert row["source_service"] == "default/clients"
+    assert row["source_service"] == "clients"
 
 
 def test_the_same_listener_serves_whom_it_is_for(rig: Rig, appliance: Appliance) -> None:
@@ -86,7 +86,7 @@ def test_flows_tell_the_truth(rig: Rig, appliance: Appliance) -> None:
     established = [row for row in rig.client.call(look) if row["state"] == "established"]
     assert len(established) == 1
     row = established[0]
-    assert (row["mapping"], row["backend"], row["backend_port"]) == ("default/echo", "10.2.0.2", 7)
+    assert (row["mapping"], row["backend"], row["backend_port"]) == ("echo", "10.2.0.2", 7)
     assert row["verdict"] == "allow"
     assert int(str(row["bytes_sent"])) >= 1000
     assert int(str(row["bytes_received"])) >= 1000

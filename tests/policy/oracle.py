@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 from marchproxy.model.address import HostName, IPAddress
 from marchproxy.model.entities import Action, Auth, Mapping, Service
+from marchproxy.model.names import qualify
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.evaluate import Query
@@ -36,7 +37,11 @@ def decide(snapshot: Snapshot, names: Names, now: datetime, query: Query) -> Out
         return (*outcome, "", frozenset())
     candidates += _restricting(live, candidates, names, query)
     candidates.sort(
-        key=lambda pair: (pair[1].priority, pair[1].action is Action.ALLOW, f"{pair[0].name}/{pair[1].name}")
+        key=lambda pair: (
+            pair[1].priority,
+            pair[1].action is Action.ALLOW,
+            qualify(pair[0].name, pair[1].name),
+        )
     )
     for cluster, mapping in candidates:
         if any(_is_source(query.source, reference, cluster, names) for reference in mapping.sources):
@@ -44,7 +49,7 @@ def decide(snapshot: Snapshot, names: Names, now: datetime, query: Query) -> Out
             verdict = Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.DENY
             backends = _targets(cluster, mapping, names, query) if reason is Reason.FORWARDED else []
             places = frozenset((address, port) for _, address, port in backends)
-            return verdict, reason, f"{cluster.name}/{mapping.name}", places
+            return verdict, reason, qualify(cluster.name, mapping.name), places
     return Verdict.DENY, Reason.NO_MAPPING, "", frozenset()
 
 

@@ -15,34 +15,45 @@ from tests.policy.build import NOW, OWN, cluster, mapping, service, snapshot
 
 CLIENTS = ["10.0.0.1", "10.0.0.2", "10.0.1.1", "10.9.9.9", "203.0.113.7", "2001:db8:a::1", "2001:db8:b::1"]
 ELSEWHERE = ["198.51.100.1", "2001:db8:ffff::1"]
-PREFIXES = [
-    *("10.0.0.1", "10.0.0.2", "10.0.0.0/24", "10.0.0.0/16", "0.0.0.0/0"),
-    *("2001:db8:a::1", "2001:db8:a::/48", "2001:db8::/32"),
-]
+SINGLES = ["10.0.0.1", "10.0.0.2", "2001:db8:a::1"]
+PREFIXES = ["10.0.0.0/24", "10.0.0.0/16", "0.0.0.0/0", "2001:db8:a::/48", "2001:db8::/32"]
 HOSTS = ["a.example.com", "b.example.com"]
 SERVICES = ["s1", "s2", "s3", "s4"]
 MAPPINGS = ["m1", "m2", "m3", "m4", "m5", "m6"]
 COLLECTIONS = ["red", "blue"]
-REFERENCES = [*SERVICES, "collection:red", "collection:blue", "external", "all", "missing"]
-LISTEN = ["*:80", "*:81", "0.0.0.0:80", "[::]:80", "192.0.2.1:80", "192.0.2.2:81", "[2001:db8::1]:80"]
+REFERENCES = [*SERVICES, *SERVICES, "collection:red", "collection:blue", "external", "all", "missing"]
+LISTEN = ["*:80", "*:80", "*:81", "0.0.0.0:80", "[::]:80", "192.0.2.1:80", "192.0.2.2:81", "[2001:db8::1]:80"]
 INSTANTS = [NOW + timedelta(hours=hour) for hour in range(4)]
+QUERIES = [
+    Query(ip_address(source), destination, port, transport, OWN)
+    for destination in [*sorted(OWN, key=str), *(ip_address(text) for text in ELSEWHERE)]
+    for source in CLIENTS
+    if ip_address(source).version == destination.version
+    for port in (80, 81, 82)
+    for transport in Transport
+]
+"""Every question that such snapshots answer differently; both ends are of one family."""
 
 
-def _maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.none() | values
+def _mostly(usual: Any, other: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from([*[usual] * 7, other])
 
 
 def services(name: str) -> st.SearchStrategy[Service]:
-    """A service of that name."""
+    """A service of that name, mostly with something that traffic can be sent to."""
+    addresses = [
+        st.lists(st.sampled_from(SINGLES + HOSTS), min_size=1, max_size=3, unique=True),
+        st.lists(st.sampled_from(SINGLES + HOSTS + PREFIXES), min_size=1, max_size=4, unique=True),
+    ]
     return st.builds(
         lambda addresses, fields: service(name, *addresses, **fields),
-        st.lists(st.sampled_from(PREFIXES + HOSTS), min_size=1, max_size=4, unique=True),
+        st.one_of(addresses),
         st.fixed_dictionaries(
             {},
             optional={
                 "port": st.sampled_from([8080, 8081]),
                 "collection": st.sampled_from(COLLECTIONS),
-                "auth": st.sampled_from(["none", "none", "token"]),
+                "auth": _mostly("none", "token"),
                 "weight": st.integers(1, 3),
                 "health": st.sampled_from(["none", "tcp"]),
             },
@@ -64,25 +75,31 @@ def restrictions(name: str) -> st.SearchStrategy[Mapping]:
 def _mappings(
     name: str, listen: st.SearchStrategy[str | None], action: st.SearchStrategy[str]
 ) -> st.SearchStrategy[Mapping]:
-    references = st.lists(st.sampled_from(REFERENCES), min_size=1, max_size=3).map(",".join)
+    def references(*more: str) -> st.SearchStrategy[str]:
+        return st.lists(st.sampled_from([*REFERENCES, *more]), min_size=1, max_size=3).map(",".join)
+
     common = {
         "listen": listen,
-        "ports": st.sampled_from(["", "", "8080", "8080,9000-9100", "80-8080"]),
+        "ports": st.sampled_from(["", "", "", "8080", "8080,9000-9100", "80-8080"]),
         "priority": st.sampled_from([50, 100]),
         "action": action,
-        "expires": _maybe(st.sampled_from([f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in INSTANTS])),
+        "expires": st.sampled_from([None] * 4 + [f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in INSTANTS]),
     }
     at_layer_4 = st.fixed_dictionaries(
-        {**common, "protocols": st.sampled_from(["tcp", "udp", "tcp,udp"]), "auth_required": st.booleans()}
+        {
+            **common,
+            "protocols": st.sampled_from(["tcp", "tcp", "udp", "tcp,udp"]),
+            "auth_required": _mostly(False, True),
+        }
     )
     at_layer_7 = st.fixed_dictionaries(
-        {**common, "protocols": st.just("http"), "path_prefix": _maybe(st.just("/x"))}
+        {**common, "protocols": st.just("http"), "path_prefix": _mostly(None, "/x")}
     )
     return st.builds(
         lambda sources, destinations, fields: mapping(name, sources, destinations, **fields),
-        references,
-        references,
-        at_layer_4 | at_layer_7,
+        references("all", "all", "external"),
+        references(*SERVICES),
+        at_layer_4 | at_layer_4 | at_layer_7,
     )
 
 
@@ -91,8 +108,8 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     """One or two clusters with up to four services and six mappings each."""
     clusters = []
     for name in draw(st.sampled_from([["default"], ["default", "other"]])):
-        chosen = draw(st.lists(st.sampled_from(SERVICES), unique=True))
-        count = draw(st.integers(0, len(MAPPINGS)))
+        chosen = draw(st.sampled_from([*[SERVICES] * 4, SERVICES[:2], []]))
+        count = draw(st.sampled_from([6, 6, 6, 6, 3, 0]))
         items = [draw(services(item)) for item in chosen] + [
             draw(mappings(item)) for item in MAPPINGS[:count]
         ]
@@ -124,12 +141,6 @@ def names() -> st.SearchStrategy[dict[str, tuple[IPAddress, ...]]]:
     return st.dictionaries(st.sampled_from(HOSTS), st.lists(addresses, max_size=2).map(tuple))
 
 
-@st.composite
-def queries(draw: st.DrawFn) -> Query:
-    """New flows, to the appliance's own addresses and to others; both ends are of one family."""
-    destination = draw(st.sampled_from([*sorted(OWN, key=str), *(ip_address(text) for text in ELSEWHERE)]))
-    sources = [ip_address(text) for text in CLIENTS]
-    source = draw(st.sampled_from([address for address in sources if address.version == destination.version]))
-    return Query(
-        source, destination, draw(st.sampled_from([80, 81, 82])), draw(st.sampled_from(Transport)), OWN
-    )
+def queries() -> st.SearchStrategy[Query]:
+    """New flows, to the appliance's own addresses and to others."""
+    return st.sampled_from(QUERIES)

@@ -66,7 +66,7 @@ def test_rules_of_a_listener_are_in_first_match_order() -> None:
         cluster(WEB, mapping("first", "all", "web", "192.0.2.1:80", priority=1), name="other"),
     )
     order = [rule.mapping for rule in made.listeners[0].rules]
-    assert order == ["other/first", "default/z", "default/a", "default/b", "default/late"]
+    assert order == ["other/first", "z", "a", "b", "late"]
 
 
 def test_a_deny_that_cannot_be_carried_still_comes_before_allow() -> None:
@@ -75,18 +75,18 @@ def test_a_deny_that_cannot_be_carried_still_comes_before_allow() -> None:
         mapping("a", "all", "web", "192.0.2.1:80"),
         mapping("z", "all", "web", "192.0.2.1:80", "http", host="x.example.com", action="deny"),
     )
-    assert [rule.mapping for rule in made.listeners[0].rules] == ["default/z", "default/a"]
+    assert [rule.mapping for rule in made.listeners[0].rules] == ["z", "a"]
 
 
 def test_sources_hold_the_prefixes_of_services_that_rules_need() -> None:
     made = plan(OFFICE, WEB, service("idle", "10.9.0.1"), mapping("www", "office", "web", "*:80"))
-    assert made.sources == {"default/office": (ip_network("10.0.0.0/16"),)}
+    assert made.sources == {"office": (ip_network("10.0.0.0/16"),)}
 
 
 def test_external_needs_the_prefixes_of_every_service() -> None:
     made = plan(OFFICE, WEB, mapping("www", "external", "web", "*:80"))
-    assert set(made.sources) == {"default/office", "default/web"}
-    assert made.listeners[0].rules[0].excluded == ("default/office", "default/web")
+    assert set(made.sources) == {"office", "web"}
+    assert made.listeners[0].rules[0].excluded == ("office", "web")
 
 
 def test_names_are_those_the_plan_needs() -> None:
@@ -106,7 +106,7 @@ def test_resolved_names_are_sources_and_backends() -> None:
         mapping("www", "clients", "web", "192.0.2.1:80"),
         names={"c.example.com": [ip_address("10.2.0.1")], "w.example.com": [ip_address("10.1.0.1")]},
     )
-    assert made.sources["default/clients"] == (ip_network("10.0.0.0/8"), ip_network("10.2.0.1"))
+    assert made.sources["clients"] == (ip_network("10.0.0.0/8"), ip_network("10.2.0.1"))
     pool = made.listeners[0].rules[0].pool
     assert pool is not None
     assert [str(backend.address) for backend in pool.backends] == ["10.1.0.1"]

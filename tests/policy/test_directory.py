@@ -19,7 +19,7 @@ def directory(*services: Service, before: Directory = NOTHING, **hosts: str) -> 
 
 def test_references_stand_for_services_each_once() -> None:
     found = directory(WEB, RED).resolve(("collection:colours", "collection:none", "ghost", "red", "web"))
-    assert found.names == ("default/red", "default/web")
+    assert found.names == ("red", "web")
     assert (found.unknown, found.empty) == (("ghost",), ("collection:none",))
     assert (found.everyone, found.external) == (False, False)
 
@@ -74,5 +74,5 @@ def test_what_changed_is_told_in_terms_of_references() -> None:
 def test_what_is_recorded_only_is_told_once_per_service() -> None:
     both = service("both", "10.1.0.1", tls=True, health="tcp")
     assert texts(plan(both, WEB).findings) == [
-        "warning service default/both: tls and health: recorded, not acted on by this version"
+        "warning service both: tls and health: recorded, not acted on by this version"
     ]

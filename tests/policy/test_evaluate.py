@@ -26,13 +26,12 @@ WEB = service("web", "10.1.0.1", "10.1.0.2", port=8080)
     snapshot=strategies.snapshots(),
     names=strategies.names(),
     now=st.sampled_from(strategies.INSTANTS),
-    queries=st.lists(strategies.queries(), min_size=1, max_size=20),
 )
 def test_answers_are_those_of_the_oracle(
-    snapshot: Snapshot, names: dict[str, tuple[IPAddress, ...]], now: datetime, queries: list[Query]
+    snapshot: Snapshot, names: dict[str, tuple[IPAddress, ...]], now: datetime
 ) -> None:
     evaluator = Evaluator(compile_plan(snapshot, names=names, now=now).plan)
-    for asked in queries:
+    for asked in strategies.QUERIES:
         answer = evaluator.evaluate(asked)
         backends = (
             frozenset((backend.address, backend.port) for backend in answer.pool.backends)
@@ -47,8 +46,8 @@ def test_answers_are_those_of_the_oracle(
 def test_a_forwarded_flow_names_all_that_decided() -> None:
     asked = plan(OFFICE, LAB, WEB, mapping("www", "office,lab", "web", "192.0.2.1:80"))
     answer = evaluate(asked, query("10.0.9.1", "192.0.2.1"))
-    assert (answer.verdict, answer.reason, answer.mapping) == (Verdict.ALLOW, Reason.FORWARDED, "default/www")
-    assert answer.source_services == ("default/lab", "default/office")
+    assert (answer.verdict, answer.reason, answer.mapping) == (Verdict.ALLOW, Reason.FORWARDED, "www")
+    assert answer.source_services == ("lab", "office")
     assert answer.listener is asked.listeners[0]
     assert answer.rule is asked.listeners[0].rules[0]
     assert answer.pool is asked.listeners[0].rules[0].pool
@@ -84,7 +83,7 @@ def test_the_exact_listener_decides_alone_even_where_the_wildcard_would_allow() 
         mapping("here", "office", "web", "192.0.2.1:80"),
     )
     assert evaluate(asked, query("203.0.113.7", "192.0.2.1")).reason is Reason.NO_MAPPING
-    assert evaluate(asked, query("203.0.113.7", "192.0.2.2")).mapping == "default/everywhere"
+    assert evaluate(asked, query("203.0.113.7", "192.0.2.2")).mapping == "everywhere"
 
 
 def test_the_wildcard_is_for_local_addresses_only() -> None:
@@ -144,4 +143,4 @@ def test_rules_that_exclude_the_same_services_share_one_set() -> None:
     evaluator = Evaluator(asked)
     excluded = {id(evaluator.matchers(listener)[0].excluded) for listener in asked.listeners}
     assert len(excluded) == 1
-    assert evaluator.sources.services(IPv4Address("10.0.0.1")) == {"default/office"}
+    assert evaluator.sources.services(IPv4Address("10.0.0.1")) == {"office"}

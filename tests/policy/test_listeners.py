@@ -35,9 +35,7 @@ def made(previous: Compiled | None = None, **changed: Service | Mapping | None) 
 
 def orders(plan: Plan) -> dict[str, list[str]]:
     """The mappings of each listener, without their cluster."""
-    return {
-        str(item): [rule.mapping.removeprefix("default/") for rule in item.rules] for item in plan.listeners
-    }
+    return {str(item): [rule.mapping for rule in item.rules] for item in plan.listeners}
 
 
 BOTH = {FIRST: ["ban", "first"], SECOND: ["second"]}

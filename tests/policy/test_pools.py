@@ -26,10 +26,10 @@ def test_backends_are_sorted_by_value_and_carry_port_service_and_weight() -> Non
     b = service("b", "10.1.0.9", "10.1.0.1", port=81)
     (pool,) = pools(a, b, mapping("m", "all", "a,b", "192.0.2.1:80"))
     assert backends(pool) == [
-        "10.1.0.1 81 default/b 1",
-        "10.1.0.9 81 default/b 1",
-        "10.1.0.9 8080 default/a 3",
-        "10.1.0.10 8080 default/a 3",
+        "10.1.0.1 81 b 1",
+        "10.1.0.9 81 b 1",
+        "10.1.0.9 8080 a 3",
+        "10.1.0.10 8080 a 3",
     ]
 
 
@@ -56,8 +56,8 @@ def test_the_port_is_the_mappings_then_the_services_then_the_listeners(
 def test_each_family_has_its_own_backends() -> None:
     web = service("web", "10.1.0.1", "2001:db8:1::1", port=8080)
     four, six = pools(web, mapping("m", "all", "web", "*:80"))
-    assert backends(four) == ["10.1.0.1 8080 default/web 1"]
-    assert backends(six) == ["2001:db8:1::1 8080 default/web 1"]
+    assert backends(four) == ["10.1.0.1 8080 web 1"]
+    assert backends(six) == ["2001:db8:1::1 8080 web 1"]
 
 
 def test_equal_backends_are_one_pool_with_one_table() -> None:
@@ -77,7 +77,7 @@ def test_the_table_is_of_the_weighted_backends() -> None:
     light, heavy = service("light", "10.1.0.1"), service("heavy", "10.1.0.2", weight=3)
     (pool,) = pools(light, heavy, mapping("m", "all", "light,heavy", "192.0.2.1:80"))
     assert pool is not None
-    assert pool.backends[1] == Backend(pool.backends[1].address, 80, "default/heavy", 3)
+    assert pool.backends[1] == Backend(pool.backends[1].address, 80, "heavy", 3)
     assert pool.table.count(1) / len(pool.table) == pytest.approx(0.75, abs=0.01)
 
 

@@ -15,7 +15,7 @@ NAMED = service("named", "n.example.com")
 
 def told(*entities: Service | Mapping) -> list[str]:
     """The findings, shortened by the subject they all have."""
-    return [text.replace("mapping default/m: ", "") for text in texts(plan(*entities).findings)]
+    return [text.replace("mapping m: ", "") for text in texts(plan(*entities).findings)]
 
 
 def test_references_to_nothing_are_told() -> None:
@@ -35,8 +35,7 @@ def test_an_allow_mapping_without_listen_address_is_said_to_be_denied() -> None:
     made = plan(OFFICE, WEB, mapping("m", "office", "web"))
     assert made.listeners == ()
     assert texts(made.findings) == [
-        "warning mapping default/m: has no listen address: "
-        "routed traffic is not carried in this version: denied"
+        "warning mapping m: has no listen address: routed traffic is not carried in this version: denied"
     ]
 
 
@@ -63,7 +62,7 @@ def test_a_listener_of_the_other_family_can_never_work() -> None:
 )
 def test_a_backend_that_is_the_listener_itself_is_an_error(address: str, listen: str, loops: bool) -> None:
     looping = service("looping", address, port=80)
-    finding = f"error would send traffic of {listen} back to itself: default/looping has that address"
+    finding = f"error would send traffic of {listen} back to itself: looping has that address"
     assert told(looping, mapping("m", "all", "looping", listen)) == ([finding] if loops else [])
 
 
@@ -72,6 +71,5 @@ def test_a_name_that_resolves_to_the_listener_is_a_warning() -> None:
     wanted = mapping("m", "all", "named", "10.1.0.9:80")
     made = plan(NAMED, wanted, names={"n.example.com": [ip_address("10.1.0.9")]})
     assert texts(made.findings) == [
-        "warning mapping default/m: would send traffic of 10.1.0.9:80 back to itself: "
-        "default/named has that address"
+        "warning mapping m: would send traffic of 10.1.0.9:80 back to itself: named has that address"
     ]

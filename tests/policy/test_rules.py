@@ -25,7 +25,7 @@ def reasons(*entities: Service | Mapping) -> list[Reason]:
 
 def told(*entities: Service | Mapping) -> list[str]:
     """The findings, shortened by the subject they all have."""
-    return [text.replace("mapping default/m: ", "") for text in texts(plan(*entities).findings)]
+    return [text.replace("mapping m: ", "") for text in texts(plan(*entities).findings)]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def told(*entities: Service | Mapping) -> list[str]:
             "locked,web",
             {},
             Reason.AUTH_MISSING,
-            ["warning wants a credential for default/locked, which is not carried in this version: denied"],
+            ["warning wants a credential for locked, which is not carried in this version: denied"],
         ),
         (
             "web",
@@ -57,7 +57,7 @@ def told(*entities: Service | Mapping) -> list[str]:
             {},
             Reason.NO_BACKEND,
             [
-                "error cannot send traffic to 10.7.0.0/24 of default/net, a range",
+                "error cannot send traffic to 10.7.0.0/24 of net, a range",
                 "error has no IPv4 backend: such clients of 192.0.2.1:80 are denied",
             ],
         ),
@@ -65,7 +65,7 @@ def told(*entities: Service | Mapping) -> list[str]:
             "net,web",
             {},
             Reason.FORWARDED,
-            ["warning cannot send traffic to 10.7.0.0/24 of default/net, a range"],
+            ["warning cannot send traffic to 10.7.0.0/24 of net, a range"],
         ),
         (
             "all",
@@ -99,7 +99,7 @@ def told(*entities: Service | Mapping) -> list[str]:
             {"ports": "22,9000"},
             Reason.NO_BACKEND,
             [
-                "error cannot use default/web: its port is not among 22,9000",
+                "error cannot use web: its port is not among 22,9000",
                 "error has no IPv4 backend: such clients of 192.0.2.1:80 are denied",
             ],
         ),
@@ -149,7 +149,7 @@ def test_a_family_without_backends_joins_what_others_open() -> None:
         (
             "net",
             [
-                "error cannot send traffic to 10.7.0.0/24 of default/net, a range",
+                "error cannot send traffic to 10.7.0.0/24 of net, a range",
                 "error has no IPv4 or IPv6 backend: such clients of *:80 are denied",
             ],
         ),
@@ -180,9 +180,9 @@ def test_protocols_become_the_transports_that_carry_them(protocols: str, listene
     [
         ("all", (ANYONE,), ()),
         ("all,office", (ANYONE,), ()),
-        ("office", ("default/office",), ()),
+        ("office", ("office",), ()),
         ("collection:none", (), ()),
-        ("external", (ANYONE,), ("default/office", "default/web")),
+        ("external", (ANYONE,), ("office", "web")),
     ],
 )
 def test_sources_of_a_rule(sources: str, included: tuple[str, ...], excluded: tuple[str, ...]) -> None:
@@ -193,6 +193,6 @@ def test_sources_of_a_rule(sources: str, included: tuple[str, ...], excluded: tu
 def test_external_beside_services_makes_two_rules_with_one_pool() -> None:
     wanted = mapping("m", "external,office", "web", "192.0.2.1:80")
     first, second = plan(OFFICE, WEB, wanted).listeners[0].rules
-    assert (first.sources, first.excluded) == ((ANYONE,), ("default/office", "default/web"))
-    assert (second.sources, second.excluded) == (("default/office",), ())
+    assert (first.sources, first.excluded) == ((ANYONE,), ("office", "web"))
+    assert (second.sources, second.excluded) == (("office",), ())
     assert first.pool is second.pool

@@ -24,13 +24,12 @@ def test_from_the_source_over_what_does_not_match_to_the_backends() -> None:
         mapping("unreached", "all", "web", "*:80", priority=200),
     )
     assert told(made, query("10.0.9.1", "192.0.2.1")) == [
-        "source 10.0.9.1 is service default/office because of 10.0.0.0/16, 10.0.9.0/24",
+        "source 10.0.9.1 is service office because of 10.0.0.0/16, 10.0.9.0/24",
         "192.0.2.1:80/tcp reaches listener 0.0.0.0:80/tcp, every local address",
-        "mapping default/public (priority 10, allow) does not match: "
-        "it is for external, and the source is in default/office",
-        "mapping default/self (priority 20, deny) does not match: it is for default/web",
-        "mapping default/staff (priority 100, allow) matches and allows it",
-        "new flows go to 10.1.0.1:8080 (default/web, weight 2), 10.1.0.2:8080 (default/web, weight 2)",
+        "mapping public (priority 10, allow) does not match: it is for external, and the source is in office",
+        "mapping self (priority 20, deny) does not match: it is for web",
+        "mapping staff (priority 100, allow) matches and allows it",
+        "new flows go to 10.1.0.1:8080 (web, weight 2), 10.1.0.2:8080 (web, weight 2)",
     ]
 
 
@@ -39,7 +38,7 @@ def test_no_rule_for_the_source() -> None:
     assert told(made, query("203.0.113.7", "192.0.2.1")) == [
         "source 203.0.113.7 is in no service that a listening mapping names as a source",
         "192.0.2.1:80/tcp reaches listener 192.0.2.1:80/tcp",
-        "mapping default/staff (priority 100, allow) does not match: it is for default/office",
+        "mapping staff (priority 100, allow) does not match: it is for office",
         "no mapping matches the source: denied",
     ]
 

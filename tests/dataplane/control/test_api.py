@@ -43,17 +43,17 @@ async def test_flows_are_filtered_limited_and_named(tmp_path: Path) -> None:
     flows = [facts.flow(facts.decision(f"10.0.{number}.1")) for number in range(5)]
     async with talking(tmp_path, *flows) as (path, appliance):
         served = plan(
-            listener(443, rule(backend(8443, "10.9.0.1"), sources=("default/net",))),
-            sources={"default/net": "10.0.3.0/24"},
+            listener(443, rule(backend(8443, "10.9.0.1"), sources=("net",))),
+            sources={"net": "10.0.3.0/24"},
         )
         appliance.events.names = ServiceNames(served)
         rows = (await ask(path, "GET", "/v1/flows")).document
         assert [row["source"] for row in rows] == [f"10.0.{number}.1" for number in range(5)]
-        assert {row["destination_service"] for row in rows} == {"default/web"}
+        assert {row["destination_service"] for row in rows} == {"web"}
         assert len((await ask(path, "GET", "/v1/flows?limit=2")).document) == 2
         assert appliance.asked_for == [1000, 2]
         (row,) = (await ask(path, "GET", "/v1/flows?service=net")).document
-        assert (row["source"], row["source_service"]) == ("10.0.3.1", "default/net")
+        assert (row["source"], row["source_service"]) == ("10.0.3.1", "net")
         assert (await ask(path, "GET", "/v1/flows?port=80")).document == []
 
 
@@ -135,7 +135,7 @@ async def test_reload_tells_what_is_carried_out_now(tmp_path: Path) -> None:
                 "findings": [
                     {
                         "severity": "warning",
-                        "subject": "mapping default/m",
+                        "subject": "mapping m",
                         "message": "never matches",
                         "hint": "remove it",
                     }
@@ -160,17 +160,15 @@ QUESTION = {"source": "10.0.0.5", "destination": "127.0.0.1", "port": 443, "prot
 async def test_explain_answers_from_the_plan_in_force(tmp_path: Path) -> None:
     async with talking(tmp_path) as (path, appliance):
         served = plan(
-            listener(443, rule(backend(8443), sources=("default/net",)), address="0.0.0.0"),
-            sources={"default/net": "10.0.0.0/8"},
+            listener(443, rule(backend(8443), sources=("net",)), address="0.0.0.0"),
+            sources={"net": "10.0.0.0/8"},
         )
         appliance.events.names = ServiceNames(served)
         told = (await ask(path, "POST", "/v1/explain", QUESTION)).document
-        assert (told["verdict"], told["reason"], told["mapping"]) == ("allow", "FORWARDED", "default/m")
-        assert (told["source_service"], told["destination_service"]) == ("default/net", "default/web")
+        assert (told["verdict"], told["reason"], told["mapping"]) == ("allow", "FORWARDED", "m")
+        assert (told["source_service"], told["destination_service"]) == ("net", "web")
         assert told["backend"] == "127.0.0.1:8443"
-        assert told["backends"] == [
-            {"address": "127.0.0.1", "port": 8443, "service": "default/web", "weight": 1}
-        ]
+        assert told["backends"] == [{"address": "127.0.0.1", "port": 8443, "service": "web", "weight": 1}]
         assert (told["tier"], told["revision"]) == ("kernel", 3)
         assert told["why"]
         stranger = (await ask(path, "POST", "/v1/explain", {**QUESTION, "source": "192.0.2.1"})).document

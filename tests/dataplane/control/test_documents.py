@@ -17,7 +17,7 @@ DECISION = {
     "tier": "tc",
     "verdict": "allow",
     "reason": "FORWARDED",
-    "mapping": "default/m",
+    "mapping": "m",
     "revision": 3,
     "source_service": "",
     "destination_service": "",

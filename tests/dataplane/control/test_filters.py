@@ -7,9 +7,7 @@ from marchproxy.model.errors import InvalidValue
 from marchproxy.model.reason import Reason
 from tests.dataplane.facts import decision
 
-RECORD = decision(
-    "10.1.2.3", Reason.DENY_MAPPING, source_service="default/web", destination_service="shop/db"
-)
+RECORD = decision("10.1.2.3", Reason.DENY_MAPPING, source_service="web", destination_service="shop/db")
 
 
 @pytest.mark.parametrize(
@@ -24,13 +22,12 @@ RECORD = decision(
         ("port", "443", True),
         ("port", "50000", True),
         ("port", "80", False),
-        ("mapping", "default/m", True),
         ("mapping", "m", True),
-        ("mapping", "other/m", False),
         ("mapping", "default", False),
+        ("mapping", "other/m", False),
         ("service", "web", True),
         ("service", "shop/db", True),
-        ("service", "default/db", False),
+        ("service", "other/db", False),
         ("reason", "DENY_MAPPING", True),
         ("reason", "deny_mapping", True),
         ("reason", "NO_MAPPING", False),

@@ -14,7 +14,7 @@ EVERYONE = (ANYONE,)
 
 
 def for_sources(*sources: str, excluded: tuple[str, ...] = ()) -> Rule:
-    return Rule("default/m", 100, sources, excluded, None, Reason.DENY_MAPPING)
+    return Rule("m", 100, sources, excluded, None, Reason.DENY_MAPPING)
 
 
 class Made:

@@ -16,7 +16,7 @@ OWN: dict[int, IPAddress | None] = {4: IPv4Address("10.2.0.1"), 6: IPv6Address("
 
 
 def pool(*addresses: str, table: Sequence[int] = (0,)) -> Pool:
-    return Pool(tuple(Backend(ip_address(text), 80, "default/web") for text in addresses), tuple(table))
+    return Pool(tuple(Backend(ip_address(text), 80, "web") for text in addresses), tuple(table))
 
 
 class Made:

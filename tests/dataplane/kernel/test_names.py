@@ -14,16 +14,16 @@ def held() -> FakeMap:
 
 def test_numbers_start_at_one_and_stay(held: FakeMap) -> None:
     names = MappingNames(held)
-    assert [names.number(name) for name in ("default/a", "default/b", "default/a")] == [1, 2, 1]
-    assert [names.name(number) for number in (0, 1, 2, 3)] == ["", "default/a", "default/b", ""]
+    assert [names.number(name) for name in ("a", "b", "a")] == [1, 2, 1]
+    assert [names.name(number) for number in (0, 1, 2, 3)] == ["", "a", "b", ""]
 
 
 def test_a_successor_knows_them(held: FakeMap) -> None:
-    MappingNames(held).number("default/a")
+    MappingNames(held).number("a")
     successor = MappingNames(held)
-    assert successor.name(1) == "default/a"
-    assert successor.number("default/b") == 2
-    assert successor.number("default/a") == 1
+    assert successor.name(1) == "a"
+    assert successor.number("b") == 2
+    assert successor.number("a") == 1
 
 
 def test_the_longest_name_there_can_be(held: FakeMap) -> None:

@@ -20,7 +20,7 @@ LOOPBACK = socket.if_nametoindex("lo")
 @pytest.fixture
 def reader() -> RecordReader:
     names = MappingNames(FakeMap("mapping_names", value_size=128))
-    names.number("default/www")
+    names.number("www")
     return RecordReader(names)
 
 
@@ -54,7 +54,7 @@ def test_a_flow(reader: RecordReader) -> None:
     assert (decision.source, decision.source_port) == (ip_address("10.0.0.1"), 40000)
     assert (decision.destination, decision.destination_port) == (ip_address("192.0.2.1"), 80)
     assert (decision.protocol, decision.tier, decision.verdict) == ("tcp", Tier.TC, Verdict.ALLOW)
-    assert (decision.mapping, decision.revision, decision.id) == ("default/www", 5, 7)
+    assert (decision.mapping, decision.revision, decision.id) == ("www", 5, 7)
     assert decision.interface == "lo"
     assert (flow.backend, flow.backend_port) == (ip_address("10.2.0.2"), 8080)
     assert (flow.sent, flow.received) == (Traffic(3, 300), Traffic(2, 200))

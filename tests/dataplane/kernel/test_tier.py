@@ -158,7 +158,7 @@ def test_it_carries_and_tells(bench: Bench) -> None:
 
     bench.run(scenario)
     ends = [event for event in bench.events if event.kind is EventKind.FLOW_END]
-    assert [(event.decision.mapping, event.decision.revision) for event in ends] == [("default/both", 3)] * 2
+    assert [(event.decision.mapping, event.decision.revision) for event in ends] == [("both", 3)] * 2
     assert {event.decision.reason for event in ends} == {Reason.CLOSED}
     assert {event.decision.interface for event in ends} == {"inside0"}
     assert sum(event.kind is EventKind.FLOW_START for event in bench.events) == 3
@@ -214,7 +214,7 @@ def test_a_restart_disturbs_nothing(bench: Bench) -> None:
         await kernel.apply(plan(*SERVICES, BOTH), 2)
         assert await asyncio.to_thread(talk.works)
         (flow,) = await kernel.flows(10)
-        assert (flow.decision.mapping, flow.decision.revision) == ("default/both", 1)
+        assert (flow.decision.mapping, flow.decision.revision) == ("both", 1)
         await kernel.poll()
 
     bench.run(after)

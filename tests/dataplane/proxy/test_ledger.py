@@ -10,8 +10,8 @@ from tests.dataplane.plans import backend, listener, plan, rule
 
 CLIENT, HERE = ip_address("10.0.0.5"), ip_address("192.0.2.1")
 WEB = backend(8080)
-SOURCES = {"default/net": "10.0.0.0/8", "default/odd": "10.0.0.5/32", "shop/net": "10.0.0.0/16"}
-OPEN = plan(listener(80, rule(WEB, sources=("default/odd",)), address="0.0.0.0"), sources=SOURCES)
+SOURCES = {"net": "10.0.0.0/8", "odd": "10.0.0.5/32", "shop/net": "10.0.0.0/16"}
+OPEN = plan(listener(80, rule(WEB, sources=("odd",)), address="0.0.0.0"), sources=SOURCES)
 CLOSED = plan(listener(80, rule(reason=Reason.DENY_MAPPING), address="0.0.0.0"), sources=SOURCES)
 
 
@@ -31,7 +31,7 @@ def begun(kept: Ledger) -> Conversation:
 def test_what_reaches_a_socket_of_ours_was_for_a_local_address() -> None:
     kept, _ = ledger()
     _, answer = kept.decide(Transport.TCP, CLIENT, HERE, 80)
-    assert (answer.verdict, answer.mapping) == (Verdict.ALLOW, "default/m")
+    assert (answer.verdict, answer.mapping) == (Verdict.ALLOW, "m")
 
 
 def test_a_conversation_is_numbered_counted_and_ended() -> None:
@@ -60,9 +60,9 @@ def test_a_record_names_the_source_as_the_mapping_does() -> None:
     kept, events = ledger()
     kept.opened(begun(kept), WEB)
     decision = events[0].decision
-    assert decision.source_service == "default/odd"
+    assert decision.source_service == "odd"
     assert (decision.destination_service, decision.tier, decision.revision) == (
-        "default/web",
+        "web",
         Tier.SOCKETS,
         7,
     )

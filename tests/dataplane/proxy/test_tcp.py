@@ -39,9 +39,9 @@ async def silent_backend() -> AsyncGenerator[int]:
 @looped
 async def test_an_allowed_client_reaches_the_backend_and_the_record_says_so() -> None:
     port = free_port()
-    sources = {"default/clients": "127.0.0.0/8"}
+    sources = {"clients": "127.0.0.0/8"}
     async with tcp_server(echo) as server:
-        served = plan(listener(port, rule(backend(server), sources=("default/clients",))), sources=sources)
+        served = plan(listener(port, rule(backend(server), sources=("clients",))), sources=sources)
         async with appliance(served) as running, dial(port) as (reader, writer):
             writer.write(b"hello")
             assert await reader.readexactly(5) == b"hello"
@@ -51,9 +51,9 @@ async def test_an_allowed_client_reaches_the_backend_and_the_record_says_so() ->
             assert (str(decision.source), decision.source_port) == client
             assert (str(decision.destination), decision.destination_port) == ("127.0.0.1", port)
             assert (decision.verdict, decision.reason) == (Verdict.ALLOW, Reason.FORWARDED)
-            assert (decision.mapping, decision.revision) == ("default/m", 1)
-            assert decision.source_service == "default/clients"
-            assert decision.destination_service == "default/web"
+            assert (decision.mapping, decision.revision) == ("m", 1)
+            assert decision.source_service == "clients"
+            assert decision.destination_service == "web"
             assert (str(flow.backend), flow.backend_port) == ("127.0.0.1", server)
             assert flow.state is FlowState.ESTABLISHED
             assert (flow.sent.bytes, flow.received.bytes) == (5, 5)
@@ -70,8 +70,8 @@ async def test_a_denied_source_is_reset_before_any_backend_hears_of_it() -> None
 
     async with tcp_server(serve) as server:
         served = plan(
-            listener(port, rule(backend(server), sources=("default/friend",))),
-            sources={"default/friend": "127.0.0.2/32"},
+            listener(port, rule(backend(server), sources=("friend",))),
+            sources={"friend": "127.0.0.2/32"},
         )
         async with appliance(served) as running:
             with pytest.raises(ConnectionResetError):
@@ -93,7 +93,7 @@ async def test_a_refusing_rule_is_counted_under_its_own_reason(reason: Reason) -
             await ask(port)
         assert running.reasons() == [("denied", reason.name)]
         assert running.packets(reason) == 1
-        assert running.events[0].decision.mapping == "default/m"
+        assert running.events[0].decision.mapping == "m"
 
 
 @looped

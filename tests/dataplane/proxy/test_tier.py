@@ -31,7 +31,7 @@ async def test_a_new_plan_leaves_allowed_connections_and_their_listener_alone() 
             writer.write(b"before")
             assert await reader.readexactly(6) == b"before"
             kept = {key: item.socket.fileno() for key, item in running.tier._open.items()}
-            renamed = listener(port, rule(backend(server), mapping="default/another"))
+            renamed = listener(port, rule(backend(server), mapping="another"))
             for revision, following in enumerate(
                 (plan(one, two), plan(renamed, two), plan(renamed)), start=2
             ):
@@ -49,8 +49,8 @@ async def test_connections_that_are_no_longer_allowed_are_reset() -> None:
     async with tcp_server(echo) as server:
         before = plan(listener(port, rule(backend(server))))
         after = plan(
-            listener(port, rule(backend(server), sources=("default/friend",))),
-            sources={"default/friend": "127.0.0.2/32"},
+            listener(port, rule(backend(server), sources=("friend",))),
+            sources={"friend": "127.0.0.2/32"},
         )
         async with (
             appliance(before) as running,

@@ -129,10 +129,8 @@ async def test_each_client_has_its_own_session() -> None:
 async def test_a_denied_datagram_is_dropped_and_counted() -> None:
     port = free_port(socket.SOCK_DGRAM)
     async with udp_server() as (server, heard), client() as stranger, client("127.0.0.2") as friend:
-        listening = listener(
-            port, rule(backend(server), sources=("default/friend",)), transport=Transport.UDP
-        )
-        async with appliance(plan(listening, sources={"default/friend": "127.0.0.2/32"})) as running:
+        listening = listener(port, rule(backend(server), sources=("friend",)), transport=Transport.UDP)
+        async with appliance(plan(listening, sources={"friend": "127.0.0.2/32"})) as running:
             stranger.sendto(b"secret", ("127.0.0.1", port))
             assert (await exchange(friend, port, b"hello"))[0] == b"hello"
             assert heard.heard == [b"hello"]
