@@ -1,4 +1,4 @@
-"""One bed for all packet tests; each test finds it as new."""
+"""One bed for each module of packet tests; each test finds it as new."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,12 @@ from rig import Rig
 from tests.bpf.bed import Bed, Tier, inside
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_bed() -> Iterator[Bed]:
-    """Loading takes a fifth of a second, most of it the verifier's."""
+    """Loading takes a fifth of a second, most of it the verifier's.
+
+    For no longer than a module: while it lasts the whole run is in the bed's namespace, other tests included.
+    """
     with Rig() as rig, inside(rig.middle):
         yield Bed(rig)
 
