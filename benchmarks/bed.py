@@ -62,13 +62,13 @@ class Bed:
     def __init__(self, rig: Rig) -> None:
         """Set one congestion control everywhere and start the servers."""
         self.rig = rig
-        self._fix_congestion_control()
+        self._tune()
         self._traffic = compiled_traffic()
         start_nginx(rig.server, rig.files / "http-server", NGINX)
         rig.server.popen(["iperf3", "--server", "--forceflush"]).expect("listening")
         rig.server.popen([self._traffic, "serve", str(PINGPONG.number)]).expect("ready")
 
-    def _fix_congestion_control(self) -> None:
+    def _tune(self) -> None:
         available = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
         if CONGESTION_CONTROL not in available:
             raise RigError(
@@ -76,6 +76,8 @@ class Bed:
             )
         for host in (self.rig.client, self.rig.middle, self.rig.server):
             host.sysctl({"net.ipv4.tcp_congestion_control": CONGESTION_CONTROL})
+        # For the proxies, whose every connection takes a port of the middle host.
+        self.rig.middle.sysctl({"net.ipv4.ip_local_port_range": "1024 65000"})
 
     def iperf(self, target: str, seconds: float, *options: str) -> Any:
         """One iperf3 run from the client, as its JSON."""

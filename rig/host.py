@@ -16,7 +16,6 @@ SYSCTLS = {
     # Addresses are usable at once: nobody else is on these links, so duplicate detection only costs a second.
     "net.ipv6.conf.all.accept_dad": "0",
     "net.ipv6.conf.default.accept_dad": "0",
-    "net.ipv4.ip_local_port_range": "1024 65000",
     "net.ipv4.tcp_tw_reuse": "1",
     "net.core.somaxconn": "8192",
 }

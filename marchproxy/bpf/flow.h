@@ -50,6 +50,21 @@ static __always_inline __u32 flow_hash(const struct mp_flow_key *key)
 	return flow_mix(hash, key->destination.word[3] ^ key->protocol);
 }
 
+/* Where the search for a source port begins: the client's own port, shifted by a number of that client's. All ports of one
+ * client then have their own, and a client that uses a port again gets the same one again. A server that still holds the last
+ * connection in TIME_WAIT accepts the new one only if its timestamps go on, which they do only within one client tuple
+ * (RFC 6191; Linux gives each tuple its own offset): with ports taken at random half of such connections wait a second. */
+static __always_inline __u32 flow_first_port(const struct packet *packet, const struct mp_settings *current)
+{
+	const struct mp_address *client = &packet->key.source;
+	__u32 before = bpf_ntohs(packet->port_before);
+
+	if (before >= current->nat_first)
+		return before - current->nat_first;
+	return (flow_mix(client->word[0] ^ client->word[1] ^ client->word[2], client->word[3]) & 0xffff) +
+	       bpf_ntohs(packet->key.source_port);
+}
+
 /* Unique for as long as the machine runs, and below 2^53 for two years of it, so that JSON readers keep it exact. */
 static __always_inline __u64 flow_new_id(void)
 {
@@ -124,15 +139,16 @@ static __always_inline __u64 flow_port_worth(const struct mp_flow *flow)
 
 /* Claim a source port towards the backend: free in both tables and on no local socket, or else one of a flow that is not
  * established. The insert itself is the claim, so two CPUs cannot win the same one. Returns 0, or -1 without a port. */
-static __always_inline int flow_claim_port(const struct packet *packet, const struct mp_settings *current, __u32 hash,
+static __always_inline int flow_claim_port(const struct packet *packet, const struct mp_settings *current,
 					   struct mp_flow_key *reply_key, const struct mp_flow *reply)
 {
 	__u32 count = current->nat_count ? current->nat_count : 1;
+	__u32 start = flow_first_port(packet, current);
 	const struct mp_flow *taken;
 	__u64 least = ~0ull;
 
 	for (int i = 0; i < FLOW_NAT_TRIES; i++) {
-		__u16 port = current->nat_first + (hash + i * 7919u) % count;
+		__u16 port = current->nat_first + (start + i * 7919u) % count;
 
 		reply_key->destination_port = bpf_htons(port);
 		taken = bpf_map_lookup_elem(&opening, reply_key);
@@ -160,8 +176,7 @@ static __always_inline int flow_claim_port(const struct packet *packet, const st
 
 /* Open a conversation to `backend`. Both entries are in `opening` afterwards. */
 static __noinline enum mp_reason flow_open(const struct packet *packet, const struct mp_rule *rule,
-					   const struct mp_backend *backend, const struct mp_settings *current,
-					   __u32 hash)
+					   const struct mp_backend *backend, const struct mp_settings *current)
 {
 	struct mp_flow_key reply_key = {};
 	struct mp_flow *flow;
@@ -188,7 +203,7 @@ static __noinline enum mp_reason flow_open(const struct packet *packet, const st
 	reply_key.destination = backend->source;
 	reply_key.source_port = backend->port;
 	reply_key.protocol = packet->key.protocol;
-	if (flow_claim_port(packet, current, hash, &reply_key, flow))
+	if (flow_claim_port(packet, current, &reply_key, flow))
 		return MP_NO_NAT_PORT;
 
 	flow->flags = 0;

@@ -43,6 +43,7 @@ struct packet {
 	__u32 sequence;       /* TCP */
 	__u32 acknowledgement;
 	__u32 fragment_id;
+	__be16 port_before;   /* towards the backend, of the conversation that this tuple had before; 0: none */
 	__u16 l4;             /* offset of the transport header from the frame's start */
 	__u16 headers;        /* bytes of IP and transport headers: what each segment repeats */
 	__u8 version;         /* 4 or 6 */

@@ -126,7 +126,7 @@ static __always_inline enum mp_reason pipeline_unfit(const struct packet *packet
 
 /* A packet of a flow that is being opened or has closed: the entry to send it by. NULL with a reason refuses it; NULL
  * with MP_NONE means that the tuple is free and the packet opens something new. */
-static __noinline struct mp_flow *pipeline_opening(const struct packet *packet, struct mp_flow *flow,
+static __noinline struct mp_flow *pipeline_opening(struct packet *packet, struct mp_flow *flow,
 						   struct verdict *verdict)
 {
 	int opens = packet->key.protocol == IPPROTO_TCP && packet->tcp_flags & TCP_SYN &&
@@ -134,6 +134,7 @@ static __noinline struct mp_flow *pipeline_opening(const struct packet *packet, 
 
 	if (opens && !(flow->flags & MP_FLOW_REPLY) &&
 	    (flow->state == MP_STATE_CLOSED || !flow_is_whole(packet, flow))) {
+		packet->port_before = flow->source_port;
 		flow_forget(packet, flow);
 		return NULL;
 	}
@@ -177,7 +178,6 @@ static __always_inline enum mp_reason pipeline_admit(const struct packet *packet
 						     const struct mp_settings *current, __u32 bank,
 						     struct verdict *verdict)
 {
-	__u32 hash = flow_hash(&packet->key);
 	const struct mp_backend *backend;
 	const struct mp_rule *rule;
 	enum mp_reason reason;
@@ -194,12 +194,12 @@ static __always_inline enum mp_reason pipeline_admit(const struct packet *packet
 	reason = pipeline_unfit(packet);
 	if (reason != MP_NONE)
 		return reason;
-	backend = policy_backend(rule, hash, bank);
+	backend = policy_backend(rule, flow_hash(&packet->key), bank);
 	if (!backend)
 		return MP_NO_BACKEND;
 	if (address_is_unset(&backend->source))
 		return MP_NO_ROUTE;
-	return flow_open(packet, rule, backend, current, hash);
+	return flow_open(packet, rule, backend, current);
 }
 
 static __noinline enum route_state pipeline_whereto(const struct packet *packet)

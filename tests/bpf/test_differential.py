@@ -133,7 +133,7 @@ class Comparison:
         self.bed = bed
         self.dice = random.Random(seed)
         bed.reset()
-        bed.settings.prepare(NatPorts(10240, 22528))
+        bed.settings.prepare(NatPorts())
         bed.settings.change(refusals_per_second=0, wanted_events=_DENIED)
         self.tier: Tier = self.dice.choice(["tc", "xdp"])
         policy = plan(*random_policy(self.dice))

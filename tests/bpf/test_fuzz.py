@@ -47,7 +47,7 @@ class Fuzz:
         self.bed = bed
         self.dice = random.Random(seed)
         bed.apply(plan(*OPEN))
-        bed.settings.prepare(NatPorts(10240, 22528))
+        bed.settings.prepare(NatPorts())
         bed.settings.change(refusals_per_second=1 << 30)
         firsts, self.corpus = originals()
         talks = [Talk.established(bed, "tc", first) for first in firsts]

@@ -22,7 +22,7 @@ FLOOD = 5 * SIZES["opening"]
 @pytest.fixture(autouse=True)
 def policy(bed: Bed) -> None:
     bed.apply(plan(*OPEN))
-    bed.settings.prepare(NatPorts(10240, 22528))
+    bed.settings.prepare(NatPorts())
 
 
 def spoofed(number: int, template: bytes) -> bytes:

@@ -16,8 +16,8 @@ class NatPorts:
     tuple that a local socket or another flow has is not claimed.
     """
 
-    first: int = 10240
-    count: int = 22528
+    first: int = 4096
+    count: int = 28672
 
     @property
     def last(self) -> int:

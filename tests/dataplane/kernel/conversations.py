@@ -31,7 +31,7 @@ class Conversation:
     id: int = 7
     mapping: int = 1
     backend: str = "10.2.0.2"
-    nat_port: int = 10240
+    nat_port: int = 4096
     ifindex: int = 1
 
     @property

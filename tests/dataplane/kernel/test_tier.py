@@ -403,7 +403,7 @@ def test_ports_of_flows_are_reserved(bench: Bench) -> None:
     async def scenario(kernel: KernelTier) -> None:
         assert kernel.problems() == []
         reserved = bench.rig.middle.call(lambda: Path("/proc/sys", RESERVED).read_text())
-        assert reserved == "10240-32767\n"
+        assert reserved == "4096-32767\n"
 
     bench.run(scenario)
 
@@ -416,7 +416,7 @@ def test_ports_that_cannot_be_reserved_are_a_problem(bench: Bench, monkeypatch: 
 
     async def scenario(kernel: KernelTier) -> None:
         (problem,) = kernel.problems()
-        assert problem == "local sockets may get ports 10240-32767, which flows use: cannot write it"
+        assert problem == "local sockets may get ports 4096-32767, which flows use: cannot write it"
 
     bench.run(scenario)
 
