@@ -101,6 +101,12 @@ struct mp_listener_key {
 	__u8 bank;
 };
 
+#define MP_RULE_AUDIT 1           /* what it refuses is reported, and let through */
+
+enum mp_balance {
+	MP_BALANCE_MAGLEV = 0,
+};
+
 /* A run of rules in first-match order. */
 struct mp_listener {
 	__u32 first;
@@ -111,7 +117,9 @@ struct mp_rule {
 	__u32 mapping;
 	__u32 pool_first;         /* index into the bank's pool slots */
 	__u32 pool_size;          /* 0: no pool */
-	__u32 reason;             /* MP_FORWARDED, or why it refuses */
+	__u16 reason;             /* MP_FORWARDED, or why it refuses */
+	__u8 flags;               /* MP_RULE_… */
+	__u8 balance;             /* enum mp_balance */
 };
 
 struct mp_backend {

@@ -45,6 +45,17 @@ class Mode(StrEnum):
     TC = "tc"
 
 
+class Balance(StrEnum):
+    """How new flows are spread over the backends of a mapping. All heed weights."""
+
+    MAGLEV = "maglev"
+    """By the whole tuple, consistent when backends come and go."""
+    ROUND_ROBIN = "round-robin"
+    LEAST_CONNECTIONS = "least-connections"
+    SOURCE = "source"
+    """By the client's address: one client stays with one backend."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A named set of addresses: who a client is, or what the backends are."""

@@ -13,8 +13,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from marchproxy.model.address import IPAddress, Prefix
+from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import Action, Interface
+from marchproxy.model.entities import Action, Balance, Interface
+from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 
@@ -67,6 +69,41 @@ class Rule:
     expires: datetime | None = None
     action: Action = Action.ALLOW
     """What the mapping says, which `reason` may overrule: an ALLOW that cannot be carried out refuses."""
+    audit: bool = False
+    """What it refuses is reported for `reason` and sent to `pool` all the same."""
+    balance: Balance = Balance.MAGLEV
+
+
+class Match(NamedTuple):
+    """A protocol and ports of transit traffic."""
+
+    protocol: int
+    """IANA number: 6, 17, or 1 for ICMP and ICMPv6 echo alike."""
+    ports: Ports = ()
+    """The destination's, in order; empty: any, and always for ICMP."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransitRule:
+    """A mapping without a listen address: traffic that passes through the appliance to where it asked for."""
+
+    mapping: str
+    """Qualified name; empty for what audit lets through for want of a mapping."""
+    priority: int
+    sources: tuple[str, ...]
+    """As of `Rule`."""
+    excluded: tuple[str, ...]
+    destinations: tuple[str, ...]
+    """Keys of `Plan.sources`, or `(ANYONE,)`."""
+    excluded_destinations: tuple[str, ...]
+    matches: tuple[Match, ...]
+    """In order; at least one."""
+    reason: Reason
+    """FORWARDED, or why what matches is refused."""
+    expires: datetime | None = None
+    action: Action = Action.ALLOW
+    audit: bool = False
+    """What it refuses is reported for `reason` and let through."""
 
 
 def precedence(rule: Rule) -> tuple[int, bool, str, bool]:
@@ -133,9 +170,13 @@ class Plan:
 
     listeners: tuple[Listener, ...] = ()
     """Sorted by transport, family, address, port."""
+    transit: tuple[TransitRule, ...] = ()
+    """In first-match order."""
     sources: MappingABC[str, tuple[Prefix, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Qualified service name to its prefixes, for every service that some rule names as a source."""
+    """Qualified service name to its prefixes, for every service that some rule names as a source or some
+    transit rule as a destination."""
     interfaces: tuple[Interface, ...] = ()
+    settings: Settings = DEFAULT_SETTINGS
     names: frozenset[str] = frozenset()
     """Host names to resolve."""
     findings: tuple[Finding, ...] = ()

@@ -100,7 +100,8 @@ FLOW = _layout(
 )
 LISTENER_KEY = _layout("mp_listener_key", address="16s", port="2s", protocol="B", bank="B")
 LISTENER = _layout("mp_listener", first="I", count="I")
-RULE = _layout("mp_rule", mapping="I", pool_first="I", pool_size="I", reason="I")
+RULE = _layout("mp_rule", mapping="I", pool_first="I", pool_size="I", reason="H", flags="B", balance="B")
+RULE_AUDIT: Final = 1
 BACKEND = _layout("mp_backend", address="16s", source="16s", port="2s", pad="6x")
 SOURCE_KEY = _layout("mp_source_key", prefix_length="I", bank="B", address="16s", pad="3x")
 BITS_KEY = _layout("mp_bits_key", **{"class": "I", "word": "I"})

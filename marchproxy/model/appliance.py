@@ -1,0 +1,117 @@
+"""What belongs to the appliance and to no cluster: block lists, limits, listeners of its own, settings."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from marchproxy.model.address import Prefix
+from marchproxy.model.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One address, prefix or host name that nothing may come from or go to, whatever mappings say."""
+
+    name: str
+    """The address, prefix or host name itself, in canonical text."""
+    reason: str = ""
+    origin: str = ""
+    """Who or what put it there."""
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockList:
+    """Many blocked prefixes and names that came from one file. The store keeps the contents by their hash."""
+
+    name: str
+    sha256: str
+    """Of the contents in the store's own packed form."""
+    entries: int
+    origin: str = ""
+    """The file or address that it was read from."""
+    reason: str = ""
+    expires: datetime | None = None
+
+
+class Per(StrEnum):
+    """What a limit is counted for."""
+
+    SOURCE = "source"
+    """Every source address by itself."""
+    SERVICE = "service"
+    """All traffic of a source service together."""
+    TOTAL = "total"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A rate that traffic may not exceed; what is beyond it is dropped, RATE_LIMITED."""
+
+    name: str
+    per: Per
+    services: tuple[str, ...] = ()
+    """Qualified names of source services that it is for; empty with `source`: every address."""
+    packets_per_second: int | None = None
+    bytes_per_second: int | None = None
+    """IP length."""
+    flows_per_second: int | None = None
+    """New flows."""
+    burst: int | None = None
+    """How many packets (bytes, flows) may come at once, in hundredths of a second's worth; None: 10."""
+    exempt: tuple[Prefix, ...] = ()
+    """Source prefixes that it does not hold for."""
+
+
+class ListenerKind(StrEnum):
+    """What a listener of the appliance itself speaks."""
+
+    DNS = "dns"
+
+
+@dataclass(frozen=True, slots=True)
+class ApplianceListener:
+    """An address and port that the appliance itself serves."""
+
+    name: str
+    """`KIND@ADDR:PORT`, so that every address and port has one listener of a kind."""
+    kind: ListenerKind
+    bind: Endpoint
+
+
+class Refusal(StrEnum):
+    """What a denied client is told."""
+
+    ANSWER = "answer"
+    """A TCP reset, or ICMP administratively prohibited."""
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The appliance's own settings; there is one, `settings`.
+
+    Times are in seconds of silence after which a flow ends; see `kernel/flows.py` for the RFCs behind them.
+    """
+
+    name: str = "settings"
+    audit: bool = False
+    """Everything that would be denied for want of a mapping, or by one, is reported and let through."""
+    refusal: Refusal = Refusal.ANSWER
+    refusals_per_second: int = 1000
+    """Answers to denied packets, for each processor, 1 to 1000000."""
+    flow_table: int = 1048576
+    """Entries of the flow table, two for each flow, 1024 to 16777216: as of the next loading of programs."""
+    timeout_tcp_established: int = 7440
+    timeout_tcp_closing: int = 300
+    timeout_tcp_opening: int = 60
+    timeout_udp: int = 180
+    timeout_udp_unanswered: int = 30
+    timeout_icmp: int = 30
+    resolvers: tuple[str, ...] = ()
+    """DNS servers as `ADDR` or `ADDR:PORT`; empty: the system's."""
+    private_answers: tuple[str, ...] = ()
+    """Host names, `*.` wildcards included, that may resolve to private addresses or the appliance's own."""
+
+
+DEFAULT_SETTINGS = Settings()
