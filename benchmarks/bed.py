@@ -79,6 +79,14 @@ class Bed:
         # For the proxies, whose every connection takes a port of the middle host.
         self.rig.middle.sysctl({"net.ipv4.ip_local_port_range": "1024 65000"})
 
+    def forget(self) -> None:
+        """End what the server remembers of closed connections.
+
+        It keeps their tuples in TIME_WAIT for a minute. Several contenders have one address, and without this
+        each would meet the tuples of those before it, and wait a second for every second SYN.
+        """
+        self.rig.server.run(["ss", "--tcp", "--kill", "state", "time-wait"])
+
     def iperf(self, target: str, seconds: float, *options: str) -> Any:
         """One iperf3 run from the client, as its JSON."""
         argv = ["iperf3", "--json", "--client", target, "--time", f"{seconds:g}", *options]

@@ -47,6 +47,7 @@ def measure(run: Run, number: int, workload: Workload, contender: Contender, rep
     try:
         with contender.standing():
             contender.wait_ready()
+            contender.bed.forget()
             value = workload.measure(contender.bed, contender.target, run.seconds)
     except MarchproxyError as error:
         run.failures.append(f"{label}: {error.message}" + (f" ({error.hint})" if error.hint else ""))

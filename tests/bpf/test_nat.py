@@ -54,6 +54,32 @@ def test_ports_are_in_range_and_never_given_twice(bed: Bed, tier: Tier, first: P
     assert set(found) <= set(range(30000, 31000))
 
 
+@EACH
+def test_a_client_that_comes_back_gets_the_same_port_again(bed: Bed, tier: Tier, first: Packet) -> None:
+    """A server that remembers the tuple takes a new connection on it only from the same client port."""
+    bed.settings.prepare(NatPorts())
+    every = list(others(first, 300))
+    found = ports(bed, iter(every), tier)
+    for name in ("flows", "opening"):
+        bed.maps[name].delete_many(list(bed.maps[name].keys()))
+    assert ports(bed, reversed(every), tier) == found[::-1]
+
+
+def test_a_tuple_that_is_opened_anew_keeps_its_port(bed: Bed, tier: Tier) -> None:
+    bed.settings.prepare(NatPorts(30000, 2))
+    one, two = TCP4.but(transport__source=1000), TCP4.but(transport__source=1002)
+    ours = Talk.established(bed, tier, one)
+    theirs = Talk.established(bed, tier, two)
+    wanted = bed.flow(two)
+    assert wanted is not None
+    assert theirs.ask(transport__flags="R").reason is Reason.FORWARDED
+    for key in (ours.asks, ours.answers):
+        bed.maps["flows"].delete(flow_key(key))
+    assert ports(bed, iter((two.but(transport__sequence=90000),)), tier) == [
+        layouts.read_port(wanted.source_port)
+    ]
+
+
 def test_established_flows_keep_their_ports(bed: Bed, tier: Tier) -> None:
     Talk.established(bed, tier, TCP4)
     assert bed.send(tier, TCP4.but(transport__source=1)).reason is Reason.NO_NAT_PORT
