@@ -37,6 +37,7 @@ class Memo:
     """What the next compilation builds on. Opaque to everyone else."""
 
     hosts: HostTable = field(default_factory=dict)
+    lingering: HostTable = field(default_factory=dict)
     clusters: MappingABC[str, ClusterMemo] = field(default_factory=dict)
     restrictions: Restrictions = field(default_factory=Restrictions)
     places: Places = field(default_factory=dict)
@@ -59,21 +60,26 @@ def compile_plan(
     snapshot: Snapshot,
     *,
     names: MappingABC[str, Sequence[IPAddress]] = MappingProxyType({}),
+    lingering: MappingABC[str, Sequence[IPAddress]] = MappingProxyType({}),
     now: datetime,
     previous: Compiled | None = None,
 ) -> Compiled:
     """Compile `snapshot` for the instant `now` (with a zone). `names`: host names and what they resolve to.
+
+    `lingering`: what they resolved to until lately. It still says who a source is and where transit traffic
+    may go, and is no backend for new flows.
 
     Never raises for what an operator can write: the plan's findings say what is wrong, and a plan with an
     error among them must not be applied. The result is equal with and without `previous`.
     """
     before = previous.memo if previous else Memo()
     hosts = {host: tuple(addresses) for host, addresses in names.items()}
-    moved = {host for host in hosts.keys() | before.hosts.keys() if hosts.get(host) != before.hosts.get(host)}
+    left = {host: tuple(addresses) for host, addresses in lingering.items()}
+    moved = _moved(before.hosts, hosts) | _moved(before.lingering, left)
     clusters = {}
     for cluster in snapshot.clusters:
         old = before.clusters.get(cluster.name, _nothing(cluster.name))
-        directory = build_directory(cluster, hosts, moved, old.directory)
+        directory = build_directory(cluster, hosts, moved, old.directory, left)
         parts = _compile_parts(cluster.mappings, directory, old, before.pools, now)
         clusters[cluster.name] = ClusterMemo(directory, parts)
     every = [part for memo in clusters.values() for part in memo.parts.values()]
@@ -88,8 +94,12 @@ def compile_plan(
     directories = [memo.directory for memo in clusters.values()]
     plan = _assemble(snapshot, directories, every, restrictions, places)
     expiries = [part.mapping.expires for part in every if part.mapping.expires]
-    memo = Memo(hosts, clusters, restrictions, places, before.pools)
+    memo = Memo(hosts, left, clusters, restrictions, places, before.pools)
     return Compiled(plan, now, min(expiries, default=None), memo)
+
+
+def _moved(old: HostTable, new: HostTable) -> set[str]:
+    return {host for host in old.keys() | new.keys() if old.get(host) != new.get(host)}
 
 
 def _nothing(cluster: str) -> ClusterMemo:

@@ -5,6 +5,7 @@ from collections.abc import Mapping as MappingABC
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import ip_network
+from types import MappingProxyType
 
 from marchproxy.model.address import HostName, IPAddress, Prefix, address_order, is_single
 from marchproxy.model.entities import Service
@@ -14,6 +15,8 @@ from marchproxy.policy.plan import Finding, Severity
 
 type HostTable = MappingABC[str, tuple[IPAddress, ...]]
 """Host names to what they resolved to."""
+
+_NO_HOSTS: HostTable = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,13 +33,15 @@ class Entry:
     """Its host names."""
     prefixes: tuple[Prefix, ...]
     """Fixed and resolved ones, sorted."""
+    lingering: frozenset[Prefix] = frozenset()
+    """Those of `prefixes` that its host names no longer resolve to: allowed for a while, and no backends."""
 
     def backends(self, version: int) -> list[IPAddress]:
         """Its single addresses of IP version 4 or 6: what traffic can be sent to."""
         return [
             prefix.network_address
             for prefix in self.prefixes
-            if prefix.version == version and is_single(prefix)
+            if prefix.version == version and is_single(prefix) and prefix not in self.lingering
         ]
 
     def ranges(self) -> list[Prefix]:
@@ -107,11 +112,16 @@ class Directory:
 
 
 def build_directory(
-    cluster: Cluster, hosts: HostTable, moved: AbstractSet[str], before: Directory
+    cluster: Cluster,
+    hosts: HostTable,
+    moved: AbstractSet[str],
+    before: Directory,
+    lingering: HostTable = _NO_HOSTS,
 ) -> Directory:
     """The directory of `cluster`: `before` itself, or its parts, wherever nothing changed.
 
-    `moved` are the host names that resolve to something else than when `before` was built.
+    `lingering` is what host names resolved to until lately, `moved` are those for which either is something
+    else than when `before` was built.
     """
     if cluster.services is before.cluster.services and moved.isdisjoint(before.hosts):
         return before
@@ -120,7 +130,7 @@ def build_directory(
         old = before.entries.get(service.name)
         same = old is not None and (old.service is service or old.service == service)
         if old is None or not same or not moved.isdisjoint(old.hosts):
-            old = _build_entry(cluster.name, service, hosts)
+            old = _build_entry(cluster.name, service, hosts, lingering)
         entries[service.name] = old
     names = tuple(entry.name for entry in entries.values())
     return Directory(
@@ -162,12 +172,17 @@ def compare(old: Directory, new: Directory) -> Delta:
     return Delta(frozenset(members), frozenset(contents))
 
 
-def _build_entry(cluster: str, service: Service, table: HostTable) -> Entry:
+def _build_entry(cluster: str, service: Service, table: HostTable, lingering: HostTable) -> Entry:
     hosts = tuple(address.name for address in service.addresses if isinstance(address, HostName))
     fixed = [address for address in service.addresses if not isinstance(address, HostName)]
-    resolved = [ip_network(address) for host in hosts for address in table.get(host, ())]
-    prefixes = tuple(sorted({*fixed, *resolved}, key=address_order))
-    return Entry(qualify(cluster, service.name), service, hosts, prefixes)
+    held = {*fixed, *_prefixes(hosts, table)}
+    left = frozenset(_prefixes(hosts, lingering) - held)
+    prefixes = tuple(sorted(held | left, key=address_order))
+    return Entry(qualify(cluster, service.name), service, hosts, prefixes, left)
+
+
+def _prefixes(hosts: Iterable[str], table: HostTable) -> set[Prefix]:
+    return {ip_network(address) for host in hosts for address in table.get(host, ())}
 
 
 def _collections(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:

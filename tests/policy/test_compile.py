@@ -112,6 +112,19 @@ def test_resolved_names_are_sources_and_backends() -> None:
     assert [str(backend.address) for backend in pool.backends] == ["10.1.0.1"]
 
 
+def test_what_a_name_no_longer_resolves_to_is_still_a_source_and_no_backend() -> None:
+    parts = (service("web", "w.example.com"), mapping("www", "web", "web", "192.0.2.1:80"))
+    names = {"w.example.com": [ip_address("10.1.0.1")]}
+    lingering = {"w.example.com": [ip_address("10.1.0.1"), ip_address("10.1.0.2")]}
+    made = compile_plan(snapshot(*parts), names=names, lingering=lingering, now=NOW)
+    assert made.plan.sources["web"] == (ip_network("10.1.0.1"), ip_network("10.1.0.2"))
+    pool = made.plan.listeners[0].rules[0].pool
+    assert pool is not None
+    assert [str(backend.address) for backend in pool.backends] == ["10.1.0.1"]
+    again = compile_plan(snapshot(*parts), names=names, now=NOW, previous=made)
+    assert again.plan.sources["web"] == (ip_network("10.1.0.1"),)
+
+
 def test_an_expired_mapping_is_left_out_and_the_next_expiry_told() -> None:
     soon, later = NOW + timedelta(hours=1), NOW + timedelta(hours=2)
     parts = (
