@@ -34,6 +34,12 @@ class BlockList:
     expires: datetime | None = None
 
 
+MAX_RATE = 100_000_000_000
+"""Of a limit, in packets, bytes or flows a second."""
+MAX_BURST = 3600
+"""Seconds' worth of a limit's rate that may come at once."""
+
+
 class Per(StrEnum):
     """What a limit is counted for."""
 
@@ -51,14 +57,18 @@ class Limit:
     name: str
     per: Per
     services: tuple[str, ...] = ()
-    """Qualified names of source services that it is for; empty with `source`: every address."""
+    """Qualified names of source services that it is for, each with a rate of its own where `per` is `service`;
+    empty with `source` and `total`: every address."""
     packets_per_second: int | None = None
+    """As the other rates 1 to `MAX_RATE`; at least one of the three is given, and all that are must be kept."""
     bytes_per_second: int | None = None
     """IP length."""
     flows_per_second: int | None = None
     """New flows."""
     burst: int | None = None
-    """How many packets (bytes, flows) may come at once, in hundredths of a second's worth; None: 10."""
+    """How many packets may come at once; bytes in a limit without a packet rate, flows where it has neither. The
+    other rates get as much as comes in the same time. 1 to `MAX_BURST` seconds' worth; None: a tenth of a
+    second's."""
     exempt: tuple[Prefix, ...] = ()
     """Source prefixes that it does not hold for."""
 
