@@ -57,17 +57,17 @@ class Limit:
     name: str
     per: Per
     services: tuple[str, ...] = ()
-    """Qualified names of source services that it is for, each with a rate of its own where `per` is `service`;
+    """Qualified names of source services that it is for, each with its own rate where `per` is `service`;
     empty with `source` and `total`: every address."""
     packets_per_second: int | None = None
-    """As the other rates 1 to `MAX_RATE`; at least one of the three is given, and all that are must be kept."""
+    """1 to `MAX_RATE`, as the other two; at least one is given, and all that are must be kept."""
     bytes_per_second: int | None = None
     """IP length."""
     flows_per_second: int | None = None
     """New flows."""
     burst: int | None = None
-    """How many packets may come at once; bytes in a limit without a packet rate, flows where it has neither. The
-    other rates get as much as comes in the same time. 1 to `MAX_BURST` seconds' worth; None: a tenth of a
+    """How many packets may come at once; bytes in a limit without a packet rate, flows where it has neither.
+    The other rates get as much as comes in the same time. 1 to `MAX_BURST` seconds' worth; None: a tenth of a
     second's."""
     exempt: tuple[Prefix, ...] = ()
     """Source prefixes that it does not hold for."""
