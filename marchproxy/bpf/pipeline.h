@@ -279,12 +279,13 @@ static __always_inline void pipeline_decide(struct packet *packet, const struct 
 static __always_inline int pipeline(mp_context *context)
 {
 	const struct mp_settings *current = settings_get();
-	struct packet packet = {.context = context};
 	struct verdict verdict = {};
+	struct packet packet = {};
 
 	if (!current)
 		return packet_pass();
-	verdict.reason = parse(&packet);
+	verdict.reason = parse(context, &packet);
+	packet.context = context;
 	if (verdict.reason == MP_PASSED_TO_HOST)
 		verdict_host(&verdict);
 	else if (verdict.reason == MP_NONE)
