@@ -9,7 +9,9 @@
 #ifndef MP_FLOW_H
 #define MP_FLOW_H
 
+#include "balance.h"
 #include "facts.h"
+#include "hash.h"
 #include "maps.h"
 #include "packet.h"
 #include "parse.h"
@@ -30,26 +32,6 @@ static __always_inline void flow_other_key(struct mp_flow_key *other, const stru
 	other->protocol = protocol;
 }
 
-static __always_inline __u32 flow_mix(__u32 hash, __u32 value)
-{
-	hash ^= value;
-	hash *= 0x85ebca6b;
-	hash ^= hash >> 13;
-	hash *= 0xc2b2ae35;
-	return hash ^ hash >> 16;
-}
-
-static __always_inline __u32 flow_hash(const struct mp_flow_key *key)
-{
-	__u32 hash = flow_mix(0x9e3779b9, key->source.word[0]);
-
-	hash = flow_mix(hash, key->source.word[1]);
-	hash = flow_mix(hash, key->source.word[2]);
-	hash = flow_mix(hash, key->source.word[3]);
-	hash = flow_mix(hash, (__u32)key->source_port << 16 | key->destination_port);
-	return flow_mix(hash, key->destination.word[3] ^ key->protocol);
-}
-
 /* Where the search for a source port begins: the client's own port, shifted by a number of that client's. All ports of one
  * client then have their own, and a client that uses a port again gets the same one again. A server that still holds the last
  * connection in TIME_WAIT accepts the new one only if its timestamps go on, which they do only within one client tuple
@@ -61,7 +43,7 @@ static __always_inline __u32 flow_first_port(const struct packet *packet, const 
 
 	if (before >= current->nat_first)
 		return before - current->nat_first;
-	return (flow_mix(client->word[0] ^ client->word[1] ^ client->word[2], client->word[3]) & 0xffff) +
+	return (hash_mix(client->word[0] ^ client->word[1] ^ client->word[2], client->word[3]) & 0xffff) +
 	       bpf_ntohs(packet->key.source_port);
 }
 
@@ -247,6 +229,7 @@ static __noinline struct mp_flow *flow_establish(const struct packet *packet, st
 	}
 	if (packet->key.protocol == IPPROTO_TCP)
 		facts_flow(MP_EVENT_START, MP_FORWARDED, &packet->key, flow, other);
+	balance_count(flow, 1);
 	flow_delete(&opening, &packet->key, &other_key);
 	return bpf_map_lookup_elem(&flows, &packet->key);
 }
@@ -265,6 +248,7 @@ static __always_inline void flow_end(const struct packet *packet, struct mp_flow
 		facts_flow(MP_EVENT_END, reason, &other_key, other, flow);
 	else
 		facts_flow(MP_EVENT_END, reason, &packet->key, flow, other);
+	balance_count(flow->flags & MP_FLOW_REPLY ? other : flow, -1);
 	flow->state = other->state = MP_STATE_CLOSED;
 	flow_copy(&opening, &packet->key, flow, &other_key, other);
 	flow_delete(&flows, &packet->key, &other_key);

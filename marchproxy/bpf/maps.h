@@ -47,7 +47,7 @@ struct {
 	__type(value, struct mp_rule);
 } rules SEC(".maps");
 
-/* Maglev tables, one after the other; a slot is an index into `backends`. */
+/* Tables of pools, one after the other; a slot is an index into `backends`, and behind each table one counts turns. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MP_BANKS * MP_POOL_SLOTS);
@@ -61,6 +61,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct mp_backend);
 } backends SEC(".maps");
+
+/* Established flows by backend, for those that user space has entered: the members of LEAST_CONNECTIONS pools. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MP_BACKENDS);
+	__type(key, struct mp_backend_key);
+	__type(value, __s64);
+} active SEC(".maps");
 
 /* The trie's key is 4 + 17 bytes; the C struct's tail padding must not count as address. */
 struct {

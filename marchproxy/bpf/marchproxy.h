@@ -105,6 +105,9 @@ struct mp_listener_key {
 
 enum mp_balance {
 	MP_BALANCE_MAGLEV = 0,
+	MP_BALANCE_SOURCE = 1,
+	MP_BALANCE_ROUND_ROBIN = 2,
+	MP_BALANCE_LEAST_CONNECTIONS = 3,
 };
 
 /* A run of rules in first-match order. */
@@ -116,7 +119,7 @@ struct mp_listener {
 struct mp_rule {
 	__u32 mapping;
 	__u32 pool_first;         /* index into the bank's pool slots */
-	__u32 pool_size;          /* 0: no pool */
+	__u32 pool_size;          /* 0: no backend; the slot after the last counts turns */
 	__u16 reason;             /* MP_FORWARDED, or why it refuses */
 	__u8 flags;               /* MP_RULE_… */
 	__u8 balance;             /* enum mp_balance */
@@ -126,7 +129,15 @@ struct mp_backend {
 	struct mp_address address;
 	struct mp_address source; /* the appliance's own address towards it */
 	__be16 port;
-	__u8 pad[6];
+	__u16 weight;             /* share of new flows, 1 or more */
+	__u8 pad[4];
+};
+
+/* A backend whose established flows are counted; not in any bank, because flows outlive policies. */
+struct mp_backend_key {
+	struct mp_address address;
+	__be16 port;
+	__u8 pad[2];
 };
 
 /* Longest-prefix match from a source address to its class: addresses that the same rules match. */
@@ -215,6 +226,7 @@ _Static_assert(sizeof(struct mp_flow_key) == 40, "mirrored in dataplane/kernel/l
 _Static_assert(sizeof(struct mp_flow) == 128, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_listener_key) == 20, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend) == 40, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_backend_key) == 20, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_event) == 136, "mirrored in dataplane/kernel/layouts.py");
 
 #endif

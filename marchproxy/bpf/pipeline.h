@@ -8,6 +8,7 @@
 #ifndef MP_PIPELINE_H
 #define MP_PIPELINE_H
 
+#include "balance.h"
 #include "facts.h"
 #include "flow.h"
 #include "fragment.h"
@@ -194,7 +195,7 @@ static __always_inline enum mp_reason pipeline_admit(const struct packet *packet
 	reason = pipeline_unfit(packet);
 	if (reason != MP_NONE)
 		return reason;
-	backend = policy_backend(rule, flow_hash(&packet->key), bank);
+	backend = balance_backend(rule, &packet->key, bank);
 	if (!backend)
 		return MP_NO_BACKEND;
 	if (address_is_unset(&backend->source))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Which rule decides a new conversation at a listener, and which backend it gets.
+/* Which rule decides a new conversation at a listener.
  *
  * The rules of a listener are a run of numbers in first-match order. A source address belongs to a class (of those that
  * the same rules match); `source_bits` holds one bit per rule and class. The first bit set within the listener's run,
@@ -120,21 +120,6 @@ static __noinline const struct mp_rule *policy_match(const struct mp_listener *l
 		return NULL;
 	number = bank * MP_RULES + search.found;
 	return bpf_map_lookup_elem(&rules, &number);
-}
-
-static __always_inline const struct mp_backend *policy_backend(const struct mp_rule *rule, __u32 hash, __u32 bank)
-{
-	__u32 slot, number;
-	const __u32 *chosen;
-
-	if (!rule->pool_size)
-		return NULL;
-	slot = bank * MP_POOL_SLOTS + rule->pool_first + hash % rule->pool_size;
-	chosen = bpf_map_lookup_elem(&pools, &slot);
-	if (!chosen)
-		return NULL;
-	number = bank * MP_BACKENDS + *chosen;
-	return bpf_map_lookup_elem(&backends, &number);
 }
 
 #endif

@@ -59,14 +59,14 @@ def chosen(bed: Bed, tier: Tier, firsts: Iterator[Packet]) -> list[IPAddress]:
 
 
 def mix(value: int, word: int) -> int:
-    """`flow_mix` in flow.h."""
+    """`hash_mix` in hash.h."""
     value = (value ^ word) * 0x85EBCA6B & 0xFFFFFFFF
     value = (value ^ value >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
     return value ^ value >> 16
 
 
 def slot(first: Packet, pool: Pool) -> IPAddress:
-    """Where the table sends a flow: `flow_hash` in flow.h, whose words are network order read by this CPU."""
+    """Where the table sends a flow: `hash_flow` in hash.h, whose words are network order read by this CPU."""
     assert isinstance(first.transport, Tcp | Udp)
     source, destination = layouts.pack_address(first.source), layouts.pack_address(first.destination)
     value = 0x9E3779B9

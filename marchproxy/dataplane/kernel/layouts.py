@@ -10,6 +10,7 @@ from struct import Struct, calcsize
 from typing import Final, NamedTuple
 
 from marchproxy.model.address import IPAddress
+from marchproxy.model.entities import Balance
 
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 ANY_V4 = _V4_MAPPED + bytes(4)
@@ -102,7 +103,15 @@ LISTENER_KEY = _layout("mp_listener_key", address="16s", port="2s", protocol="B"
 LISTENER = _layout("mp_listener", first="I", count="I")
 RULE = _layout("mp_rule", mapping="I", pool_first="I", pool_size="I", reason="H", flags="B", balance="B")
 RULE_AUDIT: Final = 1
-BACKEND = _layout("mp_backend", address="16s", source="16s", port="2s", pad="6x")
+BALANCES: Final = {
+    Balance.MAGLEV: 0,
+    Balance.SOURCE: 1,
+    Balance.ROUND_ROBIN: 2,
+    Balance.LEAST_CONNECTIONS: 3,
+}
+"""`enum mp_balance`."""
+BACKEND = _layout("mp_backend", address="16s", source="16s", port="2s", weight="H", pad="4x")
+BACKEND_KEY = _layout("mp_backend_key", address="16s", port="2s", pad="2x")
 SOURCE_KEY = _layout("mp_source_key", prefix_length="I", bank="B", address="16s", pad="3x")
 BITS_KEY = _layout("mp_bits_key", **{"class": "I", "word": "I"})
 SETTINGS = _layout(
@@ -143,6 +152,7 @@ LAYOUTS = (
     LISTENER,
     RULE,
     BACKEND,
+    BACKEND_KEY,
     SOURCE_KEY,
     BITS_KEY,
     SETTINGS,

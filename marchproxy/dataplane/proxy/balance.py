@@ -35,7 +35,7 @@ def _rank(backend: Backend, hashed: int, index: int) -> float:
 def flow_hash(
     source: IPAddress, source_port: int, destination: IPAddress, destination_port: int, protocol: int
 ) -> int:
-    """32 bits of a flow's tuple, as `flow_hash` in bpf/flow.h: both tiers choose the same backend."""
+    """32 bits of a flow's tuple, as `hash_flow` in bpf/hash.h: both tiers choose the same backend."""
     words = _words(source)
     value = 0x9E3779B9
     for word in words:

@@ -89,7 +89,7 @@ def _backend(maps: Mapping[str, Map], slot: int, bank: int) -> tuple[IPAddress, 
     number = layouts.U32.unpack(chosen)[0]
     raw = maps["backends"].get(layouts.U32.pack(bank * layouts.BACKENDS + number))
     assert raw is not None
-    address, _, port = layouts.BACKEND.struct.unpack(raw)
+    address, _, port, _ = layouts.BACKEND.struct.unpack(raw)
     return layouts.read_address(address), layouts.read_port(port)
 
 

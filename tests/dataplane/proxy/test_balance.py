@@ -41,10 +41,9 @@ def test_the_flows_of_a_dead_backend_spread_over_the_others() -> None:
 
 @pytest.fixture(scope="module")
 def kernel_hash(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The hash of bpf/flow.h, compiled for this machine: its text, with the struct it reads."""
-    text = (SOURCE / "flow.h").read_text()
-    functions = text[text.index("static __always_inline __u32 flow_mix") :]
-    functions = functions[: functions.index("\n}\n", functions.index("flow_hash(")) + 3]
+    """The hash of bpf/hash.h, compiled for this machine: its text, with the struct it reads."""
+    text = (SOURCE / "hash.h").read_text()
+    functions = text[text.index("static __always_inline __u32 hash_mix") : text.rindex("#endif")]
     structs = re.findall(
         r"^struct mp_(?:address|flow_key) \{.*?^\};", (SOURCE / "marchproxy.h").read_text(), re.S | re.M
     )
@@ -54,7 +53,7 @@ def kernel_hash(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
             "#define __always_inline inline",
             *structs,
             functions,
-            "__u32 hash_of(const struct mp_flow_key *key) { return flow_hash(key); }",
+            "__u32 hash_of(const struct mp_flow_key *key) { return hash_flow(key); }",
         ]
     )
     folder = tmp_path_factory.mktemp("hash")
