@@ -239,7 +239,7 @@ static __always_inline enum mp_reason parse_v6(struct packet *packet)
 	return reason != MP_NONE ? reason : parse_transport(packet);
 }
 
-static __always_inline enum mp_reason parse_frame(struct packet *packet)
+static __noinline enum mp_reason parse_frame(struct packet *packet)
 {
 	const struct ethhdr *ethernet;
 
