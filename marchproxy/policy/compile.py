@@ -7,20 +7,22 @@ the new plan is the very object of the old one, so a consumer may find the diffe
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Mapping
 from marchproxy.model.names import cluster_of
-from marchproxy.model.snapshot import Cluster, Snapshot
-from marchproxy.policy.directory import Delta, Directory, HostTable, build_directory, compare
+from marchproxy.model.reason import Reason
+from marchproxy.model.snapshot import Snapshot
+from marchproxy.policy.directory import Delta, Directory, HostTable, build_directory, compare, empty_directory
 from marchproxy.policy.listeners import Places, meet, update_places
-from marchproxy.policy.plan import Finding, Listener, Plan, Severity
+from marchproxy.policy.plan import Finding, Listener, Plan, Severity, TransitRule
 from marchproxy.policy.pools import PoolCache
 from marchproxy.policy.restrictions import Restrictions
 from marchproxy.policy.rules import Part, compile_mapping
+from marchproxy.policy.transit import update_transit
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Memo:
     clusters: MappingABC[str, ClusterMemo] = field(default_factory=dict)
     restrictions: Restrictions = field(default_factory=Restrictions)
     places: Places = field(default_factory=dict)
+    transit: tuple[TransitRule, ...] = ()
     pools: PoolCache = field(default_factory=PoolCache)
 
 
@@ -84,17 +87,23 @@ def compile_plan(
         clusters[cluster.name] = ClusterMemo(directory, parts)
     every = [part for memo in clusters.values() for part in memo.parts.values()]
     restrictions = _restrictions(every, before.restrictions)
+    gone, came = _only_in(before.clusters, clusters), _only_in(clusters, before.clusters)
     places = update_places(
         before.places,
-        {name: memo.parts for name, memo in before.clusters.items()},
-        {name: memo.parts for name, memo in clusters.items()},
+        gone,
+        came,
         restrictions,
         restricted_anew=restrictions is not before.restrictions,
     )
+    transit = update_transit(
+        before.transit,
+        [rule for part in gone for rule in part.transit],
+        [rule for part in came for rule in part.transit],
+    )
     directories = [memo.directory for memo in clusters.values()]
-    plan = _assemble(snapshot, directories, every, restrictions, places)
+    plan = _assemble(snapshot, directories, every, restrictions, places, transit)
     expiries = [part.mapping.expires for part in every if part.mapping.expires]
-    memo = Memo(hosts, left, clusters, restrictions, places, before.pools)
+    memo = Memo(hosts, left, clusters, restrictions, places, transit, before.pools)
     return Compiled(plan, now, min(expiries, default=None), memo)
 
 
@@ -103,7 +112,7 @@ def _moved(old: HostTable, new: HostTable) -> set[str]:
 
 
 def _nothing(cluster: str) -> ClusterMemo:
-    return ClusterMemo(Directory(Cluster(cluster), {}, {}, (), frozenset(), ()), {})
+    return ClusterMemo(empty_directory(cluster), {})
 
 
 def _compile_parts(
@@ -119,7 +128,7 @@ def _compile_parts(
         # Mostly ten thousand of them are the same, and the call alone would cost more than to see that.
         untouched = same and part is not None and part.mapping is mapping
         if part is None or not (untouched or _still_true(part, mapping, delta)):
-            part = compile_mapping(mapping, directory, pools)
+            part = _keep(part, compile_mapping(mapping, directory, pools))
         parts[mapping.name] = part
     return parts
 
@@ -127,14 +136,29 @@ def _compile_parts(
 def _still_true(part: Part, mapping: Mapping, delta: Delta) -> bool:
     """Whether `part` is what compiling `mapping` would give.
 
-    Of a source only the name is in the rules, and of a destination too if nothing is sent there.
+    Of a source only the name is in the rules, and of a destination too if it is not a backend.
     """
-    meant = delta.members if mapping.listen is None else delta.contents
+    meant = delta.demands if mapping.listen is None else delta.contents
     return (
         (part.mapping is mapping or part.mapping == mapping)
         and meant.isdisjoint(mapping.destinations)
         and delta.members.isdisjoint(mapping.sources)
     )
+
+
+def _keep(old: Part | None, new: Part) -> Part:
+    """`new`, with the transit rules of `old` where they are equal."""
+    if old is None or not new.transit or new.transit != old.transit:
+        return new
+    return replace(new, transit=old.transit)
+
+
+def _only_in(these: MappingABC[str, ClusterMemo], those: MappingABC[str, ClusterMemo]) -> list[Part]:
+    found = []
+    for cluster, memo in these.items():
+        others = those[cluster].parts if cluster in those else {}
+        found += [part for name, part in memo.parts.items() if others.get(name) is not part]
+    return found
 
 
 def _restrictions(parts: Iterable[Part], old: Restrictions) -> Restrictions:
@@ -149,26 +173,25 @@ def _assemble(
     parts: Sequence[Part],
     restrictions: Restrictions,
     places: Places,
+    transit: tuple[TransitRule, ...],
 ) -> Plan:
     met = meet(places, restrictions)
-    needed = _joined([part.sources for part in parts] + [each.sources for each in met])
-    # Resolved beforehand: what a restriction denies must not be allowed until its names are known.
-    asked = needed | _joined([each.sources for each in restrictions.every if each not in met])
+    needed = _joined([part.sources for part in parts] + [part.destinations for part in parts])
     sources = {}
     resolving = {host for part in parts for host in part.hosts}
     for directory in directories:
         for entry in directory.entries.values():
             if entry.name in needed:
                 sources[entry.name] = entry.prefixes
-            if entry.hosts and entry.name in asked:
                 resolving.update(entry.hosts)
     listeners = tuple([place.listener for place in places.values() if place.listener])
     findings = [finding for directory in directories for finding in directory.findings]
     findings += [finding for part in parts for finding in part.findings]
     findings += [finding for findings in met.values() for finding in findings]
-    findings += _plan_findings(snapshot, listeners)
+    findings += _plan_findings(snapshot, listeners, transit)
     return Plan(
         listeners=listeners,
+        transit=transit,
         sources=MappingProxyType(sources),
         interfaces=snapshot.interfaces,
         names=frozenset(resolving),
@@ -181,7 +204,9 @@ def _joined(lists: Iterable[tuple[str, ...]]) -> set[str]:
     return set().union(*{id(names): names for names in lists}.values())
 
 
-def _plan_findings(snapshot: Snapshot, listeners: Iterable[Listener]) -> list[Finding]:
+def _plan_findings(
+    snapshot: Snapshot, listeners: Iterable[Listener], transit: Iterable[TransitRule]
+) -> list[Finding]:
     """What only the whole plan shows."""
     findings = []
     # One cluster shares with nobody, and ten thousand listeners need no look.
@@ -197,5 +222,10 @@ def _plan_findings(snapshot: Snapshot, listeners: Iterable[Listener]) -> list[Fi
         message = "there are listeners, but no interface that traffic could come in by"
         findings.append(
             Finding(Severity.WARNING, "interfaces", message, "add the interface that faces the clients")
+        )
+    if len(snapshot.interfaces) < 2 and any(rule.reason is Reason.FORWARDED for rule in transit):
+        message = "mappings without listen address allow routed traffic, which needs two interfaces"
+        findings.append(
+            Finding(Severity.WARNING, "interfaces", message, "add one inside and one outside interface")
         )
     return findings

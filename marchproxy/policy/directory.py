@@ -1,20 +1,25 @@
 """The services of one cluster, with host names resolved, ready to be referred to by mappings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from types import MappingProxyType
+from typing import NamedTuple
 
 from marchproxy.model.address import HostName, IPAddress, Prefix, address_order, is_single
-from marchproxy.model.entities import Service
+from marchproxy.model.entities import Auth, Service
 from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL, qualify
 from marchproxy.model.snapshot import Cluster
-from marchproxy.policy.plan import Finding, Severity
+from marchproxy.policy.plan import ANYONE, Finding, Severity
 
 type HostTable = MappingABC[str, tuple[IPAddress, ...]]
 """Host names to what they resolved to."""
+type Audience = tuple[tuple[str, ...], tuple[str, ...]]
+"""Services that match, or `EVERYONE`; and services that do not. As of a rule."""
+
+EVERYONE = (ANYONE,)
 
 _NO_HOSTS: HostTable = MappingProxyType({})
 
@@ -49,6 +54,17 @@ class Entry:
         return [prefix for prefix in self.prefixes if not is_single(prefix)]
 
 
+class Target(NamedTuple):
+    """Destinations that one transit rule is for."""
+
+    included: tuple[str, ...]
+    excluded: tuple[str, ...] = ()
+    port: int | None = None
+    """The services' own; None: any."""
+    locked: bool = False
+    """They want a credential."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Referents:
     """What a mapping's list of references stands for."""
@@ -65,6 +81,17 @@ class Referents:
     """References to services that do not exist."""
     empty: tuple[str, ...]
     """References to collections without a service."""
+    _targets: dict[bool, tuple[Target, ...]] = field(default_factory=dict, repr=False)
+
+    def targets(self, *, by_port: bool) -> tuple[Target, ...]:
+        """The services as destinations: those that want a credential first, then by port if that matters.
+
+        The same tuple for all mappings that name the same: a collection may have ten thousand members.
+        """
+        found = self._targets.get(by_port)
+        if found is None:
+            found = self._targets[by_port] = tuple(_group(self.entries, by_port))
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +105,8 @@ class Directory:
     """`collection:NAME` to the plain names of its services."""
     names: tuple[str, ...]
     """The qualified names of all services: whom `external` excludes."""
+    locked: tuple[str, ...]
+    """The qualified names of those that want a credential."""
     hosts: frozenset[str]
     findings: tuple[Finding, ...]
     _known: dict[tuple[str, ...], Referents] = field(default_factory=dict, repr=False)
@@ -105,10 +134,31 @@ class Directory:
             empty=tuple([name for name in missing if name.startswith(COLLECTION_PREFIX)]),
         )
 
+    def audiences(self, referents: Referents) -> tuple[Audience, ...]:
+        """Referents as whom rules are for, one for each rule.
+
+        `external` beside services is two rules: one would have to exclude a service and match it too, for an
+        address that is in a named service and in an unnamed one.
+        """
+        if referents.everyone:
+            return ((EVERYONE, ()),)
+        external = ((EVERYONE, self.names),) if referents.external else ()
+        named = ((referents.names, ()),) if referents.names or not referents.external else ()
+        return (*external, *named)
+
+    def named_by(self, referents: Referents) -> tuple[str, ...]:
+        """Every service that the audiences name."""
+        return () if referents.everyone else self.names if referents.external else referents.names
+
     def _members(self, reference: str) -> tuple[str, ...]:
         if reference.startswith(COLLECTION_PREFIX):
             return self.collections.get(reference, ())
         return (reference,) if reference in self.entries else ()
+
+
+def empty_directory(cluster: str) -> Directory:
+    """What there is before the first compilation."""
+    return Directory(Cluster(cluster), {}, {}, (), (), frozenset(), ())
 
 
 def build_directory(
@@ -132,12 +182,14 @@ def build_directory(
         if old is None or not same or not moved.isdisjoint(old.hosts):
             old = _build_entry(cluster.name, service, hosts, lingering)
         entries[service.name] = old
-    names = tuple(entry.name for entry in entries.values())
+    names = tuple([entry.name for entry in entries.values()])
+    locked = tuple([entry.name for entry in entries.values() if entry.service.auth is not Auth.NONE])
     return Directory(
         cluster=cluster,
         entries=entries,
         collections=_collections(entries.values()),
         names=before.names if names == before.names else names,
+        locked=before.locked if locked == before.locked else locked,
         hosts=frozenset(host for entry in entries.values() for host in entry.hosts),
         findings=tuple(finding for entry in entries.values() for finding in _findings(entry)),
     )
@@ -149,6 +201,8 @@ class Delta:
 
     members: frozenset[str]
     """They stand for other services."""
+    demands: frozenset[str]
+    """They stand for other services, or for services with another port or method of authentication."""
     contents: frozenset[str]
     """They stand for other services, or for services that are no longer the same objects."""
 
@@ -156,20 +210,40 @@ class Delta:
 def compare(old: Directory, new: Directory) -> Delta:
     """What changed from `old` to `new`, in terms of the references that mappings make."""
     if old is new:
-        return Delta(frozenset(), frozenset())
+        return Delta(frozenset(), frozenset(), frozenset())
     names = old.entries.keys() | new.entries.keys()
     replaced = {name for name in names if old.entries.get(name) is not new.entries.get(name)}
     members = set(old.entries.keys() ^ new.entries.keys())
+    demands = members | {name for name in replaced - members if _demand(old, name) != _demand(new, name)}
     contents = set(replaced)
     for reference in old.collections.keys() | new.collections.keys():
         before, after = old.collections.get(reference, ()), new.collections.get(reference, ())
         if before != after:
             members.add(reference)
+        if before != after or not demands.isdisjoint(after):
+            demands.add(reference)
         if before != after or not replaced.isdisjoint(after):
             contents.add(reference)
     if old.names is not new.names:
         members.add(EXTERNAL)
-    return Delta(frozenset(members), frozenset(contents))
+        demands.add(EXTERNAL)
+    if old.locked is not new.locked:
+        demands.add(ALL)
+    return Delta(frozenset(members), frozenset(demands), frozenset(contents))
+
+
+def _demand(directory: Directory, name: str) -> tuple[int | None, Auth]:
+    service = directory.entries[name].service
+    return service.port, service.auth
+
+
+def _group(entries: Iterable[Entry], by_port: bool) -> Iterator[Target]:
+    groups: dict[tuple[bool, int], list[str]] = {}
+    for entry in entries:
+        free, port = entry.service.auth is Auth.NONE, entry.service.port if by_port else None
+        groups.setdefault((free, port or 0), []).append(entry.name)
+    for (free, number), names in sorted(groups.items()):
+        yield Target(tuple(names), port=number or None, locked=not free)
 
 
 def _build_entry(cluster: str, service: Service, table: HostTable, lingering: HostTable) -> Entry:
@@ -194,12 +268,7 @@ def _collections(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
 
 
 def _findings(entry: Entry) -> tuple[Finding, ...]:
-    recorded = [
-        what
-        for what, wanted in (("tls", entry.service.tls), ("health", entry.service.health != "none"))
-        if wanted
-    ]
-    if not recorded:
+    if not entry.service.tls:
         return ()
-    message = f"{' and '.join(recorded)}: recorded, not acted on by this version"
+    message = "tls: recorded, not acted on by this version"
     return (Finding(Severity.WARNING, f"service {entry.name}", message),)

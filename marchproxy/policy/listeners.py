@@ -1,6 +1,5 @@
 """From what mappings contribute to listeners: which rules stand where, and in which order."""
 
-from bisect import insort
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingABC
 from ipaddress import IPv4Address, IPv6Address
@@ -8,7 +7,8 @@ from operator import is_
 from typing import NamedTuple
 
 from marchproxy.model.protocol import Transport
-from marchproxy.policy.plan import Finding, Listener, ListenerKey, Rule, precedence
+from marchproxy.policy.order import exchange, merge
+from marchproxy.policy.plan import Finding, Listener, ListenerKey, Rule
 from marchproxy.policy.restrictions import (
     NO_LIMITS,
     Limits,
@@ -18,9 +18,6 @@ from marchproxy.policy.restrictions import (
     excess_findings,
 )
 from marchproxy.policy.rules import Part, Placed
-
-type Parts = MappingABC[str, MappingABC[str, Part]]
-"""What mappings contribute, by cluster and by their plain names."""
 
 
 class Place(NamedTuple):
@@ -39,21 +36,26 @@ _NOTHING = Place()
 
 
 def update_places(
-    before: Places, old: Parts, new: Parts, restrictions: Restrictions, *, restricted_anew: bool
+    before: Places,
+    gone: Sequence[Part],
+    came: Sequence[Part],
+    restrictions: Restrictions,
+    *,
+    restricted_anew: bool,
 ) -> Places:
-    """The places in order, by key. Only those that lose or gain a rule are built.
+    """The places in order, by key, without the parts that are gone and with those that came.
 
-    `restricted_anew`: the restrictions are not those of before, so that every listener has to be looked at.
+    Only places that lose or gain a rule are built. `restricted_anew`: the restrictions are not those of
+    before, so that every listener has to be looked at.
     """
-    gone, came = _parts_only_in(old, new), _parts_only_in(new, old)
     closed, opened = _by_key(part.rules for part in gone), _by_key(part.rules for part in came)
     left, joined = _by_key(part.joining for part in gone), _by_key(part.joining for part in came)
     touched = closed.keys() | opened.keys() | left.keys() | joined.keys()
     places = dict(before)
     for key in touched | places.keys() if restricted_anew else touched:
         place = places.get(key, _NOTHING)
-        opening = _exchange(place.opening, closed.get(key, ()), opened.get(key, ()))
-        joining = _exchange(place.joining, left.get(key, ()), joined.get(key, ()))
+        opening = exchange(place.opening, closed.get(key, ()), opened.get(key, ()))
+        joining = exchange(place.joining, left.get(key, ()), joined.get(key, ()))
         if opening or joining:
             places[key] = _build(key, opening, joining, restrictions, place.listener)
         else:
@@ -75,18 +77,10 @@ def meet(places: Places, restrictions: Restrictions) -> dict[Restriction, list[F
                 beyond.setdefault(scope, []).append((place.listener, rule))
     met = {each: scope for scopes in alike.values() for scope in scopes for each in scope.restrictions}
     return {
-        each: [*each.findings, *excess_findings(each, beyond.get(met[each], ()))]
+        each: list(excess_findings(each, beyond.get(met[each], ())))
         for each in restrictions.every
         if each in met
     }
-
-
-def _parts_only_in(these: Parts, those: Parts) -> list[Part]:
-    found = []
-    for cluster, parts in these.items():
-        others = those.get(cluster, {})
-        found += [part for name, part in parts.items() if others.get(name) is not part]
-    return found
 
 
 def _by_key(contributions: Iterable[tuple[Placed, ...]]) -> dict[ListenerKey, list[Rule]]:
@@ -95,27 +89,6 @@ def _by_key(contributions: Iterable[tuple[Placed, ...]]) -> dict[ListenerKey, li
         for key, rule in placed:
             found.setdefault(key, []).append(rule)
     return found
-
-
-def _exchange(held: tuple[Rule, ...], lost: Sequence[Rule], gained: Sequence[Rule]) -> tuple[Rule, ...]:
-    """`held`, which is in order, without `lost` and with `gained`."""
-    if lost:
-        identities = set(map(id, lost))
-        held = tuple(rule for rule in held if id(rule) not in identities)
-    if not gained:
-        return held
-    return _merge(held, sorted(gained, key=precedence) if len(gained) > 1 else gained)
-
-
-def _merge(some: Sequence[Rule], others: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Both, each of which is in order. Mostly one into many, where sorting would ask for the keys of all."""
-    few, many = (some, others) if len(some) < len(others) else (others, some)
-    if not few:
-        return tuple(many)
-    merged = list(many)
-    for rule in few:
-        insort(merged, rule, key=precedence)
-    return tuple(merged)
 
 
 def _build(
@@ -129,7 +102,7 @@ def _build(
     if not opening:
         return Place(opening, joining)
     limits = restrictions.at(key.transport, opening) if restrictions.every else NO_LIMITS
-    rules = _merge(_merge(opening, joining), limits.rules) if joining or limits.rules else opening
+    rules = merge(merge(opening, joining), limits.rules) if joining or limits.rules else opening
     if held is None or len(held.rules) != len(rules) or not all(map(is_, held.rules, rules)):
         address = IPv4Address(key.address) if key.version == 4 else IPv6Address(key.address)
         transport = Transport.TCP if key.transport == Transport.TCP.number else Transport.UDP

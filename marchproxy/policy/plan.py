@@ -74,11 +74,20 @@ class Rule:
     balance: Balance = Balance.MAGLEV
 
 
+ICMP = 1
+"""The protocol number that stands for ICMP and ICMPv6 echo alike."""
+
+
+def protocol_number(transport: Transport | None) -> int:
+    """The number in `Match.protocol`: IANA's, and `ICMP` for what has no ports."""
+    return ICMP if transport is None else transport.number
+
+
 class Match(NamedTuple):
     """A protocol and ports of transit traffic."""
 
     protocol: int
-    """IANA number: 6, 17, or 1 for ICMP and ICMPv6 echo alike."""
+    """6, 17 or `ICMP`."""
     ports: Ports = ()
     """The destination's, in order; empty: any, and always for ICMP."""
 
@@ -106,7 +115,7 @@ class TransitRule:
     """What it refuses is reported for `reason` and let through."""
 
 
-def precedence(rule: Rule) -> tuple[int, bool, str, bool]:
+def precedence(rule: Rule | TransitRule) -> tuple[int, bool, str, bool]:
     """First match wins: by priority, deny before allow, by name; of one mapping's rules `external` first."""
     return (rule.priority, rule.action is not Action.DENY, rule.mapping, not rule.excluded)
 

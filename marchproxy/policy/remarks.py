@@ -28,12 +28,6 @@ def reference_findings(subject: str, referents: Referents) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, subject, f"names {name}, to which no service belongs")
 
 
-def transit_finding(subject: str) -> Finding:
-    """An allow mapping that nothing carries out yet."""
-    message = "has no listen address: routed traffic is not carried in this version: denied"
-    return Finding(Severity.WARNING, subject, message, "give it a listen address, such as *:443")
-
-
 def listen_findings(subject: str, mapping: Mapping, listen: Endpoint) -> Iterator[Finding]:
     """What is wrong with where a mapping listens, and for what."""
     for transport, port in MANAGEMENT:

@@ -32,10 +32,6 @@ class Restriction:
     """Qualified names of its destinations; None: every service of the cluster."""
     rules: tuple[Rule, ...]
     """The same objects at every listener that it meets."""
-    sources: tuple[str, ...]
-    """As of a part."""
-    findings: tuple[Finding, ...] = ()
-    """What to say once it meets one."""
 
     @property
     def transports(self) -> frozenset[int]:

@@ -1,6 +1,5 @@
 """One mapping compiled: the rules it comes to, and what the operator should know about it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,23 +8,29 @@ from marchproxy.model.entities import Action, Auth, Mapping
 from marchproxy.model.names import qualify
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
-from marchproxy.policy.directory import Directory, Referents
-from marchproxy.policy.plan import ANYONE, WILDCARDS, Finding, ListenerKey, Pool, Rule, Severity, listener_key
+from marchproxy.policy.directory import Audience, Directory, Referents
+from marchproxy.policy.plan import (
+    WILDCARDS,
+    Finding,
+    ListenerKey,
+    Pool,
+    Rule,
+    Severity,
+    TransitRule,
+    listener_key,
+)
 from marchproxy.policy.pools import Choice, PoolCache, choose_backends
+from marchproxy.policy.refusals import Refusal, credential_wanted, refusal_of
 from marchproxy.policy.remarks import (
     backend_findings,
     listen_findings,
     loop_findings,
     reference_findings,
-    transit_finding,
 )
 from marchproxy.policy.restrictions import Restriction
-
-_EVERYONE = (ANYONE,)
+from marchproxy.policy.transit import compile_transit
 
 type Placed = tuple[ListenerKey, Rule]
-type Audience = tuple[tuple[str, ...], tuple[str, ...]]
-"""`sources` and `excluded` of a rule."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,25 +42,17 @@ class Part:
     """At the listeners that it opens."""
     joining: tuple[Placed, ...] = ()
     """At listeners that only others may open: those of `*` in a family that it has no backend of."""
+    transit: tuple[TransitRule, ...] = ()
+    """If it does not listen."""
     restriction: Restriction | None = None
-    """What it is if it denies and does not listen."""
+    """What it is at the listeners of others, if it denies and does not listen."""
     sources: tuple[str, ...] = ()
     """Every service whose prefixes its rules need: the same tuple object where mappings name the same."""
+    destinations: tuple[str, ...] = ()
+    """The same for the destinations of transit."""
     hosts: tuple[str, ...] = ()
     """Host names that may bring backends."""
     findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why everything that a mapping matches is refused."""
-
-    reason: Reason
-    surprise: str = ""
-    """What to tell the operator, who meant something else."""
-
-
-_DENIED = Refusal(Reason.DENY_MAPPING)
 
 
 class _Reading(NamedTuple):
@@ -91,16 +88,31 @@ def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache) ->
         mapping=mapping,
         cluster=directory.cluster.name,
         destinations=destinations,
-        audiences=tuple(_audiences(sources, directory)),
-        sources=() if sources.everyone else directory.names if sources.external else sources.names,
+        audiences=directory.audiences(sources),
+        sources=directory.named_by(sources),
     )
     subject = f"mapping {reading.name}"
     findings = [*reference_findings(subject, sources), *reference_findings(subject, destinations)]
     if mapping.listen is not None:
         return _listen(reading, mapping.listen, pools, subject, findings)
-    if mapping.action is Action.DENY:
-        return Part(mapping, restriction=_restrict(reading, subject), findings=tuple(findings))
-    return Part(mapping, findings=(*findings, transit_finding(subject)))
+    return _pass_through(reading, directory, subject, findings)
+
+
+def _pass_through(reading: _Reading, directory: Directory, subject: str, findings: list[Finding]) -> Part:
+    mapping, destinations = reading.mapping, reading.destinations
+    own = refusal_of(mapping)
+    transit = compile_transit(reading.name, mapping, reading.audiences, destinations, directory, own)
+    refusal = own or (credential_wanted(*transit.locked) if transit.locked else None)
+    if refusal and refusal.surprise:
+        findings.append(Finding(Severity.WARNING, subject, refusal.surprise))
+    return Part(
+        mapping=mapping,
+        transit=transit.rules,
+        restriction=_restrict(reading, own.reason) if own and mapping.action is Action.DENY else None,
+        sources=reading.sources if transit.rules else (),
+        destinations=transit.destinations,
+        findings=tuple(findings),
+    )
 
 
 def _listen(
@@ -137,62 +149,17 @@ def _listen(
     )
 
 
-def _restrict(reading: _Reading, subject: str) -> Restriction:
-    mapping, destinations = reading.mapping, reading.destinations
-    refusal = _untestable(mapping) or _DENIED
+def _restrict(reading: _Reading, reason: Reason) -> Restriction:
+    destinations = reading.destinations
     return Restriction(
         cluster=reading.cluster,
-        mapping=mapping,
+        mapping=reading.mapping,
         services=None if destinations.everyone else destinations.names,
-        rules=tuple(reading.rules(refusal.reason)),
-        sources=reading.sources,
-        findings=(Finding(Severity.WARNING, subject, refusal.surprise),) if refusal.surprise else (),
+        rules=tuple(reading.rules(reason)),
     )
 
 
-def _audiences(sources: Referents, directory: Directory) -> Iterator[Audience]:
-    """One for each rule.
-
-    `external` beside services is two rules: one would have to exclude a service and match it too, for an
-    address that is in a named service and in an unnamed one.
-    """
-    if sources.everyone:
-        yield _EVERYONE, ()
-        return
-    if sources.external:
-        yield _EVERYONE, directory.names
-    if sources.names or not sources.external:
-        yield sources.names, ()
-
-
 def _refusal(mapping: Mapping, destinations: Referents) -> Refusal | None:
-    """Why the mapping refuses what it matches, if it does."""
-    untestable = _untestable(mapping)
-    if untestable is not None:
-        return untestable
-    if mapping.action is Action.DENY:
-        return _DENIED
-    asking = [entry.name for entry in destinations.entries if entry.service.auth is not Auth.NONE]
-    if mapping.auth_required or asking:
-        who = "" if mapping.auth_required else f" for {', '.join(asking)}"
-        return Refusal(
-            Reason.AUTH_MISSING, f"wants a credential{who}, which is not carried in this version: denied"
-        )
-    return None
-
-
-def _untestable(mapping: Mapping) -> Refusal | None:
-    """A condition that cannot be tested here (host, path) refuses too.
-
-    Leaving it out would let through, or have a lower mapping let through, what the operator meant to hold
-    back.
-    """
-    conditions = [
-        what
-        for what, value in (("host", mapping.host), ("path prefix", mapping.path_prefix))
-        if value is not None
-    ]
-    if not conditions:
-        return None
-    what = " and ".join(conditions)
-    return Refusal(Reason.NOT_CARRIED, f"looks at the {what}, which is not carried in this version: denied")
+    """Why a mapping refuses what it matches at its listeners, where backends of all kinds share a pool."""
+    locked = [entry.name for entry in destinations.entries if entry.service.auth is not Auth.NONE]
+    return refusal_of(mapping) or (credential_wanted(*locked) if locked else None)

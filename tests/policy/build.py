@@ -15,6 +15,7 @@ from marchproxy.policy.plan import Finding, Listener, Plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 INSIDE = read_interface({"name": "eth0", "role": "inside"})
+OUTSIDE = read_interface({"name": "eth1", "role": "outside"})
 OWN = frozenset({ip_address("192.0.2.1"), ip_address("192.0.2.2"), ip_address("2001:db8::1")})
 """The appliance's own addresses."""
 
@@ -46,12 +47,12 @@ def cluster(*entities: Service | Mapping, name: str = "default") -> Cluster:
 
 
 def snapshot(*entities: Service | Mapping | Cluster) -> Snapshot:
-    """A snapshot with one interface; services and mappings go to cluster `default`."""
+    """A snapshot with two interfaces; services and mappings go to cluster `default`."""
     clusters = [item for item in entities if isinstance(item, Cluster)]
     loose = [item for item in entities if not isinstance(item, Cluster)]
     if loose:
         clusters.append(cluster(*loose))
-    return Snapshot(tuple(sorted(clusters, key=lambda item: item.name)), (INSIDE,))
+    return Snapshot(tuple(sorted(clusters, key=lambda item: item.name)), (INSIDE, OUTSIDE))
 
 
 def compiled(*entities: Service | Mapping | Cluster, **options: Any) -> Compiled:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.change import diff, patch
-from marchproxy.model.entities import Mapping
+from marchproxy.model.entities import Interface, Mapping, Service
 from marchproxy.model.snapshot import Cluster, Snapshot, read_snapshot
 from marchproxy.policy.compile import Compiled, compile_plan
 from marchproxy.policy.directory import Directory
@@ -22,6 +22,7 @@ from tests.policy import strategies
 from tests.policy.build import (
     INSIDE,
     NOW,
+    OUTSIDE,
     cluster,
     compiled,
     listener,
@@ -163,6 +164,20 @@ def test_interfaces_are_taken_over_and_missed() -> None:
     assert texts(without.findings) == [
         "warning interfaces: there are listeners, but no interface that traffic could come in by"
     ]
+
+
+def test_routed_traffic_takes_two_interfaces() -> None:
+    def told(*entities: Service | Mapping, interfaces: tuple[Interface, ...]) -> list[str]:
+        return texts(compile_plan(Snapshot((cluster(*entities),), interfaces), now=NOW).plan.findings)
+
+    allowing = (OFFICE, WEB, mapping("m", "office", "web"))
+    missing = [
+        "warning interfaces: mappings without listen address allow routed traffic, which needs two interfaces"
+    ]
+    assert told(*allowing, interfaces=(INSIDE,)) == missing
+    assert told(*allowing, interfaces=()) == missing
+    assert told(*allowing, interfaces=(INSIDE, OUTSIDE)) == []
+    assert told(OFFICE, WEB, mapping("m", "office", "web", action="deny"), interfaces=(INSIDE,)) == []
 
 
 @settings(max_examples=50)

@@ -3,12 +3,12 @@
 from ipaddress import ip_address, ip_network
 
 from marchproxy.model.entities import Service
-from marchproxy.policy.directory import Delta, Directory, build_directory, compare
+from marchproxy.policy.directory import Delta, Directory, Target, build_directory, compare, empty_directory
 from tests.policy.build import cluster, plan, service, texts
 
 WEB = service("web", "10.1.0.1")
 RED = service("red", "10.2.0.1", collection="colours")
-NOTHING = Directory(cluster(), {}, {}, (), frozenset(), ())
+NOTHING = empty_directory("default")
 
 
 def directory(*services: Service, before: Directory = NOTHING, **hosts: str) -> Directory:
@@ -61,18 +61,41 @@ def test_what_changed_is_told_in_terms_of_references() -> None:
     def delta(*services: Service) -> Delta:
         return compare(before, directory(*services, before=before))
 
-    assert delta(WEB, RED) == Delta(frozenset(), frozenset())
+    nothing: frozenset[str] = frozenset()
+    assert delta(WEB, RED) == Delta(nothing, nothing, nothing)
     other = service("red", "10.2.0.9", collection="colours")
-    assert delta(WEB, other) == Delta(frozenset(), frozenset({"red", "collection:colours"}))
+    assert delta(WEB, other) == Delta(nothing, nothing, frozenset({"red", "collection:colours"}))
     left = service("red", "10.2.0.1")
-    assert delta(WEB, left) == Delta(
-        frozenset({"collection:colours"}), frozenset({"red", "collection:colours"})
-    )
-    assert delta(RED) == Delta(frozenset({"web", "external"}), frozenset({"web"}))
+    group = frozenset({"collection:colours"})
+    assert delta(WEB, left) == Delta(group, group, group | {"red"})
+    gone = frozenset({"web", "external"})
+    assert delta(RED) == Delta(gone, gone, frozenset({"web"}))
+    moved = service("red", "10.2.0.1", collection="colours", port=80)
+    assert delta(WEB, moved) == Delta(nothing, group | {"red"}, group | {"red"})
+    locked = service("red", "10.2.0.1", collection="colours", auth="token")
+    assert delta(WEB, locked) == Delta(nothing, group | {"red", "all"}, group | {"red"})
 
 
 def test_what_is_recorded_only_is_told_once_per_service() -> None:
     both = service("both", "10.1.0.1", tls=True, health="tcp")
     assert texts(plan(both, WEB).findings) == [
-        "warning service both: tls and health: recorded, not acted on by this version"
+        "warning service both: tls: recorded, not acted on by this version"
     ]
+
+
+def test_destinations_are_grouped_by_what_they_want_and_by_port() -> None:
+    found = directory(
+        service("a", "10.1.0.1", port=443),
+        service("b", "10.1.0.2"),
+        service("c", "10.1.0.3", port=80),
+        service("d", "10.1.0.4", port=443),
+        service("e", "10.1.0.5", port=443, auth="token"),
+    ).resolve(tuple("abcde"))
+    assert found.targets(by_port=True) == (
+        Target(("e",), port=443, locked=True),
+        Target(("b",)),
+        Target(("c",), port=80),
+        Target(("a", "d"), port=443),
+    )
+    assert found.targets(by_port=False) == (Target(("e",), locked=True), Target(("a", "b", "c", "d")))
+    assert found.targets(by_port=True) is found.targets(by_port=True)

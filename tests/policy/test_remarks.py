@@ -7,7 +7,6 @@ import pytest
 from marchproxy.model.entities import Mapping, Service
 from tests.policy.build import mapping, plan, service, texts
 
-OFFICE = service("office", "10.0.0.0/16")
 WEB = service("web", "10.1.0.1", "2001:db8:1::1", port=8080)
 WEB4 = service("web4", "10.1.0.4")
 NAMED = service("named", "n.example.com")
@@ -29,14 +28,6 @@ def test_references_to_nothing_are_told() -> None:
 def test_the_management_port_cannot_be_captured(listen: str, protocols: str, captured: bool) -> None:
     finding = "error listens on 22/tcp and would capture the management port"
     assert (finding in told(WEB, mapping("m", "all", "web", listen, protocols))) is captured
-
-
-def test_an_allow_mapping_without_listen_address_is_said_to_be_denied() -> None:
-    made = plan(OFFICE, WEB, mapping("m", "office", "web"))
-    assert made.listeners == ()
-    assert texts(made.findings) == [
-        "warning mapping m: has no listen address: routed traffic is not carried in this version: denied"
-    ]
 
 
 def test_waiting_for_a_name_is_said_with_the_name() -> None:

@@ -124,22 +124,11 @@ def test_it_has_nothing_to_restrict_where_nothing_is_forwarded(refusing: Mapping
     assert rules(made(refusing, ban())) == ["www"]
 
 
-def test_without_a_listener_there_is_nothing_to_say() -> None:
-    assert made(ban()) == made()
-    assert made(ban("web", host="x.example.com", protocols="http")) == made()
-
-
-def test_sources_are_in_the_plan_once_it_meets_a_listener() -> None:
-    assert set(made(WWW, ban("api")).sources) == {"office"}
-    assert set(made(WWW, ban("web")).sources) == {"office", "lab"}
-
-
-def test_its_names_are_resolved_before_it_meets_a_listener() -> None:
-    """Or what it denies would be allowed for as long as that takes."""
-    named = service("named", "n.example.com")
-    denying = mapping("deny", "named", "web", action="deny")
-    assert plan(named, WEB, denying).names == {"n.example.com"}
-    assert plan(named, WEB, denying).sources == {}
+def test_without_a_listener_there_is_nothing_to_restrict() -> None:
+    wanted = made(ban())
+    assert wanted.listeners == ()
+    assert [rule.mapping for rule in wanted.transit] == ["ban"]
+    assert wanted.findings == ()
 
 
 def test_external_beside_services_is_two_rules() -> None:
