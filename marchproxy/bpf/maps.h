@@ -88,6 +88,75 @@ struct {
 	__type(value, __u64);
 } source_bits SEC(".maps");
 
+/* Whom which limits hold for, banked as the policy is; the trie's key is that of `sources`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MP_BANKS * MP_LIMIT_PREFIXES);
+	__uint(key_size, 21);
+	__type(value, __u32);
+} limit_prefixes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_BANKS * MP_LIMIT_SETS);
+	__type(key, __u32);
+	__type(value, struct mp_limit_set);
+} limit_sets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_BANKS * MP_LIMITS);
+	__type(key, __u32);
+	__type(value, struct mp_limit);
+} limits SEC(".maps");
+
+/* Changes with `limit_prefixes` and `limit_sets`; 0: there are no limits. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_BANKS);
+	__type(key, __u32);
+	__type(value, __u32);
+} limit_generations SEC(".maps");
+
+/* Buckets of limits that many addresses share, by slot, in no bank: what was let through stays so. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_LIMITS);
+	__type(key, __u32);
+	__type(value, struct mp_bucket);
+} limit_buckets SEC(".maps");
+
+/* Clients with buckets of their own, under a budget: who has been silent longest goes first, and starts afresh. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct mp_address);
+	__type(value, struct mp_limited);
+} limited SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MP_LIMITS);
+	__type(key, __u32);
+	__type(value, struct mp_limit_counter);
+} limit_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_refusals);
+} limit_events SEC(".maps");
+
+/* What a slot is for, `limit` or `limit service`. Written by user space, kept with the counters it names. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_LIMITS);
+	__type(key, __u32);
+	__uint(value_size, 256);
+} limit_names SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -166,6 +166,7 @@ struct mp_settings {
 	__u16 nat_count;
 	__u32 refusals_per_second; /* for each CPU; 0: drop silently */
 	__u32 wanted_events;      /* bit per enum mp_event_kind: what somebody listens to */
+	__u32 limiting;           /* 0: there is no rate limit */
 };
 
 /* One bit per TCP port that always reaches the host. */
@@ -179,6 +180,55 @@ struct mp_interface {
 	__u8 address[6];          /* link address: XDP is shown frames for others too, and must leave them alone */
 	__u8 native_xdp;          /* takes frames that XDP redirects to it */
 	__u8 pad;
+};
+
+/* ---- rate limits: see limit.h ---- */
+
+#define MP_LIMITS 1024         /* per bank, as the next two */
+#define MP_LIMIT_SETS 4096
+#define MP_LIMIT_PREFIXES 262144
+#define MP_LIMIT_SHARED 13     /* that can hold for one address beside its own */
+#define MP_LIMIT_NONE 0xffffu
+#define MP_LIMIT_SHIFT 14
+
+enum mp_rate {
+	MP_RATE_PACKETS = 0,
+	MP_RATE_BYTES = 1,
+	MP_RATE_FLOWS = 2,
+};
+
+#define MP_RATES 3
+
+/* By enum mp_rate. */
+struct mp_limit {
+	__u64 step[MP_RATES];      /* ns that one costs, shifted left by MP_LIMIT_SHIFT; 0: no such rate */
+	__u64 tolerance[MP_RATES]; /* ns that may be paid ahead of now and still let one more pass */
+};
+
+struct mp_bucket {
+	__u64 until[MP_RATES];    /* what passed is paid for until then */
+};
+
+/* The limits that hold for an address, by their slots. */
+struct mp_limit_set {
+	__u16 source;             /* whose bucket is the address's own; MP_LIMIT_NONE: no such limit */
+	__u16 count;
+	__u16 shared[MP_LIMIT_SHARED];
+	__u16 pad;
+};
+
+/* A client as the limits know it. */
+struct mp_limited {
+	__u64 set;                /* generation in the upper 32 bits, number of its set in the lower; set 0: none */
+	__u64 told;               /* the second of its last event */
+	struct mp_bucket bucket;
+};
+
+struct mp_limit_counter {
+	__u64 passed_packets;
+	__u64 passed_bytes;
+	__u64 dropped_packets;
+	__u64 dropped_bytes;
 };
 
 /* ---- facts ---- */
@@ -227,6 +277,8 @@ _Static_assert(sizeof(struct mp_flow) == 128, "mirrored in dataplane/kernel/layo
 _Static_assert(sizeof(struct mp_listener_key) == 20, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend_key) == 20, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_limit_set) == 32, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_limited) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_event) == 136, "mirrored in dataplane/kernel/layouts.py");
 
 #endif

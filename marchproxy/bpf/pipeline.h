@@ -12,6 +12,7 @@
 #include "facts.h"
 #include "flow.h"
 #include "fragment.h"
+#include "limit.h"
 #include "maps.h"
 #include "packet.h"
 #include "parse.h"
@@ -200,6 +201,9 @@ static __always_inline enum mp_reason pipeline_admit(const struct packet *packet
 		return MP_NO_BACKEND;
 	if (address_is_unset(&backend->source))
 		return MP_NO_ROUTE;
+	reason = limit_opening(packet, current, bank);
+	if (reason != MP_NONE)
+		return reason;
 	return flow_open(packet, rule, backend, current);
 }
 
@@ -231,11 +235,15 @@ static __noinline struct mp_flow *pipeline_unknown(const struct packet *packet, 
 		return NULL;
 	}
 	listener = pipeline_listener(packet, route == ROUTE_LOCAL, bank);
+	if (!listener && route == ROUTE_LOCAL) {
+		verdict_host(verdict);
+		return NULL;
+	}
+	verdict->reason = limit_packet(packet, current, bank);
+	if (verdict->reason != MP_NONE)
+		return NULL;
 	if (!listener) {
-		if (route == ROUTE_LOCAL)
-			verdict_host(verdict);
-		else
-			verdict->reason = route == ROUTE_NONE ? MP_NO_ROUTE : MP_NO_MAPPING;
+		verdict->reason = route == ROUTE_NONE ? MP_NO_ROUTE : MP_NO_MAPPING;
 		return NULL;
 	}
 	verdict->reason = pipeline_admit(packet, listener, current, bank, verdict);
@@ -266,7 +274,9 @@ static __always_inline void pipeline_decide(struct packet *packet, const struct 
 	if (!flow)
 		return;
 	verdict->mapping = flow->mapping;
-	verdict->reason = pipeline_unfit(packet);
+	verdict->reason = limit_flow(packet, flow, current, now);
+	if (verdict->reason == MP_NONE)
+		verdict->reason = pipeline_unfit(packet);
 	if (verdict->reason != MP_NONE)
 		return;
 	if (packet->fragment == MP_FIRST_FRAGMENT)
@@ -298,6 +308,8 @@ static __always_inline int pipeline(mp_context *context)
 	facts_count(verdict.reason, &packet);
 	if (verdict.sent)
 		return verdict.action;
+	if (verdict.reason == MP_RATE_LIMITED)
+		return packet_drop();
 	facts_denied(&packet, verdict.reason, verdict.mapping, current->revision);
 	if (verdict.reason == MP_MALFORMED || verdict.reason == MP_UNSUPPORTED || verdict.reason == MP_FRAGMENT)
 		return packet_drop();

@@ -21,7 +21,10 @@ def defined(header: str, name: str) -> int:
     return int(number, 0) << int(shift or "0")
 
 
-@pytest.mark.parametrize("name", [*BANKED, "CLASS_STRANGER", "CLASS_ANYONE", "CLASS_BANK_SHIFT"])
+LIMITS = ("LIMITS", "LIMIT_SETS", "LIMIT_PREFIXES", "LIMIT_SHARED", "LIMIT_NONE", "LIMIT_SHIFT")
+
+
+@pytest.mark.parametrize("name", [*BANKED, *LIMITS, "CLASS_STRANGER", "CLASS_ANYONE", "CLASS_BANK_SHIFT"])
 def test_constant_of_the_policy_maps(name: str) -> None:
     assert defined("marchproxy.h", f"MP_{name}") == getattr(layouts, name)
 

@@ -23,6 +23,12 @@ POOL_SLOTS: Final = 1048576
 BACKENDS: Final = 65536
 SOURCES: Final = 262144
 SOURCE_BITS: Final = 1048576
+LIMITS: Final = 1024
+LIMIT_SETS: Final = 4096
+LIMIT_PREFIXES: Final = 262144
+LIMIT_SHARED: Final = 13
+LIMIT_NONE: Final = 0xFFFF
+LIMIT_SHIFT: Final = 14
 
 CLASS_STRANGER: Final = 0
 CLASS_ANYONE: Final = 0x7FFFFFFF
@@ -123,6 +129,14 @@ SETTINGS = _layout(
     nat_count="H",
     refusals_per_second="I",
     wanted_events="I",
+    limiting="I",
+)
+LIMIT = _layout("mp_limit", step="24s", tolerance="24s")
+BUCKET = _layout("mp_bucket", until="24s")
+LIMIT_SET = _layout("mp_limit_set", source="H", count="H", shared="26s", pad="2x")
+LIMITED = _layout("mp_limited", set="Q", told="Q", bucket="24s")
+LIMIT_COUNTER = _layout(
+    "mp_limit_counter", passed_packets="Q", passed_bytes="Q", dropped_packets="Q", dropped_bytes="Q"
 )
 MANAGEMENT = _layout("mp_management", tcp="8192s")
 INTERFACE = _layout("mp_interface", address="6s", native_xdp="B", pad="x")
@@ -156,6 +170,11 @@ LAYOUTS = (
     SOURCE_KEY,
     BITS_KEY,
     SETTINGS,
+    LIMIT,
+    BUCKET,
+    LIMIT_SET,
+    LIMITED,
+    LIMIT_COUNTER,
     MANAGEMENT,
     INTERFACE,
     COUNTER,
@@ -165,6 +184,8 @@ LAYOUTS = (
 U32 = Struct("=I")
 U64 = Struct("=Q")
 U64_PAIR = Struct("=QQ")
+U64_TRIPLE = Struct("=QQQ")
+"""A number for each kind of rate: packets, bytes, flows."""
 
 
 class FlowKey(NamedTuple):

@@ -26,6 +26,8 @@ READ_OR_WRITTEN = frozenset(
     {
         *("backends", "listeners", "pools", "rules", "source_bits", "sources"),
         *("flows", "opening", "mapping_names", "settings", "management", "interfaces"),
+        *("limits", "limit_sets", "limit_prefixes", "limit_generations", "limit_buckets"),
+        *("limit_counters", "limit_names"),
         *("counters", "events", "lost_events"),
     }
 )

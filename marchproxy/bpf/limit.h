@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Rate limits: token buckets that stay exact whoever takes from them at once.
+ *
+ * A bucket is one time for each rate: until when what it let through is paid for at that rate (GCRA, the "theoretical
+ * arrival time" of ITU-T I.371). A packet passes while that is at most a burst ahead of now, and moves it on by what it
+ * costs. Raising a time that has passed is one compare-and-exchange, which may fail because another CPU has just done
+ * it; paying is one atomic addition. So nobody waits or tries again, and what CPUs let through at the same instant is a
+ * debt that all of them wait for: the rate is exact, the burst exceeded by a packet of each CPU at most. A
+ * compare-and-exchange in a loop has to give up somewhere, and then lets through or drops what it should not; a spin
+ * lock is exact too, and costs twice as much (measured in benchmarks/limit.py's figures, docs/PERFORMANCE.md).
+ *
+ * A packet costs what it is on the wire, and a segmentation-offloaded buffer as many packets as it becomes. What passes
+ * passes whole, even if it costs more than there is, and the rest is a debt: a buffer of 45 packets gets through a limit
+ * of 10 a second, once in 4.5 seconds.
+ *
+ * Which limits hold for a client is decided when its entry in `limited` is made, and again when the limits change.
+ * Clients for whom none holds have one too, so that they are not looked up again.
+ */
+#ifndef MP_LIMIT_H
+#define MP_LIMIT_H
+
+#include "facts.h"
+#include "maps.h"
+#include "packet.h"
+#include "route.h"
+
+/* Events of dropped packets, for each client and each CPU a second: counters have the rest. */
+#define LIMIT_EVENTS 100
+#define LIMIT_SECOND 1000000000ull
+
+/* What is taken at once from every limit that holds. */
+struct limit_take {
+	__u64 now;
+	__u32 bank;
+	__u32 units[MP_RATES];
+};
+
+static __always_inline int limit_is_over(const struct mp_limit *limit, const struct mp_bucket *bucket,
+					 const struct limit_take *take)
+{
+	for (int rate = 0; rate < MP_RATES; rate++) {
+		__u64 until = *(const volatile __u64 *)&bucket->until[rate];
+
+		if (take->units[rate] && limit->step[rate] && until > take->now + limit->tolerance[rate])
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline void limit_pay(const struct mp_limit *limit, struct mp_bucket *bucket,
+				      const struct limit_take *take)
+{
+	for (int rate = 0; rate < MP_RATES; rate++) {
+		__u64 until = *(const volatile __u64 *)&bucket->until[rate];
+
+		if (!take->units[rate] || !limit->step[rate])
+			continue;
+		if (until < take->now)
+			__sync_val_compare_and_swap(&bucket->until[rate], until, take->now);
+		__sync_fetch_and_add(&bucket->until[rate],
+				     take->units[rate] * limit->step[rate] >> MP_LIMIT_SHIFT);
+	}
+}
+
+static __always_inline const struct mp_limit *limit_get(__u32 slot, __u32 bank)
+{
+	__u32 number = bank * MP_LIMITS + slot;
+
+	return slot < MP_LIMITS ? bpf_map_lookup_elem(&limits, &number) : NULL;
+}
+
+static __always_inline struct mp_limit_counter *limit_counter(__u32 slot)
+{
+	return bpf_map_lookup_elem(&limit_counters, &slot);
+}
+
+static __always_inline void limit_count_passed(__u32 slot, const struct packet *packet)
+{
+	struct mp_limit_counter *counter = limit_counter(slot);
+
+	if (!counter)
+		return;
+	counter->passed_packets += packet->segments;
+	counter->passed_bytes += packet->wire_bytes;
+}
+
+/* A packet that opens a flow was counted as passed before, when it was taken for itself. */
+static __always_inline void limit_count_dropped(__u32 slot, const struct packet *packet, const struct limit_take *take)
+{
+	struct mp_limit_counter *counter = limit_counter(slot);
+
+	if (!counter)
+		return;
+	counter->dropped_packets += packet->segments;
+	counter->dropped_bytes += packet->wire_bytes;
+	if (take->units[MP_RATE_FLOWS]) {
+		counter->passed_packets -= packet->segments;
+		counter->passed_bytes -= packet->wire_bytes;
+	}
+}
+
+/* The first limit that leaves nothing for this, or MP_LIMIT_NONE. */
+static __noinline __u32 limit_find_over(const struct mp_limit_set *set, const struct mp_limited *client,
+					const struct limit_take *take)
+{
+	const struct mp_limit *limit = limit_get(set->source, take->bank);
+	const struct mp_bucket *bucket;
+
+	if (limit && limit_is_over(limit, &client->bucket, take))
+		return set->source;
+	for (__u32 i = 0; i < MP_LIMIT_SHARED && i < set->count; i++) {
+		__u32 slot = set->shared[i];
+
+		limit = limit_get(slot, take->bank);
+		bucket = bpf_map_lookup_elem(&limit_buckets, &slot);
+		if (limit && bucket && limit_is_over(limit, bucket, take))
+			return slot;
+	}
+	return MP_LIMIT_NONE;
+}
+
+static __noinline int limit_pay_all(const struct packet *packet, const struct mp_limit_set *set,
+				    struct mp_limited *client, const struct limit_take *take)
+{
+	const struct mp_limit *limit = limit_get(set->source, take->bank);
+	int counts = !take->units[MP_RATE_FLOWS];
+	struct mp_bucket *bucket;
+
+	if (limit) {
+		limit_pay(limit, &client->bucket, take);
+		if (counts)
+			limit_count_passed(set->source, packet);
+	}
+	for (__u32 i = 0; i < MP_LIMIT_SHARED && i < set->count; i++) {
+		__u32 slot = set->shared[i];
+
+		limit = limit_get(slot, take->bank);
+		bucket = bpf_map_lookup_elem(&limit_buckets, &slot);
+		if (!limit || !bucket)
+			continue;
+		limit_pay(limit, bucket, take);
+		if (counts)
+			limit_count_passed(slot, packet);
+	}
+	return 0;
+}
+
+/* The number of the set of limits that hold for an address; 0: none does. */
+static __always_inline __u32 limit_choose(const struct mp_address *address, __u32 bank)
+{
+	struct mp_source_key key = {.prefix_length = 8 + 128, .bank = bank};
+	const __u32 *set;
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	set = bpf_map_lookup_elem(&limit_prefixes, &key);
+	return set ? *set : 0;
+}
+
+/* The entry of a client that has none of this generation. Generation and set are one word, so that no other CPU sees
+ * the one without the other. NULL: the table is out of entries, which passes. */
+static __noinline struct mp_limited *limit_meet(const struct mp_address *address, struct mp_limited *known,
+						__u32 generation, __u32 bank)
+{
+	struct mp_limited fresh = {.set = (__u64)generation << 32 | limit_choose(address, bank)};
+
+	if (known) {
+		*(volatile __u64 *)&known->set = fresh.set;
+		return known;
+	}
+	bpf_map_update_elem(&limited, address, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&limited, address);
+}
+
+static __always_inline int limit_may_tell(struct mp_limited *client, __u64 now)
+{
+	__u64 second = now / LIMIT_SECOND;
+	struct mp_refusals *told;
+	__u32 zero = 0;
+
+	if (client->told == second)
+		return 0;
+	client->told = second;
+	told = bpf_map_lookup_elem(&limit_events, &zero);
+	if (!told)
+		return 0;
+	if (told->second != second) {
+		told->second = second;
+		told->sent = 0;
+	}
+	return told->sent++ < LIMIT_EVENTS;
+}
+
+/* Take from all limits that hold for a client, or from none and count the packet as dropped by the first that is spent.
+ * `opening`: a new flow, otherwise the packet. */
+static __noinline enum mp_reason limit_charge(const struct packet *packet, const struct mp_address *address,
+					      const struct mp_settings *current, __u32 bank, int opening)
+{
+	struct limit_take take = {.now = bpf_ktime_get_ns(), .bank = bank};
+	const __u32 *generation = bpf_map_lookup_elem(&limit_generations, &bank);
+	const struct mp_limit_set *set;
+	struct mp_limited *client;
+	__u32 number, over;
+
+	if (!generation || !*generation)
+		return MP_NONE;
+	client = bpf_map_lookup_elem(&limited, address);
+	if (!client || client->set >> 32 != *generation)
+		client = limit_meet(address, client, *generation, bank);
+	if (!client || !(__u32)client->set)
+		return MP_NONE;
+	number = bank * MP_LIMIT_SETS + (__u32)client->set;
+	set = bpf_map_lookup_elem(&limit_sets, &number);
+	if (!set)
+		return MP_NONE;
+	if (opening) {
+		take.units[MP_RATE_FLOWS] = 1;
+	} else {
+		take.units[MP_RATE_PACKETS] = packet->segments;
+		take.units[MP_RATE_BYTES] = packet->wire_bytes;
+	}
+	over = limit_find_over(set, client, &take);
+	if (over == MP_LIMIT_NONE) {
+		limit_pay_all(packet, set, client, &take);
+		return MP_NONE;
+	}
+	limit_count_dropped(over, packet, &take);
+	if (limit_may_tell(client, take.now))
+		facts_denied(packet, MP_RATE_LIMITED, 0, current->revision);
+	return MP_RATE_LIMITED;
+}
+
+/* A packet of no flow is its source's. */
+static __always_inline enum mp_reason limit_packet(const struct packet *packet, const struct mp_settings *current,
+						   __u32 bank)
+{
+	return current->limiting ? limit_charge(packet, &packet->key.source, current, bank, 0) : MP_NONE;
+}
+
+/* A packet that is about to open a flow. */
+static __always_inline enum mp_reason limit_opening(const struct packet *packet, const struct mp_settings *current,
+						    __u32 bank)
+{
+	return current->limiting ? limit_charge(packet, &packet->key.source, current, bank, 1) : MP_NONE;
+}
+
+/* A packet of a flow, in either direction, is its client's. The one that opened it was charged when there was none;
+ * what XDP will hand up is charged by TC. */
+static __always_inline enum mp_reason limit_flow(const struct packet *packet, const struct mp_flow *flow,
+						 const struct mp_settings *current, __u64 now)
+{
+	int reply = flow->flags & MP_FLOW_REPLY;
+
+	if (!current->limiting || (!flow->packets && !reply))
+		return MP_NONE;
+#ifdef MP_XDP
+	if (!route_is_fresh(flow, current, now) || !(flow->flags & MP_FLOW_XDP))
+		return MP_NONE;
+#endif
+	return limit_charge(packet, reply ? &flow->destination : &packet->key.source, current,
+			    *(const volatile __u32 *)&current->bank & 1, 0);
+}
+
+#endif
