@@ -30,10 +30,24 @@
 
 /* What is taken at once from every limit that holds. */
 struct limit_take {
+	const struct mp_limit_set *set;
 	__u64 now;
 	__u32 bank;
-	__u32 units[MP_RATES];
+	__u32 over;           /* slot of the first that leaves nothing for this, or MP_LIMIT_NONE */
+	__u32 opening;        /* a new flow, otherwise a packet */
+	__u32 segments;
+	__u32 bytes;
 };
+
+/* In the unit of `rate`; 0: that rate is not asked. */
+static __always_inline __u64 limit_units(const struct limit_take *take, enum mp_rate rate)
+{
+	if (take->opening)
+		return rate == MP_RATE_FLOWS;
+	if (rate == MP_RATE_FLOWS)
+		return 0;
+	return rate == MP_RATE_PACKETS ? take->segments : take->bytes;
+}
 
 static __always_inline int limit_is_over(const struct mp_limit *limit, const struct mp_bucket *bucket,
 					 const struct limit_take *take)
@@ -41,7 +55,7 @@ static __always_inline int limit_is_over(const struct mp_limit *limit, const str
 	for (int rate = 0; rate < MP_RATES; rate++) {
 		__u64 until = *(const volatile __u64 *)&bucket->until[rate];
 
-		if (take->units[rate] && limit->step[rate] && until > take->now + limit->tolerance[rate])
+		if (limit_units(take, rate) && limit->step[rate] && until > take->now + limit->tolerance[rate])
 			return 1;
 	}
 	return 0;
@@ -52,13 +66,13 @@ static __always_inline void limit_pay(const struct mp_limit *limit, struct mp_bu
 {
 	for (int rate = 0; rate < MP_RATES; rate++) {
 		__u64 until = *(const volatile __u64 *)&bucket->until[rate];
+		__u64 units = limit_units(take, rate);
 
-		if (!take->units[rate] || !limit->step[rate])
+		if (!units || !limit->step[rate])
 			continue;
 		if (until < take->now)
 			__sync_val_compare_and_swap(&bucket->until[rate], until, take->now);
-		__sync_fetch_and_add(&bucket->until[rate],
-				     take->units[rate] * limit->step[rate] >> MP_LIMIT_SHIFT);
+		__sync_fetch_and_add(&bucket->until[rate], units * limit->step[rate] >> MP_LIMIT_SHIFT);
 	}
 }
 
@@ -69,80 +83,77 @@ static __always_inline const struct mp_limit *limit_get(__u32 slot, __u32 bank)
 	return slot < MP_LIMITS ? bpf_map_lookup_elem(&limits, &number) : NULL;
 }
 
-static __always_inline struct mp_limit_counter *limit_counter(__u32 slot)
+/* A packet that opens a flow has been counted before, when it was taken for itself. */
+static __always_inline void limit_count_passed(__u32 slot, const struct limit_take *take)
 {
-	return bpf_map_lookup_elem(&limit_counters, &slot);
+	struct mp_limit_counter *counter = bpf_map_lookup_elem(&limit_counters, &slot);
+
+	if (!counter || take->opening)
+		return;
+	counter->passed_packets += take->segments;
+	counter->passed_bytes += take->bytes;
 }
 
-static __always_inline void limit_count_passed(__u32 slot, const struct packet *packet)
+static __always_inline void limit_count_dropped(__u32 slot, const struct limit_take *take)
 {
-	struct mp_limit_counter *counter = limit_counter(slot);
+	struct mp_limit_counter *counter = bpf_map_lookup_elem(&limit_counters, &slot);
 
 	if (!counter)
 		return;
-	counter->passed_packets += packet->segments;
-	counter->passed_bytes += packet->wire_bytes;
-}
-
-/* A packet that opens a flow was counted as passed before, when it was taken for itself. */
-static __always_inline void limit_count_dropped(__u32 slot, const struct packet *packet, const struct limit_take *take)
-{
-	struct mp_limit_counter *counter = limit_counter(slot);
-
-	if (!counter)
-		return;
-	counter->dropped_packets += packet->segments;
-	counter->dropped_bytes += packet->wire_bytes;
-	if (take->units[MP_RATE_FLOWS]) {
-		counter->passed_packets -= packet->segments;
-		counter->passed_bytes -= packet->wire_bytes;
+	counter->dropped_packets += take->segments;
+	counter->dropped_bytes += take->bytes;
+	if (take->opening) {
+		counter->passed_packets -= take->segments;
+		counter->passed_bytes -= take->bytes;
 	}
 }
 
-/* The first limit that leaves nothing for this, or MP_LIMIT_NONE. */
-static __noinline __u32 limit_find_over(const struct mp_limit_set *set, const struct mp_limited *client,
-					const struct limit_take *take)
+/* Steps of bpf_loop over the shared limits of the set, once to ask and once to pay. */
+static long limit_ask_shared(__u32 index, void *state)
 {
-	const struct mp_limit *limit = limit_get(set->source, take->bank);
-	const struct mp_bucket *bucket;
+	struct limit_take *take = state;
+	__u32 slot = index < MP_LIMIT_SHARED ? take->set->shared[index] : MP_LIMIT_NONE;
+	const struct mp_bucket *bucket = bpf_map_lookup_elem(&limit_buckets, &slot);
+	const struct mp_limit *limit = limit_get(slot, take->bank);
 
-	if (limit && limit_is_over(limit, &client->bucket, take))
-		return set->source;
-	for (__u32 i = 0; i < MP_LIMIT_SHARED && i < set->count; i++) {
-		__u32 slot = set->shared[i];
-
-		limit = limit_get(slot, take->bank);
-		bucket = bpf_map_lookup_elem(&limit_buckets, &slot);
-		if (limit && bucket && limit_is_over(limit, bucket, take))
-			return slot;
-	}
-	return MP_LIMIT_NONE;
+	if (limit && bucket && limit_is_over(limit, bucket, take))
+		take->over = slot;
+	return take->over != MP_LIMIT_NONE;
 }
 
-static __noinline int limit_pay_all(const struct packet *packet, const struct mp_limit_set *set,
-				    struct mp_limited *client, const struct limit_take *take)
+static long limit_pay_shared(__u32 index, void *state)
 {
-	const struct mp_limit *limit = limit_get(set->source, take->bank);
-	int counts = !take->units[MP_RATE_FLOWS];
-	struct mp_bucket *bucket;
+	const struct limit_take *take = state;
+	__u32 slot = index < MP_LIMIT_SHARED ? take->set->shared[index] : MP_LIMIT_NONE;
+	struct mp_bucket *bucket = bpf_map_lookup_elem(&limit_buckets, &slot);
+	const struct mp_limit *limit = limit_get(slot, take->bank);
 
-	if (limit) {
-		limit_pay(limit, &client->bucket, take);
-		if (counts)
-			limit_count_passed(set->source, packet);
-	}
-	for (__u32 i = 0; i < MP_LIMIT_SHARED && i < set->count; i++) {
-		__u32 slot = set->shared[i];
-
-		limit = limit_get(slot, take->bank);
-		bucket = bpf_map_lookup_elem(&limit_buckets, &slot);
-		if (!limit || !bucket)
-			continue;
+	if (limit && bucket) {
 		limit_pay(limit, bucket, take);
-		if (counts)
-			limit_count_passed(slot, packet);
+		limit_count_passed(slot, take);
 	}
 	return 0;
+}
+
+/* From every limit of the set, or from none: then `take->over` says which is spent, and has counted it. */
+static __always_inline void limit_take_all(struct limit_take *take, struct mp_limited *client)
+{
+	const struct mp_limit *own = limit_get(take->set->source, take->bank);
+
+	if (own && limit_is_over(own, &client->bucket, take))
+		take->over = take->set->source;
+	else if (take->set->count)
+		bpf_loop(take->set->count, limit_ask_shared, take, 0);
+	if (take->over != MP_LIMIT_NONE) {
+		limit_count_dropped(take->over, take);
+		return;
+	}
+	if (own) {
+		limit_pay(own, &client->bucket, take);
+		limit_count_passed(take->set->source, take);
+	}
+	if (take->set->count)
+		bpf_loop(take->set->count, limit_pay_shared, take, 0);
 }
 
 /* The number of the set of limits that hold for an address; 0: none does. */
@@ -190,57 +201,67 @@ static __always_inline int limit_may_tell(struct mp_limited *client, __u64 now)
 	return told->sent++ < LIMIT_EVENTS;
 }
 
-/* Take from all limits that hold for a client, or from none and count the packet as dropped by the first that is spent.
- * `opening`: a new flow, otherwise the packet. */
-static __noinline enum mp_reason limit_charge(const struct packet *packet, const struct mp_address *address,
-					      const struct mp_settings *current, __u32 bank, int opening)
-{
-	struct limit_take take = {.now = bpf_ktime_get_ns(), .bank = bank};
-	const __u32 *generation = bpf_map_lookup_elem(&limit_generations, &bank);
-	const struct mp_limit_set *set;
-	struct mp_limited *client;
-	__u32 number, over;
+enum limit_answer {
+	LIMIT_PASS = 0,
+	LIMIT_DROP = 1,
+	LIMIT_DROP_AND_TELL = 2,
+};
 
-	if (!generation || !*generation)
-		return MP_NONE;
+/* Take what a packet, or the flow that it would open, costs. A function of its own for the verifier, which then checks it
+ * once and not for every way that leads here; hence the bare arguments. */
+__noinline int limit_charge(const struct mp_address *address, __u32 bank, __u32 opening, __u32 segments, __u32 bytes)
+{
+	struct limit_take take = {
+		.now = bpf_ktime_get_ns(),
+		.bank = bank & 1,
+		.over = MP_LIMIT_NONE,
+		.opening = opening,
+		.segments = segments,
+		.bytes = bytes,
+	};
+	const __u32 *generation = bpf_map_lookup_elem(&limit_generations, &take.bank);
+	struct mp_limited *client;
+	__u32 number;
+
+	if (!address || !generation || !*generation)
+		return LIMIT_PASS;
 	client = bpf_map_lookup_elem(&limited, address);
 	if (!client || client->set >> 32 != *generation)
-		client = limit_meet(address, client, *generation, bank);
+		client = limit_meet(address, client, *generation, take.bank);
 	if (!client || !(__u32)client->set)
-		return MP_NONE;
-	number = bank * MP_LIMIT_SETS + (__u32)client->set;
-	set = bpf_map_lookup_elem(&limit_sets, &number);
-	if (!set)
-		return MP_NONE;
-	if (opening) {
-		take.units[MP_RATE_FLOWS] = 1;
-	} else {
-		take.units[MP_RATE_PACKETS] = packet->segments;
-		take.units[MP_RATE_BYTES] = packet->wire_bytes;
-	}
-	over = limit_find_over(set, client, &take);
-	if (over == MP_LIMIT_NONE) {
-		limit_pay_all(packet, set, client, &take);
-		return MP_NONE;
-	}
-	limit_count_dropped(over, packet, &take);
-	if (limit_may_tell(client, take.now))
+		return LIMIT_PASS;
+	number = take.bank * MP_LIMIT_SETS + (__u32)client->set;
+	take.set = bpf_map_lookup_elem(&limit_sets, &number);
+	if (!take.set)
+		return LIMIT_PASS;
+	limit_take_all(&take, client);
+	if (take.over == MP_LIMIT_NONE)
+		return LIMIT_PASS;
+	return limit_may_tell(client, take.now) ? LIMIT_DROP_AND_TELL : LIMIT_DROP;
+}
+
+static __always_inline enum mp_reason limit_ask(const struct packet *packet, const struct mp_address *address,
+						const struct mp_settings *current, __u32 bank, int opening)
+{
+	int answer = limit_charge(address, bank, opening, packet->segments, packet->wire_bytes);
+
+	if (answer == LIMIT_DROP_AND_TELL)
 		facts_denied(packet, MP_RATE_LIMITED, 0, current->revision);
-	return MP_RATE_LIMITED;
+	return answer == LIMIT_PASS ? MP_NONE : MP_RATE_LIMITED;
 }
 
 /* A packet of no flow is its source's. */
 static __always_inline enum mp_reason limit_packet(const struct packet *packet, const struct mp_settings *current,
 						   __u32 bank)
 {
-	return current->limiting ? limit_charge(packet, &packet->key.source, current, bank, 0) : MP_NONE;
+	return current->limiting ? limit_ask(packet, &packet->key.source, current, bank, 0) : MP_NONE;
 }
 
 /* A packet that is about to open a flow. */
 static __always_inline enum mp_reason limit_opening(const struct packet *packet, const struct mp_settings *current,
 						    __u32 bank)
 {
-	return current->limiting ? limit_charge(packet, &packet->key.source, current, bank, 1) : MP_NONE;
+	return current->limiting ? limit_ask(packet, &packet->key.source, current, bank, 1) : MP_NONE;
 }
 
 /* A packet of a flow, in either direction, is its client's. The one that opened it was charged when there was none;
@@ -256,8 +277,8 @@ static __always_inline enum mp_reason limit_flow(const struct packet *packet, co
 	if (!route_is_fresh(flow, current, now) || !(flow->flags & MP_FLOW_XDP))
 		return MP_NONE;
 #endif
-	return limit_charge(packet, reply ? &flow->destination : &packet->key.source, current,
-			    *(const volatile __u32 *)&current->bank & 1, 0);
+	return limit_ask(packet, reply ? &flow->destination : &packet->key.source, current,
+			 *(const volatile __u32 *)&current->bank & 1, 0);
 }
 
 #endif
