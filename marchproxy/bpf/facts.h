@@ -6,6 +6,8 @@
 #include "maps.h"
 #include "packet.h"
 
+#define FACTS_SECOND 1000000000ull
+
 static __always_inline void facts_count(enum mp_reason reason, const struct packet *packet)
 {
 	__u32 index = reason;
@@ -47,19 +49,101 @@ static __always_inline void facts_submit(struct mp_event *event)
 	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
 
-static __always_inline void facts_denied(const struct packet *packet, enum mp_reason reason, __u32 mapping,
-					 __u32 revision)
+/* Count a packet that is refused (`kind` DENIED), or that would be and is let through (AUDITED). */
+static __noinline int facts_count_denied(const struct packet *packet, enum mp_event_kind kind, enum mp_reason reason,
+					 __u32 mapping)
 {
-	struct mp_event *event = facts_reserve(MP_EVENT_DENIED);
+	struct mp_denied_key key = {.mapping = mapping, .reason = reason, .kind = kind};
+	struct mp_counter *counter = bpf_map_lookup_elem(&denied, &key);
+	struct mp_counter first = {.packets = packet->segments, .bytes = packet->wire_bytes};
 
+	if (counter) {
+		counter->packets += first.packets;
+		counter->bytes += first.bytes;
+	} else {
+		bpf_map_update_elem(&denied, &key, &first, BPF_NOEXIST);
+	}
+	return 0;
+}
+
+/* Whether this CPU may tell of one more this second; if not, it is counted as lost. */
+static __always_inline int facts_within_limit(const struct mp_settings *current, __u64 now)
+{
+	__u32 zero = 0;
+	struct mp_spent *spent = bpf_map_lookup_elem(&denied_events, &zero);
+	__u64 *lost;
+
+	if (!spent)
+		return 0;
+	if (spent->second != now / FACTS_SECOND) {
+		spent->second = now / FACTS_SECOND;
+		spent->sent = 0;
+	}
+	if (spent->sent++ < current->denied_events_per_second)
+		return 1;
+	lost = bpf_map_lookup_elem(&lost_events, &zero);
+	if (lost)
+		*lost += 1;
+	return 0;
+}
+
+/* How many packets an event made now would stand for; 0: none is to be made. A client that tries the same again is
+ * told of once in a while, and all together at most as often as the settings say: a scan must not drown who listens, and
+ * one flood must not use up what others are told with. */
+static __always_inline __u64 facts_repeats(const struct mp_repeat_key *key, const struct mp_settings *current,
+					   __u32 segments)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct mp_repeat *held = bpf_map_lookup_elem(&repeats, key);
+	struct mp_repeat first = {.told = now};
+	__u64 count;
+
+	if (held && now - held->told < current->repeat_ms * 1000000ull) {
+		__sync_fetch_and_add(&held->more, segments);
+		return 0;
+	}
+	if (!facts_within_limit(current, now))
+		return 0;
+	if (!held) {
+		bpf_map_update_elem(&repeats, key, &first, BPF_ANY);
+		return segments;
+	}
+	count = held->more + segments;
+	held->told = now;
+	held->more = 0;
+	return count;
+}
+
+/* Tell of such a packet, unless it repeats what was told a moment ago. */
+static __noinline int facts_tell_denied(const struct packet *packet, enum mp_event_kind kind, enum mp_reason reason,
+					__u32 mapping, const struct mp_settings *current)
+{
+	struct mp_repeat_key key = {
+		.mapping = mapping,
+		.destination_port = packet->key.destination_port,
+		.protocol = packet->key.protocol,
+		.reason = reason,
+		.kind = kind,
+	};
+	struct mp_event *event;
+	__u64 count;
+
+	if (!(current->wanted_events & 1u << kind))
+		return 0;
+	key.source = packet->key.source;
+	key.destination = packet->key.destination;
+	count = facts_repeats(&key, current, packet->segments);
+	event = count ? facts_reserve(kind) : NULL;
 	if (!event)
-		return;
+		return 0;
 	event->reason = reason;
 	event->key = packet->key;
 	event->mapping = mapping;
-	event->revision = revision;
+	event->revision = current->revision;
 	event->ifindex = packet_ingress(packet->context);
+	event->count = count;
 	facts_submit(event);
+	return 0;
 }
 
 /* `forward` is client to backend. */

@@ -185,7 +185,7 @@ static __noinline struct mp_limited *limit_meet(const struct mp_address *address
 static __always_inline int limit_may_tell(struct mp_limited *client, __u64 now)
 {
 	__u64 second = now / LIMIT_SECOND;
-	struct mp_refusals *told;
+	struct mp_spent *told;
 	__u32 zero = 0;
 
 	if (client->told == second)
@@ -246,7 +246,7 @@ static __always_inline enum mp_reason limit_ask(const struct packet *packet, con
 	int answer = limit_charge(address, bank, opening, packet->segments, packet->wire_bytes);
 
 	if (answer == LIMIT_DROP_AND_TELL)
-		facts_denied(packet, MP_RATE_LIMITED, 0, current->revision);
+		facts_tell_denied(packet, MP_EVENT_DENIED, MP_RATE_LIMITED, 0, current);
 	return answer == LIMIT_PASS ? MP_NONE : MP_RATE_LIMITED;
 }
 

@@ -146,7 +146,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct mp_refusals);
+	__type(value, struct mp_spent);
 } limit_events SEC(".maps");
 
 /* What a slot is for, `limit` or `limit service`. Written by user space, kept with the counters it names. */
@@ -190,8 +190,31 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct mp_refusals);
+	__type(value, struct mp_spent);
 } refusals SEC(".maps");
+
+/* When it is full, what is new is counted by its reason alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct mp_denied_key);
+	__type(value, struct mp_counter);
+} denied SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct mp_repeat_key);
+	__type(value, struct mp_repeat);
+} repeats SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_spent);
+} denied_events SEC(".maps");
 
 /* Events that found the ring full. */
 struct {

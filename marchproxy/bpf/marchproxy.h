@@ -167,6 +167,8 @@ struct mp_settings {
 	__u32 refusals_per_second; /* for each CPU; 0: drop silently */
 	__u32 wanted_events;      /* bit per enum mp_event_kind: what somebody listens to */
 	__u32 limiting;           /* 0: there is no rate limit */
+	__u32 denied_events_per_second; /* DENIED and AUDITED, for each CPU: what a scan may cost user space */
+	__u32 repeat_ms;          /* for so long what a client tries again is told as one */
 };
 
 /* One bit per TCP port that always reaches the host. */
@@ -238,15 +240,41 @@ struct mp_counter {
 	__u64 bytes;
 };
 
-struct mp_refusals {
+/* What a CPU has sent of something that is limited per second. */
+struct mp_spent {
 	__u64 second;
 	__u64 sent;
+};
+
+/* Packets refused, or let through by audit, by what decided. */
+struct mp_denied_key {
+	__u32 mapping;            /* 0: none */
+	__u16 reason;
+	__u16 kind;               /* MP_EVENT_DENIED or MP_EVENT_AUDITED */
+};
+
+/* Refusals that are told as one: all of a client's attempts at the same port, whatever its own. */
+struct mp_repeat_key {
+	struct mp_address source;
+	struct mp_address destination;
+	__u32 mapping;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 reason;
+	__u8 kind;
+	__u8 pad[3];
+};
+
+struct mp_repeat {
+	__u64 told;               /* when the last event was made */
+	__u64 more;               /* packets since */
 };
 
 enum mp_event_kind {
 	MP_EVENT_START = 1,
 	MP_EVENT_END = 2,
 	MP_EVENT_DENIED = 3,
+	MP_EVENT_AUDITED = 4,     /* would be denied, and was let through */
 };
 
 enum mp_tier {
@@ -268,8 +296,9 @@ struct mp_event {
 	__u32 mapping;
 	__u32 revision;
 	__u32 ifindex;
+	__u32 count;              /* DENIED, AUDITED: packets that this one event stands for */
 	__u8 tier;
-	__u8 pad[7];
+	__u8 pad[3];
 };
 
 _Static_assert(sizeof(struct mp_flow_key) == 40, "mirrored in dataplane/kernel/layouts.py");
@@ -279,6 +308,7 @@ _Static_assert(sizeof(struct mp_backend) == 40, "mirrored in dataplane/kernel/la
 _Static_assert(sizeof(struct mp_backend_key) == 20, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_limit_set) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_limited) == 40, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_repeat_key) == 44, "a hash key without stray bytes");
 _Static_assert(sizeof(struct mp_event) == 136, "mirrored in dataplane/kernel/layouts.py");
 
 #endif

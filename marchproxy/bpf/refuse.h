@@ -58,7 +58,7 @@ struct pseudo_v6 {
 static __always_inline int refuse_within_limit(const struct mp_settings *current)
 {
 	__u32 zero = 0;
-	struct mp_refusals *spent = bpf_map_lookup_elem(&refusals, &zero);
+	struct mp_spent *spent = bpf_map_lookup_elem(&refusals, &zero);
 	__u64 second = bpf_ktime_get_coarse_ns() / 1000000000ull;
 
 	if (!spent)

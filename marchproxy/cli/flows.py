@@ -46,14 +46,17 @@ CARRIED: Columns = {
 }
 REFUSED: Columns = {
     "TIME": "time",
+    "VERDICT": "verdict",
     "SOURCE": lambda row: endpoint(row, "source"),
     "DESTINATION": lambda row: endpoint(row, "destination"),
     "PROTOCOL": "protocol",
     "REASON": "reason",
     "TIER": "tier",
     "INTERFACE": "interface",
-    "SERVICE": "source_service",
+    "FROM": "source_service",
+    "TO": lambda row: row["destination_service"] or row["name"],
     "MAPPING": "mapping",
+    "COUNT": "count",
 }
 
 
@@ -73,7 +76,9 @@ def flows(
     follow: Annotated[
         bool, typer.Option("--follow", help="Show what happens from now on, until Ctrl-C")
     ] = False,
-    denied: Annotated[bool, typer.Option("--denied", help="Show what was refused, newest first")] = False,
+    denied: Annotated[
+        bool, typer.Option("--denied", help="Show what was refused, or let through by audit, newest first")
+    ] = False,
     source: Annotated[str | None, _option("source", "ADDR", "Only from this address or prefix")] = None,
     destination: Annotated[
         str | None, _option("destination", "ADDR", "Only to this address or prefix")
@@ -97,8 +102,9 @@ def flows(
     """Show the conversations that are carried, or what was refused
 
     With --follow each start, end and refusal is shown as it happens, with --denied only refusals; JSON is
-    then one object a line, and Ctrl-C is a normal end. Mappings and services are named as cluster/name or by
-    their name alone.
+    then one object a line, and Ctrl-C is a normal end. The verdict audit means: it would have been refused,
+    and audit let it through. What a client tries again within a second is one row with a count. Mappings and
+    services are named as cluster/name or by their name alone.
     """
     environment = environment_of(context)
     control = Control(environment)

@@ -24,6 +24,14 @@ _INTERFACES: Columns = {
     "PROBLEM": "problem",
 }
 _COUNTERS: Columns = {"REASON": "reason", "PACKETS": "packets", "BYTES": lambda row: size(row["bytes"])}
+_DENIALS: Columns = {
+    "VERDICT": "verdict",
+    "REASON": "reason",
+    "MAPPING": lambda row: row["mapping"] or "-",
+    "PACKETS": "packets",
+    "BYTES": lambda row: size(row["bytes"]),
+}
+_SHOWN_DENIALS = 10
 _TABLES: Columns = {
     "TABLE": "name",
     "USED": "used",
@@ -79,11 +87,17 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
     reason = f": {document['tier_reason']}" if document["tier_reason"] else ""
     yield f"tier {document['tier']}{reason}"
     yield f"listeners: {len(document['listeners'])}, host names: {len(document['names'])}"
+    denials = [
+        {**row, "verdict": verdict}
+        for key, verdict in (("denied", "deny"), ("audited", "audit"))
+        for row in document[key][:_SHOWN_DENIALS]
+    ]
     counters = [{"reason": name, **traffic} for name, traffic in document["counters"].items()]
     counters.sort(key=lambda row: -row["packets"])
     for rows, columns in (
         (document["interfaces"], _INTERFACES),
         (counters, _COUNTERS),
+        (denials, _DENIALS),
         (document["flow_table"], _TABLES),
     ):
         if rows:

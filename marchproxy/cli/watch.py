@@ -16,7 +16,12 @@ from marchproxy.model.ports import parse_port
 
 type Test = Callable[[Row], bool]
 
-_WORDS = {"flow-start": ("start", "green"), "flow-end": ("end", "dim"), "denied": ("denied", "red")}
+_WORDS = {
+    "flow-start": ("start", "green"),
+    "flow-end": ("end", "dim"),
+    "denied": ("denied", "red"),
+    "audited": ("audit", "yellow"),
+}
 
 
 def watch(
@@ -33,7 +38,7 @@ def watch(
     tests = [_TESTS[name](name, text) for name, text in filters.items() if text]
     shown = 0
     try:
-        for event in control.stream("/v1/events", kind="denied" if denied else None):
+        for event in control.stream("/v1/events", kind="denied,audited" if denied else None):
             if event["kind"] == "lost":
                 warn(environment, f"{event['count']} events came too fast to be shown")
             elif all(test(event) for test in tests):
@@ -54,12 +59,19 @@ def _line(environment: Environment, event: Row, output: Output) -> str:
     if output is Output.YAML:
         return "---\n" + to_yaml(event)
     word, colour = _WORDS[event["kind"]]
-    route = f"{endpoint(event, 'source')} -> {endpoint(event, 'destination')}"
+    route = f"{_named_end(event, 'source')} -> {_named_end(event, 'destination')}"
     to = f" -> {endpoint(event, 'backend')}" if "backend" in event else ""
     line = (
         f"{event['protocol']:<4} {route}{to}  {event['reason']}  {event['mapping'] or '-'}  {event['tier']}"
+        + (f"  x{event['count']}" if event["count"] > 1 else "")
     )
     return f"{event['time'][11:23]} {environment.colour(f'{word:<6}', colour)} {printable(line)}\n"
+
+
+def _named_end(event: Row, name: str) -> str:
+    """One end with the name it goes by: its service, or the host name that was asked for."""
+    known = event[f"{name}_service"] or (event["name"] if name == "destination" else "")
+    return endpoint(event, name) + (f" ({known})" if known else "")
 
 
 def _within(name: str, text: str) -> Test:

@@ -16,6 +16,8 @@ QUEUE = 1_000
 INBOX = 50_000
 """Events that wait for the loop."""
 _AT_ONCE = 1_000
+REFUSALS = frozenset({EventKind.DENIED, EventKind.AUDITED})
+"""What was refused, and what would have been but for audit: always wanted, and shown side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class EventHub:
 
     def publish(self, event: Event) -> None:
         """Take one event; called in the loop's thread. Costs next to nothing while nobody listens."""
-        refused = event.kind is EventKind.DENIED
+        refused = event.kind in REFUSALS
         if not refused and not self._subscriptions:
             return
         flow = self.names.complete_flow(event.flow) if event.flow else None
@@ -112,7 +114,7 @@ class EventHub:
     def wanted(self) -> frozenset[EventKind]:
         """Kinds that anybody looks at: refusals always, for `refusals`."""
         kinds = (subscription.kinds for subscription in self._subscriptions)
-        return frozenset({EventKind.DENIED}).union(*kinds)
+        return REFUSALS.union(*kinds)
 
     def refusals(self) -> Sequence[Decision]:
         """The last refusals, newest first."""

@@ -12,6 +12,7 @@ from marchproxy.dataplane.control.http1 import HttpError, Request, Response
 from marchproxy.dataplane.control.server import HttpServer
 from marchproxy.dataplane.status import COMPONENTS, Problem, Status
 from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.reason import Reason
 from marchproxy.telemetry import metrics
 
 RETRY = 10.0
@@ -84,6 +85,8 @@ def facts(status: Status) -> metrics.Facts:
         apply_seconds=status.applied.took,
         listeners=len(status.listeners),
         counters={reason: (traffic.packets, traffic.bytes) for reason, traffic in status.counters.items()},
+        denied=_denials(status, audited=False),
+        audited=_denials(status, audited=True),
         tables={table.name: (table.used, table.limit) for table in status.tables},
         interfaces={interface.name: interface.attached for interface in status.interfaces},
         names={name: len(addresses) for name, addresses in status.names.items()},
@@ -92,6 +95,13 @@ def facts(status: Status) -> metrics.Facts:
         reloads=status.reloads,
         failed_reloads=status.failed_reloads,
     )
+
+
+def _denials(status: Status, *, audited: bool) -> Sequence[tuple[Reason, str, int]]:
+    return [
+        (denials.reason, denials.mapping, denials.traffic.packets)
+        for denials in status.most_denied(audited=audited)
+    ]
 
 
 def _health(status: Status) -> Response:

@@ -1,5 +1,6 @@
 """Which service an address belongs to, for records whose tier knows addresses only."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -27,7 +28,29 @@ class ServiceNames:
         Several may claim it. One that the mapping names as a source goes first, then one of the mapping's
         cluster, then the alphabet.
         """
-        wanted = self._rule_sources.get(mapping, frozenset())
+        return self._claimed(address, mapping, self._rule_sources)
+
+    def asked(self, address: IPAddress, mapping: str) -> str:
+        """The service that somebody asked for by its own address, chosen likewise; empty for a stranger."""
+        return self._claimed(address, mapping, self._rule_destinations)
+
+    def destination(self, backend: IPAddress, port: int) -> str:
+        """The service of a backend; empty where the plan has none."""
+        return self._backends.get((backend, port), "")
+
+    def complete(self, decision: Decision) -> Decision:
+        """The decision with its services, where the tier left them empty.
+
+        Of the destination where it is asked for itself: behind a listener it is known once there is a flow.
+        """
+        source = decision.source_service or self.source(decision.source, decision.mapping)
+        destination = decision.destination_service or self.asked(decision.destination, decision.mapping)
+        if (source, destination) == (decision.source_service, decision.destination_service):
+            return decision
+        return replace(decision, source_service=source, destination_service=destination)
+
+    def _claimed(self, address: IPAddress, mapping: str, named: Mapping[str, frozenset[str]]) -> str:
+        wanted = named.get(mapping, frozenset())
         cluster = cluster_of(mapping)
         claims = self.evaluator.sources.services(address)
 
@@ -36,29 +59,24 @@ class ServiceNames:
 
         return min(claims, key=order, default="")
 
-    def destination(self, backend: IPAddress, port: int) -> str:
-        """The service of a backend; empty where the plan has none."""
-        return self._backends.get((backend, port), "")
-
-    def complete(self, decision: Decision) -> Decision:
-        """The decision with its source service, where the tier left it empty."""
-        if decision.source_service:
-            return decision
-        service = self.source(decision.source, decision.mapping)
-        return replace(decision, source_service=service) if service else decision
-
     def complete_flow(self, flow: Flow) -> Flow:
         """The flow with both services, where the tier left them empty."""
-        decision = self.complete(flow.decision)
+        decision = flow.decision
         if not decision.destination_service:
             service = self.destination(flow.backend, flow.backend_port)
             decision = replace(decision, destination_service=service) if service else decision
+        decision = self.complete(decision)
         return replace(flow, decision=decision) if decision is not flow.decision else flow
 
     @cached_property
     def _rule_sources(self) -> dict[str, frozenset[str]]:
         rules = (rule for listener in self._plan.listeners for rule in listener.rules)
-        return {rule.mapping: frozenset(rule.sources) - {ANYONE} for rule in rules}
+        named = {rule.mapping: frozenset(rule.sources) - {ANYONE} for rule in rules}
+        return named | {rule.mapping: frozenset(rule.sources) - {ANYONE} for rule in self._plan.transit}
+
+    @cached_property
+    def _rule_destinations(self) -> dict[str, frozenset[str]]:
+        return {rule.mapping: frozenset(rule.destinations) - {ANYONE} for rule in self._plan.transit}
 
     @cached_property
     def _backends(self) -> dict[tuple[IPAddress, int], str]:

@@ -45,6 +45,9 @@ class Decision:
     name: str = ""
     """Host or SNI asked for."""
     interface: str = ""
+    count: int = 1
+    """Packets that the record stands for: of what a client tries again within a second only the first is told
+    at once, and the others with the next."""
 
 
 class FlowState(StrEnum):
@@ -79,6 +82,19 @@ class EventKind(StrEnum):
     FLOW_START = "flow-start"
     FLOW_END = "flow-end"
     DENIED = "denied"
+    AUDITED = "audited"
+    """Would have been denied, and was let through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denials:
+    """What has been refused for one reason by one mapping, or let through in its stead by audit."""
+
+    reason: Reason
+    mapping: str
+    """Qualified name, empty where none decided."""
+    audited: bool
+    traffic: Traffic
 
 
 @dataclass(frozen=True, slots=True)

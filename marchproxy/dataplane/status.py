@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from marchproxy.dataplane.records import InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, InterfaceState, TableFill, Traffic
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Listener
 
 COMPONENTS = ("policy", "tier", "names", "metrics")
 """What can be wrong: taking over a plan, carrying it out, resolving its names, telling others about it."""
+
+MOST_DENIALS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,22 @@ class Status:
     interfaces: Sequence[InterfaceState] = ()
     listeners: Sequence[Listener] = ()
     counters: Mapping[Reason, Traffic] = field(default_factory=dict)
+    denials: Sequence[Denials] = ()
     tables: Sequence[TableFill] = ()
     lost_events: int = 0
     reloads: int = 0
     failed_reloads: int = 0
     names: Mapping[str, Sequence[IPAddress]] = field(default_factory=dict)
     problems: Sequence[Problem] = ()
+
+    def most_denied(self, *, audited: bool) -> Sequence[Denials]:
+        """What was refused (or with `audited` let through all the same), the most packets first.
+
+        At most `MOST_DENIALS`: documents and scrapes stay small whatever is refused.
+        """
+        found = [denials for denials in self.denials if denials.audited is audited]
+        found.sort(key=lambda denials: (-denials.traffic.packets, denials.reason, denials.mapping))
+        return found[:MOST_DENIALS]
 
     @property
     def healthy(self) -> bool:

@@ -122,6 +122,7 @@ class Supervisor:
             interfaces=tier.interfaces(),
             listeners=self._intent.plan.listeners,
             counters=tier.counters(),
+            denials=tier.denials(),
             tables=tier.fill(),
             lost_events=self._keeper.lost_events(),
             reloads=self._intent.reloads,

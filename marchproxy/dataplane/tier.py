@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from marchproxy.dataplane.records import Event, EventKind, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, Event, EventKind, Flow, InterfaceState, TableFill, Traffic
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 
@@ -37,6 +37,9 @@ class Tier(Protocol):
 
     def counters(self) -> Mapping[Reason, Traffic]:
         """Packets and bytes by reason since the tables were created."""
+
+    def denials(self) -> Sequence[Denials]:
+        """What was refused, and let through by audit, by reason and mapping since the tables were created."""
 
     def interfaces(self) -> Sequence[InterfaceState]:
         """The interfaces of the plan, as found at the last `poll`."""

@@ -45,6 +45,8 @@ class Verdict(StrEnum):
 
     ALLOW = "allow"
     DENY = "deny"
+    AUDIT = "audit"
+    """Would be denied, and is let through."""
     HOST = "host"
 
 

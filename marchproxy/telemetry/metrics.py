@@ -1,6 +1,6 @@
 """Facts in Prometheus' text format. The data plane counts; nothing here keeps a number of its own."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import ProcessCollector
@@ -26,6 +26,10 @@ class Facts:
     listeners: int
     counters: Mapping[Reason, tuple[int, int]]
     """Packets and bytes by reason."""
+    denied: Sequence[tuple[Reason, str, int]]
+    """Reason, mapping and packets of what was refused."""
+    audited: Sequence[tuple[Reason, str, int]]
+    """The same of what audit let through: first packets of flows."""
     tables: Mapping[str, tuple[int, int]]
     """Entries in use, and how many there may be."""
     interfaces: Mapping[str, str]
@@ -85,6 +89,14 @@ class _Snapshot(Collector):
             octets.add_metric([reason.name], size)
         yield packets
         yield octets
+        yield _by_mapping(
+            "marchproxy_denied_packets", "Refused packets by reason and mapping.", self._facts.denied
+        )
+        yield _by_mapping(
+            "marchproxy_audited_packets",
+            "First packets of flows that audit let through, by why they would have been refused.",
+            self._facts.audited,
+        )
         used = GaugeMetricFamily("marchproxy_table_entries", "Entries in use.", labels=["table"])
         limit = GaugeMetricFamily("marchproxy_table_limit", "Entries there may be.", labels=["table"])
         for table, (entries, most) in self._facts.tables.items():
@@ -113,6 +125,13 @@ class _Snapshot(Collector):
         for interface, how in facts.interfaces.items():
             attached.add_metric([interface, how], 1 if how else 0)
         yield attached
+
+
+def _by_mapping(name: str, text: str, rows: Sequence[tuple[Reason, str, int]]) -> Metric:
+    metric = CounterMetricFamily(name, text, labels=["reason", "mapping"])
+    for reason, mapping, packets in rows:
+        metric.add_metric([reason.name, mapping], packets)
+    return metric
 
 
 def render(facts: Facts) -> bytes:

@@ -46,6 +46,8 @@ TO_CLIENT, TO_SERVER = Link(CLIENT, INSIDE), Link(SERVER, OUTSIDE)
 
 SIZES: Final = {"flows": 4096, "opening": 4096}
 ROOM: Final = 65536 + 512
+EVERY_DENIAL: Final = {"denied_events_per_second": 1 << 30, "repeat_ms": 0}
+"""Settings with which each refused packet is told of by itself."""
 _ONE_PORT = NatPorts(20000, 1)
 """With a single source port towards each backend, what goes out is known beforehand."""
 
@@ -181,7 +183,7 @@ class Bed:
 
     def reset(self) -> None:
         """As after loading: no policy, no flows, one source port, and TCP port 22 for management."""
-        for name in ("flows", "opening", "fragments"):
+        for name in ("flows", "opening", "fragments", "denied", "repeats"):
             self.maps[name].delete_many(list(self.maps[name].keys()))
         self.settings = Settings(self.maps["settings"])
         self.settings.change(revision=0, route_epoch=0, wanted_events=0)
@@ -191,7 +193,8 @@ class Bed:
         self.maps["management"].set(layouts.U32.pack(0), bytes(guard))
         for own in self.ifindex:
             self.know_interface(own, native=True)
-        self.maps["refusals"].set_percpu(layouts.U32.pack(0), [bytes(16)] * possible_cpus())
+        for name in ("refusals", "denied_events"):
+            self.maps[name].set_percpu(layouts.U32.pack(0), [bytes(16)] * possible_cpus())
         self.mappings: dict[str, int] = {}
         self._builder = TableBuilder(self._number_of, source_towards)
         self._banks = Banks(self.maps, self.settings)

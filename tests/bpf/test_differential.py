@@ -16,7 +16,7 @@ from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Evaluator, Query
-from tests.bpf.bed import FROM_CLIENT, Bed, Outcome, Tier
+from tests.bpf.bed import EVERY_DENIAL, FROM_CLIENT, Bed, Outcome, Tier
 from tests.bpf.packets import Packet, Tcp, Udp
 from tests.bpf.policies import OWN
 from tests.policy.build import mapping, plan, service
@@ -134,7 +134,7 @@ class Comparison:
         self.dice = random.Random(seed)
         bed.reset()
         bed.settings.prepare(NatPorts())
-        bed.settings.change(refusals_per_second=0, wanted_events=_DENIED)
+        bed.settings.change(refusals_per_second=0, wanted_events=_DENIED, **EVERY_DENIAL)
         self.tier: Tier = self.dice.choice(["tc", "xdp"])
         policy = plan(*random_policy(self.dice))
         self.reference = Evaluator(policy)

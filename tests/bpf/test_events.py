@@ -9,7 +9,7 @@ from marchproxy.dataplane.kernel.layouts import EventRecord
 from marchproxy.dataplane.kernel.ringbuf import RingBuffer
 from marchproxy.model.reason import Reason, Tier
 from tests.bpf import bed as beds
-from tests.bpf.bed import Bed, flow_key
+from tests.bpf.bed import EVERY_DENIAL, Bed, flow_key
 from tests.bpf.packets import Packet, Tcp, Udp
 from tests.bpf.policies import OPEN
 from tests.bpf.talk import Talk, from_client
@@ -119,6 +119,56 @@ def test_refusal(bed: Bed, tier: beds.Tier, ear: Ear, refused: Packet, reason: R
     assert event.revision == 7
 
 
+def denied(bed: Bed) -> dict[tuple[int, int, int], tuple[int, int]]:
+    """Packets and bytes by mapping, reason and kind."""
+    found = {}
+    for key, cells in bed.maps["denied"].items_percpu():
+        packets, octets = map(sum, zip(*map(layouts.COUNTER.struct.unpack, cells), strict=True))
+        found[layouts.DENIED_KEY.struct.unpack(key)] = packets, octets
+    return found
+
+
+def test_refusals_are_counted_by_mapping_and_reason(bed: Bed, tier: beds.Tier) -> None:
+    bed.apply(plan(*OPEN))
+    elsewhere = SYN.but(destination=SYN.destination + 0x10001)
+    for packet in (elsewhere, elsewhere, SYN.but(transport__flags="A")):
+        bed.send(tier, packet)
+    assert denied(bed) == {
+        (0, Reason.NO_MAPPING, layouts.EVENT_DENIED): (2, 80),
+        (0, Reason.NO_FLOW, layouts.EVENT_DENIED): (1, 40),
+    }
+
+
+def test_what_a_client_tries_again_is_told_as_one(bed: Bed, tier: beds.Tier, ear: Ear) -> None:
+    bed.settings.change(refusals_per_second=0, repeat_ms=3_600_000)
+    refused = SYN.but(destination=SYN.destination + 0x10001)
+    for port in range(50_000, 50_005):
+        bed.send(tier, refused.but(transport__source=port))
+    bed.send(tier, refused.but(transport__destination=81))
+    assert [
+        (event.attempts, layouts.read_port(layouts.read_key(event.key).destination_port))
+        for event in ear.heard()
+    ] == [(1, 80), (1, 81)]
+    bed.settings.change(repeat_ms=0)
+    bed.send(tier, refused)
+    assert [event.attempts for event in ear.heard()] == [5]
+
+
+def test_a_scan_is_told_of_up_to_a_limit(bed: Bed, tier: beds.Tier, ear: Ear) -> None:
+    bed.settings.change(refusals_per_second=0, denied_events_per_second=10)
+    refused = SYN.but(destination=SYN.destination + 0x10001)
+    before = lost(bed)
+    for port in range(1, 201):
+        bed.send(tier, refused.but(transport__destination=port))
+    told = len(ear.heard())
+    assert 10 <= told < 200
+    assert told + lost(bed) - before == 200
+
+
+def lost(bed: Bed) -> int:
+    return sum(int.from_bytes(cell, "little") for cell in bed.maps["lost_events"].get_percpu(bytes(4)))
+
+
 def test_nothing_is_told_that_nobody_wants(bed: Bed, tier: beds.Tier, ear: Ear) -> None:
     bed.settings.change(wanted_events=1 << layouts.EVENT_DENIED)
     talk = Talk.established(bed, tier, SYN)
@@ -127,16 +177,13 @@ def test_nothing_is_told_that_nobody_wants(bed: Bed, tier: beds.Tier, ear: Ear) 
 
 
 def test_full_ring_loses_events_and_counts_them(bed: Bed, ear: Ear) -> None:
-    def lost() -> int:
-        return sum(int.from_bytes(cell, "little") for cell in bed.maps["lost_events"].get_percpu(bytes(4)))
-
-    before, runner = lost(), bed.runners["tc"]
+    before, runner = lost(bed), bed.runners["tc"]
     frame, ifindex = SYN.but(transport__flags="A").build(), bed.ifindex[beds.INSIDE]
     room = bed.maps["events"].max_entries // (layouts.EVENT.size + 8) + 1
-    bed.settings.change(refusals_per_second=0)
+    bed.settings.change(refusals_per_second=0, **EVERY_DENIAL)
     for _ in range(room + 100):
         runner.run(frame, ifindex)
     told = len(ear.heard())
     assert told < room
-    assert told + lost() - before == room + 100
+    assert told + lost(bed) - before == room + 100
     bed.counters.difference()

@@ -188,6 +188,8 @@ STATUS: dict[str, Any] = {
         "NO_MAPPING": {"packets": 3, "bytes": 180},
         "FORWARDED": {"packets": 1200, "bytes": 1_500_000},
     },
+    "denied": [{"reason": "NO_MAPPING", "mapping": "", "packets": 3, "bytes": 180}],
+    "audited": [{"reason": "DENY_MAPPING", "mapping": "later", "packets": 2, "bytes": 120}],
     "flow_table": [{"name": "flows", "used": 250, "limit": 1000}],
     "lost_events": 0,
     "reloads": 1,

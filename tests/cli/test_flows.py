@@ -29,6 +29,7 @@ DECISION: dict[str, Any] = {
     "destination_service": "web",
     "name": "",
     "interface": "in0",
+    "count": 1,
 }
 FLOW: dict[str, Any] = DECISION | {
     "backend": "fd00::10",
@@ -76,8 +77,9 @@ def test_table_of_what_was_refused(console: Console, daemon: Start) -> None:
     server = daemon({"GET /v1/flows": (200, [REFUSED])})
     title, row = console.ok("flows", "--denied").out.splitlines()
     assert "REASON" in title
-    assert row.split()[:5] == [
+    assert row.split()[:6] == [
         "2030-01-01T07:08:09.123Z",
+        "deny",
         "10.1.0.5:40000",
         "10.1.0.1:80",
         "tcp",

@@ -56,6 +56,10 @@ def test_one_screen_for_people(console: Console, daemon: Start) -> None:
         "FORWARDED      1200  1.5 MB",
         "NO_MAPPING        3  180 B",
         "",
+        "VERDICT  REASON        MAPPING  PACKETS  BYTES",
+        "deny     NO_MAPPING    -              3  180 B",
+        "audit    DENY_MAPPING  later          2  120 B",
+        "",
         "TABLE  USED  LIMIT  FILL",
         "flows   250   1000  25%",
     ]
@@ -69,6 +73,12 @@ def test_problems_come_first(console: Console, daemon: Start) -> None:
 
 
 def test_a_fresh_appliance_shows_no_empty_tables(console: Console, daemon: Start) -> None:
-    nothing: dict[str, Any] = {"interfaces": [], "counters": {}, "flow_table": []}
+    nothing: dict[str, Any] = {
+        "interfaces": [],
+        "counters": {},
+        "denied": [],
+        "audited": [],
+        "flow_table": [],
+    }
     daemon({"GET /v1/status": (200, STATUS | nothing)})
     assert len(console.ok("status").out.splitlines()) == 4

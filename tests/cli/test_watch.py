@@ -37,12 +37,22 @@ def test_yaml_is_one_document_an_event(console: Console, events: Daemon) -> None
 
 
 def test_lines_for_people(console: Console, events: Daemon) -> None:
-    route = "10.1.0.5:40000 -> 10.1.0.1:80 -> [fd00::10]:8080"
+    route = "10.1.0.5:40000 (clients) -> 10.1.0.1:80 (web) -> [fd00::10]:8080"
     assert console("flows", "--follow").out.splitlines() == [
         f"07:08:09.123 start  tcp  {route}  FORWARDED  cw  tc",
-        "07:08:09.123 denied udp  192.0.2.9:40000 -> [fd00::1]:80  NO_MAPPING  -  tc",
+        "07:08:09.123 denied udp  192.0.2.9:40000 (clients) -> [fd00::1]:80 (web)  NO_MAPPING  -  tc",
         f"07:08:09.123 end    tcp  {route}  CLOSED  cw  tc",
     ]
+
+
+def test_what_audit_lets_through_is_marked(console: Console, daemon: Start) -> None:
+    event = DENIED | {"kind": "audited", "verdict": "audit", "count": 7, "destination_service": ""}
+    event["name"] = "api.example.com"
+    daemon({"GET /v1/events": chunked(json.dumps(event).encode() + b"\n")})
+    assert console("flows", "--follow").out == (
+        "07:08:09.123 audit  udp  192.0.2.9:40000 (clients) -> [fd00::1]:80 (api.example.com)"
+        "  NO_MAPPING  -  tc  x7\n"
+    )
 
 
 def test_the_daemons_end_is_6(console: Console, events: Daemon) -> None:
@@ -53,7 +63,7 @@ def test_the_daemons_end_is_6(console: Console, events: Daemon) -> None:
 
 def test_denied_is_asked_of_the_daemon(console: Console, events: Daemon) -> None:
     console("flows", "--follow", "--denied")
-    assert events.asked[0][0] == "GET /v1/events?kind=denied"
+    assert events.asked[0][0] == "GET /v1/events?kind=denied%2Caudited"
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,11 @@ async def test_losses_are_told_where_they_happened() -> None:
 @looped
 async def test_only_refusals_are_wanted_while_nobody_watches() -> None:
     hub = EventHub()
-    assert hub.wanted == {EventKind.DENIED}
+    assert hub.wanted == {EventKind.DENIED, EventKind.AUDITED}
     subscription = hub.subscribe([EventKind.FLOW_END])
-    assert hub.wanted == {EventKind.DENIED, EventKind.FLOW_END}
+    assert hub.wanted == {EventKind.DENIED, EventKind.AUDITED, EventKind.FLOW_END}
     hub.unsubscribe(subscription)
-    assert hub.wanted == {EventKind.DENIED}
+    assert hub.wanted == {EventKind.DENIED, EventKind.AUDITED}
 
 
 @looped

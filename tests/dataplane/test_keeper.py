@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from marchproxy.dataplane.keeper import TierKeeper
-from marchproxy.dataplane.records import EventKind, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, Flow, InterfaceState, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.reason import Reason
@@ -59,6 +59,9 @@ class Touchy:
 
     def counters(self) -> Mapping[Reason, Traffic]:
         return {}
+
+    def denials(self) -> Sequence[Denials]:
+        return []
 
     def interfaces(self) -> Sequence[InterfaceState]:
         return []
@@ -124,7 +127,7 @@ async def test_the_tier_learns_which_events_are_looked_at() -> None:
     subscription = await keeper.subscribe([EventKind.FLOW_END])
     keeper.unsubscribe(subscription)
     await until(lambda: len(tier.wanted) == 3)
-    only_refusals = frozenset({EventKind.DENIED})
+    only_refusals = frozenset({EventKind.DENIED, EventKind.AUDITED})
     assert tier.wanted == [only_refusals, only_refusals | {EventKind.FLOW_END}, only_refusals]
     await keeper.close()
 

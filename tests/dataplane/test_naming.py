@@ -36,12 +36,21 @@ def test_without_a_mapping_any_service_will_do() -> None:
 
 def test_a_stranger_has_no_service() -> None:
     assert NAMES.source(ip_address("192.0.2.1"), "shop/pay") == ""
-    assert NAMES.complete(decision("192.0.2.1")) == decision("192.0.2.1")
+    between_strangers = decision("192.0.2.1", destination=ip_address("192.0.2.2"))
+    assert NAMES.complete(between_strangers) == between_strangers
 
 
 def test_a_flow_is_completed_at_both_ends() -> None:
     made = NAMES.complete_flow(flow(decision("10.3.0.1", mapping="shop/pay")))
     assert (made.decision.source_service, made.decision.destination_service) == ("shop/till", "web")
+
+
+def test_a_refusal_in_transit_is_named_at_both_ends() -> None:
+    refused = decision("10.3.0.1", destination=ip_address("10.1.2.9"), mapping="")
+    made = NAMES.complete(refused)
+    assert (made.source_service, made.destination_service) == ("net", "net")
+    elsewhere = NAMES.complete(decision("10.3.0.1", destination=ip_address("192.0.2.9"), mapping=""))
+    assert elsewhere.destination_service == ""
 
 
 def test_what_a_tier_has_filled_in_stays() -> None:

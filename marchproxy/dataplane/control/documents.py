@@ -41,6 +41,7 @@ def decision_document(decision: Decision) -> Document:
         "destination_service": decision.destination_service,
         "name": decision.name,
         "interface": decision.interface,
+        "count": decision.count,
     }
 
 
@@ -107,6 +108,8 @@ def status_document(status: Status) -> Document:
         "listener_count": len(status.listeners),
         "listeners": [_listener_document(listener) for listener in status.listeners],
         "counters": _counters(status),
+        "denied": _denials(status, audited=False),
+        "audited": _denials(status, audited=True),
         "flow_table": [
             {"name": table.name, "used": table.used, "limit": table.limit} for table in status.tables
         ],
@@ -156,6 +159,18 @@ def _listener_document(listener: Listener) -> Document:
         "protocol": listener.transport.value,
         "mappings": [rule.mapping for rule in listener.rules],
     }
+
+
+def _denials(status: Status, *, audited: bool) -> Sequence[Document]:
+    return [
+        {
+            "reason": denials.reason.name,
+            "mapping": denials.mapping,
+            "packets": denials.traffic.packets,
+            "bytes": denials.traffic.bytes,
+        }
+        for denials in status.most_denied(audited=audited)
+    ]
 
 
 def _counters(status: Status) -> Mapping[str, Document]:

@@ -17,6 +17,7 @@ _NUMBERS = {
     EventKind.FLOW_START: layouts.EVENT_START,
     EventKind.FLOW_END: layouts.EVENT_END,
     EventKind.DENIED: layouts.EVENT_DENIED,
+    EventKind.AUDITED: layouts.EVENT_AUDITED,
 }
 
 

@@ -39,7 +39,7 @@ STATE_OPENING, STATE_ANSWERED, STATE_ESTABLISHED, STATE_CLOSED = 1, 2, 3, 4
 FLAG_REPLY, FLAG_FIN, FLAG_PEER_FIN = 1, 2, 4
 FLAGS_CLOSING: Final = FLAG_FIN | FLAG_PEER_FIN
 """One side or the other has sent its FIN; each direction knows of both."""
-EVENT_START, EVENT_END, EVENT_DENIED = 1, 2, 3
+EVENT_START, EVENT_END, EVENT_DENIED, EVENT_AUDITED = 1, 2, 3, 4
 
 
 class Layout(NamedTuple):
@@ -130,6 +130,8 @@ SETTINGS = _layout(
     refusals_per_second="I",
     wanted_events="I",
     limiting="I",
+    denied_events_per_second="I",
+    repeat_ms="I",
 )
 LIMIT = _layout("mp_limit", step="24s", tolerance="24s")
 BUCKET = _layout("mp_bucket", until="24s")
@@ -141,6 +143,7 @@ LIMIT_COUNTER = _layout(
 MANAGEMENT = _layout("mp_management", tcp="8192s")
 INTERFACE = _layout("mp_interface", address="6s", native_xdp="B", pad="x")
 COUNTER = _layout("mp_counter", packets="Q", bytes="Q")
+DENIED_KEY = _layout("mp_denied_key", mapping="I", reason="H", kind="H")
 EVENT = _layout(
     "mp_event",
     time="Q",
@@ -156,8 +159,9 @@ EVENT = _layout(
     mapping="I",
     revision="I",
     ifindex="I",
+    count="I",
     tier="B",
-    pad="7x",
+    pad="3x",
 )
 LAYOUTS = (
     FLOW_KEY,
@@ -178,6 +182,7 @@ LAYOUTS = (
     MANAGEMENT,
     INTERFACE,
     COUNTER,
+    DENIED_KEY,
     EVENT,
 )
 
@@ -247,6 +252,8 @@ class EventRecord(NamedTuple):
     mapping: int
     revision: int
     ifindex: int
+    attempts: int
+    """`count` of the struct, which tuples call something else."""
     tier: int
 
 

@@ -14,7 +14,9 @@ _EVENT_KINDS = {
     layouts.EVENT_START: EventKind.FLOW_START,
     layouts.EVENT_END: EventKind.FLOW_END,
     layouts.EVENT_DENIED: EventKind.DENIED,
+    layouts.EVENT_AUDITED: EventKind.AUDITED,
 }
+_VERDICTS = {layouts.EVENT_DENIED: Verdict.DENY, layouts.EVENT_AUDITED: Verdict.AUDIT}
 _STATES = {
     layouts.STATE_OPENING: FlowState.OPENING,
     layouts.STATE_ANSWERED: FlowState.OPENING,
@@ -81,7 +83,7 @@ class RecordReader:
         record = layouts.read_event(raw)
         kind = _EVENT_KINDS[record.kind]
         decision = self._decision(record, layouts.read_key(record.key))
-        if kind is EventKind.DENIED:
+        if record.kind in _VERDICTS:
             return Event(kind, decision)
         sent_packets, received_packets = layouts.U64_PAIR.unpack(record.packets)
         sent_bytes, received_bytes = layouts.U64_PAIR.unpack(record.octets)
@@ -99,7 +101,6 @@ class RecordReader:
         return Event(kind, decision, flow)
 
     def _decision(self, record: EventRecord, key: FlowKey) -> Decision:
-        denied = record.kind == layouts.EVENT_DENIED
         return Decision(
             time=self._clock.wall(record.time),
             id=record.id,
@@ -109,11 +110,12 @@ class RecordReader:
             destination_port=layouts.read_port(key.destination_port),
             protocol=protocol_name(key.protocol),
             tier=Tier(record.tier),
-            verdict=Verdict.DENY if denied else Verdict.ALLOW,
+            verdict=_VERDICTS.get(record.kind, Verdict.ALLOW),
             reason=Reason(record.reason),
             mapping=self._names.name(record.mapping),
             revision=record.revision,
             interface=self._interface(record.ifindex),
+            count=record.attempts or 1,
         )
 
     def _interface(self, ifindex: int) -> str:

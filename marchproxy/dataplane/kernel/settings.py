@@ -7,6 +7,11 @@ from marchproxy.dataplane.kernel.natports import NatPorts
 REFUSALS_PER_SECOND = 1000
 """TCP resets and ICMP errors that each CPU sends at most; Linux's own limit for ICMP is of the same order."""
 
+DENIED_EVENTS_PER_SECOND = 2000
+"""Refusals that each CPU tells of at most: each costs user space 30 µs. Of more only the number is known."""
+REPEAT_MS = 1000
+"""What a client tries again within it is told as one event with a count."""
+
 _KEY = layouts.U32.pack(0)
 
 
@@ -37,7 +42,13 @@ class Settings:
 
     def prepare(self, ports: NatPorts) -> None:
         """Set what holds from the start of the daemon on."""
-        self.change(nat_first=ports.first, nat_count=ports.count, refusals_per_second=REFUSALS_PER_SECOND)
+        self.change(
+            nat_first=ports.first,
+            nat_count=ports.count,
+            refusals_per_second=REFUSALS_PER_SECOND,
+            denied_events_per_second=DENIED_EVENTS_PER_SECOND,
+            repeat_ms=REPEAT_MS,
+        )
 
     def routes_changed(self) -> None:
         """Make every flow look its way out up again."""

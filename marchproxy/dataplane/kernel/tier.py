@@ -10,6 +10,7 @@ from typing import Self
 from marchproxy.dataplane.kernel import layouts, location
 from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.changes import FlowReview
+from marchproxy.dataplane.kernel.denials import read_denials
 from marchproxy.dataplane.kernel.events import EventReader
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.forwarding import Forwarding
@@ -24,7 +25,7 @@ from marchproxy.dataplane.kernel.sourceaddress import source_towards
 from marchproxy.dataplane.kernel.sweep import Sweep
 from marchproxy.dataplane.kernel.sysctls import Sysctls
 from marchproxy.dataplane.kernel.tables import TableBuilder
-from marchproxy.dataplane.records import EventKind, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, Flow, InterfaceState, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.ports import parse_port
@@ -112,6 +113,10 @@ class KernelTier:
             if packets:
                 found[Reason(layouts.U32.unpack(key)[0])] = Traffic(packets, octets)
         return found
+
+    def denials(self) -> Sequence[Denials]:
+        """See `Tier.denials`."""
+        return read_denials(self._maps["denied"], self._names)
 
     def interfaces(self) -> Sequence[InterfaceState]:
         """See `Tier.interfaces`."""

@@ -6,11 +6,11 @@ without bytes.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
-from marchproxy.dataplane.records import Decision, Event, EventKind, Flow, FlowState, Traffic
+from marchproxy.dataplane.records import Decision, Denials, Event, EventKind, Flow, FlowState, Traffic
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
@@ -114,6 +114,8 @@ class Ledger:
         """Kinds of events that `sink` takes."""
         self._numbers = count(1)
         self._tallies: dict[Reason, Tally] = {}
+        self._denied: dict[tuple[Reason, str], Tally] = {}
+        """By reason and mapping; of mappings there are as many as an operator has made."""
         self._evaluator = Evaluator(Plan())
         self.revision = 0
 
@@ -125,6 +127,13 @@ class Ledger:
     def counters(self) -> Mapping[Reason, Traffic]:
         """Everything counted since start."""
         return {reason: tally.traffic() for reason, tally in self._tallies.items()}
+
+    def denials(self) -> Sequence[Denials]:
+        """What was refused since start."""
+        return [
+            Denials(reason, mapping, audited=False, traffic=tally.traffic())
+            for (reason, mapping), tally in self._denied.items()
+        ]
 
     def decide(
         self, transport: Transport, source: IPAddress, destination: IPAddress, port: int
@@ -161,6 +170,7 @@ class Ledger:
     def refuse(self, query: Query, source_port: int, answer: Answer, reason: Reason, size: int = 0) -> None:
         """Count and tell a connection or datagram that goes nowhere; `size` is the datagram's."""
         self._tally(reason).add(size)
+        self._denied.setdefault((reason, answer.mapping), Tally()).add(size)
         if EventKind.DENIED in self.wanted:
             decision = _decision(query, source_port, answer, self.revision)
             decision = replace(decision, time=time.time(), verdict=Verdict.DENY, reason=reason)

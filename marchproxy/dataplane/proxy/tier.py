@@ -12,7 +12,7 @@ from marchproxy.dataplane.proxy.ledger import Ledger
 from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
 from marchproxy.dataplane.proxy.udp import UdpCarrier, UdpLimits, UdpListener
-from marchproxy.dataplane.records import EventKind, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, Flow, InterfaceState, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -92,6 +92,10 @@ class SocketsTier:
     def counters(self) -> Mapping[Reason, Traffic]:
         """See `ledger` for what packets and bytes mean here."""
         return self._ledger.counters()
+
+    def denials(self) -> Sequence[Denials]:
+        """See `Tier.denials`."""
+        return self._ledger.denials()
 
     def interfaces(self) -> Sequence[InterfaceState]:
         """The plan's interfaces: nothing is attached to them, sockets receive from all."""

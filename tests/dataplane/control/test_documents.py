@@ -23,6 +23,7 @@ DECISION = {
     "destination_service": "",
     "name": "",
     "interface": "",
+    "count": 1,
 }
 FLOW = {
     **DECISION,

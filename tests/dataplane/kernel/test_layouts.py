@@ -64,6 +64,7 @@ def test_numbers_are_those_of_the_header(header: Btf) -> None:
         "MP_EVENT_START": layouts.EVENT_START,
         "MP_EVENT_END": layouts.EVENT_END,
         "MP_EVENT_DENIED": layouts.EVENT_DENIED,
+        "MP_EVENT_AUDITED": layouts.EVENT_AUDITED,
         "MP_TIER_TC": Tier.TC.value,
         "MP_TIER_XDP": Tier.XDP.value,
         **{f"MP_BALANCE_{balance.name}": number for balance, number in layouts.BALANCES.items()},

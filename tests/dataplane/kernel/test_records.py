@@ -40,6 +40,7 @@ def event(kind: int, **fields: object) -> bytes:
         "mapping": 1,
         "revision": 5,
         "ifindex": LOOPBACK,
+        "count": 1,
         "tier": 1,
     }
     return layouts.EVENT.struct.pack(*(values | fields).values())
@@ -135,6 +136,13 @@ def test_a_refusal(reader: RecordReader) -> None:
         Reason.NO_MAPPING,
         "",
     )
+
+
+def test_what_audit_lets_through(reader: RecordReader) -> None:
+    read = reader.event(event(layouts.EVENT_AUDITED, reason=Reason.NO_MAPPING, mapping=0, count=3))
+    assert (read.kind, read.flow) == (EventKind.AUDITED, None)
+    assert (read.decision.verdict, read.decision.reason) == (Verdict.AUDIT, Reason.NO_MAPPING)
+    assert read.decision.count == 3
 
 
 def test_an_interface_that_is_gone_has_no_name(reader: RecordReader) -> None:

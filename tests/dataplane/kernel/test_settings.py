@@ -4,7 +4,12 @@ import pytest
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.natports import NatPorts
-from marchproxy.dataplane.kernel.settings import REFUSALS_PER_SECOND, Settings
+from marchproxy.dataplane.kernel.settings import (
+    DENIED_EVENTS_PER_SECOND,
+    REFUSALS_PER_SECOND,
+    REPEAT_MS,
+    Settings,
+)
 from tests.dataplane.kernel.fakes import FakeArray
 
 
@@ -29,7 +34,13 @@ def test_preparing_keeps_the_policy_in_force(held: FakeArray) -> None:
     successor = Settings(held)
     successor.prepare(NatPorts(2000, 100))
     assert (successor.bank, successor.revision) == (1, 7)
-    expected = {"nat_first": 2000, "nat_count": 100, "refusals_per_second": REFUSALS_PER_SECOND}
+    expected = {
+        "nat_first": 2000,
+        "nat_count": 100,
+        "refusals_per_second": REFUSALS_PER_SECOND,
+        "denied_events_per_second": DENIED_EVENTS_PER_SECOND,
+        "repeat_ms": REPEAT_MS,
+    }
     assert fields(held) == fields(held) | expected | {"bank": 1, "revision": 7}
 
 

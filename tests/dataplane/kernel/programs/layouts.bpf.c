@@ -20,6 +20,7 @@ struct mp_limit_counter limit_counter;
 struct mp_management management;
 struct mp_interface interface;
 struct mp_counter counter;
+struct mp_denied_key denied_key;
 struct mp_event event;
 enum mp_flow_state flow_state;
 enum mp_flow_flags flow_flags;
