@@ -141,7 +141,7 @@ static __noinline int facts_tell_denied(const struct packet *packet, enum mp_eve
 	event->mapping = mapping;
 	event->revision = current->revision;
 	event->ifindex = packet_ingress(packet->context);
-	event->count = count;
+	event->attempts = count;
 	facts_submit(event);
 	return 0;
 }

@@ -296,7 +296,7 @@ struct mp_event {
 	__u32 mapping;
 	__u32 revision;
 	__u32 ifindex;
-	__u32 count;              /* DENIED, AUDITED: packets that this one event stands for */
+	__u32 attempts;           /* DENIED, AUDITED: packets that this one event stands for */
 	__u8 tier;
 	__u8 pad[3];
 };

@@ -159,7 +159,7 @@ EVENT = _layout(
     mapping="I",
     revision="I",
     ifindex="I",
-    count="I",
+    attempts="I",
     tier="B",
     pad="3x",
 )
@@ -253,7 +253,6 @@ class EventRecord(NamedTuple):
     revision: int
     ifindex: int
     attempts: int
-    """`count` of the struct, which tuples call something else."""
     tier: int
 
 

@@ -40,7 +40,7 @@ def event(kind: int, **fields: object) -> bytes:
         "mapping": 1,
         "revision": 5,
         "ifindex": LOOPBACK,
-        "count": 1,
+        "attempts": 1,
         "tier": 1,
     }
     return layouts.EVENT.struct.pack(*(values | fields).values())
@@ -139,7 +139,7 @@ def test_a_refusal(reader: RecordReader) -> None:
 
 
 def test_what_audit_lets_through(reader: RecordReader) -> None:
-    read = reader.event(event(layouts.EVENT_AUDITED, reason=Reason.NO_MAPPING, mapping=0, count=3))
+    read = reader.event(event(layouts.EVENT_AUDITED, reason=Reason.NO_MAPPING, mapping=0, attempts=3))
     assert (read.kind, read.flow) == (EventKind.AUDITED, None)
     assert (read.decision.verdict, read.decision.reason) == (Verdict.AUDIT, Reason.NO_MAPPING)
     assert read.decision.count == 3
