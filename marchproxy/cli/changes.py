@@ -6,7 +6,7 @@ from typing import Any
 from marchproxy.cli.context import Environment
 from marchproxy.cli.output import Output, serialise, show_lines
 from marchproxy.cli.table import cell
-from marchproxy.model.change import Change
+from marchproxy.model.change import Change, Kind
 from marchproxy.model.documents import Document
 from marchproxy.model.names import DEFAULT_CLUSTER
 
@@ -53,7 +53,8 @@ def summary(changes: Iterable[Change]) -> str:
 def _lines(environment: Environment, change: Change) -> Iterator[str]:
     sign, colour = _SIGNS[action(change)]
     owner = "" if change.cluster in ("", DEFAULT_CLUSTER) else f"{change.cluster}/"
-    yield environment.colour(f"{sign} {change.kind} {owner}{change.name}", colour)
+    named = "" if change.kind is Kind.SETTINGS else f" {owner}{change.name}"
+    yield environment.colour(f"{sign} {change.kind.label}{named}", colour)
     before, after = change.before or _NOTHING, change.after or _NOTHING
     for field in sorted(before.keys() | after.keys() - {"name"}):
         if field != "name" and before.get(field) != after.get(field):

@@ -1,5 +1,6 @@
 """`marchproxy cluster`: isolated sets of services and mappings, each with an API key."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -45,7 +46,7 @@ def add(context: typer.Context, name: NewName, output: OutputOption = TABLE) -> 
             raise Conflict(
                 f"cluster {cluster.name!r} exists already", hint="marchproxy cluster list shows it"
             )
-        return Snapshot(tuple(sorted((*snapshot.clusters, cluster), key=_by_name)), snapshot.interfaces)
+        return replace(snapshot, clusters=tuple(sorted((*snapshot.clusters, cluster), key=_by_name)))
 
     with intent.opened(environment) as store:
         intent.commit(environment, store, f"add cluster {cluster.name}", build)
@@ -83,7 +84,7 @@ def remove(context: typer.Context, name: Name, yes: YesOption = False) -> ExitCo
     def build(snapshot: Snapshot) -> Snapshot:
         gone = intent.cluster_of(snapshot, name)
         kept = tuple(cluster for cluster in snapshot.clusters if cluster is not gone)
-        return Snapshot(kept, snapshot.interfaces)
+        return replace(snapshot, clusters=kept)
 
     return intent.write(environment, f"remove cluster {name}", build)
 

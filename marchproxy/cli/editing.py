@@ -1,4 +1,4 @@
-"""What `add`, `list`, `show`, `set` and `remove` do, the same for services, mappings and interfaces."""
+"""What `add`, `list`, `show`, `set` and `remove` do, the same for every noun."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from marchproxy.cli.framework import environment_of
 from marchproxy.cli.output import Output, show_one, show_rows
 from marchproxy.cli.rows import row
 from marchproxy.cli.table import Columns
-from marchproxy.model.change import Kind
+from marchproxy.model.change import OF_APPLIANCE, Kind
 from marchproxy.model.documents import Document, Entity, to_document
 from marchproxy.model.names import DEFAULT_CLUSTER
 from marchproxy.model.snapshot import Snapshot
@@ -90,8 +90,8 @@ class Editor:
             show_one(environment, output, self._row(entity, cluster))
 
     def _row(self, entity: Entity, cluster: str) -> Document:
-        return row(entity, None if self.kind is Kind.INTERFACE else cluster)
+        return row(entity, None if self.kind in OF_APPLIANCE else cluster)
 
     def _message(self, what: str, name: str, cluster: str) -> str:
         owner = "" if cluster in ("", DEFAULT_CLUSTER) else f"{cluster}/"
-        return f"{what} {self.kind} {owner}{name}"
+        return f"{what} {self.kind.label} {owner}{name}"

@@ -39,15 +39,15 @@ def export(
     """Print everything that is configured, in a form that apply takes
 
     JSON is canonical: its SHA-256 is what revision list shows, and applying it changes nothing. With
-    --cluster the interfaces, which belong to the appliance, are left out, so that applying it elsewhere
-    leaves those alone.
+    --cluster what belongs to the appliance (interfaces, limits, settings …) is left out, so that applying it
+    elsewhere leaves that alone.
     """
     environment = environment_of(context)
     snapshot = intent.read(environment)
     document = snapshot.document()
     if cluster is not None:
-        document["clusters"] = Snapshot((intent.cluster_of(snapshot, cluster),)).document()["clusters"]
-        del document["interfaces"]
+        [only] = Snapshot((intent.cluster_of(snapshot, cluster),)).document()["clusters"]
+        document = {"format": document["format"], "clusters": [only]}
     if output is Form.YAML:
         environment.stdout.write(to_yaml(document))
     elif cluster is None:

@@ -13,6 +13,8 @@ import typer
 from typer.core import TyperOption
 
 from marchproxy.cli.errors import WrongUsage
+from marchproxy.cli.units import parse_duration
+from marchproxy.model.errors import InvalidValue
 
 _GIVEN = "marchproxy.fields"
 """Where a context keeps the fields that its command line named."""
@@ -50,7 +52,10 @@ class Field:
     def _keep(self, context: Any, parameter: Any, value: Any) -> None:
         if value is None or value == ():
             return
-        read = self.split(value) if self.many else self.read(value)
+        try:
+            read = self.split(value) if self.many else self.read(value)
+        except InvalidValue as error:
+            raise InvalidValue(self.name, error.value, error.expected) from None
         context.meta.setdefault(_GIVEN, {})[self.name] = read
 
     def split(self, values: Sequence[str]) -> list[Any]:
@@ -83,12 +88,54 @@ class Switch:
             context.meta.setdefault(_GIVEN, {})[self.name] = value
 
 
-type Fields = Sequence[Field | Switch]
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """A flag without a value that empties a list: `--no-drain`."""
+
+    name: str
+    flag: str
+    help: str
+
+    def option(self, *, required: bool) -> TyperOption:
+        """The flag, as Typer knows it."""
+        return TyperOption(
+            param_decls=[f"no_{self.name}", self.flag],
+            help=self.help,
+            required=required,
+            is_flag=True,
+            default=False,
+            show_default=False,
+            expose_value=False,
+            callback=self._keep,
+        )
+
+    def _keep(self, context: Any, parameter: Any, value: bool) -> None:
+        if value:
+            fields = context.meta.setdefault(_GIVEN, {})
+            if fields.get(self.name):
+                raise WrongUsage(f"{self.flag} contradicts the flag that sets what it clears")
+            fields[self.name] = []
+
+
+type Fields = Sequence[Field | Switch | Clear]
 
 
 def number(text: str) -> int | str:
     """A whole number where the text is one; other text stays for the model to refuse."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
+
+
+def on_off(text: str) -> bool | str:
+    """True for `on`, false for `off`; an empty text stays, and means the default."""
+    words: dict[str, bool | str] = {"on": True, "off": False, "": ""}
+    if text.strip().lower() not in words:
+        raise InvalidValue("flag", text, "on or off")
+    return words[text.strip().lower()]
+
+
+def seconds(text: str) -> int | str:
+    """A duration in whole seconds, such as `30s`, `10m`, `2h`, `7d` or `30`; an empty text stays."""
+    return parse_duration(text) if text.strip() else ""
 
 
 def given(context: typer.Context) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import Declined, ExitCode, WrongUsage, warn
 from marchproxy.cli.mistakes import review, show_warnings
-from marchproxy.model.change import Change, Kind, patch
+from marchproxy.model.change import OF_APPLIANCE, Change, Kind, held, patch
 from marchproxy.model.documents import Document, Entity, to_document
 from marchproxy.model.errors import Conflict, DaemonNotRunning, MarchproxyError, NotFound
 from marchproxy.model.snapshot import Cluster, Snapshot
@@ -43,11 +43,8 @@ def cluster_of(snapshot: Snapshot, name: str) -> Cluster:
 
 
 def entities(snapshot: Snapshot, kind: Kind, cluster: str) -> tuple[Entity, ...]:
-    """All services or mappings of a cluster, or the interfaces."""
-    if kind is Kind.INTERFACE:
-        return snapshot.interfaces
-    holder = cluster_of(snapshot, cluster)
-    return holder.services if kind is Kind.SERVICE else holder.mappings
+    """All entities of a kind that a cluster has, or the appliance."""
+    return held(snapshot if kind in OF_APPLIANCE else cluster_of(snapshot, cluster), kind)
 
 
 def find(snapshot: Snapshot, kind: Kind, cluster: str, name: str) -> Entity:
@@ -55,14 +52,16 @@ def find(snapshot: Snapshot, kind: Kind, cluster: str, name: str) -> Entity:
     among = entities(snapshot, kind, cluster)
     found = next((entity for entity in among if entity.name == name), None)
     if found is None:
-        raise NotFound(str(kind), name, hint=_names(f"{kind}s", among))
+        raise NotFound(kind.label, name, hint=_names(f"{kind.label}s", among))
     return found
 
 
 def put(snapshot: Snapshot, kind: Kind, cluster: str, entity: Entity) -> Snapshot:
     """The snapshot with one more entity; `Conflict` where the name is taken."""
-    if any(held.name == entity.name for held in entities(snapshot, kind, cluster)):
-        raise Conflict(f"{kind} {entity.name!r} exists already", hint=f"marchproxy {kind} list shows it")
+    if any(other.name == entity.name for other in entities(snapshot, kind, cluster)):
+        raise Conflict(
+            f"{kind.label} {entity.name!r} exists already", hint=f"marchproxy {kind.label} list shows it"
+        )
     return _patched(snapshot, kind, cluster, None, entity)
 
 
@@ -144,7 +143,7 @@ def _patched(
     snapshot: Snapshot, kind: Kind, cluster: str, before: Entity | None, after: Entity | None
 ) -> Snapshot:
     name = cast("Entity", after or before).name
-    owner = "" if kind is Kind.INTERFACE else cluster
+    owner = "" if kind in OF_APPLIANCE else cluster
     return patch(snapshot, [Change(kind, owner, name, _document(before), _document(after))])
 
 

@@ -7,7 +7,7 @@ import typer
 from marchproxy.cli import suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
-from marchproxy.cli.fields import Field, Switch, number
+from marchproxy.cli.fields import Field, Switch, number, on_off
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.cli.rows import decision_order
@@ -32,6 +32,13 @@ FIELDS = (
     Switch("auth_required", "auth-required", "Whether clients must present a credential"),
     Field(
         "expires", "--expires", "TIME", "Instant from which it matches nothing, such as 2030-01-31T18:00:00Z"
+    ),
+    Field("audit", "--audit", "on|off", "Report what it would deny, and let it through", on_off),
+    Field(
+        "balance",
+        "--balance",
+        "HOW",
+        "How backends get new flows: maglev (unless given), round-robin, least-connections or source",
     ),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )

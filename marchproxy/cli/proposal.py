@@ -1,7 +1,7 @@
 """What a file asks for: a function from the present snapshot to the wanted one."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from marchproxy.cli import fleet
@@ -10,9 +10,10 @@ from marchproxy.cli.intent import cluster_of
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.names import DEFAULT_CLUSTER
-from marchproxy.model.snapshot import FORMAT, Cluster, Snapshot, read_snapshot
+from marchproxy.model.snapshot import FORMAT, OF_APPLIANCE, OF_CLUSTER, Snapshot, read_snapshot
 
-_SHORT = frozenset({"services", "mappings", "interfaces"})
+_APPLIANCE = (*OF_APPLIANCE, "settings")
+"""Keys of a file for what belongs to the appliance and to no cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,40 +39,46 @@ def propose(document: Document, name: str, cluster: str | None) -> Proposal:
     if whole and cluster is not None:
         raise WrongUsage(f"{name} names its clusters itself", hint="leave out --cluster")
     read = _located(name, lambda: _read(document, cluster or DEFAULT_CLUSTER, whole))
-    interfaces = "interfaces" in document
-    return Proposal(lambda snapshot: _replace(snapshot, read, interfaces, whole), True)
+    spoken = [field for field in _APPLIANCE if field in document]
+    if whole and "interfaces" in document:
+        # What export prints of the whole appliance; it leaves out what there is none of.
+        spoken = list(_APPLIANCE)
+    return Proposal(lambda snapshot: _replace(snapshot, read, spoken, whole), True)
 
 
 def _read(document: Document, cluster: str, whole: bool) -> Snapshot:
     if whole:
-        return read_snapshot(document)
-    unknown = set(document) - _SHORT
+        wanted = read_snapshot(document)
+        if not wanted.clusters and (set(document) == {"format"} or "clusters" in document):
+            expected = "the clusters to make equal to the file: those that it leaves out stay as they are"
+            raise InvalidValue("clusters", [], expected)
+        return wanted
+    if not document:
+        raise InvalidValue("file", document, "something to make the appliance equal to, such as services")
+    unknown = set(document) - {*OF_CLUSTER, *_APPLIANCE}
     if unknown:
-        raise InvalidValue(
-            "field", min(unknown), f"services, mappings, interfaces, or format: {FORMAT} and clusters"
-        )
+        known = ", ".join((*OF_CLUSTER, *_APPLIANCE))
+        raise InvalidValue("field", min(unknown), f"{known}, or format: {FORMAT} and clusters")
     # An empty key of YAML is null: `mappings:` with nothing below it.
-    parts = {part: [] if document.get(part) is None else document[part] for part in _SHORT}
-    return read_snapshot(
-        {
-            "format": FORMAT,
-            "interfaces": parts["interfaces"],
-            "clusters": [{"name": cluster, "services": parts["services"], "mappings": parts["mappings"]}],
-        }
-    )
+    given = {key: value for key, value in document.items() if value is not None}
+    held = {key: given[key] for key in OF_CLUSTER if key in given}
+    own = {key: given[key] for key in _APPLIANCE if key in given}
+    clusters = [{"name": cluster, **held}] if any(key in document for key in OF_CLUSTER) else []
+    return read_snapshot({"format": FORMAT, "clusters": clusters, **own})
 
 
-def _replace(snapshot: Snapshot, wanted: Snapshot, interfaces: bool, whole: bool) -> Snapshot:
-    """The clusters of `wanted` in place of those of their name; only a whole file may bring new ones."""
+def _replace(snapshot: Snapshot, wanted: Snapshot, spoken: Iterable[str], whole: bool) -> Snapshot:
+    """The clusters of `wanted` in place of those of their name; only a whole file may bring new ones.
+
+    Of what belongs to the appliance, only the fields in `spoken` are the file's.
+    """
     clusters = {cluster.name: cluster for cluster in snapshot.clusters}
     for cluster in wanted.clusters:
-        if not whole:
-            cluster_of(snapshot, cluster.name)
-        clusters[cluster.name] = cluster
-    return Snapshot(
-        tuple(clusters[name] for name in sorted(clusters)),
-        wanted.interfaces if interfaces else snapshot.interfaces,
-    )
+        # A file of services and mappings has no word for what else a cluster is.
+        audit = cluster.audit if whole else cluster_of(snapshot, cluster.name).audit
+        clusters[cluster.name] = replace(cluster, audit=audit)
+    fields: dict[str, Any] = {field: getattr(wanted, field) for field in spoken}
+    return replace(snapshot, clusters=tuple(clusters[name] for name in sorted(clusters)), **fields)
 
 
 def _import(snapshot: Snapshot, document: Document, name: str) -> Snapshot:
@@ -80,9 +87,9 @@ def _import(snapshot: Snapshot, document: Document, name: str) -> Snapshot:
     mappings = _by_name(held.mappings)
     services |= _by_name(fleet.import_services(document, services))
     mappings |= _by_name(fleet.import_mappings(document, mappings))
-    merged = Cluster(name, _ordered(services), _ordered(mappings))
+    merged = replace(held, services=_ordered(services), mappings=_ordered(mappings))
     kept = [cluster for cluster in snapshot.clusters if cluster.name != name]
-    return Snapshot(tuple(sorted((*kept, merged), key=lambda cluster: cluster.name)), snapshot.interfaces)
+    return replace(snapshot, clusters=tuple(sorted((*kept, merged), key=lambda cluster: cluster.name)))
 
 
 def _by_name(entities: Iterable[Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 from marchproxy.cli import suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
-from marchproxy.cli.fields import Field, Switch, number
+from marchproxy.cli.fields import Clear, Field, Switch, number, seconds
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.model.change import Kind
@@ -23,7 +23,20 @@ FIELDS = (
     Field("collection", "--collection", "NAME", "Group that mappings can name as collection:NAME"),
     Field("tags", "--tag", "TAG", "Label of your own; may be repeated", many=True),
     Field("health", "--health", "CHECK", "none, tcp, icmp, http:/PATH or https:/PATH"),
-    Field("health_interval", "--health-interval", "SECONDS", "Time between checks, 1 to 3600", number),
+    Field("health_interval", "--health-interval", "TIME", "Time between checks, 1s to 1h", seconds),
+    Field("health_timeout", "--health-timeout", "TIME", "Time until a check has failed, 1s to 1m", seconds),
+    Field("health_rise", "--health-rise", "N", "Good checks in a row that make it healthy, 1 to 100", number),
+    Field(
+        "health_fall", "--health-fall", "N", "Failed checks in a row that make it unhealthy, 1 to 100", number
+    ),
+    Field(
+        "drain",
+        "--drain",
+        "ADDR",
+        "Of its own: keeps its flows, gets no new ones; may be repeated",
+        many=True,
+    ),
+    Clear("drain", "--no-drain", "Give new flows to all of its addresses again"),
     Field("weight", "--weight", "N", "Share of new flows beside other backends, 1 to 256", number),
     Switch("tls", "tls", "Whether its backends speak TLS"),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
@@ -87,6 +100,7 @@ def show(
     "set",
     "marchproxy service set web --address 10.2.0.10,10.2.0.11,10.2.0.12",
     "marchproxy service set web --port 8080 --collection ''",
+    "marchproxy service set web --drain 10.2.0.10",
     fields=FIELDS,
 )
 def change(
@@ -94,7 +108,8 @@ def change(
 ) -> ExitCode:
     """Change a service
 
-    Only the flags that are given change anything. --address and --tag replace their whole list. An empty
+    Only the flags that are given change anything. --address, --tag and --drain replace their whole
+    list. An empty
     value, such as --port '', returns a field to its default.
     """
     return EDITOR.change(context, name, cluster, output)

@@ -1,4 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers as people read and write them."""
+
+import re
+
+from marchproxy.model.errors import InvalidValue
 
 _STEPS = ("B", "kB", "MB", "GB", "TB")
 
@@ -20,3 +24,15 @@ def duration(seconds: float) -> str:
         if count or (unit == "s" and not parts):
             parts.append(f"{count}{unit}")
     return " ".join(parts[:2])
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]{1,9}) ?([smhd]?)")
+
+
+def parse_duration(text: str, *, field: str = "duration") -> int:
+    """Whole seconds of `30s`, `10m`, `2h`, `7d`, or of a number without a unit. Raises `InvalidValue`."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None:
+        raise InvalidValue(field, text, "a duration such as 30s, 10m, 2h or 7d")
+    return int(found[1]) * _UNITS[found[2]]

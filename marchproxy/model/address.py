@@ -11,14 +11,28 @@ type Prefix = IPv4Network | IPv6Network
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _PREFIX_EXPECTED = "a prefix such as 10.0.0.0/8"
-_EXPECTED = "an IPv4 or IPv6 address, a prefix such as 10.0.0.0/8, or a host name such as db.example.com"
+_NAME_EXPECTED = "a host name such as db.example.com"
+_EXPECTED = f"an IPv4 or IPv6 address, a prefix such as 10.0.0.0/8, or {_NAME_EXPECTED} or *.example.com"
+_WILDCARD = "*."
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class HostName:
-    """A DNS name in lower case without the trailing dot (RFC 1123 section 2.1; 253 characters at most)."""
+    """A DNS name in lower case without the trailing dot (RFC 1123 section 2.1; 253 characters at most).
+
+    `*.NAME` is every name below NAME, at any depth, and not NAME itself.
+    """
 
     name: str
+
+    @property
+    def wildcard(self) -> bool:
+        """Whether it stands for many names, which nobody can look up."""
+        return self.name.startswith(_WILDCARD)
+
+    def covers(self, name: str) -> bool:
+        """Whether a name, in lower case without the trailing dot, is this one or one of these."""
+        return name.endswith(self.name[1:]) if self.wildcard else name == self.name
 
     def __str__(self) -> str:
         return self.name
@@ -36,7 +50,10 @@ def parse_address(text: str, *, field: str = "address") -> Address:
     text = text.strip()
     if "/" in text or ":" in text or _looks_numeric(text):
         return parse_prefix(text, field=field, expected=_EXPECTED)
-    return parse_host_name(text, field=field)
+    try:
+        return parse_host_name(text, field=field, wildcard=True)
+    except InvalidValue as error:
+        raise InvalidValue(field, text, _EXPECTED) from error
 
 
 def parse_prefix(text: str, *, field: str = "prefix", expected: str = _PREFIX_EXPECTED) -> Prefix:
@@ -64,13 +81,13 @@ def parse_ip(text: str, *, field: str = "address") -> IPAddress:
     return address
 
 
-def parse_host_name(text: str, *, field: str = "host name") -> HostName:
-    """Read a DNS name; case and a trailing dot are folded."""
+def parse_host_name(text: str, *, field: str = "host name", wildcard: bool = False) -> HostName:
+    """Read a DNS name, with `wildcard` also `*.NAME`; case and a trailing dot are folded."""
     name = text.lower().removesuffix(".")
-    labels = name.split(".")
+    labels = (name.removeprefix(_WILDCARD) if wildcard else name).split(".")
     well_formed = all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
     if not well_formed or len(name) > 253:
-        raise InvalidValue(field, text, _EXPECTED)
+        raise InvalidValue(field, text, _NAME_EXPECTED)
     return HostName(name)
 
 

@@ -7,6 +7,12 @@ from enum import StrEnum
 from marchproxy.model.address import Prefix
 from marchproxy.model.endpoint import Endpoint
 
+MAX_TIMEOUT = 30 * 86400
+"""Seconds."""
+MAX_ENTRIES = 100_000_000
+"""Of one block list."""
+SETTINGS_NAME = "settings"
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -101,10 +107,11 @@ class Refusal(StrEnum):
 class Settings:
     """The appliance's own settings; there is one, `settings`.
 
-    Times are in seconds of silence after which a flow ends; see `kernel/flows.py` for the RFCs behind them.
+    Times are in seconds of silence after which a flow ends, 1 to 2592000 (30 days); see `kernel/flows.py`
+    for the RFCs behind them.
     """
 
-    name: str = "settings"
+    name: str = SETTINGS_NAME
     audit: bool = False
     """Everything that would be denied for want of a mapping, or by one, is reported and let through."""
     refusal: Refusal = Refusal.ANSWER

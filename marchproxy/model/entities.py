@@ -1,4 +1,4 @@
-"""Service, mapping and interface: the three things an operator writes."""
+"""Service, mapping and interface: the three things an operator writes; and a cluster's own fields."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -75,6 +75,14 @@ class Service:
     """`none`, `tcp`, `icmp`, `http:PATH` or `https:PATH`."""
     health_interval: int | None = None
     """Seconds between checks, 1 to 3600; None: the default."""
+    health_timeout: int | None = None
+    """Seconds until a check has failed, 1 to 60; None: the default."""
+    health_rise: int | None = None
+    """Checks in a row that must succeed before a backend counts as healthy, 1 to 100; None: the default."""
+    health_fall: int | None = None
+    """Checks in a row that must fail before it counts as unhealthy, 1 to 100; None: the default."""
+    drain: tuple[str, ...] = ()
+    """Addresses among its own, in canonical text, that keep their flows and get no new ones."""
     description: str = ""
 
 
@@ -97,6 +105,9 @@ class Mapping:
     auth_required: bool = False
     expires: datetime | None = None
     """From this instant (UTC) on the mapping matches nothing."""
+    audit: bool = False
+    """What it would deny is reported and let through."""
+    balance: Balance = Balance.MAGLEV
     description: str = ""
 
 
@@ -107,3 +118,15 @@ class Interface:
     name: str
     role: Role
     mode: Mode = Mode.AUTO
+    masquerade: bool = False
+    """What leaves by it carries the appliance's own address as its source."""
+    nat_addresses: tuple[str, ...] = ()
+    """With masquerade: the source addresses to use, in canonical text; empty: the one that routing gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterHead:
+    """A cluster's own fields, without the services and mappings that it holds."""
+
+    name: str
+    audit: bool = False

@@ -67,6 +67,13 @@ def qualify(cluster: str, name: str) -> str:
     return name if cluster == DEFAULT_CLUSTER else f"{cluster}/{name}"
 
 
+def parse_qualified(text: str, *, field: str) -> str:
+    """Read a service's name as others see it, `cluster/name` or `name`; in canonical text."""
+    cluster, slash, name = text.strip().rpartition("/")
+    owner = parse_name(cluster, field=field) if slash else DEFAULT_CLUSTER
+    return qualify(owner, parse_service_name(name, field=field))
+
+
 def cluster_of(qualified: str) -> str:
     """The cluster of a qualified name."""
     cluster, slash, _ = qualified.partition("/")

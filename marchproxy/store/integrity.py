@@ -3,9 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-from marchproxy.model.entities import Interface, Mapping, Service
+from marchproxy.model.change import OF_APPLIANCE, OF_CLUSTER, held
+from marchproxy.model.documents import Entity
 from marchproxy.model.errors import Conflict, NotFound
-from marchproxy.model.names import ALL, COLLECTION_PREFIX, DEFAULT_CLUSTER, EXTERNAL
+from marchproxy.model.names import ALL, COLLECTION_PREFIX, DEFAULT_CLUSTER, EXTERNAL, qualify
 from marchproxy.model.snapshot import Cluster, Snapshot
 
 _SHOWN = 5
@@ -14,28 +15,48 @@ _SHOWN = 5
 def check_names(snapshot: Snapshot) -> None:
     """Raise `Conflict` where two things of a kind have one name: one would silently replace the other."""
     _check_unique("cluster", snapshot.clusters)
-    _check_unique("interface", snapshot.interfaces)
+    for kind in OF_APPLIANCE:
+        _check_unique(kind.label, held(snapshot, kind))
     for cluster in snapshot.clusters:
-        _check_unique("service", cluster.services)
-        _check_unique("mapping", cluster.mappings)
+        for kind in OF_CLUSTER:
+            _check_unique(kind.label, held(cluster, kind))
 
 
 def check_references(old: Snapshot, new: Snapshot) -> None:
-    """Raise unless each mapping's references exist in its cluster.
+    """Raise unless the references of each mapping exist in its cluster, and the services of each limit.
 
     `Conflict` names who still uses what `old` had and `new` has not; `NotFound` names what never was.
     """
     if new.cluster(DEFAULT_CLUSTER) is None:
         raise Conflict(f"cluster {DEFAULT_CLUSTER!r} cannot be removed")
     for cluster in new.clusters:
-        known = set(_offered(cluster))
-        users: dict[str, list[str]] = defaultdict(list)
-        for mapping in cluster.mappings:
-            for reference in {*mapping.sources, *mapping.destinations} - known:
-                users[reference].append(mapping.name)
-        if users:
-            before = old.cluster(cluster.name)
-            raise _dangling(cluster.name, users, set(_offered(before)) if before else set())
+        users = [(mapping.name, {*mapping.sources, *mapping.destinations}) for mapping in cluster.mappings]
+        before = old.cluster(cluster.name)
+        place = f" in cluster {cluster.name!r}"
+        _check_users(
+            "mapping", place, users, set(_offered(cluster)), set(_offered(before)) if before else set()
+        )
+    limits = [(limit.name, set(limit.services)) for limit in new.limits]
+    _check_users("limit", "", limits, set(_qualified(new)), set(_qualified(old)))
+
+
+def _check_users(
+    kind: str, place: str, users: Iterable[tuple[str, set[str]]], known: set[str], before: set[str]
+) -> None:
+    """Raise unless all that the users refer to is known. `before`: what was; `place`: where the users are."""
+    missing: dict[str, list[str]] = defaultdict(list)
+    for user, references in users:
+        for reference in references - known:
+            missing[reference].append(user)
+    if missing:
+        raise _dangling(kind, place, missing, before)
+
+
+def _qualified(snapshot: Snapshot) -> Iterator[str]:
+    """Whatever a limit may refer to."""
+    for cluster in snapshot.clusters:
+        for service in cluster.services:
+            yield qualify(cluster.name, service.name)
 
 
 def _offered(cluster: Cluster) -> Iterator[str]:
@@ -47,25 +68,25 @@ def _offered(cluster: Cluster) -> Iterator[str]:
             yield COLLECTION_PREFIX + service.collection
 
 
-def _dangling(cluster: str, users: dict[str, list[str]], gone: set[str]) -> Conflict | NotFound:
+def _dangling(user: str, place: str, users: dict[str, list[str]], gone: set[str]) -> Conflict | NotFound:
     reference = min(users.keys() & gone or users)
     kind = "collection" if reference.startswith(COLLECTION_PREFIX) else "service"
     name = reference.removeprefix(COLLECTION_PREFIX)
-    names = _listed(sorted(users[reference]))
+    names = _listed(user, sorted(users[reference]))
     if reference in gone:
         what = "the last service of " if kind == "collection" else ""
         hint = f"change or remove what uses it first; this would remove {what}{kind} {name!r}"
         return Conflict(f"{kind} {name!r} is in use by {names}", hint=hint)
-    return NotFound(kind, name, hint=f"{names} in cluster {cluster!r} refers to it")
+    return NotFound(kind, name, hint=f"{names}{place} refers to it")
 
 
-def _listed(names: list[str]) -> str:
+def _listed(kind: str, names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:_SHOWN])
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"mapping{'s' if len(names) > 1 else ''} {shown}{more}"
+    return f"{kind}{'s' if len(names) > 1 else ''} {shown}{more}"
 
 
-def _check_unique(kind: str, items: Iterable[Cluster | Interface | Service | Mapping]) -> None:
+def _check_unique(kind: str, items: Iterable[Cluster | Entity]) -> None:
     for name, count in Counter(item.name for item in items).items():
         if count > 1:
             raise Conflict(f"{kind} {name!r} already exists")

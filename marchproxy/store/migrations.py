@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from marchproxy.store.database import Database
+from marchproxy.store.ddl import add, create, fill, index, reference, time, widen
 from marchproxy.store.errors import SchemaTooNew, SchemaTooOld
 from marchproxy.store.writer import insert
 
 if TYPE_CHECKING:
-    from pydal import DAL, Field
+    from pydal import DAL
 
 type Step = Callable[["DAL"], None]
 
@@ -24,41 +25,41 @@ def first_tables(dal: "DAL") -> None:
     from pydal import Field
 
     name, text = 63, "text"
-    _create(
-        dal, "migration", Field("number", "integer", unique=True), Field("name", length=name), _time("time")
+    create(
+        dal, "migration", Field("number", "integer", unique=True), Field("name", length=name), time("time")
     )
-    _create(
+    create(
         dal,
         "revision",
         Field("number", "integer", notnull=True, unique=True),
-        _time("time"),
+        time("time"),
         Field("author", length=64, notnull=True),
         Field("message", length=500, notnull=True),
         Field("sha256", length=64, notnull=True),
     )
-    _create(
+    create(
         dal,
         "change",
-        _reference("revision", "RESTRICT"),
+        reference("revision", "RESTRICT"),
         Field("kind", length=name, notnull=True),
         Field("cluster", length=name),
         Field("name", length=name, notnull=True),
         Field("before", text),
         Field("after", text),
     )
-    _create(dal, "cluster", Field("name", length=name, notnull=True, unique=True))
-    _create(
+    create(dal, "cluster", Field("name", length=name, notnull=True, unique=True))
+    create(
         dal,
         "cluster_key",
-        _reference("cluster", "CASCADE"),
+        reference("cluster", "CASCADE"),
         Field("hash", length=64, notnull=True, unique=True),
-        _time("created"),
+        time("created"),
         Field("expires", "datetime"),
     )
-    _create(
+    create(
         dal,
         "service",
-        _reference("cluster", "RESTRICT"),
+        reference("cluster", "RESTRICT"),
         Field("name", length=name, notnull=True),
         Field("addresses", text, notnull=True),
         Field("port", "integer"),
@@ -72,10 +73,10 @@ def first_tables(dal: "DAL") -> None:
         Field("health_interval", "integer"),
         Field("description", text, notnull=True),
     )
-    _create(
+    create(
         dal,
         "mapping",
-        _reference("cluster", "RESTRICT"),
+        reference("cluster", "RESTRICT"),
         Field("name", length=name, notnull=True),
         Field("sources", text, notnull=True),
         Field("destinations", text, notnull=True),
@@ -90,19 +91,97 @@ def first_tables(dal: "DAL") -> None:
         Field("expires", "datetime"),
         Field("description", text, notnull=True),
     )
-    _create(
+    create(
         dal,
         "interface",
         Field("name", length=name, notnull=True, unique=True),
         Field("role", text, notnull=True),
         Field("mode", text, notnull=True),
     )
-    _index(dal, "service", "cluster", "name", unique=True)
-    _index(dal, "mapping", "cluster", "name", unique=True)
-    _index(dal, "change", "revision")
+    index(dal, "service", "cluster", "name", unique=True)
+    index(dal, "mapping", "cluster", "name", unique=True)
+    index(dal, "change", "revision")
 
 
-MIGRATIONS: tuple[Step, ...] = (first_tables,)
+def gateway_tables(dal: "DAL") -> None:
+    """What belongs to the appliance, and more fields of services, mappings, interfaces and clusters."""
+    from pydal import Field
+
+    name, text = 255, "text"
+    # A blocked host name is longer than any name before it.
+    widen(dal, "change", "name", name)
+    add(dal, "cluster", Field("audit", "boolean"), "F")
+    for field in ("health_timeout", "health_rise", "health_fall"):
+        add(dal, "service", Field(field, "integer"), None)
+    add(dal, "service", Field("drain", text), "[]")
+    add(dal, "mapping", Field("audit", "boolean"), "F")
+    add(dal, "mapping", Field("balance", text), "maglev")
+    add(dal, "interface", Field("masquerade", "boolean"), "F")
+    add(dal, "interface", Field("nat_addresses", text), "[]")
+    create(
+        dal,
+        "block",
+        Field("name", length=name, notnull=True, unique=True),
+        Field("reason", text, notnull=True),
+        Field("origin", text, notnull=True),
+        Field("expires", "datetime"),
+    )
+    create(
+        dal,
+        "block_list",
+        Field("name", length=name, notnull=True, unique=True),
+        Field("sha256", length=64, notnull=True),
+        Field("entries", "integer", notnull=True),
+        Field("origin", text, notnull=True),
+        Field("reason", text, notnull=True),
+        Field("expires", "datetime"),
+    )
+    create(
+        dal,
+        "limit",
+        Field("name", length=name, notnull=True, unique=True),
+        Field("per", text, notnull=True),
+        Field("services", text, notnull=True),
+        Field("packets_per_second", "bigint"),
+        Field("bytes_per_second", "bigint"),
+        Field("flows_per_second", "bigint"),
+        Field("burst", "bigint"),
+        Field("exempt", text, notnull=True),
+    )
+    create(
+        dal,
+        "listener",
+        Field("name", length=name, notnull=True, unique=True),
+        Field("kind", text, notnull=True),
+        Field("bind", text, notnull=True),
+    )
+    settings: dict[str, int | str] = {
+        "name": "settings",
+        "audit": "F",
+        "refusal": "answer",
+        "refusals_per_second": 1000,
+        "flow_table": 1048576,
+        "timeout_tcp_established": 7440,
+        "timeout_tcp_closing": 300,
+        "timeout_tcp_opening": 60,
+        "timeout_udp": 180,
+        "timeout_udp_unanswered": 30,
+        "timeout_icmp": 30,
+        "resolvers": "[]",
+        "private_answers": "[]",
+    }
+    create(
+        dal,
+        "settings",
+        Field("name", length=name, notnull=True, unique=True),
+        Field("audit", "boolean", notnull=True),
+        *(Field(key, text, notnull=True) for key in ("refusal", "resolvers", "private_answers")),
+        *(Field(key, "integer", notnull=True) for key, value in settings.items() if isinstance(value, int)),
+    )
+    fill(dal, "settings", settings)
+
+
+MIGRATIONS: tuple[Step, ...] = (first_tables, gateway_tables)
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 
 
@@ -135,32 +214,5 @@ def check_schema(database: Database) -> int:
 
 
 def _record(dal: "DAL", number: int, name: str) -> None:
-    time = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
-    insert(dal.migration, number=number, name=name, time=time)
-
-
-def _create(dal: "DAL", name: str, *fields: "Field") -> None:
-    """Create a table with pydal's own words for the columns, which are right for every database."""
-    adapter = dal._adapter
-    adapter.execute(adapter.migrator.create_table(dal.Table(dal, name, *fields), migrate=False))
-
-
-def _index(dal: "DAL", table: str, *columns: str, unique: bool = False) -> None:
-    # Not Table.create_index, which commits.
-    adapter = dal._adapter
-    names = [dal[table][column]._rname for column in columns]
-    adapter.execute(
-        adapter.dialect.create_index(f"{table}_{'_'.join(columns)}", dal[table], names, unique=unique)
-    )
-
-
-def _time(name: str) -> "Field":
-    from pydal import Field
-
-    return Field(name, "datetime", notnull=True)
-
-
-def _reference(table: str, ondelete: str) -> "Field":
-    from pydal import Field
-
-    return Field(table, f"reference {table}", notnull=True, ondelete=ondelete)
+    now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
+    insert(dal.migration, number=number, name=name, time=now)

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from marchproxy.model.change import Change, Kind, patch
+from marchproxy.model.change import OF_APPLIANCE, OF_CLUSTER, Change, Kind, holding, patch
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import InvalidValue, MarchproxyError, NotFound
 from marchproxy.model.snapshot import Cluster, Snapshot
@@ -22,30 +22,36 @@ _CHANGES = (
 )
 
 
-def _select(kind: Kind, *more: str) -> str:
-    names = [*more, *(column.name for column in COLUMNS[kind])]
+_OWNERS = {Kind.CLUSTER: "id", **dict.fromkeys(OF_CLUSTER, "cluster")}
+"""The column that ties a row to its cluster."""
+
+
+def _select(kind: Kind) -> str:
+    owner = (_OWNERS[kind],) if kind in _OWNERS else ()
     # Names of tables and of our dataclasses' fields: nothing here comes from outside.
-    return f'SELECT {", ".join(names)} FROM "{kind}"'  # noqa: S608
+    columns = ", ".join(f'"{name}"' for name in (*owner, *(column.name for column in COLUMNS[kind])))
+    return f'SELECT {columns} FROM "{kind}"'  # noqa: S608
 
 
-_SELECT = {
-    Kind.SERVICE: _select(Kind.SERVICE, "cluster"),
-    Kind.MAPPING: _select(Kind.MAPPING, "cluster"),
-    Kind.INTERFACE: _select(Kind.INTERFACE),
-}
+_SELECT = {kind: _select(kind) for kind in COLUMNS}
 
 
 def read_snapshot(database: Database) -> Snapshot:
     """What the store holds. Raises `StoreCorrupt` for a row that the model cannot read."""
-    names = sorted(database.query("SELECT name, id FROM cluster"))
     try:
-        services = _by_cluster(database, Kind.SERVICE)
-        mappings = _by_cluster(database, Kind.MAPPING)
-        interfaces = read_rows(Kind.INTERFACE, database.query(_SELECT[Kind.INTERFACE]))
+        heads = _by_cluster(database, Kind.CLUSTER)
+        inner = {kind: _by_cluster(database, kind) for kind in OF_CLUSTER}
+        clusters = [
+            holding(
+                Cluster(head.name, audit=head.audit), {kind: inner[kind].get(key, ()) for kind in OF_CLUSTER}
+            )
+            for key, (head,) in heads.items()
+        ]
+        own = {kind: read_rows(kind, database.query(_SELECT[kind])) for kind in OF_APPLIANCE}
+        snapshot = Snapshot(tuple(sorted(clusters, key=lambda cluster: cluster.name)))
+        return holding(snapshot, own)
     except (InvalidValue, TypeError, ValueError) as error:
         raise StoreCorrupt(database.label, error) from error
-    clusters = (Cluster(name, services.get(key, ()), mappings.get(key, ())) for name, key in names)
-    return Snapshot(tuple(clusters), interfaces)
 
 
 def read_revisions(database: Database, limit: int) -> list[Revision]:

@@ -8,29 +8,20 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args, get_origin
 
-from marchproxy.model.change import Kind
-from marchproxy.model.documents import (
-    Document,
-    Entity,
-    parse_expiry,
-    read_field,
-    read_interface,
-    read_mapping,
-    read_service,
-    write_field,
-)
-from marchproxy.model.entities import Interface, Mapping, Service
+from marchproxy.model.change import ENTITIES, Kind
+from marchproxy.model.documents import Document, Entity, read_entity, read_field, write_field
 from marchproxy.model.errors import InvalidValue
+from marchproxy.model.readers import parse_expiry
 
 NAME_LENGTH = 63
+"""Of what operators name."""
+LONGEST_NAME = 255
+"""Of anything that has a name: blocked host names are theirs."""
 
-_LISTS = {"addresses", "tags", "sources", "destinations", "protocols"}
-_FLAGS = {"tls", "auth_required"}
-_NUMBERS = {"port", "weight", "health_interval", "priority"}
-_INSTANTS = {"expires"}
-_NAMES = {"name", "collection"}
+_TYPES: dict[type, str] = {bool: "boolean", int: "integer", datetime: "datetime"}
+"""pydal's words for columns that are not text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +30,33 @@ class Column:
 
     entity: type[Entity]
     name: str
+    holds: type
+    """Bool, int, datetime, tuple, or str for everything else."""
     absent: object
     """The document's value that is left out because it is the default."""
 
     @property
     def type(self) -> str:
         """The column's type in pydal's words."""
-        if self.name in _FLAGS:
-            return "boolean"
-        if self.name in _NUMBERS:
-            return "integer"
-        if self.name in _INSTANTS:
-            return "datetime"
-        return "string" if self.name in _NAMES else "text"
+        return _TYPES.get(self.holds, "string" if self.name in ("name", "collection") else "text")
+
+    @property
+    def read(self) -> Callable[[Any], Any] | None:
+        """How the column becomes the document's value; None where it already is."""
+        return _READ.get(self.holds)
 
     def write(self, value: Any) -> Any:
         """A document's value as the database takes it."""
-        if self.name in _LISTS:
+        if self.holds is tuple:
             return dump(value)
-        if self.name in _INSTANTS and value is not None:
+        if self.holds is datetime and value is not None:
             return parse_expiry(value).replace(tzinfo=None)
         return value
 
     def __call__(self, value: Any, record_id: object = None) -> tuple[Any, str | None]:
         """Judge a value on its way into the table, as pydal's validators do: the value, and what is wrong."""
         try:
-            read = READ.get(self.name)
-            held = read(value) if read is not None else value
+            held = self.read(value) if self.read is not None else value
             if held != self.absent:
                 read_field(self.entity, self.name, held)
         except (InvalidValue, TypeError, ValueError) as error:
@@ -88,33 +79,29 @@ def _read_expiry(value: Any) -> str | None:
     return None if value is None else write_field("expires", read_instant(value))
 
 
-READ: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(_LISTS, json.loads),
-    **dict.fromkeys(_FLAGS, _read_flag),
-    **dict.fromkeys(_INSTANTS, _read_expiry),
-}
-"""How the columns of these names become a document's values; all others already are."""
+_READ: dict[type, Callable[[Any], Any]] = {tuple: json.loads, bool: _read_flag, datetime: _read_expiry}
 
 
 def _columns(entity: type[Entity]) -> tuple[Column, ...]:
     required = object()
     return tuple(
-        Column(entity, f.name, required if f.default is MISSING else write_field(f.name, f.default))
+        Column(
+            entity,
+            f.name,
+            _held(f.type),
+            required if f.default is MISSING else write_field(f.name, f.default),
+        )
         for f in fields(entity)
     )
 
 
-COLUMNS: dict[Kind, tuple[Column, ...]] = {
-    Kind.SERVICE: _columns(Service),
-    Kind.MAPPING: _columns(Mapping),
-    Kind.INTERFACE: _columns(Interface),
-}
+def _held(annotation: Any) -> type:
+    """What a column holds for a field of this type, `| None` aside."""
+    kinds = {get_origin(kind) or kind for kind in (annotation, *get_args(annotation))}
+    return next((kind for kind in (bool, int, datetime, tuple) if kind in kinds), str)
 
-_ENTITIES: dict[Kind, Callable[[object], Entity]] = {
-    Kind.SERVICE: read_service,
-    Kind.MAPPING: read_mapping,
-    Kind.INTERFACE: read_interface,
-}
+
+COLUMNS: dict[Kind, tuple[Column, ...]] = {kind: _columns(entity) for kind, entity in ENTITIES.items()}
 
 
 def dump(value: object) -> str:
@@ -124,8 +111,6 @@ def dump(value: object) -> str:
 
 def to_row(kind: Kind, document: Document) -> dict[str, Any]:
     """The columns of a document that the model has read; fields it leaves out are at their default."""
-    if kind is Kind.CLUSTER:
-        return {"name": document["name"]}
     return {column.name: column.write(document.get(column.name, column.absent)) for column in COLUMNS[kind]}
 
 
@@ -134,9 +119,8 @@ def read_rows(kind: Kind, rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
 
     Raises `InvalidValue`, `TypeError` or `ValueError` for what no writer of ours left there.
     """
-    plan = [(column.name, column.absent, READ.get(column.name)) for column in COLUMNS[kind]]
-    make = _ENTITIES[kind]
-    found = [make(_document(plan, row)) for row in rows]
+    plan = [(column.name, column.absent, column.read) for column in COLUMNS[kind]]
+    found = [read_entity(ENTITIES[kind], _document(plan, row)) for row in rows]
     return tuple(sorted(found, key=lambda entity: entity.name))
 
 

@@ -12,11 +12,11 @@ from pydal import DAL, Field
 from pydal._globals import THREAD_LOCAL
 from pydal.validators import IS_IN_SET, IS_INT_IN_RANGE, IS_MATCH
 
-from marchproxy.model.change import Kind
+from marchproxy.model.change import OF_APPLIANCE, OF_CLUSTER, Kind
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.names import parse_name
 from marchproxy.store.location import Location
-from marchproxy.store.rows import COLUMNS, NAME_LENGTH
+from marchproxy.store.rows import COLUMNS, LONGEST_NAME, NAME_LENGTH
 
 AUTHOR_LENGTH = 64
 MESSAGE_LENGTH = 500
@@ -67,11 +67,11 @@ def _define(dal: DAL) -> None:
         Field("revision", "reference revision", ondelete="RESTRICT", requires=_POSITIVE),
         Field("kind", length=NAME_LENGTH, requires=IS_IN_SET(list(Kind))),
         Field("cluster", length=NAME_LENGTH, requires=_optional(_name)),
-        Field("name", length=NAME_LENGTH, requires=_line(NAME_LENGTH)),
+        Field("name", length=LONGEST_NAME, requires=_line(LONGEST_NAME)),
         Field("before", "text", requires=_optional(_document)),
         Field("after", "text", requires=_optional(_document)),
     )
-    dal.define_table("cluster", Field("name", length=NAME_LENGTH, requires=_name))
+    dal.define_table(Kind.CLUSTER.value, *_fields(Kind.CLUSTER))
     dal.define_table(
         "cluster_key",
         Field("cluster", "reference cluster", ondelete="CASCADE", requires=_POSITIVE),
@@ -79,15 +79,16 @@ def _define(dal: DAL) -> None:
         Field("created", "datetime", requires=_instant),
         Field("expires", "datetime", requires=_optional(_instant)),
     )
-    for kind in (Kind.SERVICE, Kind.MAPPING):
+    for kind in OF_CLUSTER:
         # That the cluster exists is the foreign key's to say: pydal's IS_IN_DB would ask once for every row.
         cluster = Field("cluster", "reference cluster", ondelete="RESTRICT", requires=_POSITIVE)
         dal.define_table(kind.value, cluster, *_fields(kind))
-    dal.define_table(Kind.INTERFACE.value, *_fields(Kind.INTERFACE))
+    for kind in OF_APPLIANCE:
+        dal.define_table(kind.value, *_fields(kind))
 
 
 def _fields(kind: Kind) -> list[Field]:
-    return [Field(c.name, c.type, length=NAME_LENGTH, requires=c) for c in COLUMNS[kind]]
+    return [Field(c.name, c.type, length=LONGEST_NAME, requires=c) for c in COLUMNS[kind]]
 
 
 def _name(value: Any, record_id: object = None) -> Judgement:

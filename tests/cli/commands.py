@@ -13,7 +13,7 @@ init
 cluster add|list|show|remove|rotate-key
 service add|list|show|set|remove
 mapping add|list|show|set|remove
-interface add|list|remove
+interface add|list|show|set|remove
 revision list|show|diff|rollback
 apply
 export

@@ -47,10 +47,10 @@ def test_what_does_not_exist_is_not_asked_about(site: Console, noun: str) -> Non
     assert site(noun, "remove", "nothing", "--yes").code == 3
 
 
-@pytest.mark.parametrize("noun", ["service", "mapping"])
+@pytest.mark.parametrize("noun", FLAGS)
 def test_show_and_set_of_what_does_not_exist(site: Console, noun: str) -> None:
     assert site(noun, "show", "nothing").code == 3
-    assert site(noun, "set", "nothing", "--description", "x").code == 3
+    assert site(noun, "set", "nothing", *FLAGS[noun]).code == 3
 
 
 @pytest.mark.parametrize("noun", ["service", "mapping"])

@@ -1,12 +1,14 @@
 """Flags that carry an entity's fields."""
 
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 
 import pytest
 
 from marchproxy.cli import interface, mapping, service
-from marchproxy.cli.fields import Field, Fields, amend, number
+from marchproxy.cli.fields import Field, Fields, amend, number, on_off, seconds
 from marchproxy.model.entities import Interface, Mapping, Service
+from marchproxy.model.errors import InvalidValue
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,22 @@ def test_split(values: list[str], expected: list[str]) -> None:
 )
 def test_number(text: str, value: int | str) -> None:
     assert number(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("on", True), ("OFF", False), ("", ""), (" on ", True)])
+def test_on_off(text: str, value: bool | str) -> None:
+    assert on_off(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("30", 30), ("30s", 30), ("2h", 7200), ("", "")])
+def test_seconds(text: str, value: int | str) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize(("read", "text"), [(on_off, "yes"), (seconds, "soon"), (seconds, "-1s")])
+def test_what_is_neither_is_refused(read: Callable[[str], object], text: str) -> None:
+    with pytest.raises(InvalidValue):
+        read(text)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ CW = {
     "path_prefix": None,
     "auth_required": False,
     "expires": None,
+    "audit": False,
+    "balance": "maglev",
     "description": "",
 }
 
@@ -27,7 +29,8 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         *("mapping", "add", "m", "--from", "clients,external", "--to", "web", "--protocol", "https,http"),
         *("--ports", "443,8000-8100", "--listen", "[fd00::1]:443", "--host", "*.example.com"),
         *("--path-prefix", "/api", "--priority", "5", "--action", "deny", "--auth-required"),
-        *("--expires", "2031-05-06T07:08:09+02:00", "--description", "text", "--output", "json"),
+        *("--expires", "2031-05-06T07:08:09+02:00", "--description", "text", "--audit", "on"),
+        *("--balance", "least-connections", "--output", "json"),
     ).json
     assert added == {
         "name": "m",
@@ -43,6 +46,8 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "path_prefix": "/api",
         "auth_required": True,
         "expires": "2031-05-06T05:08:09Z",
+        "audit": True,
+        "balance": "least-connections",
         "description": "text",
     }
 
@@ -66,6 +71,10 @@ def test_lists_may_be_repeated_flags(site: Console) -> None:
         (["--to", "web,clients"], {"destinations": ["clients", "web"]}),
         (["--auth-required"], {"auth_required": True}),
         (["--priority", "7"], {"priority": 7}),
+        (["--audit", "on"], {"audit": True}),
+        (["--audit", "off"], {}),
+        (["--audit", ""], {}),
+        (["--balance", "source"], {"balance": "source"}),
     ],
 )
 def test_set_changes_what_is_given_and_nothing_else(
@@ -107,6 +116,9 @@ def test_list_is_in_the_order_in_which_they_are_tried(site: Console) -> None:
         ("--from clients --to web --protocol tcp --action maybe", 5, "allow, deny"),
         ("--from clients --to web --protocol tcp --host 10.0.0.1", 5, "host name"),
         ("--from clients --to web --protocol tcp --listen 10.1.0.1:22", 5, "management"),
+        ("--from clients --to web --protocol tcp --audit maybe", 5, "on or off"),
+        ("--from clients --to web --protocol tcp --balance best", 5, "round-robin"),
+        ("--from clients --to web --protocol icmp --listen 10.1.0.1:80", 5, "listen: '10.1.0.1:80' is not"),
         ("--from clients --to web", 2, "--protocol"),
         ("--to web --protocol tcp", 2, "--from"),
     ],

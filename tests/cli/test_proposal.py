@@ -52,11 +52,44 @@ def test_clusters_become_equal_to_the_file_and_others_stay(
 
 
 def test_interfaces_are_the_files_if_it_has_them() -> None:
-    for document in ({"services": [OTHER]}, {"format": "marchproxy/1", "clusters": []}):
+    for document in (
+        {"services": [OTHER]},
+        {"format": "marchproxy/1", "clusters": [{"name": "lab", "services": [OTHER]}]},
+    ):
         assert propose(document, "f", None).build(HELD).interfaces == HELD.interfaces
         without = propose(document | {"interfaces": []}, "f", None).build(HELD)
         assert without.interfaces == ()
         assert without.clusters == HELD.clusters
+
+
+OWN = {
+    "limits": [{"name": "all", "per": "total", "packets_per_second": 9}],
+    "settings": {"audit": True},
+    "blocks": [{"name": "192.0.2.7"}],
+}
+RICH = read_snapshot(HELD.document() | OWN)
+
+
+def test_what_belongs_to_the_appliance_is_the_files_key_by_key() -> None:
+    for key, value in OWN.items():
+        assert propose({key: value}, "f", None).build(HELD) == read_snapshot(HELD.document() | {key: value})
+        without = propose({key: None}, "f", None).build(RICH)
+        assert without == read_snapshot(HELD.document() | {name: OWN[name] for name in OWN if name != key})
+    assert propose({"services": [OTHER]}, "f", None).build(RICH) == RICH
+
+
+def test_an_export_is_the_whole_appliance() -> None:
+    """It leaves out what there is none of, and that is what it means."""
+    assert propose(HELD.document(), "f", None).build(RICH) == HELD
+    assert propose(RICH.document(), "f", None).build(HELD) == RICH
+
+
+def test_a_cluster_keeps_its_audit_in_a_file_without_clusters() -> None:
+    document = HELD.document()
+    document["clusters"][0]["audit"] = True
+    audited = read_snapshot(document)
+    assert propose({"services": [OTHER]}, "f", None).build(audited) == audited
+    assert propose(HELD.document(), "f", None).build(audited) == HELD
 
 
 def test_a_misspelt_cluster_is_not_created() -> None:
@@ -76,6 +109,12 @@ def test_a_file_with_clusters_takes_no_other() -> None:
     [
         ({"service": []}, "site.yaml: field: 'service'"),
         ({"clusters": []}, "site.yaml: format"),
+        ({}, "site.yaml: file: {}"),
+        ({"format": "marchproxy/1"}, "site.yaml: clusters: []"),
+        ({"format": "marchproxy/1", "clusters": []}, "site.yaml: clusters: []"),
+        ({"format": "marchproxy/1", "interfaces": [], "clusters": []}, "site.yaml: clusters: []"),
+        ({"limits": [{"name": "x", "per": "total"}]}, 'site.yaml, limit "x": packets_per_second'),
+        ({"settings": {"flow_table": 7}}, "site.yaml, settings: flow_table: 7"),
         ({"format": "marchproxy/2"}, "site.yaml: format: 'marchproxy/2'"),
         ({"services": {}}, "site.yaml"),
         ({"services": [SERVICE, SERVICE]}, "site.yaml"),

@@ -17,6 +17,10 @@ WEB = {
     "tls": False,
     "health": "none",
     "health_interval": None,
+    "health_timeout": None,
+    "health_rise": None,
+    "health_fall": None,
+    "drain": [],
     "description": "",
 }
 
@@ -25,7 +29,8 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
     added = site.ok(
         *("service", "add", "api", "--address", "10.3.0.1,db.example.com", "--address", "fd00::1"),
         *("--port", "8443", "--protocol", "https", "--auth", "jwt", "--collection", "backends"),
-        *("--tag", "a,b", "--tag", "c", "--health", "https:/ok", "--health-interval", "5", "--weight", "7"),
+        *("--tag", "a,b", "--tag", "c", "--health", "https:/ok", "--health-interval", "1m", "--weight", "7"),
+        *("--health-timeout", "5s", "--health-rise", "2", "--health-fall", "4", "--drain", "10.3.0.1"),
         *("--tls", "--description", "the API", "--output", "json"),
     )
     expected = {
@@ -40,7 +45,11 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "weight": 7,
         "tls": True,
         "health": "https:/ok",
-        "health_interval": 5,
+        "health_interval": 60,
+        "health_timeout": 5,
+        "health_rise": 2,
+        "health_fall": 4,
+        "drain": ["10.3.0.1"],
         "description": "the API",
     }
     assert added.json == expected
@@ -78,6 +87,8 @@ def test_list_as_a_table_is_aligned(site: Console) -> None:
         (["--tag", "x"], {"tags": ["x"]}),
         (["--tls"], {"tls": True}),
         (["--no-tls"], {}),
+        (["--health-interval", "2m", "--health-rise", "3"], {"health_interval": 120, "health_rise": 3}),
+        (["--drain", "10.2.0.11", "--drain", "10.2.0.10"], {"drain": ["10.2.0.10", "10.2.0.11"]}),
         (["--weight", "3", "--description", "new"], {"weight": 3, "description": "new"}),
     ],
 )
@@ -90,6 +101,29 @@ def test_set_changes_what_is_given_and_nothing_else(
 def test_an_empty_list_clears_tags(site: Console) -> None:
     site.ok("service", "set", "web", "--tag", "a,b")
     assert site.ok("service", "set", "web", "--tag", "", "--output", "json").json["tags"] == []
+
+
+@pytest.mark.parametrize("flags", [["--no-drain"], ["--drain", ""]])
+def test_what_is_drained_comes_back(site: Console, flags: list[str]) -> None:
+    site.ok("service", "set", "web", "--drain", "10.2.0.10")
+    assert site.ok("service", "set", "web", *flags, "--output", "json").json == WEB
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "says"),
+    [
+        (["--drain", "10.9.0.1"], 5, "one of the service's own addresses"),
+        (["--drain", "10.2.0.10", "--no-drain"], 2, "contradicts"),
+        (["--health-interval", "2h"], 5, "from 1 to 3600"),
+        (["--health-timeout", "soon"], 5, "health_timeout: 'soon' is not valid"),
+        (["--address", "10.2.0.99", "--drain", "10.2.0.10"], 5, "one of the service's own addresses"),
+    ],
+)
+def test_what_cannot_be_meant_changes_nothing(site: Console, flags: list[str], code: int, says: str) -> None:
+    result = site("service", "set", "web", *flags)
+    assert result.code == code
+    assert says in result.err
+    assert site.ok("service", "show", "web", "--output", "json").json == WEB
 
 
 def test_addresses_cannot_be_cleared(site: Console) -> None:

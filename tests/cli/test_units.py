@@ -2,7 +2,8 @@
 
 import pytest
 
-from marchproxy.cli.units import duration, size
+from marchproxy.cli.units import duration, parse_duration, size
+from marchproxy.model.errors import InvalidValue
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,17 @@ def test_size(count: int, text: str) -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("30", 30), ("30s", 30), (" 10 m ", 600), ("2H", 7200), ("7d", 604_800)],
+)
+def test_parse_duration(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1.5h", "1w", "1h30m", "\u0663s", "9" * 10, "1\ns", "soon"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(InvalidValue, match="ttl"):
+        parse_duration(text, field="ttl")

@@ -60,7 +60,11 @@ def test_reads_what_operators_write(text: str, expected: Address) -> None:
         ("x" * 64, "host name such as"),
         (".".join(["abcdefg"] * 32), "host name such as"),
         ("é.example", "host name such as"),
-        ("*.example.com", "host name such as"),
+        ("*.", "host name such as"),
+        ("*.*.example.com", "host name such as"),
+        ("a.*.example.com", "host name such as"),
+        ("*example.com", "host name such as"),
+        ("*.10.0.0.1", "host name such as"),
         ("two words", "host name such as"),
     ],
 )
@@ -125,3 +129,24 @@ def test_a_host_name_of_253_characters_is_the_longest() -> None:
     assert parse_host_name(longest).name == longest
     with pytest.raises(InvalidValue):
         parse_host_name(longest + "b")
+
+
+def test_a_wildcard_is_every_name_below() -> None:
+    wildcard = parse_address("*.Example.COM.")
+    assert wildcard == HostName("*.example.com")
+    assert isinstance(wildcard, HostName)
+    assert wildcard.wildcard
+    assert wildcard.covers("a.example.com")
+    assert wildcard.covers("b.a.example.com")
+    assert not wildcard.covers("example.com")
+    assert not wildcard.covers("badexample.com")
+    plain = HostName("a.example.com")
+    assert not plain.wildcard
+    assert plain.covers("a.example.com")
+    assert not plain.covers("b.a.example.com")
+
+
+def test_a_wildcard_only_where_it_is_wanted() -> None:
+    with pytest.raises(InvalidValue, match=r"\*\.example"):
+        parse_host_name("*.example.com")
+    assert parse_host_name("*.example.com", wildcard=True).wildcard

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from marchproxy.model.documents import (
     Document,
     Entity,
-    parse_expiry,
-    parse_health,
     read_field,
     read_interface,
     read_mapping,
@@ -23,6 +21,7 @@ from marchproxy.model.documents import (
 )
 from marchproxy.model.entities import Interface, Mapping, Service
 from marchproxy.model.errors import InvalidValue
+from marchproxy.model.readers import parse_expiry, parse_health
 from tests.model.strategies import interfaces, mappings, services
 
 SERVICE: Document = {"name": "web", "addresses": ["10.0.0.1"]}
@@ -124,7 +123,7 @@ def test_a_wrong_service_names_service_and_field(change: Document, field: str) -
         # Rules between fields.
         *_wrong("ports", "80", protocols=["icmp"]),
         *_wrong("listen", "*:80", protocols=["icmp"]),
-        ({"protocols": ["icmp", "tcp"], "listen": "*:80"}, "protocols"),
+        ({"protocols": ["icmp", "tcp"], "listen": "*:80"}, "listen"),
         ({"host": "a.example"}, "protocols"),
         ({"protocols": ["tcp", "http"], "path_prefix": "/a"}, "protocols"),
     ],

@@ -9,6 +9,7 @@ from marchproxy.model.names import (
     cluster_of,
     parse_interface_name,
     parse_name,
+    parse_qualified,
     parse_reference,
     parse_references,
     parse_service_name,
@@ -88,3 +89,17 @@ def test_no_text_is_too_strange_to_be_refused_properly(text: str) -> None:
 def test_only_other_clusters_are_named(cluster: str, name: str, qualified: str) -> None:
     assert qualify(cluster, name) == qualified
     assert cluster_of(qualified) == cluster
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [("web", "web"), ("default/web", "web"), (" lab/web ", "lab/web"), ("lab/default", "lab/default")],
+)
+def test_names_across_clusters(text: str, canonical: str) -> None:
+    assert parse_qualified(text, field="services") == canonical
+
+
+@pytest.mark.parametrize("text", ["", "/web", "lab/", "a/b/c", "lab/all", "external", "a b", "collection:x"])
+def test_what_is_no_name_across_clusters(text: str) -> None:
+    with pytest.raises(InvalidValue, match="services"):
+        parse_qualified(text, field="services")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from marchproxy.model.change import Change, Kind
+from marchproxy.model.change import OF_CLUSTER, Change, Kind
 from marchproxy.model.documents import Document, read_mapping, read_service
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.names import DEFAULT_CLUSTER
@@ -22,9 +22,7 @@ def mapping(name: str, source: str, destination: str, **fields: object) -> Docum
 
 def add(kind: Kind, document: Document, cluster: str = DEFAULT_CLUSTER) -> Change:
     """What adds this."""
-    return Change(
-        kind, "" if kind in (Kind.CLUSTER, Kind.INTERFACE) else cluster, document["name"], None, document
-    )
+    return Change(kind, cluster if kind in OF_CLUSTER else "", document["name"], None, document)
 
 
 def remove(kind: Kind, document: Document, cluster: str = DEFAULT_CLUSTER) -> Change:

@@ -1,12 +1,15 @@
+import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from marchproxy.model.appliance import DEFAULT_SETTINGS
+from marchproxy.model.snapshot import Snapshot
 from marchproxy.store import migrations
 from marchproxy.store.errors import SchemaTooNew, SchemaTooOld
-from marchproxy.store.migrations import MIGRATIONS, Step, first_tables, schema_version
+from marchproxy.store.migrations import MIGRATIONS, Step, first_tables, gateway_tables, schema_version
 from marchproxy.store.store import Store
 from tests.store.build import appending, service
 
@@ -28,7 +31,7 @@ def test_each_migration_has_its_record(store: Store) -> None:
 
 
 def test_released_migrations_keep_their_place() -> None:
-    assert MIGRATIONS[0] is first_tables
+    assert MIGRATIONS[:2] == (first_tables, gateway_tables)
 
 
 def test_no_file_of_pydal_s_own_migrations_appears(state_dir: Path, store: Store) -> None:
@@ -60,11 +63,11 @@ def test_a_step_that_fails_half_way_leaves_nothing_and_can_be_repeated(
     with monkeypatch.context() as before:
         before.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, good))
         with Store.open(state_dir) as opened:
-            assert _records(opened)[-1] == (2, "good")
+            assert _records(opened)[-1] == (len(MIGRATIONS) + 1, "good")
             assert "half" not in _tables(opened)
             opened._database.query("INSERT INTO good VALUES ('kept')")
     with Store.open(state_dir) as opened:
-        assert _records(opened) == [(1, "first_tables"), (2, "good"), (3, "bad")]
+        assert [name for _, name in _records(opened)][-2:] == ["good", "bad"]
         assert "half" in _tables(opened)
         assert opened._database.query("SELECT name FROM good") == [("kept",)]
     assert runs == ["good", "bad", "bad"]
@@ -141,3 +144,35 @@ def test_an_older_schema_is_migrated_by_who_may_write(
         assert schema_version(opened._database) == len(MIGRATIONS) + 1
     with Store.open(state_dir, read_only=True) as opened:
         assert opened.verify().number == 1
+
+
+REVISIONS = {
+    1: "e5877eb4a96237254a6997f4d306207317d3e3e230502ecabd9507331eb3fa1a",
+    2: "54d9437c1adff3b33067609b053be64128f7f7ea12ba32636a833b7acaf6040c",
+    3: "d7bb782dc589e5d995f35ba816eb26dcfe74c3133068f8ed418fe8945d02292e",
+}
+"""Of the store in schema_1.sql, which the first released version wrote."""
+
+
+def test_a_store_of_the_first_version_keeps_its_history_and_hashes(state_dir: Path) -> None:
+    state_dir.mkdir()
+    first = sqlite3.connect(state_dir / "marchproxy.db")
+    first.executescript((Path(__file__).parent / "schema_1.sql").read_text())
+    first.close()
+    with Store.open(state_dir) as opened:
+        assert opened.verify().sha256 == REVISIONS[3]
+        assert {number: opened.snapshot_at(number).sha256() for number in REVISIONS} == REVISIONS
+        snapshot = opened.snapshot()
+        assert snapshot.settings == DEFAULT_SETTINGS
+        web = snapshot.clusters[0].services[1]
+        assert (web.health_interval, web.health_timeout, web.drain) == (5, None, ())
+        assert opened.rollback(2).sha256 == REVISIONS[2]
+        opened.replace(appending(service("new")), message="new")
+        opened._known = None
+        assert opened.verify().number == 5
+
+
+def test_settings_start_as_the_model_has_them(store: Store) -> None:
+    """The migration wrote them down as they were; a default that changes needs a migration of its own."""
+    store._known = None
+    assert store.snapshot() == Snapshot()

@@ -8,6 +8,7 @@ from marchproxy.model.errors import NotFound
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store.errors import StoreCorrupt
 from marchproxy.store.reader import advance, read_changes, read_revision, read_snapshot, rebuild
+from marchproxy.store.rows import COLUMNS
 from marchproxy.store.store import Store
 from tests.store.build import add, holding, mapping, service
 
@@ -29,7 +30,7 @@ def test_a_snapshot_is_a_handful_of_statements_however_much_it_holds(store: Stor
     seen = _statements(store)
     snapshot = read_snapshot(store._database)
     assert [len(cluster.services) for cluster in snapshot.clusters] == [300, 1]
-    assert len(seen) == 4
+    assert len(seen) == len(COLUMNS)
 
 
 def test_what_is_known_is_not_read_again(state_dir: Path, store: Store) -> None:

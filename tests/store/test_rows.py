@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from marchproxy.model.change import Kind
+from marchproxy.model.change import ENTITIES, Kind
 from marchproxy.model.documents import (
     Document,
     Entity,
@@ -14,12 +14,9 @@ from marchproxy.model.documents import (
     read_service,
     to_document,
 )
-from marchproxy.model.entities import Interface, Mapping, Service
 from marchproxy.model.errors import InvalidValue
 from marchproxy.store.rows import COLUMNS, Column, dump, read_rows, to_row
 from tests.model.strategies import interfaces, mappings, services
-
-ENTITIES = {Kind.SERVICE: Service, Kind.MAPPING: Mapping, Kind.INTERFACE: Interface}
 
 
 def _round_trip(kind: Kind, entity: Entity) -> None:

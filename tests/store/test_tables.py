@@ -23,10 +23,10 @@ FIELDS = {
 def test_pydal_s_tables_are_those_of_the_database(store: Store) -> None:
     """Migrations made the one, `tables.py` describes the other."""
     with store._database.writing() as dal:
-        described = {table._tablename: table.fields for table in dal}
+        described = {table._tablename: set(table.fields) for table in dal}
     names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
     found = {
-        name: [column[1] for column in store._database.query(f"PRAGMA table_info({name})")]
+        name: {column[1] for column in store._database.query(f'PRAGMA table_info("{name}")')}
         for (name,) in store._database.query(names)
     }
     assert described == found

@@ -1,0 +1,65 @@
+"""Rules that hold between the fields of one entity. Each raises `InvalidValue` that names the field."""
+
+from ipaddress import ip_address
+
+from marchproxy.model.address import HostName
+from marchproxy.model.appliance import MAX_BURST, ApplianceListener, Limit, Per
+from marchproxy.model.entities import Interface, Mapping, Service
+from marchproxy.model.errors import InvalidValue
+from marchproxy.model.protocol import Protocol
+
+
+def check_service(service: Service) -> None:
+    """What is drained is one of its own addresses; which ones its host names have, only DNS knows."""
+    if any(isinstance(address, HostName) for address in service.addresses):
+        return
+    own = [address for address in service.addresses if not isinstance(address, HostName)]
+    for drained in service.drain:
+        if not any(ip_address(drained) in prefix for prefix in own):
+            raise InvalidValue("drain", drained, "one of the service's own addresses")
+
+
+def check_mapping(mapping: Mapping) -> None:
+    """ICMP has no ports, only HTTP has hosts and paths."""
+    portless = mapping.protocols == (Protocol.ICMP,)
+    if portless and mapping.ports:
+        raise InvalidValue("ports", str(mapping.ports[0]), "no ports with protocol icmp: ICMP has none")
+    if mapping.listen and Protocol.ICMP in mapping.protocols:
+        raise InvalidValue(
+            "listen", str(mapping.listen), "no listen address with protocol icmp: ICMP has no ports"
+        )
+    routed = mapping.host is not None or mapping.path_prefix is not None
+    if routed and not set(mapping.protocols) <= {Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC}:
+        expected = "http, https or grpc with a host or path prefix"
+        raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
+
+
+def check_interface(interface: Interface) -> None:
+    """Source addresses are for masquerade."""
+    if interface.nat_addresses and not interface.masquerade:
+        raise InvalidValue("nat_addresses", interface.nat_addresses[0], "none without masquerade")
+
+
+def check_limit(limit: Limit) -> None:
+    """Something is limited, for somebody."""
+    rates = (limit.packets_per_second, limit.bytes_per_second, limit.flows_per_second)
+    first = next((rate for rate in rates if rate is not None), None)
+    if first is None:
+        expected = "packets_per_second, bytes_per_second or flows_per_second"
+        raise InvalidValue("packets_per_second", None, f"a rate: {expected}")
+    if limit.burst is not None and limit.burst > MAX_BURST * first:
+        raise InvalidValue("burst", limit.burst, f"at most {MAX_BURST} seconds' worth: {MAX_BURST * first}")
+    if limit.per is Per.SERVICE and not limit.services:
+        raise InvalidValue("services", [], "the services that are limited, with per service")
+
+
+def check_listener(listener: ApplianceListener) -> None:
+    """Its name says what it is, so that no two are the same."""
+    own = listener_name(listener.kind, listener.bind)
+    if listener.name != own:
+        raise InvalidValue("name", listener.name, f"{own}, or no name: the other fields give it")
+
+
+def listener_name(kind: object, bind: object) -> str:
+    """The name of a listener of the appliance."""
+    return f"{kind}@{bind}"
