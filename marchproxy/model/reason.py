@@ -49,6 +49,11 @@ class Verdict(StrEnum):
     """Would be denied, and is let through."""
     HOST = "host"
 
+    @property
+    def lets_through(self) -> bool:
+        """Whether the appliance forwards it."""
+        return self in (Verdict.ALLOW, Verdict.AUDIT)
+
 
 class Tier(Enum):
     """Who carried or refused it (DESIGN, "Tiers"); the value is the number in kernel records."""

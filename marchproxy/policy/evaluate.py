@@ -5,11 +5,24 @@ What the kernel program and the sockets tier must agree with: the same lookups i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from marchproxy.model.address import IPAddress
-from marchproxy.model.protocol import Transport
+from marchproxy.model.protocol import Protocol, Transport
 from marchproxy.model.reason import Reason, Verdict
-from marchproxy.policy.plan import ANYONE, WILDCARDS, Listener, ListenerKey, Plan, Pool, Rule, listener_key
+from marchproxy.policy.bits import TransitIndex
+from marchproxy.policy.plan import (
+    ANYONE,
+    WILDCARDS,
+    Listener,
+    ListenerKey,
+    Plan,
+    Pool,
+    Rule,
+    TransitRule,
+    listener_key,
+    protocol_number,
+)
 from marchproxy.policy.sources import SourceIndex
 
 
@@ -20,10 +33,21 @@ class Query:
     source: IPAddress
     destination: IPAddress
     port: int
-    """The destination's, 1 to 65535."""
-    transport: Transport
+    """The destination's, 1 to 65535; 0 for ICMP."""
+    transport: Transport | None
+    """None: an ICMP or ICMPv6 echo request."""
     local: frozenset[IPAddress] | Callable[[IPAddress], bool] = frozenset()
     """The appliance's own addresses, or the function that knows them."""
+
+    @property
+    def protocol(self) -> str:
+        """`tcp`, `udp` or `icmp`."""
+        return self.transport.value if self.transport else Protocol.ICMP.value
+
+    @property
+    def number(self) -> int:
+        """The protocol as in `Match`."""
+        return protocol_number(self.transport)
 
     def is_local(self) -> bool:
         """Whether the destination is one of the appliance's own addresses."""
@@ -37,9 +61,11 @@ class Answer:
     verdict: Verdict
     reason: Reason
     source_services: tuple[str, ...]
-    """Qualified, sorted; services that no rule names as a source are not known to a plan."""
+    """Qualified, sorted; services that no rule names are not known to a plan."""
     listener: Listener | None = None
-    rule: Rule | None = None
+    rule: Rule | TransitRule | None = None
+    destination_services: tuple[str, ...] = ()
+    """The same of the destination, in transit."""
 
     @property
     def mapping(self) -> str:
@@ -48,8 +74,8 @@ class Answer:
 
     @property
     def pool(self) -> Pool | None:
-        """Where the flow may go."""
-        return self.rule.pool if self.rule else None
+        """Where the flow may go from a listener; None in transit, where it goes to its destination."""
+        return self.rule.pool if isinstance(self.rule, Rule) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +96,8 @@ class Matcher:
 class Evaluator:
     """A plan, indexed for questions.
 
-    An answer takes a few microseconds whatever the number of services and listeners, and 0.1 µs more for each
-    rule of the listener that comes before the one that matches.
+    An answer takes a few microseconds whatever the number of services, listeners and transit rules, and
+    0.1 µs more for each rule of the listener that comes before the one that matches.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -81,23 +107,30 @@ class Evaluator:
         self._matchers: dict[ListenerKey, tuple[Matcher, ...]] = {}
         self._sets: dict[int, frozenset[str]] = {}
 
+    @cached_property
+    def transit(self) -> TransitIndex:
+        """The transit rules, indexed when they are first asked about."""
+        return TransitIndex(self.plan.transit)
+
     def evaluate(self, query: Query) -> Answer:
         """Answer as the pipeline would (DESIGN, "The packet pipeline", steps 6 to 9)."""
         services = self.sources.services(query.source)
         named = tuple(sorted(services))
         listener = self.listener(query)
-        if listener is None:
-            if query.is_local():
-                return Answer(Verdict.HOST, Reason.PASSED_TO_HOST, named)
-            return Answer(Verdict.DENY, Reason.NO_MAPPING, named)
-        rule = next((matcher.rule for matcher in self.matchers(listener) if matcher.matches(services)), None)
-        if rule is None:
-            return Answer(Verdict.DENY, Reason.NO_MAPPING, named, listener)
-        verdict = Verdict.ALLOW if rule.reason is Reason.FORWARDED else Verdict.DENY
-        return Answer(verdict, rule.reason, named, listener, rule)
+        if listener is not None:
+            matchers = self.matchers(listener)
+            rule = next((matcher.rule for matcher in matchers if matcher.matches(services)), None)
+            return Answer(*_decided(rule), named, listener, rule)
+        if query.is_local():
+            return Answer(Verdict.HOST, Reason.PASSED_TO_HOST, named)
+        destinations = self.sources.services(query.destination)
+        passing = self.transit.find(services, destinations, query.number, query.port)
+        return Answer(*_decided(passing), named, None, passing, tuple(sorted(destinations)))
 
     def listener(self, query: Query) -> Listener | None:
         """The listener that a query reaches: the one at its very address, or else at every local address."""
+        if query.transport is None:
+            return None
         exact = self._listeners.get(listener_key(query.transport, query.destination, query.port))
         if exact is not None or not query.is_local():
             return exact
@@ -125,6 +158,14 @@ class Evaluator:
         if found is None:
             found = self._sets[id(names)] = frozenset(names)
         return found
+
+
+def _decided(rule: Rule | TransitRule | None) -> tuple[Verdict, Reason]:
+    if rule is None:
+        return Verdict.DENY, Reason.NO_MAPPING
+    if rule.reason is Reason.FORWARDED:
+        return Verdict.ALLOW, rule.reason
+    return Verdict.AUDIT if rule.audit else Verdict.DENY, rule.reason
 
 
 def evaluate(plan: Plan, query: Query) -> Answer:

@@ -1,12 +1,14 @@
 """An answer in sentences: what `explain` shows, from the address to the backends."""
 
-from collections.abc import Iterator
-from itertools import takewhile
+from collections.abc import Iterator, Sequence
+from itertools import islice, takewhile
 
+from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.ports import format_ports
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Evaluator, Matcher, Query
-from marchproxy.policy.plan import WILDCARDS, Backend, Listener, Rule
+from marchproxy.policy.plan import ICMP, WILDCARDS, Backend, Listener, Match, Rule, TransitRule
 
 SHOWN = 8
 """Members of a list that are spelled out before the rest is only counted."""
@@ -14,68 +16,99 @@ SHOWN = 8
 _OUTCOMES = {
     Reason.FORWARDED: "allows it",
     Reason.DENY_MAPPING: "denies it",
-    Reason.NO_BACKEND: "allows it, but has no backend of this address family: denied",
-    Reason.AUTH_MISSING: "allows it with a credential only, which this version cannot check: denied",
-    Reason.NOT_CARRIED: "also looks at host or path, which this version does not carry: denied",
+    Reason.NO_BACKEND: "allows it, but has no backend of this address family",
+    Reason.AUTH_MISSING: "allows it with a credential only, which this version cannot check",
+    Reason.NOT_CARRIED: "also looks at host or path, which this version does not carry",
 }
 
 
 def why(evaluator: Evaluator, query: Query) -> tuple[str, ...]:
     """How `Evaluator.evaluate` comes to its answer: sentences without full stops, in order of decision."""
     answer = evaluator.evaluate(query)
+    sources = _belongs(evaluator, "source", query.source, answer.source_services)
+    if answer.listener is not None:
+        return (*sources, _reaches(query, answer.listener), *_rules(evaluator, answer, answer.listener))
+    wanted = _wanted(query)
+    if query.is_local():
+        said = f"no mapping listens on {wanted}: it is the appliance's own address, so the host answers"
+        return (*sources, said if query.transport else _OWN_ECHO.format(query.destination))
     return (
-        *_source(evaluator, query, answer),
-        *_listener(query, answer.listener),
-        *_rules(evaluator, answer),
+        *sources,
+        *_belongs(evaluator, "destination", query.destination, answer.destination_services),
+        *_passing(evaluator, answer, wanted),
     )
 
 
-def _source(evaluator: Evaluator, query: Query, answer: Answer) -> Iterator[str]:
-    if not answer.source_services:
-        yield f"source {query.source} is in no service that a listening mapping names as a source"
-    for service in answer.source_services[:SHOWN]:
+_OWN_ECHO = "{} is the appliance's own address, so the host answers"
+
+
+def _wanted(query: Query) -> str:
+    if query.transport is None:
+        return f"{query.destination}, ICMP echo"
+    return f"{Endpoint(query.destination, query.port)}/{query.transport}"
+
+
+def _belongs(evaluator: Evaluator, end: str, address: IPAddress, services: Sequence[str]) -> Iterator[str]:
+    if not services:
+        yield f"{end} {address} is in no service that a mapping names as a {end}"
+    for service in services[:SHOWN]:
         prefixes = evaluator.plan.sources[service]
         because = [
-            str(prefix)
-            for prefix in prefixes
-            if prefix.version == query.source.version and query.source in prefix
+            str(prefix) for prefix in prefixes if prefix.version == address.version and address in prefix
         ]
-        yield f"source {query.source} is service {service} because of {_listed(because)}"
-    yield from _rest(len(answer.source_services), "services contain the source")
+        yield f"{end} {address} is service {service} because of {_listed(because)}"
+    yield from _rest(len(services), f"services contain the {end}")
 
 
-def _listener(query: Query, listener: Listener | None) -> Iterator[str]:
-    wanted = f"{Endpoint(query.destination, query.port)}/{query.transport}"
-    if listener is not None:
-        wildcard = listener.address in WILDCARDS.values()
-        yield f"{wanted} reaches listener {listener}" + (", every local address" if wildcard else "")
-    elif query.is_local():
-        yield f"no mapping listens on {wanted}: it is the appliance's own address, so the host answers"
-    else:
-        yield f"no mapping listens on {wanted}, and it is not the appliance's own address: denied"
+def _reaches(query: Query, listener: Listener) -> str:
+    wildcard = listener.address in WILDCARDS.values()
+    return f"{_wanted(query)} reaches listener {listener}" + (", every local address" if wildcard else "")
 
 
-def _rules(evaluator: Evaluator, answer: Answer) -> Iterator[str]:
-    if answer.listener is None:
-        return
+def _passing(evaluator: Evaluator, answer: Answer, wanted: str) -> Iterator[str]:
+    yield f"{wanted} is no listener and not the appliance's own address: it is routed"
+    ends = frozenset(answer.source_services), frozenset(answer.destination_services)
+    near = takewhile(lambda rule: rule is not answer.rule, evaluator.transit.between(*ends))
+    passed = list(islice(near, SHOWN + 1))
+    for rule in passed[:SHOWN]:
+        ports = ", ".join(map(_ports, rule.matches))
+        yield f"{_named(rule)} does not match: it is for both ends, but for {ports}"
+    if len(passed) > SHOWN:
+        yield "and more such mappings"
+    yield _decides(answer.rule) if answer.rule else "no mapping matches: denied"
+
+
+def _ports(match: Match) -> str:
+    name = {6: "tcp", 17: "udp", ICMP: "icmp"}[match.protocol]
+    return f"{name} {format_ports(match.ports)}" if match.ports else name
+
+
+def _rules(evaluator: Evaluator, answer: Answer, listener: Listener) -> Iterator[str]:
     services = frozenset(answer.source_services)
-    passed = list(
-        takewhile(lambda matcher: matcher.rule is not answer.rule, evaluator.matchers(answer.listener))
-    )
+    passed = list(takewhile(lambda matcher: matcher.rule is not answer.rule, evaluator.matchers(listener)))
     for matcher in passed[:SHOWN]:
         yield f"{_named(matcher.rule)} does not match: {_mismatch(matcher, services)}"
     yield from _rest(len(passed), "mappings do not match")
     if answer.rule is None:
         yield "no mapping matches the source: denied"
         return
-    yield f"{_named(answer.rule)} matches and {_OUTCOMES[answer.rule.reason]}"
+    yield _decides(answer.rule)
     if answer.pool is not None:
         backends = answer.pool.backends
         yield "new flows go to " + ", ".join(_backend(backend) for backend in backends[:SHOWN])
         yield from _rest(len(backends), "backends")
 
 
-def _named(rule: Rule) -> str:
+def _decides(rule: Rule | TransitRule) -> str:
+    if not rule.mapping:
+        return "no mapping matches: audit reports it and lets it through"
+    outcome = f"{_named(rule)} matches and {_OUTCOMES[rule.reason]}"
+    if rule.audit:
+        return f"{outcome}: audit reports it and lets it through"
+    return outcome if rule.reason in (Reason.FORWARDED, Reason.DENY_MAPPING) else f"{outcome}: denied"
+
+
+def _named(rule: Rule | TransitRule) -> str:
     return f"mapping {rule.mapping} (priority {rule.priority}, {rule.action})"
 
 
@@ -93,7 +126,7 @@ def _backend(backend: Backend) -> str:
     return f"{Endpoint(backend.address, backend.port)} ({backend.service}{weight})"
 
 
-def _listed(items: list[str] | tuple[str, ...]) -> str:
+def _listed(items: Sequence[str]) -> str:
     more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
     return ", ".join(items[:SHOWN]) + more
 

@@ -32,17 +32,11 @@ def decide(snapshot: Snapshot, names: Names, now: datetime, query: Query) -> Out
     ]
     candidates = _listening(live, names, query)
     if not candidates:
-        local = query.is_local()
-        outcome = (Verdict.HOST, Reason.PASSED_TO_HOST) if local else (Verdict.DENY, Reason.NO_MAPPING)
-        return (*outcome, "", frozenset())
+        if query.is_local():
+            return Verdict.HOST, Reason.PASSED_TO_HOST, "", frozenset()
+        return (*_route(live, names, query), frozenset())
     candidates += _restricting(live, candidates, names, query)
-    candidates.sort(
-        key=lambda pair: (
-            pair[1].priority,
-            pair[1].action is Action.ALLOW,
-            qualify(pair[0].name, pair[1].name),
-        )
-    )
+    candidates.sort(key=_order)
     for cluster, mapping in candidates:
         if any(_is_source(query.source, reference, cluster, names) for reference in mapping.sources):
             reason = _reason(cluster, mapping, names, query)
@@ -51,6 +45,55 @@ def decide(snapshot: Snapshot, names: Names, now: datetime, query: Query) -> Out
             places = frozenset((address, port) for _, address, port in backends)
             return verdict, reason, qualify(cluster.name, mapping.name), places
     return Verdict.DENY, Reason.NO_MAPPING, "", frozenset()
+
+
+def _order(pair: Candidate) -> tuple[int, bool, str]:
+    cluster, mapping = pair
+    return mapping.priority, mapping.action is Action.ALLOW, qualify(cluster.name, mapping.name)
+
+
+def _route(live: list[Candidate], names: Names, query: Query) -> tuple[Verdict, Reason, str]:
+    """What becomes of traffic that passes through."""
+    for cluster, mapping in sorted(live, key=_order):
+        if mapping.listen is not None:
+            continue
+        towards = _towards(cluster, mapping, names, query)
+        if towards and any(_is_source(query.source, each, cluster, names) for each in mapping.sources):
+            reason = _own_reason(mapping)
+            if reason is Reason.FORWARDED and Auth.TOKEN in towards:
+                reason = Reason.AUTH_MISSING
+            verdict = Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.DENY
+            return verdict, reason, qualify(cluster.name, mapping.name)
+    return Verdict.DENY, Reason.NO_MAPPING, ""
+
+
+def _towards(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> set[Auth]:
+    """What the destinations want that the query asks for; nothing if it asks for none of the mapping's."""
+    if query.transport and mapping.ports and not _has_port(mapping, query.port):
+        return set()
+    if "all" in mapping.destinations:
+        holding = (service for service in cluster.services if _contains(service, query.destination, names))
+        return {Auth.NONE, *(service.auth for service in holding)}
+    found = set()
+    if "external" in mapping.destinations and _is_source(query.destination, "external", cluster, names):
+        found.add(Auth.NONE)
+    for service in [named for reference in mapping.destinations for named in _named(reference, cluster)]:
+        own = bool(mapping.ports) or query.transport is None or service.port in (None, query.port)
+        if own and _contains(service, query.destination, names):
+            found.add(service.auth)
+    return found
+
+
+def _own_reason(mapping: Mapping) -> Reason:
+    if mapping.host or mapping.path_prefix:
+        return Reason.NOT_CARRIED
+    if mapping.action is Action.DENY:
+        return Reason.DENY_MAPPING
+    return Reason.AUTH_MISSING if mapping.auth_required else Reason.FORWARDED
+
+
+def _has_port(mapping: Mapping, port: int) -> bool:
+    return any(ports.first <= port <= ports.last for ports in mapping.ports)
 
 
 def _listening(live: list[Candidate], names: Names, query: Query) -> list[Candidate]:
@@ -95,7 +138,7 @@ def _covers(mapping: Mapping, target: Target, cluster: Cluster) -> bool:
     service, _, port = target
     named = [named for reference in mapping.destinations for named in _named(reference, cluster)]
     return ("all" in mapping.destinations or service in named) and (
-        not mapping.ports or any(ports.first <= port <= ports.last for ports in mapping.ports)
+        not mapping.ports or _has_port(mapping, port)
     )
 
 
@@ -127,11 +170,10 @@ def _contains(service: Service, source: IPAddress, names: Names) -> bool:
 
 def _reason(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> Reason:
     destinations = [service for reference in mapping.destinations for service in _named(reference, cluster)]
-    if mapping.host or mapping.path_prefix:
-        return Reason.NOT_CARRIED
-    if mapping.action is Action.DENY:
-        return Reason.DENY_MAPPING
-    if mapping.auth_required or any(service.auth is not Auth.NONE for service in destinations):
+    own = _own_reason(mapping)
+    if own is not Reason.FORWARDED:
+        return own
+    if any(service.auth is not Auth.NONE for service in destinations):
         return Reason.AUTH_MISSING
     return Reason.FORWARDED if _targets(cluster, mapping, names, query) else Reason.NO_BACKEND
 

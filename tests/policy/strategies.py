@@ -1,5 +1,6 @@
 """Random snapshots over a world so small that names, prefixes, ports and priorities collide."""
 
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Any
@@ -8,13 +9,13 @@ from hypothesis import strategies as st
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Mapping, Service
-from marchproxy.model.protocol import Transport
+from marchproxy.model.protocol import Protocol, Transport
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.evaluate import Query
 from tests.policy.build import NOW, OWN, cluster, mapping, service, snapshot
 
 CLIENTS = ["10.0.0.1", "10.0.0.2", "10.0.1.1", "10.9.9.9", "203.0.113.7", "2001:db8:a::1", "2001:db8:b::1"]
-ELSEWHERE = ["198.51.100.1", "2001:db8:ffff::1"]
+ELSEWHERE = ["198.51.100.1", "2001:db8:ffff::1", "10.0.0.2", "10.0.1.1", "2001:db8:a::1"]
 SINGLES = ["10.0.0.1", "10.0.0.2", "2001:db8:a::1"]
 PREFIXES = ["10.0.0.0/24", "10.0.0.0/16", "0.0.0.0/0", "2001:db8:a::/48", "2001:db8::/32"]
 HOSTS = ["a.example.com", "b.example.com"]
@@ -29,8 +30,7 @@ QUERIES = [
     for destination in [*sorted(OWN, key=str), *(ip_address(text) for text in ELSEWHERE)]
     for source in CLIENTS
     if ip_address(source).version == destination.version
-    for port in (80, 81, 82)
-    for transport in Transport
+    for port, transport in [(0, None), *((port, each) for port in (80, 81, 82) for each in Transport)]
 ]
 """Every question that such snapshots answer differently; both ends are of one family."""
 
@@ -51,7 +51,7 @@ def services(name: str) -> st.SearchStrategy[Service]:
         st.fixed_dictionaries(
             {},
             optional={
-                "port": st.sampled_from([8080, 8081]),
+                "port": st.sampled_from([80, 81, 8080]),
                 "collection": st.sampled_from(COLLECTIONS),
                 "auth": _mostly("none", "token"),
                 "weight": st.integers(1, 3),
@@ -62,25 +62,32 @@ def services(name: str) -> st.SearchStrategy[Service]:
 
 
 def mappings(name: str) -> st.SearchStrategy[Mapping]:
-    """A mapping of that name: one that listens, or, less often, one that does not and mostly denies."""
-    listening = st.sampled_from(LISTEN), st.sampled_from(["allow", "allow", "deny"])
-    return _mappings(name, *listening) | _mappings(name, *listening) | restrictions(name)
+    """A mapping of that name: one that listens, or one that does not."""
+    carried = st.sampled_from(["tcp", "tcp", "udp", "tcp,udp"])
+    listening = st.sampled_from(LISTEN), st.sampled_from(["allow", "allow", "deny"]), carried
+    return _mappings(name, *listening) | transit(name)
 
 
-def restrictions(name: str) -> st.SearchStrategy[Mapping]:
-    """A mapping without listen address."""
-    return _mappings(name, st.none(), st.sampled_from(["allow", "deny", "deny", "deny"]))
+def transit(name: str) -> st.SearchStrategy[Mapping]:
+    """A mapping without listen address: what passes through, and a restriction of listeners if it denies."""
+    carried = st.sampled_from(["tcp", "tcp", "udp", "tcp,udp", "tcp,icmp"])
+    routed = _mappings(name, st.none(), st.sampled_from(["allow", "deny"]), carried)
+    echo = (Protocol.ICMP,)
+    return routed | routed.map(lambda held: replace(held, protocols=echo, ports=(), path_prefix=None))
 
 
 def _mappings(
-    name: str, listen: st.SearchStrategy[str | None], action: st.SearchStrategy[str]
+    name: str,
+    listen: st.SearchStrategy[str | None],
+    action: st.SearchStrategy[str],
+    protocols: st.SearchStrategy[str],
 ) -> st.SearchStrategy[Mapping]:
     def references(*more: str) -> st.SearchStrategy[str]:
         return st.lists(st.sampled_from([*REFERENCES, *more]), min_size=1, max_size=3).map(",".join)
 
     common = {
         "listen": listen,
-        "ports": st.sampled_from(["", "", "", "8080", "8080,9000-9100", "80-8080"]),
+        "ports": st.sampled_from(["", "", "", "", "80", "81-82", "8080", "8080,9000-9100", "80-8080"]),
         "priority": st.sampled_from([50, 100]),
         "action": action,
         "expires": st.sampled_from([None] * 4 + [f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in INSTANTS]),
@@ -88,7 +95,7 @@ def _mappings(
     at_layer_4 = st.fixed_dictionaries(
         {
             **common,
-            "protocols": st.sampled_from(["tcp", "tcp", "udp", "tcp,udp"]),
+            "protocols": protocols,
             "auth_required": _mostly(False, True),
         }
     )

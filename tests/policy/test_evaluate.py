@@ -1,5 +1,6 @@
 """The evaluator against the oracle, and the sentences of the specification one by one."""
 
+from dataclasses import replace
 from datetime import datetime
 from ipaddress import IPv4Address, ip_address
 
@@ -14,7 +15,7 @@ from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.compile import compile_plan
 from marchproxy.policy.evaluate import Evaluator, Query, evaluate
 from tests.policy import strategies
-from tests.policy.build import mapping, plan, query, service
+from tests.policy.build import OWN, mapping, plan, query, service
 from tests.policy.oracle import decide
 
 OFFICE = service("office", "10.0.0.0/16")
@@ -144,3 +145,44 @@ def test_rules_that_exclude_the_same_services_share_one_set() -> None:
     excluded = {id(evaluator.matchers(listener)[0].excluded) for listener in asked.listeners}
     assert len(excluded) == 1
     assert evaluator.sources.services(IPv4Address("10.0.0.1")) == {"office"}
+
+
+def echo(source: str, destination: str) -> Query:
+    """A ping."""
+    return Query(ip_address(source), ip_address(destination), 0, None, OWN)
+
+
+def test_what_passes_through_names_both_ends_and_the_rule() -> None:
+    asked = plan(OFFICE, LAB, WEB, mapping("out", "office", "web", ports="80-90"))
+    answer = evaluate(asked, query("10.0.9.1", "10.1.0.2"))
+    assert (answer.verdict, answer.reason, answer.mapping) == (Verdict.ALLOW, Reason.FORWARDED, "out")
+    assert (answer.source_services, answer.destination_services) == (("office",), ("web",))
+    assert answer.rule is asked.transit[0]
+    assert (answer.listener, answer.pool) == (None, None)
+    assert evaluate(asked, query("10.0.9.1", "10.1.0.2", 91)).reason is Reason.NO_MAPPING
+    assert evaluate(asked, query("10.0.9.1", "10.1.0.2", 80, Transport.UDP)).reason is Reason.NO_MAPPING
+    assert evaluate(asked, query("10.1.0.2", "10.0.9.1")).reason is Reason.NO_MAPPING
+
+
+def test_a_listener_and_the_appliance_itself_come_before_transit() -> None:
+    asked = plan(OFFICE, WEB, mapping("out", "all", "all"), mapping("www", "lab", "web", "198.51.100.1:80"))
+    assert evaluate(asked, query("10.0.0.1", "198.51.100.1")).reason is Reason.NO_MAPPING
+    assert evaluate(asked, query("10.0.0.1", "198.51.100.1", 81)).mapping == "out"
+    assert evaluate(asked, query("10.0.0.1", "192.0.2.1")).verdict is Verdict.HOST
+    assert evaluate(asked, echo("10.0.0.1", "192.0.2.1")).verdict is Verdict.HOST
+
+
+def test_an_echo_request_needs_a_mapping_for_icmp() -> None:
+    asked = plan(OFFICE, WEB, mapping("out", "office", "web"), mapping("ping", "office", "web", None, "icmp"))
+    assert evaluate(asked, echo("10.0.0.1", "10.1.0.1")).mapping == "ping"
+    assert evaluate(asked, echo("10.0.0.1", "10.1.0.9")).reason is Reason.NO_MAPPING
+    assert (echo("10.0.0.1", "10.1.0.1").protocol, echo("10.0.0.1", "10.1.0.1").number) == ("icmp", 1)
+
+
+def test_what_is_refused_for_audit_only_is_an_answer_of_its_own() -> None:
+    """Whoever reads the verdict alone must not take it for a refusal, nor for a mapping that allows."""
+    asked = plan(OFFICE, WEB, mapping("no", "office", "web", ports="80", action="deny"))
+    audited = replace(asked, transit=(replace(asked.transit[0], audit=True),))
+    answer = evaluate(audited, query("10.0.0.1", "10.1.0.1"))
+    assert (answer.verdict, answer.reason, answer.mapping) == (Verdict.AUDIT, Reason.DENY_MAPPING, "no")
+    assert [verdict for verdict in Verdict if verdict.lets_through] == [Verdict.ALLOW, Verdict.AUDIT]

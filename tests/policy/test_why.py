@@ -1,9 +1,13 @@
 """The sentences of `explain`."""
 
+from dataclasses import replace
+from ipaddress import ip_address
+
+from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Evaluator, Query
 from marchproxy.policy.plan import Plan
 from marchproxy.policy.why import why
-from tests.policy.build import mapping, plan, query, service
+from tests.policy.build import OWN, mapping, plan, query, service
 
 OFFICE = service("office", "10.0.0.0/16", "10.0.9.0/24")
 WEB = service("web", "10.1.0.1", "10.1.0.2", port=8080, weight=2)
@@ -36,7 +40,7 @@ def test_from_the_source_over_what_does_not_match_to_the_backends() -> None:
 def test_no_rule_for_the_source() -> None:
     made = plan(OFFICE, WEB, mapping("staff", "office", "web", "192.0.2.1:80"))
     assert told(made, query("203.0.113.7", "192.0.2.1")) == [
-        "source 203.0.113.7 is in no service that a listening mapping names as a source",
+        "source 203.0.113.7 is in no service that a mapping names as a source",
         "192.0.2.1:80/tcp reaches listener 192.0.2.1:80/tcp",
         "mapping staff (priority 100, allow) does not match: it is for office",
         "no mapping matches the source: denied",
@@ -49,8 +53,65 @@ def test_no_listener() -> None:
         "no mapping listens on [2001:db8::1]:80/tcp: it is the appliance's own address, so the host answers"
     )
     assert told(made, query("10.0.0.1", "2001:db8::1"))[1:] == [host]
-    away = "no mapping listens on 198.51.100.1:80/tcp, and it is not the appliance's own address: denied"
-    assert told(made, query("10.0.0.1", "198.51.100.1"))[1:] == [away]
+
+
+def test_transit_names_both_ends_and_what_decides() -> None:
+    made = plan(
+        OFFICE,
+        WEB,
+        mapping("dns", "office", "web", None, "udp", priority=10, ports="53"),
+        mapping("old", "office", "web", None, "tcp,icmp", priority=20, ports="21,8000-8100"),
+        mapping("out", "office", "web", ports="80"),
+    )
+    assert told(made, query("10.0.9.1", "10.1.0.2")) == [
+        "source 10.0.9.1 is service office because of 10.0.0.0/16, 10.0.9.0/24",
+        "destination 10.1.0.2 is service web because of 10.1.0.2/32",
+        "10.1.0.2:80/tcp is no listener and not the appliance's own address: it is routed",
+        "mapping dns (priority 10, allow) does not match: it is for both ends, but for udp 53",
+        "mapping old (priority 20, allow) does not match: "
+        "it is for both ends, but for icmp, tcp 21,8000-8100",
+        "mapping out (priority 100, allow) matches and allows it",
+    ]
+
+
+def test_transit_that_nothing_allows() -> None:
+    made = plan(OFFICE, WEB, mapping("out", "office", "web"))
+    assert told(made, query("203.0.113.7", "198.51.100.1")) == [
+        "source 203.0.113.7 is in no service that a mapping names as a source",
+        "destination 198.51.100.1 is in no service that a mapping names as a destination",
+        "198.51.100.1:80/tcp is no listener and not the appliance's own address: it is routed",
+        "no mapping matches: denied",
+    ]
+
+
+def test_many_mappings_for_other_ports_are_not_all_listed() -> None:
+    many = [mapping(f"m{number:02}", "office", "web", ports=str(1000 + number)) for number in range(20)]
+    said = told(plan(OFFICE, WEB, *many), query("10.0.0.1", "10.1.0.1"))
+    assert said[-2:] == ["and more such mappings", "no mapping matches: denied"]
+    assert len(said) == 3 + 8 + 2
+
+
+def test_echo_requests() -> None:
+    made = plan(OFFICE, WEB, mapping("ping", "office", "web", None, "icmp"))
+    asked = Query(ip_address("10.0.0.1"), ip_address("10.1.0.1"), 0, None, OWN)
+    assert told(made, asked)[2:] == [
+        "10.1.0.1, ICMP echo is no listener and not the appliance's own address: it is routed",
+        "mapping ping (priority 100, allow) matches and allows it",
+    ]
+    own = replace(asked, destination=ip_address("192.0.2.1"))
+    assert told(made, own)[1:] == ["192.0.2.1 is the appliance's own address, so the host answers"]
+
+
+def test_audit_says_that_it_lets_through() -> None:
+    made = plan(OFFICE, WEB, mapping("no", "office", "web", ports="80", action="deny"))
+    audited = replace(made, transit=(replace(made.transit[0], audit=True),))
+    assert told(audited, query("10.0.0.1", "10.1.0.1"))[-1] == (
+        "mapping no (priority 100, deny) matches and denies it: audit reports it and lets it through"
+    )
+    nobody = replace(made.transit[0], mapping="", audit=True, reason=Reason.NO_MAPPING)
+    assert told(replace(made, transit=(nobody,)), query("10.0.0.1", "10.1.0.1"))[-1] == (
+        "no mapping matches: audit reports it and lets it through"
+    )
 
 
 def test_refusals_say_why() -> None:

@@ -8,7 +8,6 @@ from marchproxy.dataplane.events import Lost
 from marchproxy.dataplane.records import Decision, Event, Flow
 from marchproxy.dataplane.status import Status
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.reason import Verdict
 from marchproxy.policy.evaluate import Answer
 from marchproxy.policy.plan import Finding, Listener
 
@@ -122,7 +121,7 @@ def status_document(status: Status) -> Document:
 
 def answer_document(answer: Answer, why: Sequence[str]) -> Document:
     """What the policy says about a new flow. `backends` is where it may go; a hash decides for each flow."""
-    backends = answer.pool.backends if answer.pool and answer.verdict is Verdict.ALLOW else ()
+    backends = answer.pool.backends if answer.pool and answer.verdict.lets_through else ()
     services = sorted({backend.service for backend in backends})
     wanted = set(answer.rule.sources) & set(answer.source_services) if answer.rule else set()
     return {

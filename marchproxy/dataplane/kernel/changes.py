@@ -8,7 +8,6 @@ from marchproxy.dataplane.kernel.flows import FlowTable, Report
 from marchproxy.dataplane.kernel.layouts import FlowKey
 from marchproxy.dataplane.kernel.tables import difference, listener_key
 from marchproxy.model.protocol import Transport
-from marchproxy.model.reason import Verdict
 from marchproxy.policy.evaluate import Evaluator, Query
 from marchproxy.policy.plan import Plan
 
@@ -50,7 +49,7 @@ class FlowReview:
                     Transport.TCP if key.protocol == layouts.TCP else Transport.UDP,
                     local,
                 )
-                return evaluator().evaluate(query).verdict is not Verdict.ALLOW
+                return not evaluator().evaluate(query).verdict.lets_through
 
             self._table.end_where(is_concerned, is_refused, report)
         self._reviewed = plan

@@ -144,7 +144,7 @@ class Ledger:
 
     def still_allowed(self, conversation: Conversation) -> bool:
         """Whether the plan in force would admit this conversation now. Its backend may have left the pool."""
-        return self._evaluator.evaluate(conversation.query).verdict is Verdict.ALLOW
+        return self._evaluator.evaluate(conversation.query).verdict.lets_through
 
     def begin(self, query: Query, source_port: int, answer: Answer) -> Conversation:
         """Number a conversation that was admitted; `opened` follows, or `refuse` when no backend answers."""
@@ -201,7 +201,7 @@ def _decision(query: Query, source_port: int, answer: Answer, revision: int) -> 
         source_port=source_port,
         destination=query.destination,
         destination_port=query.port,
-        protocol=query.transport.value,
+        protocol=query.protocol,
         tier=Tier.SOCKETS,
         verdict=answer.verdict,
         reason=answer.reason,

@@ -72,7 +72,7 @@ class TcpCarrier:
         """Decide about a connection just accepted. Who the peer is decides, before a byte is read."""
         local = client.getsockname()
         query, answer = self._ledger.decide(Transport.TCP, peer, sockets.address_of(local[0]), local[1])
-        if answer.verdict is not Verdict.ALLOW or answer.pool is None:
+        if not answer.verdict.lets_through or answer.pool is None:
             denied = answer.verdict is Verdict.DENY
             self._refuse(client, query, peer_port, answer, answer.reason if denied else Reason.NO_MAPPING)
         elif len(self.live) >= self.limits.connections:
@@ -131,7 +131,7 @@ class TcpCarrier:
         """The first backend that answers. Raises `_Unreachable` with the reason of the last one tried."""
         query = conversation.query
         hashed = flow_hash(
-            query.source, conversation.source_port, query.destination, query.port, query.transport.number
+            query.source, conversation.source_port, query.destination, query.port, query.number
         )
         reason = Reason.NO_BACKEND
         deadline = asyncio.get_running_loop().time() + self.limits.admission

@@ -124,7 +124,7 @@ class UdpSession:
         if pool is None:
             return iter(())
         hashed = flow_hash(
-            query.source, conversation.source_port, query.destination, query.port, query.transport.number
+            query.source, conversation.source_port, query.destination, query.port, query.number
         )
         return candidates(pool, hashed)
 
@@ -204,7 +204,7 @@ class UdpCarrier:
         client, local, local_port = key
         source, port = sockets.address_of(client[0]), client[1]
         query, answer = self.ledger.decide(Transport.UDP, source, local, local_port)
-        if answer.verdict is not Verdict.ALLOW:
+        if not answer.verdict.lets_through:
             denied = answer.verdict is Verdict.DENY
             self.ledger.refuse(query, port, answer, answer.reason if denied else Reason.NO_MAPPING, size)
             return None

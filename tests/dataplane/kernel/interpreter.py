@@ -57,7 +57,7 @@ def interpret(maps: Mapping[str, Map], names: Mapping[str, int], query: Query) -
 
 def _listener(listeners: Map, address: IPAddress, query: Query, bank: int) -> bytes | None:
     key = layouts.LISTENER_KEY.struct.pack(
-        layouts.pack_address(address), layouts.pack_port(query.port), query.transport.number, bank
+        layouts.pack_address(address), layouts.pack_port(query.port), query.number, bank
     )
     return listeners.get(key)
 
