@@ -149,5 +149,5 @@ def names() -> st.SearchStrategy[dict[str, tuple[IPAddress, ...]]]:
 
 
 def queries() -> st.SearchStrategy[Query]:
-    """New flows, to the appliance's own addresses and to others."""
-    return st.sampled_from(QUERIES)
+    """New flows to the appliance's own addresses, which listeners or the host answer."""
+    return st.sampled_from([query for query in QUERIES if query.transport and query.is_local()])
