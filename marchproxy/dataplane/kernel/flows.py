@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Self
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.clock import KernelClock
-from marchproxy.dataplane.kernel.layouts import TCP, UDP, FlowEntry, FlowKey
+from marchproxy.dataplane.kernel.layouts import ICMP, ICMPV6, TCP, UDP, FlowEntry, FlowKey
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.names import MappingNames
+from marchproxy.dataplane.kernel.natports import NatPorts
+from marchproxy.dataplane.kernel.pressure import Census
 from marchproxy.dataplane.kernel.records import RecordReader
 from marchproxy.dataplane.records import Event, EventKind, Flow
+from marchproxy.model.appliance import Settings
 from marchproxy.model.reason import Reason
 
 _PROTOCOL = 36
@@ -33,8 +37,22 @@ class Timeouts:
     udp: float = 180
     """RFC 4787 REQ-5: not below two minutes."""
     udp_unanswered: float = 30
+    icmp: float = 30
+    """Echo. RFC 5508 REQ-1 wants a minute for questions of one identifier; ping asks every second."""
     closed: float = 10
     """How long stragglers of a closed flow still find their way, where the table has room."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those of the appliance's settings."""
+        return cls(
+            settings.timeout_tcp_established,
+            settings.timeout_tcp_closing,
+            settings.timeout_tcp_opening,
+            settings.timeout_udp,
+            settings.timeout_udp_unanswered,
+            settings.timeout_icmp,
+        )
 
     def limits(self) -> dict[tuple[int, int, int], int]:
         """Nanoseconds by protocol, state and the two closing flags."""
@@ -45,9 +63,10 @@ class Timeouts:
             layouts.STATE_CLOSED: self.closed,
         }
         udp = dict.fromkeys(tcp, self.udp) | {layouts.STATE_OPENING: self.udp_unanswered}
+        icmp = dict.fromkeys(tcp, self.icmp)
         seconds = {
             (protocol, state, flags): allowed
-            for protocol, by_state in ((TCP, tcp), (UDP, udp))
+            for protocol, by_state in ((TCP, tcp), (UDP, udp), (ICMP, icmp), (ICMPV6, icmp))
             for state, allowed in by_state.items()
             for flags in range(0, layouts.FLAGS_CLOSING + 1, 2)
         }
@@ -84,10 +103,21 @@ class _Conversation:
 class FlowTable:
     """Both flow tables of the kernel. For one thread."""
 
-    def __init__(self, maps: Mapping[str, Map], names: MappingNames, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        maps: Mapping[str, Map],
+        names: MappingNames,
+        timeouts: Timeouts,
+        ports: NatPorts = NatPorts(),  # noqa: B008  (frozen)
+    ) -> None:
         self._established = maps["flows"]
         self._opening = maps["opening"]
         self._names = names
+        self._limits = timeouts.limits()
+        self._ports = ports
+
+    def allow(self, timeouts: Timeouts) -> None:
+        """Hold all flows to these from now on."""
         self._limits = timeouts.limits()
 
     def list(self, limit: int) -> list[Flow]:
@@ -95,20 +125,29 @@ class FlowTable:
         reader = RecordReader(self._names)
         return [each.read(reader) for each in islice(self._live(), limit)]
 
-    def expire(self, report: Report) -> int:
-        """End flows that have been silent for too long. How many entries the established table then holds.
+    def expire(self, report: Report) -> Census:
+        """End flows that have been silent for too long, and count those that stay.
 
         An entry that lost its other half goes too: it would keep a port towards a backend for ever.
         """
         now, limits = KernelClock().monotonic, self._limits
         # What only another version knows is not ours to end early.
         longest = max(limits.values())
+        census = Census(self._ports)
 
         def is_silent(protocol: int, last_seen: int, state: int, flags: int) -> bool:
             return now - last_seen > limits.get((protocol, state, flags & layouts.FLAGS_CLOSING), longest)
 
         def is_suspect(raw_key: bytes, raw: bytes) -> bool:
-            return is_silent(raw_key[_PROTOCOL], *_PULSE.unpack(raw))
+            last_seen, state, flags = _PULSE.unpack(raw)
+            if flags & layouts.FLAG_REPLY:
+                census.see_reply(raw_key, raw)
+            return is_silent(raw_key[_PROTOCOL], last_seen, state, flags)
+
+        def is_suspect_opening(raw_key: bytes, raw: bytes) -> bool:
+            last_seen, state, flags = _PULSE.unpack(raw)
+            census.half_open += state != layouts.STATE_CLOSED
+            return is_silent(raw_key[_PROTOCOL], last_seen, state, flags)
 
         def is_idle(each: _Conversation) -> bool:
             other = each.other
@@ -118,9 +157,9 @@ class FlowTable:
             is_client = not each.entry.flags & layouts.FLAG_REPLY
             return is_client and is_silent(each.key.protocol, other.last_seen, other.state, other.flags)
 
-        left = self._end(self._established, is_suspect, is_idle, Reason.IDLE, report)
-        self._end(self._opening, is_suspect, is_idle, Reason.IDLE, report)
-        return left
+        census.established = self._end(self._established, is_suspect, is_idle, Reason.IDLE, report)
+        census.opening = self._end(self._opening, is_suspect_opening, is_idle, Reason.IDLE, report)
+        return census
 
     def end_where(
         self, concerned: Callable[[bytes], bool], refused: Callable[[FlowKey], bool], report: Report

@@ -18,9 +18,10 @@ from marchproxy.dataplane.kernel.errors import (
 )
 from marchproxy.dataplane.kernel.libbpf import library
 from marchproxy.dataplane.kernel.maps import Map
-from marchproxy.dataplane.kernel.objects import BpfObject
+from marchproxy.dataplane.kernel.objects import BpfObject, open_pinned_map
 from marchproxy.dataplane.kernel.pins import lock_directory, make_pin_directory
 from marchproxy.dataplane.kernel.programs import Program
+from marchproxy.model.appliance import DEFAULT_SETTINGS
 
 READ_OR_WRITTEN = frozenset(
     {
@@ -83,8 +84,13 @@ class Pipeline:
         self.lock.close()
 
 
-def load_pipeline(pins: Path, objects: Path = bpf.OBJECTS) -> Pipeline:
+def load_pipeline(
+    pins: Path, objects: Path = bpf.OBJECTS, *, flow_table: int = DEFAULT_SETTINGS.flow_table
+) -> Pipeline:
     """Load the programs in `objects`, taking over the maps pinned in `pins`, or pinning new ones there.
+
+    A new table of flows gets `flow_table` entries; one that is pinned keeps its size, and its flows. Copying
+    them would lose what the programs in the kernel count and open meanwhile.
 
     Raises `BpfNotPermitted`, `Conflict` beside another daemon, or another `KernelError`: no BPF file system,
     an object that is missing or broken, maps of another version. A call that fails leaves nothing behind.
@@ -93,16 +99,28 @@ def load_pipeline(pins: Path, objects: Path = bpf.OBJECTS) -> Pipeline:
         _expect_bpf()
         make_pin_directory(pins)
         lock.callback(os.close, lock_directory(pins))
-        with _nothing_left_by_failure(pins), BpfObject.load(objects / "tc.bpf.o", pin_dir=pins) as loaded:
+        sizes = {"flows": _pinned_size(pins / "flows") or flow_table}
+        with (
+            _nothing_left_by_failure(pins),
+            BpfObject.load(objects / "tc.bpf.o", pin_dir=pins, max_entries=sizes) as loaded,
+        ):
             tc = _take_program(loaded, "marchproxy_tc")
             # What is not taken out of the object is closed with it.
             maps = {name: loaded.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}
-        programs = Programs(tc, lambda: _load_xdp(pins, objects / "xdp.bpf.o"))
+        programs = Programs(tc, lambda: _load_xdp(pins, objects / "xdp.bpf.o", sizes))
         return Pipeline(maps, programs, lock.pop_all())
 
 
-def _load_xdp(pins: Path, source: Path) -> Program:
-    with _explained(), BpfObject.load(source, pin_dir=pins) as loaded:
+def _pinned_size(pin: Path) -> int:
+    """How many entries the map holds that is pinned there; 0: none is."""
+    if not pin.exists():
+        return 0
+    with open_pinned_map(pin) as existing:
+        return existing.max_entries
+
+
+def _load_xdp(pins: Path, source: Path, sizes: Mapping[str, int]) -> Program:
+    with _explained(), BpfObject.load(source, pin_dir=pins, max_entries=sizes) as loaded:
         return _take_program(loaded, "marchproxy_xdp")
 
 

@@ -1,8 +1,10 @@
 """When to look for idle flows."""
 
 import time
+from collections.abc import Callable
 
 from marchproxy.dataplane.kernel.flows import FlowTable, Report
+from marchproxy.dataplane.kernel.pressure import Census
 
 INTERVAL = 5.0
 SHARE = 0.02
@@ -11,17 +13,17 @@ SHARE = 0.02
 class Sweep:
     """Expires idle flows every five seconds, or less often where that would cost over 2 % of a CPU."""
 
-    def __init__(self, table: FlowTable) -> None:
+    def __init__(self, table: FlowTable, counted: Callable[[Census], None]) -> None:
+        """`counted` is told what each sweep found."""
         self._table = table
+        self._counted = counted
         self._due = 0.0
-        self.established = 0
-        """Entries in the established table, at the last sweep."""
 
     def turn(self, report: Report) -> None:
         """Sweep if it is time."""
         started = time.monotonic()
         if started < self._due:
             return
-        self.established = self._table.expire(report)
+        self._counted(self._table.expire(report))
         took = time.monotonic() - started
         self._due = started + max(INTERVAL, took / SHARE)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Self
@@ -18,6 +18,7 @@ from marchproxy.dataplane.kernel.interfaces import Attachments
 from marchproxy.dataplane.kernel.loading import BpfNotPermitted, Pipeline, load_pipeline
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.natports import NatPorts, keep_apart
+from marchproxy.dataplane.kernel.pressure import Pressure
 from marchproxy.dataplane.kernel.routewatch import RouteWatch
 from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.settings import Settings
@@ -27,6 +28,7 @@ from marchproxy.dataplane.kernel.sysctls import Sysctls
 from marchproxy.dataplane.kernel.tables import TableBuilder
 from marchproxy.dataplane.records import Denials, EventKind, Flow, InterfaceState, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
+from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.ports import parse_port
 from marchproxy.model.reason import Reason
@@ -71,7 +73,8 @@ class KernelTier:
             Forwarding(self._sysctls),
             self._settings.routes_changed,
         )
-        self._sweep = Sweep(self._table)
+        self._pressure = Pressure(maps["flows"].max_entries, maps["opening"].max_entries)
+        self._sweep = Sweep(self._table, self._pressure.update)
         self._review = FlowReview(self._table)
         self._plan = Plan()
         self._sink: EventSink = _ignore
@@ -80,9 +83,12 @@ class KernelTier:
         self._unreachable: tuple[str, ...] = ()
 
     @classmethod
-    def create(cls) -> Self:
-        """Load the pipeline, taking over pinned maps. See `load_pipeline` for what it raises."""
-        return cls(load_pipeline(location.pin_directory()))
+    def create(cls, flow_table: int = DEFAULT_SETTINGS.flow_table) -> Self:
+        """Load the pipeline, taking over pinned maps; new ones for that many entries of flows.
+
+        See `load_pipeline` for what it raises.
+        """
+        return cls(load_pipeline(location.pin_directory(), flow_table=flow_table))
 
     async def start(self, sink: EventSink) -> None:
         """See `Tier.start`. `sink` is called in the tier's thread."""
@@ -124,7 +130,7 @@ class KernelTier:
 
     def fill(self) -> Sequence[TableFill]:
         """See `Tier.fill`."""
-        return [TableFill("flows", self._sweep.established, self._maps["flows"].max_entries)]
+        return self._pressure.fill
 
     def lost_events(self) -> int:
         """See `Tier.lost_events`."""
@@ -134,7 +140,13 @@ class KernelTier:
         """See `Tier.problems`."""
         states = self._attachments.states
         broken = [f"{state.name}: {state.problem}" for state in states if state.problem]
-        return [*broken, *self._unreachable, *self._ports_problem]
+        return [
+            *broken,
+            *self._unreachable,
+            *self._ports_problem,
+            *self._pressure.problems,
+            *self._size_problem(),
+        ]
 
     async def drain(self, seconds: float) -> None:
         """Nothing to drain: the kernel goes on carrying."""
@@ -176,6 +188,7 @@ class KernelTier:
             self._builder.build(self._plan)
             raise
         self._plan = plan
+        self._table.allow(Timeouts.of(plan.settings))
         self._attachments.want(plan.interfaces)
         self._review.review(plan, self._sink)
         self._find_unreachable()
@@ -201,6 +214,15 @@ class KernelTier:
         self._attachments.look_after()
         self._banks.follow()
         self._sweep.turn(self._sink)
+
+    def _size_problem(self) -> Iterator[str]:
+        """A table that is pinned is not given another size: see ARCHITECTURE, "Flows"."""
+        size, wanted = self._maps["flows"].max_entries, self._plan.settings.flow_table
+        if size != wanted:
+            yield (
+                f"the flow table holds {size} entries, the settings say {wanted}:"
+                " marchproxy detach (which ends all flows) and a start of the daemon make it so"
+            )
 
     def _find_unreachable(self) -> None:
         stranded = self._builder.pools.without_route()

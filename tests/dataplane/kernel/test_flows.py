@@ -1,6 +1,7 @@
 """flows: which conversations are listed, which end and are told of, and what is passed over."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.layouts import (
     FLAG_FIN,
     FLAG_PEER_FIN,
+    ICMP,
+    ICMPV6,
     STATE_ANSWERED,
     STATE_CLOSED,
     STATE_ESTABLISHED,
@@ -21,6 +24,7 @@ from marchproxy.dataplane.kernel.layouts import (
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.objects import BpfObject
 from marchproxy.dataplane.records import Event, EventKind
+from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.reason import Reason
 from tests.dataplane.kernel.conversations import SECOND, Conversation
 from tests.dataplane.kernel.fakes import FakeMap
@@ -38,7 +42,7 @@ class Tables:
         self.table = FlowTable({"flows": self.flows, "opening": self.opening}, names, Timeouts())
 
     def expire(self) -> int:
-        return self.table.expire(self.reports.append)
+        return self.table.expire(self.reports.append).established
 
     @property
     def told(self) -> list[tuple[int, Reason]]:
@@ -71,6 +75,8 @@ def kernel() -> Tables:
         pytest.param(UDP, STATE_OPENING, 0, 30, False, id="udp unanswered"),
         pytest.param(UDP, STATE_ANSWERED, 0, 180, True, id="udp answered"),
         pytest.param(UDP, STATE_ESTABLISHED, 0, 180, True, id="udp"),
+        pytest.param(ICMP, STATE_ESTABLISHED, 0, 30, True, id="icmp"),
+        pytest.param(ICMPV6, STATE_OPENING, 0, 30, False, id="icmpv6 unanswered"),
     ],
 )
 def test_silence_ends_a_flow(
@@ -87,6 +93,26 @@ def test_silence_ends_a_flow(
     assert not kernel.reports
     assert left_at(limit + 5) == 0
     assert kernel.told == ([(7, Reason.IDLE)] if told else [])
+
+
+def test_timeouts_are_the_settings_from_now_on(kernel: Tables) -> None:
+    Conversation(age=100, reply_age=100).put(kernel.flows)
+    assert kernel.expire() == 2
+    kernel.table.allow(Timeouts.of(replace(DEFAULT_SETTINGS, timeout_tcp_established=90)))
+    assert kernel.expire() == 0
+    assert kernel.told == [(7, Reason.IDLE)]
+
+
+def test_default_settings_are_the_default_timeouts() -> None:
+    assert Timeouts.of(DEFAULT_SETTINGS) == Timeouts()
+
+
+def test_a_walk_counts_what_stays_and_what_is_half_open(kernel: Tables) -> None:
+    Conversation(id=1, port=1, nat_port=1).put(kernel.flows)
+    Conversation(id=2, port=2, nat_port=2, state=STATE_OPENING).put(kernel.opening)
+    Conversation(id=3, port=3, nat_port=3, state=STATE_CLOSED).put(kernel.opening)
+    census = kernel.table.expire(kernel.reports.append)
+    assert (census.established, census.opening, census.half_open) == (2, 4, 2)
 
 
 def test_what_only_another_version_knows_is_not_ended_early(kernel: Tables) -> None:
@@ -214,7 +240,7 @@ def test_over_the_kernel_s_own_tables() -> None:
             )
             made.put(loaded.maps["opening"])
         assert len(table.list(5000)) == 2000
-        assert table.expire(reports.append) == 4000
+        assert table.expire(reports.append).established == 4000
         assert not list(loaded.maps["opening"].keys())
         table.end_where(lambda _: True, lambda _: True, reports.append)
         assert not list(loaded.maps["flows"].keys())

@@ -21,6 +21,7 @@ from marchproxy.dataplane.kernel.loading import READ_OR_WRITTEN, BpfNotPermitted
 from marchproxy.dataplane.kernel.objects import BpfObject
 from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.model.errors import Conflict
+from tests.dataplane.kernel.conversations import Conversation
 from tests.dataplane.kernel.support import run_with_capabilities
 
 pytestmark = pytest.mark.requires("root", "bpf", "bpffs", "ringbuf")
@@ -33,8 +34,8 @@ def load(bpffs: Path) -> Iterator[Callable[..., Pipeline]]:
     """`load_pipeline` with pins of the test's own."""
     opened: list[Pipeline] = []
 
-    def loaded(objects: Path = bpf.OBJECTS) -> Pipeline:
-        opened.append(load_pipeline(bpffs / "mp" / "v1", objects))
+    def loaded(objects: Path = bpf.OBJECTS, flow_table: int = 4096) -> Pipeline:
+        opened.append(load_pipeline(bpffs / "mp" / "v1", objects, flow_table=flow_table))
         return opened[-1]
 
     yield loaded
@@ -76,6 +77,19 @@ def test_maps_are_pinned_and_taken_over(load: Callable[..., Pipeline], bpffs: Pa
     Settings(first.maps["settings"]).change(revision=9)
     first.close()
     assert Settings(load().maps["settings"]).revision == 9
+
+
+def test_flow_table_is_as_large_as_asked_for_and_keeps_its_size_and_flows(
+    load: Callable[..., Pipeline],
+) -> None:
+    first = load(flow_table=2048)
+    assert first.maps["flows"].max_entries == 2048
+    made = Conversation().put(first.maps["flows"])
+    first.close()
+    again = load(flow_table=8192)
+    assert again.maps["flows"].max_entries == 2048
+    assert again.programs.xdp.name == "marchproxy_xdp"
+    assert again.maps["flows"].get(made.key)
 
 
 def test_both_programs_share_the_maps(load: Callable[..., Pipeline], bpffs: Path) -> None:
@@ -126,7 +140,15 @@ def test_an_object_of_something_else(
     load: Callable[..., Pipeline], objects: Path, tables_object: Path, nothing_left: None
 ) -> None:
     shutil.copy(tables_object, objects / "tc.bpf.o")
-    with pytest.raises(ObjectInvalid, match=r"the BPF object tc lacks backends, .*marchproxy_tc") as refused:
+    with pytest.raises(ObjectInvalid, match="the object has no map 'flows'"):
+        load(objects)
+
+
+def test_an_object_with_another_program(
+    load: Callable[..., Pipeline], objects: Path, nothing_left: None
+) -> None:
+    shutil.copy(objects / "xdp.bpf.o", objects / "tc.bpf.o")
+    with pytest.raises(ObjectInvalid, match="the BPF object tc lacks marchproxy_tc") as refused:
         load(objects)
     assert "install MarchProxy again" in refused.value.hint
 

@@ -7,6 +7,8 @@ import pytest
 
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.names import MappingNames
+from marchproxy.dataplane.kernel.natports import NatPorts
+from marchproxy.dataplane.kernel.pressure import Census
 from marchproxy.dataplane.kernel.sweep import INTERVAL, SHARE, Sweep
 from marchproxy.dataplane.records import Event
 from tests.dataplane.kernel.fakes import FakeMap
@@ -23,10 +25,12 @@ class Clock(FlowTable):
         )
         self.now, self.cost, self.walks = 1000.0, 0.0, 0
 
-    def expire(self, report: Callable[[Event], None]) -> int:
+    def expire(self, report: Callable[[Event], None]) -> Census:
         self.now += self.cost
         self.walks += 1
-        return 4
+        census = Census(NatPorts())
+        census.established = 4
+        return census
 
 
 @pytest.fixture
@@ -45,18 +49,23 @@ def walks_within(clock: Clock, turns: Sweep, seconds: float) -> int:
 
 
 def test_every_few_seconds(clock: Clock) -> None:
-    assert walks_within(clock, Sweep(clock), 60) == 60 / INTERVAL
+    assert walks_within(clock, Sweep(clock, _ignore), 60) == 60 / INTERVAL
 
 
 def test_less_often_where_it_takes_long(clock: Clock) -> None:
     clock.cost = 1.0
-    turns = Sweep(clock)
+    turns = Sweep(clock, _ignore)
     walks = walks_within(clock, turns, 500)
     assert 8 <= walks <= 500 * SHARE / clock.cost
 
 
-def test_it_knows_what_is_left(clock: Clock) -> None:
-    turns = Sweep(clock)
-    assert turns.established == 0
+def test_it_tells_what_is_left(clock: Clock) -> None:
+    found: list[Census] = []
+    turns = Sweep(clock, found.append)
     turns.turn(lambda _: None)
-    assert turns.established == 4
+    turns.turn(lambda _: None)
+    assert [census.established for census in found] == [4]
+
+
+def _ignore(_: Census) -> None:
+    """Of no interest here."""
