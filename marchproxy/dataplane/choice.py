@@ -4,9 +4,10 @@ from marchproxy.dataplane.proxy.tier import SocketsTier
 from marchproxy.dataplane.tier import Tier
 
 
-def choose_tier(*, no_bpf: bool) -> tuple[Tier, str]:
-    """The tier, and why this one. Raises `MarchproxyError` where BPF is permitted and fails nevertheless.
+def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
+    """The tier, and why this one. `flow_table` is how many entries a new flow table gets.
 
+    Raises `MarchproxyError` where BPF is permitted and fails nevertheless.
     That is no reason for sockets: programs of an earlier run may be in the kernel, and would go on carrying a
     policy that nobody updates.
     """
@@ -16,7 +17,7 @@ def choose_tier(*, no_bpf: bool) -> tuple[Tier, str]:
     from marchproxy.dataplane.kernel.tier import KernelTier
 
     try:
-        return KernelTier.create(), "BPF is permitted"
+        return KernelTier.create(flow_table), "BPF is permitted"
     except (LibbpfMissing, NotPermitted, NotSupported) as error:
         return SocketsTier(), error.message
 

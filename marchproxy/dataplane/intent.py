@@ -15,6 +15,7 @@ from pathlib import Path
 from marchproxy.dataplane.names import Resolver
 from marchproxy.dataplane.status import Applied, Problem
 from marchproxy.model.address import IPAddress
+from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.compile import Compiled, compile_plan
@@ -82,6 +83,13 @@ class Intent:
     async def open(self) -> None:
         """Open the store. Raises `StoreError`: without a store there is nothing to serve."""
         self._store = await self._in_worker(lambda: _open(self._state_dir))
+
+    async def settings(self) -> Settings:
+        """The settings in the store; the defaults where it cannot be read, about which `reload` complains."""
+        try:
+            return (await self._in_worker(self._read))[1].settings
+        except MarchproxyError:
+            return DEFAULT_SETTINGS
 
     async def reload(self) -> Applied:
         """Carry out the store's head. Raises `MarchproxyError` and leaves what was there."""

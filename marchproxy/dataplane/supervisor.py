@@ -30,7 +30,7 @@ from marchproxy.dataplane.runtime import RuntimeDir
 from marchproxy.dataplane.status import Applied, Problem, Status
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.policy.plan import Finding
+from marchproxy.policy.plan import Finding, Plan
 from marchproxy.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -65,12 +65,19 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         listening = stack.enter_context(runtime.open_socket())
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         stack.callback(worker.shutdown)
-        keeper = TierKeeper(*choose_tier(no_bpf=options.no_bpf))
-        stack.push_async_callback(keeper.close)
         resolver = Resolver()
         stack.push_async_callback(resolver.close)
-        intent = Intent(options.state_dir, worker, resolver, keeper.apply)
+
+        async def carry_out(plan: Plan, revision: int) -> None:
+            await keeper.apply(plan, revision)
+
+        # Open before there is a tier: how large tables are to be is among the settings.
+        intent = Intent(options.state_dir, worker, resolver, carry_out)
         stack.push_async_callback(intent.close)
+        await intent.open()
+        settings = await intent.settings()
+        keeper = TierKeeper(*choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table))
+        stack.push_async_callback(keeper.close)
         supervisor = Supervisor(keeper, intent, resolver, notifier, options.metrics)
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
@@ -161,7 +168,6 @@ class Supervisor:
             loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reread)
         await self._keeper.start()
-        await self._intent.open()
         # What is wrong with it is in the log already, and `status` goes on saying it.
         with suppress(Exception):
             await self._intent.reload()

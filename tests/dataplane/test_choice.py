@@ -9,7 +9,7 @@ from marchproxy.dataplane.proxy.tier import SocketsTier
 
 
 def test_sockets_when_asked_for() -> None:
-    tier, reason = choice.choose_tier(no_bpf=True)
+    tier, reason = choice.choose_tier(no_bpf=True, flow_table=1024)
     assert (type(tier), reason) == (SocketsTier, "--no-bpf was given")
 
 
@@ -24,18 +24,18 @@ def test_sockets_when_asked_for() -> None:
 def test_sockets_where_bpf_is_not_to_be_had(
     monkeypatch: pytest.MonkeyPatch, refusal: errors.KernelError
 ) -> None:
-    def refuse() -> KernelTier:
+    def refuse(flow_table: int) -> KernelTier:
         raise refusal
 
     monkeypatch.setattr(KernelTier, "create", refuse)
-    tier, reason = choice.choose_tier(no_bpf=False)
+    tier, reason = choice.choose_tier(no_bpf=False, flow_table=1024)
     assert (type(tier), reason) == (SocketsTier, refusal.message)
 
 
 def test_a_kernel_tier_that_fails_otherwise_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> KernelTier:
+    def refuse(flow_table: int) -> KernelTier:
         raise errors.ProgramRejected("marchproxy_tc", errno=22, log="")
 
     monkeypatch.setattr(KernelTier, "create", refuse)
     with pytest.raises(errors.ProgramRejected):
-        choice.choose_tier(no_bpf=False)
+        choice.choose_tier(no_bpf=False, flow_table=1024)

@@ -15,6 +15,7 @@ from marchproxy.dataplane import intent as module
 from marchproxy.dataplane.intent import Intent, PlanRefused
 from marchproxy.dataplane.names import Resolver
 from marchproxy.model.address import IPAddress
+from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.documents import read_mapping, read_service
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.errors import Conflict, MarchproxyError
@@ -118,6 +119,24 @@ async def test_the_stores_head_is_carried_out_once(tmp_path: Path) -> None:
         assert (await built.intent.reload()).number == 3
         assert built.tier.revisions == [2, 3]
         assert (built.intent.reloads, built.intent.failed_reloads) == (3, 0)
+
+
+@looped
+async def test_settings_are_known_before_anything_is_carried_out(tmp_path: Path) -> None:
+    async with house(tmp_path) as built:
+        assert await built.intent.settings() == DEFAULT_SETTINGS
+        large = replace(DEFAULT_SETTINGS, flow_table=4096)
+        with Store.open(tmp_path) as store:
+            store.replace(lambda found: replace(found, settings=large), message="test")
+        assert await built.intent.settings() == large
+        assert built.tier.applied == []
+
+
+@looped
+async def test_settings_that_cannot_be_read_are_the_defaults(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        intent = Intent(tmp_path, worker, Resolver(), Tier().apply)
+        assert await intent.settings() == DEFAULT_SETTINGS
 
 
 @looped
