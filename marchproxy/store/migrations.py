@@ -181,7 +181,23 @@ def gateway_tables(dal: "DAL") -> None:
     fill(dal, "settings", settings)
 
 
-MIGRATIONS: tuple[Step, ...] = (first_tables, gateway_tables)
+def trials(dal: "DAL") -> None:
+    """Revisions that go back unless they are confirmed."""
+    from pydal import Field
+
+    create(
+        dal,
+        "trial",
+        Field("revision", "integer", notnull=True),
+        Field("previous", "integer", notnull=True),
+        Field("seconds", "integer", notnull=True),
+        time("deadline"),
+        Field("boot", length=63, notnull=True),
+        Field("uptime", "integer", notnull=True),
+    )
+
+
+MIGRATIONS: tuple[Step, ...] = (first_tables, gateway_tables, trials)
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 
 

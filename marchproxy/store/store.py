@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from marchproxy.model.change import Change, diff, patch
+from marchproxy.model.errors import Conflict
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store import keys, reader
 from marchproxy.store.database import Database
@@ -16,7 +17,20 @@ from marchproxy.store.integrity import check_names, check_references
 from marchproxy.store.location import create_file, locate
 from marchproxy.store.migrations import check_schema, migrate
 from marchproxy.store.revision import Revision, current_author
+from marchproxy.store.trial import (
+    Moment,
+    NoTrial,
+    Trial,
+    end_trial,
+    read_trial,
+    refuse_during,
+    start_trial,
+    write_trial,
+)
 from marchproxy.store.writer import write_revision
+
+_DAEMON = "marchproxy"
+"""Author of what happens by itself."""
 
 type Build = Callable[[Snapshot], Snapshot]
 
@@ -96,16 +110,26 @@ class Store:
         with self._database.transaction():
             return _head(self._database)
 
-    def commit(self, changes: Sequence[Change], *, message: str, author: str | None = None) -> Revision:
+    def commit(
+        self,
+        changes: Sequence[Change],
+        *,
+        message: str,
+        author: str | None = None,
+        trial: int | None = None,
+    ) -> Revision:
         """Make one revision of these changes, all or none; without an effect there is none, and head is
-        returned.
+        returned. With `trial` it goes back after so many seconds unless `confirm` follows.
 
         Raises `Conflict` where a change's `before` is not what the store holds or what goes is in use,
         `NotFound` where a mapping refers to nothing, `InvalidValue` for a document, message or author.
+        While another revision is on trial every change is a `Conflict`.
         """
-        return self._change(lambda current: patch(current, changes), message, author)
+        return self._change(lambda current: patch(current, changes), message, author, trial)
 
-    def replace(self, build: Build, *, message: str, author: str | None = None) -> Revision:
+    def replace(
+        self, build: Build, *, message: str, author: str | None = None, trial: int | None = None
+    ) -> Revision:
         """Make one revision of what `build` makes of the current snapshot. Raises as `commit` does.
 
         No other writer comes between reading and writing, so no update is lost. `build` runs with the write
@@ -119,7 +143,7 @@ class Store:
             # file.
             return patch(current, diff(current, wanted))
 
-        return self._change(rebuild, message, author)
+        return self._change(rebuild, message, author, trial)
 
     def changes_since(self, number: int) -> tuple[Revision, tuple[Change, ...]]:
         """Head, and what turns the snapshot of revision `number` into its own. Raises `NotFound`."""
@@ -149,10 +173,48 @@ class Store:
         with self._database.transaction():
             return self._at(number)
 
-    def rollback(self, number: int, *, message: str | None = None, author: str | None = None) -> Revision:
-        """Make a new revision that equals an older one. Raises `NotFound`."""
+    def rollback(
+        self,
+        number: int,
+        *,
+        message: str | None = None,
+        author: str | None = None,
+        trial: int | None = None,
+    ) -> Revision:
+        """Make a new revision that equals an older one. Raises `NotFound`.
+
+        Going back to where a trial came from ends the trial.
+        """
         said = message or f"roll back to revision {number}"
-        return self._change(lambda current: self._at(number), said, author)
+        return self._change(lambda current: self._at(number), said, author, trial, ends_at=number)
+
+    def trial(self) -> Trial | None:
+        """The revision that waits to be confirmed, if one does."""
+        with self._database.transaction():
+            return read_trial(self._database)
+
+    def confirm(self, moment: Moment | None = None) -> Trial:
+        """Keep the revision on trial. Raises `NoTrial`, or `Conflict` where its time is over."""
+        with self._database.writing() as dal:
+            trial = read_trial(self._database)
+            if trial is None:
+                raise NoTrial
+            if not trial.remaining(moment or Moment.now()):
+                raise Conflict(
+                    f"the time to confirm revision {trial.revision} is over: it goes back",
+                    hint=f"marchproxy revision rollback {trial.revision} brings it again afterwards",
+                )
+            end_trial(dal)
+            return trial
+
+    def revert(self, trial: Trial) -> Revision:
+        """Go back from a trial that nobody has confirmed. One that has ended meanwhile is left alone."""
+        said = f"revision {trial.revision} was not confirmed: back to {trial.previous}"
+        with self._database.transaction():
+            running, head = read_trial(self._database), _head(self._database)
+        if running != trial:
+            return head
+        return self.rollback(trial.previous, message=said, author=_DAEMON)
 
     def verify(self) -> Revision:
         """Check that the store holds the snapshot that head was made for. Raises `StoreCorrupt`."""
@@ -178,8 +240,21 @@ class Store:
         with self._database.transaction():
             return keys.read_keys(self._database, cluster)
 
-    def _change(self, build: Build, message: str, author: str | None) -> Revision:
+    def _change(
+        self,
+        build: Build,
+        message: str,
+        author: str | None,
+        trial: int | None = None,
+        *,
+        ends_at: int | None = None,
+    ) -> Revision:
         with self._database.writing() as dal:
+            running = read_trial(self._database)
+            if running and running.previous == ends_at:
+                end_trial(dal)
+            else:
+                refuse_during(running)
             head, current = self._read()
             wanted = build(current)
             check_references(current, wanted)
@@ -188,6 +263,8 @@ class Store:
                 return head
             revision = _next(head.number, wanted, message, author)
             write_revision(dal, revision, changes)
+            if trial is not None:
+                write_trial(dal, start_trial(revision.number, head.number, trial, Moment.now()))
         self._known = revision, wanted
         return revision
 

@@ -79,6 +79,15 @@ def _define(dal: DAL) -> None:
         Field("created", "datetime", requires=_instant),
         Field("expires", "datetime", requires=_optional(_instant)),
     )
+    dal.define_table(
+        "trial",
+        Field("revision", "integer", requires=_POSITIVE),
+        Field("previous", "integer", requires=_POSITIVE),
+        Field("seconds", "integer", requires=_POSITIVE),
+        Field("deadline", "datetime", requires=_instant),
+        Field("boot", length=NAME_LENGTH, requires=_line(NAME_LENGTH)),
+        Field("uptime", "integer", requires=_POSITIVE),
+    )
     for kind in OF_CLUSTER:
         # That the cluster exists is the foreign key's to say: pydal's IS_IN_DB would ask once for every row.
         cluster = Field("cluster", "reference cluster", ondelete="RESTRICT", requires=_POSITIVE)

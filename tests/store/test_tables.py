@@ -16,6 +16,7 @@ FIELDS = {
     "revision": {"number", "time", "author", "message", "sha256"},
     "change": {"revision", "kind", "cluster", "name", "before", "after"},
     "cluster": {"name"},
+    "trial": {"revision", "previous", "seconds", "deadline", "boot", "uptime"},
     "cluster_key": {"cluster", "hash", "created", "expires"},
 }
 
@@ -67,6 +68,14 @@ GOOD: dict[str, dict[str, Any]] = {
         "after": "{}",
     },
     "cluster_key": {"cluster": 1, "hash": "0" * 64, "created": datetime(2026, 1, 1), "expires": None},
+    "trial": {
+        "revision": 2,
+        "previous": 1,
+        "seconds": 60,
+        "deadline": datetime(2026, 1, 1),
+        "boot": "5f0c",
+        "uptime": 77,
+    },
     "migration": {"number": 1, "name": "first", "time": datetime(2026, 1, 1)},
     "cluster": {"name": "lab"},
 }
@@ -98,6 +107,11 @@ def test_what_belongs_into_a_table(store: Store, table: str) -> None:
         ("change", "name", ""),
         ("change", "before", "[]"),
         ("change", "after", "not JSON"),
+        ("trial", "revision", 0),
+        ("trial", "seconds", 0),
+        ("trial", "deadline", datetime(2026, 1, 1, microsecond=1)),
+        ("trial", "boot", ""),
+        ("trial", "uptime", "soon"),
         ("cluster_key", "cluster", 0),
         ("cluster_key", "hash", "short"),
         ("cluster_key", "expires", "never"),
