@@ -21,7 +21,6 @@ from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.compile import Compiled, compile_plan
 from marchproxy.policy.plan import Finding, Plan, Severity
 from marchproxy.store.errors import SchemaTooOld
-from marchproxy.store.revision import Revision
 from marchproxy.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ class Intent:
 
     async def open(self) -> None:
         """Open the store. Raises `StoreError`: without a store there is nothing to serve."""
-        self._store = await self._in_worker(lambda: _open(self._state_dir))
+        self._store = await self.in_worker(lambda: _open(self._state_dir))
 
     async def settings(self) -> Settings:
         """The settings in the store; the defaults where it cannot be read, about which `reload` complains."""
@@ -96,7 +95,7 @@ class Intent:
         async with self._lock:
             began = time.perf_counter()
             try:
-                revision, snapshot = await self._in_worker(self._read)
+                revision, snapshot = await self.read(Store.current)
                 target = Applied(revision.number, revision.sha256)
                 if self._failure or not self._is_carried(target):
                     await self._carry_out(snapshot, target, began)
@@ -120,6 +119,13 @@ class Intent:
                 self._failed(error)
                 raise
 
+    async def read[T](self, question: Callable[[Store], T]) -> T:
+        """What the store says. Raises `StoreError`."""
+        store = self._store
+        if store is None:
+            raise MarchproxyError("the store is not open")
+        return await self.in_worker(lambda: question(store))
+
     def is_stale(self) -> bool:
         """Whether a mapping has expired, or a name has moved, since the plan was compiled."""
         if self._carried is None:
@@ -136,7 +142,7 @@ class Intent:
         """Let go of the store."""
         store, self._store = self._store, None
         if store:
-            await self._in_worker(store.close)
+            await self.in_worker(store.close)
 
     def _is_carried(self, target: Applied) -> bool:
         return (target.number, target.sha256) == (self.applied.number, self.applied.sha256)
@@ -158,18 +164,13 @@ class Intent:
         """Compile with the names there are, wait a moment for those that are new, and then once more."""
         names = self._resolver.addresses
         previous = self._carried.compiled if self._carried else None
-        compiled = await self._in_worker(lambda: _compile(snapshot, names, previous))
+        compiled = await self.in_worker(lambda: _compile(snapshot, names, previous))
         await self._resolver.watch(compiled.plan.names | self.plan.names, wait=NAME_WAIT)
         known = self._resolver.addresses
         if known == names:
             return _Ready(snapshot, compiled, names)
-        again = await self._in_worker(lambda: _compile(snapshot, known, compiled))
+        again = await self.in_worker(lambda: _compile(snapshot, known, compiled))
         return _Ready(snapshot, again, known)
-
-    def _read(self) -> tuple[Revision, Snapshot]:
-        if self._store is None:
-            raise MarchproxyError("the store is not open")
-        return self._store.current()
 
     def _failed(self, error: Exception) -> None:
         self.failed_reloads += 1
@@ -180,7 +181,8 @@ class Intent:
         self._retry_at = float("inf") if isinstance(error, PlanRefused) else time.monotonic() + RETRY
         log.error("not applied: %s", self._failure)
 
-    async def _in_worker[T](self, work: Callable[[], T]) -> T:
+    async def in_worker[T](self, work: Callable[[], T]) -> T:
+        """Do what takes long, or asks the store, where it keeps nobody waiting."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
 

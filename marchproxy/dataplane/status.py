@@ -7,6 +7,7 @@ from marchproxy.dataplane.records import Denials, InterfaceState, TableFill, Tra
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Listener
+from marchproxy.store.trial import Moment, Trial
 
 COMPONENTS = ("policy", "tier", "names", "metrics")
 """What can be wrong: taking over a plan, carrying it out, resolving its names, telling others about it."""
@@ -61,6 +62,8 @@ class Status:
     reloads: int = 0
     failed_reloads: int = 0
     names: Mapping[str, Sequence[IPAddress]] = field(default_factory=dict)
+    trial: Trial | None = None
+    """The revision that waits to be confirmed."""
     problems: Sequence[Problem] = ()
 
     def most_denied(self, *, audited: bool) -> Sequence[Denials]:
@@ -71,6 +74,11 @@ class Status:
         found = [denials for denials in self.denials if denials.audited is audited]
         found.sort(key=lambda denials: (-denials.traffic.packets, denials.reason, denials.mapping))
         return found[:MOST_DENIALS]
+
+    @property
+    def trial_remaining(self) -> float:
+        """Seconds until the revision on trial goes back; 0 where there is none, or it is due."""
+        return self.trial.remaining(Moment.now()) if self.trial else 0.0
 
     @property
     def healthy(self) -> bool:

@@ -25,6 +25,7 @@ from marchproxy.dataplane.logs import configure
 from marchproxy.dataplane.names import Resolver
 from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
+from marchproxy.dataplane.probation import Probation
 from marchproxy.dataplane.records import EventKind, Flow
 from marchproxy.dataplane.runtime import RuntimeDir
 from marchproxy.dataplane.status import Applied, Problem, Status
@@ -75,10 +76,13 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         intent = Intent(options.state_dir, worker, resolver, carry_out)
         stack.push_async_callback(intent.close)
         await intent.open()
+        # What was to be confirmed while no daemon ran goes back before anything is carried out.
+        probation = Probation(intent, options.state_dir)
+        await probation.attend()
         settings = await intent.settings()
         keeper = TierKeeper(*choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table))
         stack.push_async_callback(keeper.close)
-        supervisor = Supervisor(keeper, intent, resolver, notifier, options.metrics)
+        supervisor = Supervisor(keeper, intent, probation, resolver, notifier, options.metrics)
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
         control = HttpServer("control", ControlApi(supervisor).handle)
@@ -94,12 +98,14 @@ class Supervisor:
         self,
         keeper: TierKeeper,
         intent: Intent,
+        probation: Probation,
         resolver: Resolver,
         notifier: Notifier,
         metrics: Endpoint | None,
     ) -> None:
         self._keeper = keeper
         self._intent = intent
+        self._probation = probation
         self._resolver = resolver
         self._health = HealthServer(metrics, self.status)
         self._notifier = notifier
@@ -109,6 +115,7 @@ class Supervisor:
         self._started = time.time()
         self._known: frozenset[str] = frozenset()
         self._renewing: asyncio.Task[None] | None = None
+        self._attending: asyncio.Task[None] | None = None
 
     @property
     def events(self) -> EventHub:
@@ -135,6 +142,7 @@ class Supervisor:
             reloads=self._intent.reloads,
             failed_reloads=self._intent.failed_reloads,
             names=self._resolver.addresses,
+            trial=self._probation.trial,
             problems=self._problems(),
         )
 
@@ -156,7 +164,9 @@ class Supervisor:
 
     async def reload(self) -> Applied:
         """See `Appliance`."""
-        return await self._intent.reload()
+        await self._intent.reload()
+        await self._settle()
+        return self._intent.applied
 
     async def start(self) -> None:
         """Start the tier and carry out the store's head.
@@ -209,6 +219,8 @@ class Supervisor:
             if stale and (self._renewing is None or self._renewing.done()):
                 self._renewing = self._tasks.start(self._renew(), name="renew")
             if turn % turns_of_a_second == 0:
+                if self._attending is None or self._attending.done():
+                    self._attending = self._tasks.start(self._attend_trial(), name="trial")
                 self._tell_problems()
                 await self._health.ensure()
             turn += 1
@@ -221,6 +233,15 @@ class Supervisor:
                 await self._intent.reload()
             else:
                 await self._intent.refresh()
+
+    async def _attend_trial(self) -> None:
+        with suppress(Exception):
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """See to the trial, and carry out what it went back to."""
+        if await self._probation.attend():
+            await self._intent.reload()
 
     def _reread(self) -> None:
         self._tasks.start(self._reload_for_signal(), name="reload")
@@ -241,6 +262,7 @@ class Supervisor:
     def _problems(self) -> Sequence[Problem]:
         return [
             *self._intent.problems(),
+            *self._probation.problems(),
             *self._keeper.problems(),
             *self._resolver.problems(),
             *self._health.problems(),

@@ -180,6 +180,7 @@ STATUS: dict[str, Any] = {
         "applied": "2030-01-01T00:00:01.000Z",
         "applied_ms": 3.5,
     },
+    "trial": None,
     "tier": {"name": "kernel", "reason": "BPF is permitted"},
     "interfaces": [{"name": "in0", "role": "inside", "mode": "auto", "attached": "tc", "problem": ""}],
     "listener_count": 1,

@@ -93,6 +93,7 @@ def status_document(status: Status) -> Document:
             "applied": instant(status.applied.at),
             "applied_ms": milliseconds(status.applied.took),
         },
+        "trial": _trial_document(status),
         "tier": {"name": status.tier, "reason": status.tier_reason},
         "interfaces": [
             {
@@ -149,6 +150,18 @@ def answer_document(answer: Answer, why: Sequence[str]) -> Document:
 def milliseconds(seconds: float) -> float:
     """A duration to the microsecond."""
     return round(seconds * 1000, 3)
+
+
+def _trial_document(status: Status) -> Document | None:
+    trial = status.trial
+    if trial is None:
+        return None
+    return {
+        "revision": trial.revision,
+        "previous": trial.previous,
+        "deadline": instant(trial.deadline.timestamp()),
+        "remaining_s": round(status.trial_remaining, 3),
+    }
 
 
 def _listener_document(listener: Listener) -> Document:
