@@ -86,7 +86,7 @@ class Intent:
     async def settings(self) -> Settings:
         """The settings in the store; the defaults where it cannot be read, about which `reload` complains."""
         try:
-            return (await self._in_worker(self._read))[1].settings
+            return (await self.read(Store.current))[1].settings
         except MarchproxyError:
             return DEFAULT_SETTINGS
 
