@@ -19,14 +19,9 @@
 #ifndef MP_LIMIT_H
 #define MP_LIMIT_H
 
-#include "facts.h"
 #include "maps.h"
 #include "packet.h"
 #include "route.h"
-
-/* Events of dropped packets, for each client and each CPU a second: counters have the rest. */
-#define LIMIT_EVENTS 100
-#define LIMIT_SECOND 1000000000ull
 
 /* What is taken at once from every limit that holds. */
 struct limit_take {
@@ -182,33 +177,8 @@ static __noinline struct mp_limited *limit_meet(const struct mp_address *address
 	return bpf_map_lookup_elem(&limited, address);
 }
 
-static __always_inline int limit_may_tell(struct mp_limited *client, __u64 now)
-{
-	__u64 second = now / LIMIT_SECOND;
-	struct mp_spent *told;
-	__u32 zero = 0;
-
-	if (client->told == second)
-		return 0;
-	client->told = second;
-	told = bpf_map_lookup_elem(&limit_events, &zero);
-	if (!told)
-		return 0;
-	if (told->second != second) {
-		told->second = second;
-		told->sent = 0;
-	}
-	return told->sent++ < LIMIT_EVENTS;
-}
-
-enum limit_answer {
-	LIMIT_PASS = 0,
-	LIMIT_DROP = 1,
-	LIMIT_DROP_AND_TELL = 2,
-};
-
-/* Take what a packet, or the flow that it would open, costs. A function of its own for the verifier, which then checks it
- * once and not for every way that leads here; hence the bare arguments. */
+/* Take what a packet, or the flow that it would open, costs; 0 where there was enough. A function of its own for the
+ * verifier, which then checks it once and not for every way that leads here; hence the bare arguments. */
 __noinline int limit_charge(const struct mp_address *address, __u32 bank, __u32 opening, __u32 segments, __u32 bytes)
 {
 	struct limit_take take = {
@@ -224,44 +194,38 @@ __noinline int limit_charge(const struct mp_address *address, __u32 bank, __u32 
 	__u32 number;
 
 	if (!address || !generation || !*generation)
-		return LIMIT_PASS;
+		return 0;
 	client = bpf_map_lookup_elem(&limited, address);
 	if (!client || client->set >> 32 != *generation)
 		client = limit_meet(address, client, *generation, take.bank);
 	if (!client || !(__u32)client->set)
-		return LIMIT_PASS;
+		return 0;
 	number = take.bank * MP_LIMIT_SETS + (__u32)client->set;
 	take.set = bpf_map_lookup_elem(&limit_sets, &number);
 	if (!take.set)
-		return LIMIT_PASS;
+		return 0;
 	limit_take_all(&take, client);
-	if (take.over == MP_LIMIT_NONE)
-		return LIMIT_PASS;
-	return limit_may_tell(client, take.now) ? LIMIT_DROP_AND_TELL : LIMIT_DROP;
+	return take.over != MP_LIMIT_NONE;
 }
 
 static __always_inline enum mp_reason limit_ask(const struct packet *packet, const struct mp_address *address,
-						const struct mp_settings *current, __u32 bank, int opening)
+						__u32 bank, int opening)
 {
-	int answer = limit_charge(address, bank, opening, packet->segments, packet->wire_bytes);
-
-	if (answer == LIMIT_DROP_AND_TELL)
-		facts_tell_denied(packet, MP_EVENT_DENIED, MP_RATE_LIMITED, 0, current);
-	return answer == LIMIT_PASS ? MP_NONE : MP_RATE_LIMITED;
+	return limit_charge(address, bank, opening, packet->segments, packet->wire_bytes) ? MP_RATE_LIMITED : MP_NONE;
 }
 
 /* A packet of no flow is its source's. */
 static __always_inline enum mp_reason limit_packet(const struct packet *packet, const struct mp_settings *current,
 						   __u32 bank)
 {
-	return current->limiting ? limit_ask(packet, &packet->key.source, current, bank, 0) : MP_NONE;
+	return current->limiting ? limit_ask(packet, &packet->key.source, bank, 0) : MP_NONE;
 }
 
 /* A packet that is about to open a flow. */
 static __always_inline enum mp_reason limit_opening(const struct packet *packet, const struct mp_settings *current,
 						    __u32 bank)
 {
-	return current->limiting ? limit_ask(packet, &packet->key.source, current, bank, 1) : MP_NONE;
+	return current->limiting ? limit_ask(packet, &packet->key.source, bank, 1) : MP_NONE;
 }
 
 /* A packet of a flow, in either direction, is its client's. The one that opened it was charged when there was none;
@@ -277,7 +241,7 @@ static __always_inline enum mp_reason limit_flow(const struct packet *packet, co
 	if (!route_is_fresh(flow, current, now) || !(flow->flags & MP_FLOW_XDP))
 		return MP_NONE;
 #endif
-	return limit_ask(packet, reply ? &flow->destination : &packet->key.source, current,
+	return limit_ask(packet, reply ? &flow->destination : &packet->key.source,
 			 *(const volatile __u32 *)&current->bank & 1, 0);
 }
 

@@ -142,13 +142,6 @@ struct {
 	__type(value, struct mp_limit_counter);
 } limit_counters SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct mp_spent);
-} limit_events SEC(".maps");
-
 /* What a slot is for, `limit` or `limit service`. Written by user space, kept with the counters it names. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -222,7 +222,6 @@ struct mp_limit_set {
 /* A client as the limits know it. */
 struct mp_limited {
 	__u64 set;                /* generation in the upper 32 bits, number of its set in the lower; set 0: none */
-	__u64 told;               /* the second of its last event */
 	struct mp_bucket bucket;
 };
 
@@ -307,7 +306,7 @@ _Static_assert(sizeof(struct mp_listener_key) == 20, "mirrored in dataplane/kern
 _Static_assert(sizeof(struct mp_backend) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend_key) == 20, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_limit_set) == 32, "mirrored in dataplane/kernel/layouts.py");
-_Static_assert(sizeof(struct mp_limited) == 40, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_limited) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_repeat_key) == 44, "a hash key without stray bytes");
 _Static_assert(sizeof(struct mp_event) == 136, "mirrored in dataplane/kernel/layouts.py");
 

@@ -309,10 +309,9 @@ static __always_inline int pipeline(mp_context *context)
 	if (verdict.sent)
 		return verdict.action;
 	facts_count_denied(&packet, MP_EVENT_DENIED, verdict.reason, verdict.mapping);
-	if (verdict.reason == MP_RATE_LIMITED)
-		return packet_drop();
 	facts_tell_denied(&packet, MP_EVENT_DENIED, verdict.reason, verdict.mapping, current);
-	if (verdict.reason == MP_MALFORMED || verdict.reason == MP_UNSUPPORTED || verdict.reason == MP_FRAGMENT)
+	if (verdict.reason == MP_MALFORMED || verdict.reason == MP_UNSUPPORTED || verdict.reason == MP_FRAGMENT ||
+	    verdict.reason == MP_RATE_LIMITED)
 		return packet_drop();
 	return refuse(&packet, verdict.reason, current, verdict.mtu);
 }

@@ -107,6 +107,15 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitState:
+    """What a rate limit has let through, and what it has dropped."""
+
+    name: str
+    passed: Traffic
+    dropped: Traffic
+
+
+@dataclass(frozen=True, slots=True)
 class InterfaceState:
     """An interface of the plan, as found.
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from marchproxy.model.address import IPAddress, Prefix
-from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
+from marchproxy.model.appliance import DEFAULT_SETTINGS, Limit, Settings
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Action, Balance, Interface
 from marchproxy.model.ports import Ports
@@ -115,6 +115,15 @@ class TransitRule:
     """What it refuses is reported for `reason` and let through."""
 
 
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A limit, and its services with their prefixes."""
+
+    limit: Limit
+    sources: tuple[tuple[str, tuple[Prefix, ...]], ...] = ()
+    """By qualified service name; empty where the limit names none, and so holds for every address."""
+
+
 def precedence(rule: Rule | TransitRule) -> tuple[int, bool, str, bool]:
     """First match wins: by priority, deny before allow, by name; of one mapping's rules `external` first."""
     return (rule.priority, rule.action is not Action.DENY, rule.mapping, not rule.excluded)
@@ -185,6 +194,8 @@ class Plan:
     """Qualified service name to its prefixes, for every service that some rule names as a source or some
     transit rule as a destination."""
     interfaces: tuple[Interface, ...] = ()
+    limits: tuple[RateLimit, ...] = ()
+    """Sorted by name."""
     settings: Settings = DEFAULT_SETTINGS
     names: frozenset[str] = frozenset()
     """Host names to resolve."""

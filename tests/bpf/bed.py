@@ -22,6 +22,7 @@ from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.layouts import FlowEntry
 from marchproxy.dataplane.kernel.libbpf import BatchOptions, TestRunOptions, library, possible_cpus
+from marchproxy.dataplane.kernel.limitslots import LimitSlots
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.objects import BpfObject
@@ -183,7 +184,7 @@ class Bed:
 
     def reset(self) -> None:
         """As after loading: no policy, no flows, one source port, and TCP port 22 for management."""
-        for name in ("flows", "opening", "fragments", "denied", "repeats"):
+        for name in ("flows", "opening", "fragments", "denied", "repeats", "limited"):
             self.maps[name].delete_many(list(self.maps[name].keys()))
         self.settings = Settings(self.maps["settings"])
         self.settings.change(revision=0, route_epoch=0, wanted_events=0)
@@ -196,7 +197,10 @@ class Bed:
         for name in ("refusals", "denied_events"):
             self.maps[name].set_percpu(layouts.U32.pack(0), [bytes(16)] * possible_cpus())
         self.mappings: dict[str, int] = {}
-        self._builder = TableBuilder(self._number_of, source_towards)
+        names = self.maps["limit_names"]
+        names.update_many([(key, bytes(names.value_size)) for key, _ in names.items()])
+        self.limits = LimitSlots(self.maps)
+        self._builder = TableBuilder(self._number_of, source_towards, self.limits.settle)
         self._banks = Banks(self.maps, self.settings)
         self.apply(Plan())
         self.counters.difference()

@@ -45,7 +45,8 @@ class Banks:
         """Make `tables` the policy that holds. Raises `KernelError` and leaves the old one in force."""
         standby = 1 - self._settings.bank
         self._bring_up(standby, tables)
-        self._settings.change(bank=standby, revision=revision)
+        limiting = bool(tables.limits.entries)
+        self._settings.change(bank=standby, revision=revision, limiting=limiting)
         self._switched = time.monotonic()
 
     def follow(self) -> None:
@@ -66,6 +67,10 @@ class Banks:
         self._write("sources", _SOURCES, tables.sources, bank, whole)
         self._write("source_bits", _BITS, tables.bits, bank, whole)
         self._write("listeners", _LISTENERS, tables.listeners, bank, whole)
+        self._write("limits", _LIMITS, tables.limits, bank, whole)
+        self._write("limit_sets", _LIMIT_SETS, tables.limit_sets, bank, whole)
+        self._write("limit_prefixes", _SOURCES, tables.limit_prefixes, bank, whole)
+        self._write("limit_generations", _LIMIT_GENERATIONS, tables.limit_generations, bank, whole)
         self._held[bank] = tables
 
     def _write[K, V](
@@ -116,3 +121,6 @@ _RULES = _Packing(_index_in(layouts.RULES), bytes)
 _SOURCES = _Packing(_source_key, layouts.U32.pack, lambda key: key[4])
 _BITS = _Packing(_bits_key, layouts.U64.pack, _bits_bank)
 _LISTENERS = _Packing(_listener_key, bytes, lambda key: key[-1])
+_LIMITS = _Packing(_index_in(layouts.LIMITS), bytes)
+_LIMIT_SETS = _Packing(_index_in(layouts.LIMIT_SETS), bytes)
+_LIMIT_GENERATIONS = _Packing(_index_in(1), layouts.U32.pack)

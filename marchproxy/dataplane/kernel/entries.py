@@ -48,7 +48,10 @@ class Table[K, V]:
 class Tables:
     """The maps that make up a policy. Keys and values are bytes where they are packed when they arise."""
 
-    __slots__ = ("backends", "bits", "listeners", "pools", "rules", "sources")
+    __slots__ = (
+        *("backends", "bits", "listeners", "pools", "rules", "sources"),
+        *("limit_generations", "limit_prefixes", "limit_sets", "limits"),
+    )
 
     def __init__(self) -> None:
         self.listeners: Table[bytes, bytes] = Table()
@@ -59,3 +62,10 @@ class Tables:
         self.sources: Table[Place, int] = Table()
         """To classes."""
         self.bits: Table[BitsKey, int] = Table()
+        self.limits: Table[int, bytes] = Table()
+        """By slot."""
+        self.limit_sets: Table[int, bytes] = Table()
+        self.limit_prefixes: Table[Place, int] = Table()
+        """To sets of limits."""
+        self.limit_generations: Table[int, int] = Table()
+        """One number, which changes with sets and prefixes; 0: there are no limits."""

@@ -136,7 +136,7 @@ SETTINGS = _layout(
 LIMIT = _layout("mp_limit", step="24s", tolerance="24s")
 BUCKET = _layout("mp_bucket", until="24s")
 LIMIT_SET = _layout("mp_limit_set", source="H", count="H", shared="26s", pad="2x")
-LIMITED = _layout("mp_limited", set="Q", told="Q", bucket="24s")
+LIMITED = _layout("mp_limited", set="Q", bucket="24s")
 LIMIT_COUNTER = _layout(
     "mp_limit_counter", passed_packets="Q", passed_bytes="Q", dropped_packets="Q", dropped_bytes="Q"
 )
@@ -186,6 +186,7 @@ LAYOUTS = (
     EVENT,
 )
 
+U16 = Struct("=H")
 U32 = Struct("=I")
 U64 = Struct("=Q")
 U64_PAIR = Struct("=QQ")

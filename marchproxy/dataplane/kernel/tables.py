@@ -12,6 +12,7 @@ from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.audiences import Audiences
 from marchproxy.dataplane.kernel.backends import PoolTables, SourceTowards
 from marchproxy.dataplane.kernel.entries import Tables
+from marchproxy.dataplane.kernel.limits import LimitTables, SlotsOf, slots_in_order
 from marchproxy.dataplane.kernel.runs import PlanTooLarge, Runs
 from marchproxy.policy.plan import Listener, Plan, Rule
 
@@ -19,15 +20,21 @@ from marchproxy.policy.plan import Listener, Plan, Rule
 class TableBuilder:
     """Builds tables for one plan after the other.
 
-    `number_of` gives a mapping its number in flows.
+    `number_of` gives a mapping its number in flows, `slots_of` what limits count their slots.
     """
 
-    def __init__(self, number_of: Callable[[str], int], source_towards: SourceTowards) -> None:
+    def __init__(
+        self,
+        number_of: Callable[[str], int],
+        source_towards: SourceTowards,
+        slots_of: SlotsOf = slots_in_order,
+    ) -> None:
         self.tables = Tables()
         """Those of the last plan."""
         self.pools = PoolTables(self.tables, source_towards)
         self._number_of = number_of
         self._audiences = Audiences(self.tables)
+        self._limits = LimitTables(self.tables, slots_of)
         self._rule_runs = Runs("rules of listeners", layouts.RULES)
         self._listeners: tuple[Listener, ...] = ()
         self._firsts: dict[int, int] = {}
@@ -44,6 +51,7 @@ class TableBuilder:
         for listener in came:
             self._place(listener)
         self._audiences.settle(plan.sources)
+        self._limits.settle(plan.limits)
         self._listeners = plan.listeners
         self.pools.tidy()
         self._expect_room()

@@ -15,6 +15,7 @@ from marchproxy.dataplane.kernel.events import EventReader
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.forwarding import Forwarding
 from marchproxy.dataplane.kernel.interfaces import Attachments
+from marchproxy.dataplane.kernel.limitslots import LimitSlots
 from marchproxy.dataplane.kernel.loading import BpfNotPermitted, Pipeline, load_pipeline
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.natports import NatPorts, keep_apart
@@ -64,6 +65,7 @@ class KernelTier:
             self._opened = opened.pop_all()
         self._sysctls = Sysctls(location.sysctl_record())
         self._banks = Banks(maps, self._settings)
+        self._limit_slots = LimitSlots(maps)
         self._builder = self._new_builder()
         self._table = FlowTable(maps, self._names, Timeouts())
         self._attachments = Attachments(
@@ -161,7 +163,7 @@ class KernelTier:
         return await loop.run_in_executor(self._thread, lambda: call(*args, **kwargs))
 
     def _new_builder(self) -> TableBuilder:
-        return TableBuilder(self._names.number, source_towards)
+        return TableBuilder(self._names.number, source_towards, self._limit_slots.settle)
 
     def _prepare(self) -> None:
         ports = NatPorts()

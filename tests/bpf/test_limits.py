@@ -1,0 +1,187 @@
+"""Rate limits: who is charged for what, in both tiers. (How exactly: test_limit_rates.py.)"""
+
+import pytest
+
+from marchproxy.dataplane.kernel.natports import NatPorts
+from marchproxy.model.reason import Reason
+from tests.bpf.bed import Action, Bed, Tier
+from tests.bpf.limits import limited, packets, rate
+from tests.bpf.packets import Packet, Tcp, Udp
+from tests.bpf.talk import Talk, from_client
+
+pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs")
+
+SYN = from_client(Tcp(40000, 80))
+DATAGRAM = from_client(Udp(40000, 80))
+SLOW = 1
+"""Packets a second: a bucket that is empty stays so for the length of a test."""
+
+
+@pytest.fixture(autouse=True)
+def ports(bed: Bed) -> None:
+    bed.settings.prepare(NatPorts())
+
+
+def datagram(source: str) -> Packet:
+    """To the listener."""
+    return from_client(Udp(40000, 80), source, "fd01::1" if ":" in source else "10.1.0.1")
+
+
+def passed(bed: Bed, tier: Tier, packet: Packet, tries: int) -> int:
+    """How many of equal packets are let through; the others must be dropped without an answer."""
+    outcomes = [bed.send(tier, packet) for _ in range(tries)]
+    dropped = [outcome for outcome in outcomes if outcome.reason is Reason.RATE_LIMITED]
+    assert all(outcome.action is Action.DROP for outcome in dropped)
+    return tries - len(dropped)
+
+
+def test_a_burst_passes_and_no_packet_more(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 5)))
+    assert passed(bed, tier, DATAGRAM, 8) == 5
+
+
+def test_without_limits_none_is_asked(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited())
+    assert passed(bed, tier, DATAGRAM, 8) == 8
+    assert bed.count("limited") == 0
+
+
+def test_every_source_has_its_own(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 3)))
+    for source in ("10.1.0.2", "10.1.0.3", "fd01::2"):
+        assert passed(bed, tier, datagram(source), 5) == 3
+
+
+def test_the_sources_of_a_service_share(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("service", SLOW, 4, sources={"pair": "10.1.0.2/31", "lone": "10.1.0.4"})))
+    assert passed(bed, tier, DATAGRAM, 3) == 3
+    assert passed(bed, tier, datagram("10.1.0.3"), 3) == 1
+    assert passed(bed, tier, datagram("10.1.0.4"), 6) == 4, "a bucket for each service"
+    assert passed(bed, tier, datagram("10.1.0.5"), 6) == 6, "not of these services"
+
+
+def test_all_share_the_total(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("total", SLOW, 4)))
+    assert passed(bed, tier, DATAGRAM, 3) == 3
+    assert passed(bed, tier, datagram("fd01::2"), 3) == 1
+
+
+def test_exempt_addresses_are_not_limited_and_remembered(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 2, exempt="10.1.0.3,fd01::/64")))
+    assert passed(bed, tier, DATAGRAM, 4) == 2
+    assert passed(bed, tier, datagram("10.1.0.3"), 9) == 9
+    assert passed(bed, tier, datagram("fd01::2"), 9) == 9
+    assert bed.count("limited") == 3
+
+
+def test_of_limits_per_source_the_narrowest_holds(bed: Bed, tier: Tier) -> None:
+    narrow = rate("narrow", "source", {"one": "10.1.0.3"}, packets_per_second=SLOW, burst=6)
+    bed.apply(limited(packets("source", SLOW, 2), narrow))
+    assert passed(bed, tier, DATAGRAM, 9) == 2
+    assert passed(bed, tier, datagram("10.1.0.3"), 9) == 6
+
+
+def test_every_limit_must_be_kept_and_a_dropped_packet_costs_nothing(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 3), packets("total", SLOW, 5)))
+    assert passed(bed, tier, DATAGRAM, 9) == 3
+    # What was dropped for want of the source's own has not been taken from the total.
+    assert passed(bed, tier, datagram("10.1.0.3"), 9) == 2
+
+
+def test_both_directions_are_the_clients(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 10)))
+    talk = Talk.established(bed, tier, SYN)  # three packets
+    for _ in range(7):
+        assert talk.answer(transport__flags="PA").reason is Reason.FORWARDED
+    assert talk.answer(transport__flags="PA").reason is Reason.RATE_LIMITED
+    assert talk.ask(transport__flags="A").reason is Reason.RATE_LIMITED
+    other = Talk.established(bed, tier, from_client(Tcp(40000, 80), "10.1.0.3"))
+    assert other.ask(transport__flags="A").reason is Reason.FORWARDED
+
+
+def test_a_backend_is_not_charged_for_what_it_answers(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 3, exempt="10.1.0.0/24")))
+    talk = Talk.established(bed, tier, SYN)
+    assert all(talk.answer(transport__flags="PA").reason is Reason.FORWARDED for _ in range(9))
+
+
+def test_what_policy_denies_is_limited_first(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 2)))
+    stray = from_client(Udp(40000, 81), destination="10.2.0.2")
+    reasons = [bed.send(tier, stray).reason for _ in range(4)]
+    assert reasons == [Reason.NO_MAPPING] * 2 + [Reason.RATE_LIMITED] * 2
+
+
+def test_the_host_and_its_management_are_not_limited(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 2)))
+    for packet in (from_client(Tcp(40000, 22)), from_client(Udp(40000, 9999))):
+        assert all(bed.send(tier, packet).reason is Reason.PASSED_TO_HOST for _ in range(5))
+
+
+def test_bytes_are_those_on_the_wire(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(rate("octets", "source", bytes_per_second=1000, burst=5000)))
+    # A debt is allowed: the packet that begins within the burst passes whole.
+    large = DATAGRAM.but(transport__payload=bytes(972))
+    assert passed(bed, tier, large, 9) == 5
+
+
+def test_an_offloaded_buffer_counts_as_its_segments(bed: Bed) -> None:
+    bed.apply(limited(packets("source", SLOW, 20)))
+    talk = Talk.established(bed, "tc", SYN)  # three packets
+    frame = talk.asks.but(transport__flags="A", transport__payload=bytes(1000)).build()
+    reasons = [bed.send("tc", frame, segments=(10, 100)).reason for _ in range(3)]
+    assert reasons == [Reason.FORWARDED, Reason.FORWARDED, Reason.RATE_LIMITED], "the debt is paid first"
+    counted = counters(bed)["source-packets"]
+    assert (counted[0], counted[2]) == (23, 10)
+
+
+def test_new_flows_are_limited_and_old_ones_go_on(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(rate("opens", "source", flows_per_second=SLOW, burst=3)))
+    talk = Talk.established(bed, tier, SYN)
+    opened = [bed.send(tier, SYN.but(transport__source=50000 + n)).reason for n in range(4)]
+    assert opened == [Reason.FORWARDED] * 2 + [Reason.RATE_LIMITED] * 2
+    assert all(talk.ask(transport__flags="A").reason is Reason.FORWARDED for _ in range(9))
+    assert bed.count("opening") == 4, "two flows of two directions: the refused ones take no place"
+
+
+def test_the_first_packet_of_a_flow_is_charged_once(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 2)))
+    Talk.open(bed, tier, DATAGRAM)
+    assert passed(bed, tier, DATAGRAM, 3) == 1
+    counted = counters(bed)["source-packets"]
+    assert (counted[0], counted[2]) == (2, 2)
+
+
+def test_new_limits_hold_for_known_clients_at_once(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 2, exempt="10.1.0.2")))
+    assert passed(bed, tier, DATAGRAM, 5) == 5
+    bed.apply(limited(packets("source", SLOW, 2)))
+    assert passed(bed, tier, DATAGRAM, 5) == 2
+    bed.apply(limited())
+    assert passed(bed, tier, DATAGRAM, 5) == 5
+
+
+def test_a_rate_that_changes_keeps_the_bucket(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("total", SLOW, 3)))
+    assert passed(bed, tier, DATAGRAM, 5) == 3
+    bed.apply(limited(packets("total", 2 * SLOW, 3)))
+    assert passed(bed, tier, DATAGRAM, 5) < 3
+
+
+def test_counters_say_what_each_limit_did(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited(packets("source", SLOW, 4), rate("opens", "total", flows_per_second=SLOW, burst=1)))
+    assert passed(bed, tier, DATAGRAM, 6) == 4
+    assert passed(bed, tier, datagram("10.1.0.3"), 1) == 0
+    size = len(DATAGRAM.build()) - 14
+    assert counters(bed) == {
+        "source-packets": (5, 5 * size, 2, 2 * size),
+        "opens": (4, 4 * size, 1, size),
+    }
+
+
+def counters(bed: Bed) -> dict[str, tuple[int, ...]]:
+    """Passed packets and bytes, dropped packets and bytes, of each limit."""
+    return {
+        state.name: (state.passed.packets, state.passed.bytes, state.dropped.packets, state.dropped.bytes)
+        for state in bed.limits.states()
+    }
