@@ -8,6 +8,7 @@ from marchproxy.model.entities import Action
 from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL, cluster_of, qualify
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.compile import Compiled
+from marchproxy.policy.limits import idle_limits
 from marchproxy.policy.plan import ANYONE, WILDCARDS, Finding, Listener, Plan, Rule, Severity, listener_key
 from marchproxy.policy.sources import SourceIndex
 
@@ -16,7 +17,7 @@ SHOWN = 8
 
 
 def check(snapshot: Snapshot, compiled: Compiled) -> tuple[Finding, ...]:
-    """The findings of the plan, then mappings that never match, hidden listeners, and unused services.
+    """The findings of the plan, then mappings that never match, hidden listeners, unused services and limits.
 
     `compiled` must be of this snapshot. Takes time in proportion to all source lists together.
     """
@@ -32,6 +33,7 @@ def check(snapshot: Snapshot, compiled: Compiled) -> tuple[Finding, ...]:
         *_shadowed(compiled.plan, restricting),
         *_hidden(compiled.plan, restricting),
         *(finding for cluster in snapshot.clusters for finding in _unused(cluster)),
+        *idle_limits(snapshot),
     )
 
 

@@ -17,8 +17,9 @@ from marchproxy.model.names import cluster_of
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.directory import Delta, Directory, HostTable, build_directory, compare, empty_directory
+from marchproxy.policy.limits import Limits, compile_limits
 from marchproxy.policy.listeners import Places, meet, update_places
-from marchproxy.policy.plan import Finding, Listener, Plan, Severity, TransitRule
+from marchproxy.policy.plan import Finding, Listener, Plan, RateLimit, Severity, TransitRule
 from marchproxy.policy.pools import PoolCache
 from marchproxy.policy.restrictions import Restrictions
 from marchproxy.policy.rules import Part, compile_mapping
@@ -44,6 +45,7 @@ class Memo:
     restrictions: Restrictions = field(default_factory=Restrictions)
     places: Places = field(default_factory=dict)
     transit: tuple[TransitRule, ...] = ()
+    limits: tuple[RateLimit, ...] = ()
     pools: PoolCache = field(default_factory=PoolCache)
 
 
@@ -100,10 +102,12 @@ def compile_plan(
         [rule for part in gone for rule in part.transit],
         [rule for part in came for rule in part.transit],
     )
-    directories = [memo.directory for memo in clusters.values()]
-    plan = _assemble(snapshot, directories, every, restrictions, places, transit)
+    by_name = {name: memo.directory for name, memo in clusters.items()}
+    limits = compile_limits(snapshot.limits, by_name, before.limits)
+    directories = list(by_name.values())
+    plan = _assemble(snapshot, directories, every, restrictions, places, transit, limits)
     expiries = [part.mapping.expires for part in every if part.mapping.expires]
-    memo = Memo(hosts, left, clusters, restrictions, places, transit, before.pools)
+    memo = Memo(hosts, left, clusters, restrictions, places, transit, limits.rates, before.pools)
     return Compiled(plan, now, min(expiries, default=None), memo)
 
 
@@ -174,11 +178,12 @@ def _assemble(
     restrictions: Restrictions,
     places: Places,
     transit: tuple[TransitRule, ...],
+    limits: Limits,
 ) -> Plan:
     met = meet(places, restrictions)
     needed = _joined([part.sources for part in parts] + [part.destinations for part in parts])
     sources = {}
-    resolving = {host for part in parts for host in part.hosts}
+    resolving = {host for part in parts for host in part.hosts} | limits.hosts
     for directory in directories:
         for entry in directory.entries.values():
             if entry.name in needed:
@@ -188,12 +193,14 @@ def _assemble(
     findings = [finding for directory in directories for finding in directory.findings]
     findings += [finding for part in parts for finding in part.findings]
     findings += [finding for findings in met.values() for finding in findings]
+    findings += limits.findings
     findings += _plan_findings(snapshot, listeners, transit)
     return Plan(
         listeners=listeners,
         transit=transit,
         sources=MappingProxyType(sources),
         interfaces=snapshot.interfaces,
+        limits=limits.rates,
         names=frozenset(resolving),
         findings=tuple(findings),
     )

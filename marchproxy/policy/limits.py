@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from marchproxy.model.address import Prefix
 from marchproxy.model.appliance import Limit, Per
-from marchproxy.model.names import cluster_of
+from marchproxy.model.names import ALL, COLLECTION_PREFIX, cluster_of
+from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.directory import Directory, Entry
 from marchproxy.policy.plan import Finding, RateLimit, Severity
 
@@ -188,3 +189,18 @@ def _burst_findings(limit: Limit) -> Iterator[Finding]:
         message = f"lets through {limit.burst} at once, less than come in a millisecond at that rate"
         hint = f"give it a burst of at least {allowed.per_second // SHORTEST_BURST}, or it will pass less"
         yield Finding(Severity.WARNING, f"limit {limit.name}", message, hint)
+
+
+def idle_limits(snapshot: Snapshot) -> Iterator[Finding]:
+    """Limits for services that no mapping names as a source: their traffic is denied anyhow."""
+    asking: dict[str, set[str]] = {}
+    for cluster in snapshot.clusters:
+        named = {source for mapping in cluster.mappings for source in mapping.sources}
+        for service in cluster.services:
+            if {ALL, service.name, f"{COLLECTION_PREFIX}{service.collection}"} & named:
+                asking.setdefault(cluster.name, set()).add(service.name)
+    for limit in snapshot.limits:
+        for name in limit.services:
+            if name.rpartition("/")[2] not in asking.get(cluster_of(name), ()):
+                message = f"is for {name}, which no mapping names as a source"
+                yield Finding(Severity.WARNING, f"limit {limit.name}", message)

@@ -5,9 +5,9 @@ import pytest
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.model.reason import Reason
 from tests.bpf.bed import Action, Bed, Tier
-from tests.bpf.limits import limited, packets, rate
 from tests.bpf.packets import Packet, Tcp, Udp
 from tests.bpf.talk import Talk, from_client
+from tests.limits import limited, packets, rate
 
 pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs")
 
@@ -119,7 +119,7 @@ def test_the_host_and_its_management_are_not_limited(bed: Bed, tier: Tier) -> No
 
 
 def test_bytes_are_those_on_the_wire(bed: Bed, tier: Tier) -> None:
-    bed.apply(limited(rate("octets", "source", bytes_per_second=1000, burst=5000)))
+    bed.apply(limited(rate("octets", "source", bytes_per_second=1000, burst=4500)))
     # A debt is allowed: the packet that begins within the burst passes whole.
     large = DATAGRAM.but(transport__payload=bytes(972))
     assert passed(bed, tier, large, 9) == 5

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
 
+from marchproxy.model.appliance import Limit
 from marchproxy.model.documents import read_interface, read_mapping, read_service
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.protocol import Transport
@@ -46,21 +47,24 @@ def cluster(*entities: Service | Mapping, name: str = "default") -> Cluster:
     return Cluster(name, tuple(services), tuple(mappings))
 
 
-def snapshot(*entities: Service | Mapping | Cluster) -> Snapshot:
+def snapshot(*entities: Service | Mapping | Cluster | Limit) -> Snapshot:
     """A snapshot with two interfaces; services and mappings go to cluster `default`."""
     clusters = [item for item in entities if isinstance(item, Cluster)]
-    loose = [item for item in entities if not isinstance(item, Cluster)]
+    loose = [item for item in entities if isinstance(item, Service | Mapping)]
+    limits = sorted((item for item in entities if isinstance(item, Limit)), key=lambda item: item.name)
     if loose:
         clusters.append(cluster(*loose))
-    return Snapshot(tuple(sorted(clusters, key=lambda item: item.name)), (INSIDE, OUTSIDE))
+    return Snapshot(
+        tuple(sorted(clusters, key=lambda item: item.name)), (INSIDE, OUTSIDE), limits=tuple(limits)
+    )
 
 
-def compiled(*entities: Service | Mapping | Cluster, **options: Any) -> Compiled:
+def compiled(*entities: Service | Mapping | Cluster | Limit, **options: Any) -> Compiled:
     """The snapshot of these, compiled."""
     return compile_plan(snapshot(*entities), **{"now": NOW, **options})
 
 
-def plan(*entities: Service | Mapping | Cluster, **options: Any) -> Plan:
+def plan(*entities: Service | Mapping | Cluster | Limit, **options: Any) -> Plan:
     """The plan for the snapshot of these."""
     return compiled(*entities, **options).plan
 

@@ -13,7 +13,7 @@ from marchproxy.policy.limits import Bucket
 class LimitSlots:
     """Numbers from 0 for buckets, in the kernel beside what they number, so that a restart finds them again.
 
-    The number of a bucket that no plan wants any more is given to another, which then starts at zero.
+    When they are used up, that of a bucket that is no longer wanted is given to another, which starts at zero.
     """
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
@@ -28,7 +28,9 @@ class LimitSlots:
         """The slots of `buckets`. Those of the last call keep theirs meanwhile. Raises `PlanTooLarge`."""
         wanted = list(buckets)
         held = {self._known[bucket] for bucket in (*wanted, *self._wanted) if bucket in self._known}
-        free = (slot for slot in range(layouts.LIMITS) if slot not in held)
+        named = set(self._known.values())
+        # What never had a name first: an earlier daemon's limits may still be in force.
+        free = iter(sorted(set(range(layouts.LIMITS)) - held, key=lambda slot: (slot in named, slot)))
         for bucket in wanted:
             if bucket not in self._known:
                 self._give(next(free, None), bucket)

@@ -82,11 +82,14 @@ def fake_policy_maps() -> Mapping[str, Map]:
         "pools": layouts.U32.size,
         "backends": layouts.BACKEND.size,
         "settings": layouts.SETTINGS.size,
+        "limits": layouts.LIMIT.size,
+        "limit_sets": layouts.LIMIT_SET.size,
+        "limit_generations": layouts.U32.size,
     }
     return {
         **{name: FakeMap(name) for name in ("listeners", "source_bits")},
         **{name: FakeArray(name, value_size=size) for name, size in arrays.items()},
-        "sources": FakeTrie("sources"),
+        **{name: FakeTrie(name) for name in ("sources", "limit_prefixes")},
     }
 
 
