@@ -13,7 +13,7 @@ from marchproxy.policy.limits import Bucket
 class LimitSlots:
     """Numbers from 0 for buckets, in the kernel beside what they number, so that a restart finds them again.
 
-    When they are used up, that of a bucket that is no longer wanted is given to another, which starts at zero.
+    When they are used up, that of a bucket nobody wants any more is given to another, and starts at zero.
     """
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
