@@ -22,8 +22,8 @@ from marchproxy.policy.listeners import Places, meet, update_places
 from marchproxy.policy.plan import Finding, Listener, Plan, RateLimit, Severity, TransitRule
 from marchproxy.policy.pools import PoolCache
 from marchproxy.policy.restrictions import Restrictions
-from marchproxy.policy.rules import Part, compile_mapping
-from marchproxy.policy.transit import update_transit
+from marchproxy.policy.rules import Part, Terms, compile_mapping
+from marchproxy.policy.transit import Routes, audit_rules, update_routes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class ClusterMemo:
     directory: Directory
     parts: MappingABC[str, Part]
     """By plain mapping name, without expired ones."""
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ class Memo:
     clusters: MappingABC[str, ClusterMemo] = field(default_factory=dict)
     restrictions: Restrictions = field(default_factory=Restrictions)
     places: Places = field(default_factory=dict)
-    transit: tuple[TransitRule, ...] = ()
+    audited: frozenset[str] = frozenset()
+    """Clusters that let through what no mapping matches."""
+    routes: Routes = field(default_factory=Routes)
     limits: tuple[RateLimit, ...] = ()
     pools: PoolCache = field(default_factory=PoolCache)
 
@@ -85,29 +88,33 @@ def compile_plan(
     for cluster in snapshot.clusters:
         old = before.clusters.get(cluster.name, _nothing(cluster.name))
         directory = build_directory(cluster, hosts, moved, old.directory, left)
-        parts = _compile_parts(cluster.mappings, directory, old, before.pools, now)
-        clusters[cluster.name] = ClusterMemo(directory, parts)
+        terms = Terms(audit=cluster.audit or snapshot.settings.audit)
+        parts = _compile_parts(cluster.mappings, directory, terms, old, before.pools, now)
+        clusters[cluster.name] = ClusterMemo(directory, parts, terms)
     every = [part for memo in clusters.values() for part in memo.parts.values()]
     restrictions = _restrictions(every, before.restrictions)
+    audited = frozenset([name for name, memo in clusters.items() if memo.terms.audit])
     gone, came = _only_in(before.clusters, clusters), _only_in(clusters, before.clusters)
     places = update_places(
         before.places,
         gone,
         came,
         restrictions,
-        restricted_anew=restrictions is not before.restrictions,
-    )
-    transit = update_transit(
-        before.transit,
-        [rule for part in gone for rule in part.transit],
-        [rule for part in came for rule in part.transit],
+        audited,
+        anew=restrictions is not before.restrictions or audited != before.audited,
     )
     by_name = {name: memo.directory for name, memo in clusters.items()}
     limits = compile_limits(snapshot.limits, by_name, before.limits)
     directories = list(by_name.values())
-    plan = _assemble(snapshot, directories, every, restrictions, places, transit, limits)
+    routes = update_routes(
+        before.routes,
+        [rule for part in gone for rule in part.transit],
+        [rule for part in came for rule in part.transit],
+        audit_rules(snapshot, directories),
+    )
+    plan = _assemble(snapshot, directories, every, restrictions, places, routes, limits)
     expiries = [part.mapping.expires for part in every if part.mapping.expires]
-    memo = Memo(hosts, left, clusters, restrictions, places, transit, limits.rates, before.pools)
+    memo = Memo(hosts, left, clusters, restrictions, places, audited, routes, limits.rates, before.pools)
     return Compiled(plan, now, min(expiries, default=None), memo)
 
 
@@ -116,14 +123,20 @@ def _moved(old: HostTable, new: HostTable) -> set[str]:
 
 
 def _nothing(cluster: str) -> ClusterMemo:
-    return ClusterMemo(empty_directory(cluster), {})
+    return ClusterMemo(empty_directory(cluster), {}, Terms())
 
 
 def _compile_parts(
-    mappings: Iterable[Mapping], directory: Directory, old: ClusterMemo, pools: PoolCache, now: datetime
+    mappings: Iterable[Mapping],
+    directory: Directory,
+    terms: Terms,
+    old: ClusterMemo,
+    pools: PoolCache,
+    now: datetime,
 ) -> dict[str, Part]:
     delta = compare(old.directory, directory)
-    same = old.directory is directory
+    agreed = terms == old.terms
+    same = agreed and old.directory is directory
     parts = {}
     for mapping in mappings:
         if mapping.expires is not None and mapping.expires <= now:
@@ -131,8 +144,8 @@ def _compile_parts(
         part = old.parts.get(mapping.name)
         # Mostly ten thousand of them are the same, and the call alone would cost more than to see that.
         untouched = same and part is not None and part.mapping is mapping
-        if part is None or not (untouched or _still_true(part, mapping, delta)):
-            part = _keep(part, compile_mapping(mapping, directory, pools))
+        if part is None or not (untouched or (agreed and _still_true(part, mapping, delta))):
+            part = _keep(part, compile_mapping(mapping, directory, pools, terms))
         parts[mapping.name] = part
     return parts
 
@@ -151,10 +164,27 @@ def _still_true(part: Part, mapping: Mapping, delta: Delta) -> bool:
 
 
 def _keep(old: Part | None, new: Part) -> Part:
-    """`new`, with the transit rules of `old` where they are equal."""
-    if old is None or not new.transit or new.transit != old.transit:
+    """`new`, with the very objects of `old` where they are equal."""
+    if old is None:
         return new
-    return replace(new, transit=old.transit)
+    return replace(
+        new,
+        rules=_same(old.rules, new.rules),
+        joining=_same(old.joining, new.joining),
+        transit=_same(old.transit, new.transit),
+        restriction=old.restriction if _restricts_alike(old, new) else new.restriction,
+    )
+
+
+def _restricts_alike(old: Part, new: Part) -> bool:
+    held, wanted = old.restriction, new.restriction
+    if held is None or wanted is None or old.mapping != new.mapping:
+        return False
+    return held.services == wanted.services and held.rules == wanted.rules
+
+
+def _same[T](old: T, new: T) -> T:
+    return old if old == new else new
 
 
 def _only_in(these: MappingABC[str, ClusterMemo], those: MappingABC[str, ClusterMemo]) -> list[Part]:
@@ -177,11 +207,12 @@ def _assemble(
     parts: Sequence[Part],
     restrictions: Restrictions,
     places: Places,
-    transit: tuple[TransitRule, ...],
+    routes: Routes,
     limits: Limits,
 ) -> Plan:
     met = meet(places, restrictions)
     needed = _joined([part.sources for part in parts] + [part.destinations for part in parts])
+    needed |= _joined([rule.sources for rule in routes.audited])
     sources = {}
     resolving = {host for part in parts for host in part.hosts} | limits.hosts
     for directory in directories:
@@ -194,13 +225,14 @@ def _assemble(
     findings += [finding for part in parts for finding in part.findings]
     findings += [finding for findings in met.values() for finding in findings]
     findings += limits.findings
-    findings += _plan_findings(snapshot, listeners, transit)
+    findings += _plan_findings(snapshot, listeners, routes.mapped)
     return Plan(
         listeners=listeners,
-        transit=transit,
+        transit=routes.every,
         sources=MappingProxyType(sources),
         interfaces=snapshot.interfaces,
         limits=limits.rates,
+        settings=snapshot.settings,
         names=frozenset(resolving),
         findings=tuple(findings),
     )
@@ -219,7 +251,7 @@ def _plan_findings(
     # One cluster shares with nobody, and ten thousand listeners need no look.
     for listener in listeners if len(snapshot.clusters) > 1 else ():
         if len(listener.rules) > 1:
-            owners = {cluster_of(rule.mapping) for rule in listener.rules}
+            owners = {cluster_of(rule.mapping) for rule in listener.rules if rule.mapping}
             if len(owners) > 1:
                 message = (
                     f"clusters {', '.join(sorted(owners))} share it: one's mappings may decide for the other"

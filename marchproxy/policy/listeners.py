@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingABC
+from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address, IPv6Address
-from operator import is_
 from typing import NamedTuple
 
 from marchproxy.model.protocol import Transport
+from marchproxy.policy.audit import let_through
 from marchproxy.policy.order import exchange, merge
 from marchproxy.policy.plan import Finding, Listener, ListenerKey, Rule
 from marchproxy.policy.restrictions import (
@@ -40,24 +41,25 @@ def update_places(
     gone: Sequence[Part],
     came: Sequence[Part],
     restrictions: Restrictions,
+    audited: AbstractSet[str],
     *,
-    restricted_anew: bool,
+    anew: bool,
 ) -> Places:
     """The places in order, by key, without the parts that are gone and with those that came.
 
-    Only places that lose or gain a rule are built. `restricted_anew`: the restrictions are not those of
-    before, so that every listener has to be looked at.
+    Only places that lose or gain a rule are built. `audited` are the clusters that let through what nothing
+    matches. `anew`: they, or the restrictions, are not those of before: every listener has to be looked at.
     """
     closed, opened = _by_key(part.rules for part in gone), _by_key(part.rules for part in came)
     left, joined = _by_key(part.joining for part in gone), _by_key(part.joining for part in came)
     touched = closed.keys() | opened.keys() | left.keys() | joined.keys()
     places = dict(before)
-    for key in touched | places.keys() if restricted_anew else touched:
+    for key in touched | places.keys() if anew else touched:
         place = places.get(key, _NOTHING)
         opening = exchange(place.opening, closed.get(key, ()), opened.get(key, ()))
         joining = exchange(place.joining, left.get(key, ()), joined.get(key, ()))
         if opening or joining:
-            places[key] = _build(key, opening, joining, restrictions, place.listener)
+            places[key] = _build(key, opening, joining, restrictions, audited, place.listener)
         else:
             del places[key]
     return dict(sorted(places.items())) if places.keys() != before.keys() else places
@@ -96,6 +98,7 @@ def _build(
     opening: tuple[Rule, ...],
     joining: tuple[Rule, ...],
     restrictions: Restrictions,
+    audited: AbstractSet[str],
     held: Listener | None,
 ) -> Place:
     """The place with its listener: `held` itself, if that has the same rules."""
@@ -103,7 +106,9 @@ def _build(
         return Place(opening, joining)
     limits = restrictions.at(key.transport, opening) if restrictions.every else NO_LIMITS
     rules = merge(merge(opening, joining), limits.rules) if joining or limits.rules else opening
-    if held is None or len(held.rules) != len(rules) or not all(map(is_, held.rules, rules)):
+    if audited or any(rule.audit for rule in rules):
+        rules = let_through(rules, audited)
+    if held is None or held.rules != rules:
         address = IPv4Address(key.address) if key.version == 4 else IPv6Address(key.address)
         transport = Transport.TCP if key.transport == Transport.TCP.number else Transport.UDP
         held = Listener(address, key.port, transport, rules)

@@ -15,10 +15,13 @@ from typing import NamedTuple
 from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Limit, Settings
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import Action, Balance, Interface
+from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+
+LAST_PRIORITY = MAX_PRIORITY + 1
+"""Of rules that come from no mapping, behind all that do."""
 
 ANYONE = "*"
 """In `Rule.sources`: every source address."""
@@ -56,7 +59,7 @@ class Rule:
     """One mapping at one listener; two rules if its sources are `external` *and* services."""
 
     mapping: str
-    """Qualified name, `cluster/mapping`."""
+    """Qualified name, `cluster/mapping`; empty for what audit lets through for want of a mapping."""
     priority: int
     sources: tuple[str, ...]
     """Keys of `Plan.sources`, or `(ANYONE,)`."""

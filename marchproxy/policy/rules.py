@@ -55,10 +55,18 @@ class Part:
     findings: tuple[Finding, ...] = ()
 
 
+class Terms(NamedTuple):
+    """What holds for all mappings of a cluster."""
+
+    audit: bool = False
+    """What they refuse is reported and let through."""
+
+
 class _Reading(NamedTuple):
     """A mapping, and what its references stand for."""
 
     mapping: Mapping
+    audit: bool
     cluster: str
     destinations: Referents
     audiences: tuple[Audience, ...]
@@ -71,21 +79,33 @@ class _Reading(NamedTuple):
         """Qualified."""
         return qualify(self.cluster, self.mapping.name)
 
-    def rules(self, reason: Reason, pool: Pool | None = None) -> list[Rule]:
+    def rules(self, reason: Reason, pool: Pool | None = None, *, audit: bool = False) -> list[Rule]:
         """Its rules at a listener."""
         name, mapping = self.name, self.mapping
         return [
-            Rule(name, mapping.priority, included, excluded, pool, reason, mapping.expires, mapping.action)
+            Rule(
+                mapping=name,
+                priority=mapping.priority,
+                sources=included,
+                excluded=excluded,
+                pool=pool,
+                reason=reason,
+                expires=mapping.expires,
+                action=mapping.action,
+                audit=audit,
+                balance=mapping.balance,
+            )
             for included, excluded in self.audiences
         ]
 
 
-def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache) -> Part:
+def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache, terms: Terms) -> Part:
     """Compile one mapping. Raises nothing: what is wrong with it is among its findings."""
     sources = directory.resolve(mapping.sources)
     destinations = directory.resolve(mapping.destinations)
     reading = _Reading(
         mapping=mapping,
+        audit=terms.audit or mapping.audit,
         cluster=directory.cluster.name,
         destinations=destinations,
         audiences=directory.audiences(sources),
@@ -101,7 +121,9 @@ def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache) ->
 def _pass_through(reading: _Reading, directory: Directory, subject: str, findings: list[Finding]) -> Part:
     mapping, destinations = reading.mapping, reading.destinations
     own = refusal_of(mapping)
-    transit = compile_transit(reading.name, mapping, reading.audiences, destinations, directory, own)
+    transit = compile_transit(
+        reading.name, mapping, reading.audiences, destinations, directory, own, audit=reading.audit
+    )
     refusal = own or (credential_wanted(*transit.locked) if transit.locked else None)
     if refusal and refusal.surprise:
         findings.append(Finding(Severity.WARNING, subject, refusal.surprise))
@@ -120,14 +142,17 @@ def _listen(
 ) -> Part:
     mapping = reading.mapping
     refusal = _refusal(mapping, reading.destinations)
-    choice = choose_backends(mapping, listen.port, reading.destinations) if refusal is None else Choice()
+    audit = reading.audit and refusal is not None
+    # Under audit a mapping that allows is carried out, whatever keeps it from being so otherwise.
+    forwards = refusal is None or (audit and mapping.action is Action.ALLOW)
+    choice = choose_backends(mapping, listen.port, reading.destinations) if forwards else Choice()
     addresses = WILDCARDS.values() if listen.address is None else (listen.address,)
     backing = [(address, pools.pool(choice.members, address.version)) for address in addresses]
     findings += listen_findings(subject, mapping, listen)
-    if refusal is None:
+    if forwards:
         findings += backend_findings(subject, mapping, choice, backing)
         findings += loop_findings(subject, listen, choice, backing)
-    elif refusal.surprise:
+    if refusal and refusal.surprise:
         findings.append(Finding(Severity.WARNING, subject, refusal.surprise))
     backed = any(pool for _, pool in backing)
     carried = {protocol.transport for protocol in mapping.protocols}
@@ -137,7 +162,7 @@ def _listen(
     for address, pool in backing:
         reason = refusal.reason if refusal else Reason.FORWARDED if pool else Reason.NO_BACKEND
         keys = [listener_key(transport, address, listen.port) for transport in transports]
-        placed = [(key, rule) for rule in reading.rules(reason, pool) for key in keys]
+        placed = [(key, rule) for rule in reading.rules(reason, pool, audit=audit) for key in keys]
         (joined if backed and not pool else opened).extend(placed)
     return Part(
         mapping=mapping,
@@ -155,7 +180,7 @@ def _restrict(reading: _Reading, reason: Reason) -> Restriction:
         cluster=reading.cluster,
         mapping=reading.mapping,
         services=None if destinations.everyone else destinations.names,
-        rules=tuple(reading.rules(reason)),
+        rules=tuple(reading.rules(reason, audit=reading.audit)),
     )
 
 

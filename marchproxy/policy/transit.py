@@ -1,15 +1,19 @@
 """Mappings without a listen address: traffic that passes through the appliance to where it asked for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from marchproxy.model.entities import Mapping
 from marchproxy.model.ports import PortRange, Ports
+from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.directory import EVERYONE, Audience, Directory, Referents, Target
 from marchproxy.policy.order import exchange
-from marchproxy.policy.plan import ICMP, Match, TransitRule, protocol_number
+from marchproxy.policy.plan import ICMP, LAST_PRIORITY, Match, TransitRule, protocol_number
 from marchproxy.policy.refusals import Refusal
+
+_EVERYTHING = tuple(Match(number) for number in sorted({ICMP, *(each.number for each in Transport)}))
 
 
 class Transit(NamedTuple):
@@ -29,11 +33,14 @@ def compile_transit(
     destinations: Referents,
     directory: Directory,
     refusal: Refusal | None,
+    *,
+    audit: bool,
 ) -> Transit:
     """The rules of a mapping that does not listen, in first-match order; none where nothing can match.
 
-    `name` is qualified; `audiences` are the mapping's sources; `refusal` is what it says itself. A mapping to
-    `all` includes services that want a credential: what goes to them is refused before the rest is allowed.
+    `name` is qualified; `audiences` are the mapping's sources; `refusal` is what it says itself; with `audit`
+    what it refuses is let through. A mapping to `all` includes services that want a credential: what goes to
+    them is refused before the rest is allowed.
     """
     targets = _targets(mapping, destinations, directory, split=refusal is None)
     reasons = (refusal.reason,) * 2 if refusal else (Reason.FORWARDED, Reason.AUTH_MISSING)
@@ -49,6 +56,7 @@ def compile_transit(
             reason=reasons[target.locked],
             expires=mapping.expires,
             action=mapping.action,
+            audit=audit and (refusal is not None or target.locked),
         )
         for sources, excluded in audiences
         if sources
@@ -63,19 +71,63 @@ def compile_transit(
     return Transit(tuple(rules), named, locked)
 
 
-def update_transit(
-    held: tuple[TransitRule, ...], lost: Iterable[TransitRule], gained: Iterable[TransitRule]
-) -> tuple[TransitRule, ...]:
-    """`held`, which is in first-match order, without `lost` and with `gained`.
+class Routes(NamedTuple):
+    """The transit rules of a plan."""
 
-    The same tuple where these are the same rules.
+    mapped: tuple[TransitRule, ...] = ()
+    """Those of mappings, in first-match order."""
+    audited: tuple[TransitRule, ...] = ()
+    """What audit lets through behind them."""
+    every: tuple[TransitRule, ...] = ()
+
+
+def update_routes(
+    before: Routes,
+    lost: Iterable[TransitRule],
+    gained: Iterable[TransitRule],
+    audited: Iterable[TransitRule],
+) -> Routes:
+    """`before` without `lost`, with `gained`, and with these rules of audit.
+
+    What is equal to what was there is the very object that was there.
     """
     gone, came = ({id(rule): rule for rule in rules} for rules in (lost, gained))
     staying = gone.keys() & came.keys()
-    return exchange(
-        held,
+    mapped = exchange(
+        before.mapped,
         [rule for number, rule in gone.items() if number not in staying],
         [rule for number, rule in came.items() if number not in staying],
+    )
+    tail = tuple([next((held for held in before.audited if held == rule), rule) for rule in audited])
+    if tail == before.audited:
+        tail = before.audited
+    if mapped is before.mapped and tail is before.audited:
+        return before
+    return Routes(mapped, tail, (*mapped, *tail) if tail else mapped)
+
+
+def audit_rules(snapshot: Snapshot, directories: Iterable[Directory]) -> Iterator[TransitRule]:
+    """What no mapping matches, and audit lets through: everything, or what audited clusters take part in."""
+    if snapshot.settings.audit:
+        yield _audited(EVERYONE, EVERYONE)
+        return
+    for cluster, directory in zip(snapshot.clusters, directories, strict=True):
+        if cluster.audit and directory.names:
+            yield _audited(directory.names, EVERYONE)
+            yield _audited(EVERYONE, directory.names)
+
+
+def _audited(sources: tuple[str, ...], destinations: tuple[str, ...]) -> TransitRule:
+    return TransitRule(
+        mapping="",
+        priority=LAST_PRIORITY,
+        sources=sources,
+        excluded=(),
+        destinations=destinations,
+        excluded_destinations=(),
+        matches=_EVERYTHING,
+        reason=Reason.NO_MAPPING,
+        audit=True,
     )
 
 

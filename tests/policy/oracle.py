@@ -20,9 +20,13 @@ type Candidate = tuple[Cluster, Mapping]
 type Target = tuple[Service, IPAddress, int]
 """A backend, and the service it comes from."""
 
+REFUSALS = (Reason.DENY_MAPPING, Reason.AUTH_MISSING, Reason.NOT_CARRIED)
+"""What audit is about."""
+
 
 def decide(snapshot: Snapshot, names: Names, now: datetime, query: Query) -> Outcome:
     """The verdict on a new flow."""
+    snapshot = _under_audit(snapshot)
     live = [
         (cluster, mapping)
         for cluster in snapshot.clusters
@@ -34,17 +38,51 @@ def decide(snapshot: Snapshot, names: Names, now: datetime, query: Query) -> Out
     if not candidates:
         if query.is_local():
             return Verdict.HOST, Reason.PASSED_TO_HOST, "", frozenset()
-        return (*_route(live, names, query), frozenset())
+        return (*_route(snapshot, live, names, query), frozenset())
     candidates += _restricting(live, candidates, names, query)
     candidates.sort(key=_order)
-    for cluster, mapping in candidates:
+    for number, (cluster, mapping) in enumerate(candidates):
         if any(_is_source(query.source, reference, cluster, names) for reference in mapping.sources):
             reason = _reason(cluster, mapping, names, query)
-            verdict = Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.DENY
-            backends = _targets(cluster, mapping, names, query) if reason is Reason.FORWARDED else []
-            places = frozenset((address, port) for _, address, port in backends)
-            return verdict, reason, qualify(cluster.name, mapping.name), places
-    return Verdict.DENY, Reason.NO_MAPPING, "", frozenset()
+            places = _leads_to(cluster, mapping, names, query)
+            if reason in REFUSALS and mapping.audit and not places:
+                places = _next_way(candidates[number + 1 :], names, query)
+            passed = Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.AUDIT
+            verdict = passed if places else Verdict.DENY
+            return verdict, reason, qualify(cluster.name, mapping.name), _endpoints(places)
+    audited = [pair for pair in reversed(candidates) if pair[0].audit]
+    places = _next_way(audited, names, query)
+    return Verdict.AUDIT if places else Verdict.DENY, Reason.NO_MAPPING, "", _endpoints(places)
+
+
+def _under_audit(snapshot: Snapshot) -> Snapshot:
+    """The same with every mapping saying for itself that it is audited."""
+    clusters = []
+    for cluster in snapshot.clusters:
+        audit = cluster.audit or snapshot.settings.audit
+        mappings = tuple(replace(mapping, audit=mapping.audit or audit) for mapping in cluster.mappings)
+        clusters.append(replace(cluster, audit=audit, mappings=mappings))
+    return replace(snapshot, clusters=tuple(clusters))
+
+
+def _next_way(candidates: list[Candidate], names: Names, query: Query) -> list[Target]:
+    """Where the first of these that allows leads."""
+    for cluster, mapping in candidates:
+        if _reason(cluster, mapping, names, query) is Reason.FORWARDED:
+            return _leads_to(cluster, mapping, names, query)
+    return []
+
+
+def _endpoints(targets: list[Target]) -> frozenset[tuple[IPAddress, int]]:
+    return frozenset((address, port) for _, address, port in targets)
+
+
+def _leads_to(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> list[Target]:
+    """Where a listening mapping sends what it matches: its backends, if it allows or audit does."""
+    if mapping.listen is None or mapping.action is Action.DENY:
+        return []
+    refuses = _reason(cluster, mapping, names, query) in REFUSALS
+    return [] if refuses and not mapping.audit else _targets(cluster, mapping, names, query)
 
 
 def _order(pair: Candidate) -> tuple[int, bool, str]:
@@ -52,7 +90,9 @@ def _order(pair: Candidate) -> tuple[int, bool, str]:
     return mapping.priority, mapping.action is Action.ALLOW, qualify(cluster.name, mapping.name)
 
 
-def _route(live: list[Candidate], names: Names, query: Query) -> tuple[Verdict, Reason, str]:
+def _route(
+    snapshot: Snapshot, live: list[Candidate], names: Names, query: Query
+) -> tuple[Verdict, Reason, str]:
     """What becomes of traffic that passes through."""
     for cluster, mapping in sorted(live, key=_order):
         if mapping.listen is not None:
@@ -62,9 +102,17 @@ def _route(live: list[Candidate], names: Names, query: Query) -> tuple[Verdict, 
             reason = _own_reason(mapping)
             if reason is Reason.FORWARDED and Auth.TOKEN in towards:
                 reason = Reason.AUTH_MISSING
-            verdict = Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.DENY
+            refused = Verdict.AUDIT if mapping.audit else Verdict.DENY
+            verdict = Verdict.ALLOW if reason is Reason.FORWARDED else refused
             return verdict, reason, qualify(cluster.name, mapping.name)
-    return Verdict.DENY, Reason.NO_MAPPING, ""
+    audited = snapshot.settings.audit or any(
+        _contains(service, address, names)
+        for cluster in snapshot.clusters
+        if cluster.audit
+        for service in cluster.services
+        for address in (query.source, query.destination)
+    )
+    return Verdict.AUDIT if audited else Verdict.DENY, Reason.NO_MAPPING, ""
 
 
 def _towards(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> set[Auth]:
@@ -111,8 +159,8 @@ def _listening(live: list[Candidate], names: Names, query: Query) -> list[Candid
         (cluster, mapping)
         for cluster, mapping in wildcard
         if (mapping.listen and mapping.listen.address)
-        or _reason(cluster, mapping, names, query) is not Reason.NO_BACKEND
-        or _reason(cluster, mapping, names, other_family) is Reason.NO_BACKEND
+        or _leads_to(cluster, mapping, names, query)
+        or not _leads_to(cluster, mapping, names, other_family)
     ]
     return wildcard if opening else []
 
@@ -127,8 +175,9 @@ def _restricting(
         if mapping.listen is None and mapping.action is Action.DENY
         if any(
             holder is cluster
-            and _reason(cluster, allowing, names, query) is Reason.FORWARDED
-            and any(_covers(mapping, target, cluster) for target in _targets(cluster, allowing, names, query))
+            and any(
+                _covers(mapping, target, cluster) for target in _leads_to(cluster, allowing, names, query)
+            )
             for holder, allowing in candidates
         )
     ]

@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from marchproxy.model.address import IPAddress
-from marchproxy.model.entities import Mapping, Service
+from marchproxy.model.appliance import Settings
+from marchproxy.model.entities import Balance, Mapping, Service
 from marchproxy.model.protocol import Protocol, Transport
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.evaluate import Query
@@ -90,6 +91,7 @@ def _mappings(
         "ports": st.sampled_from(["", "", "", "", "80", "81-82", "8080", "8080,9000-9100", "80-8080"]),
         "priority": st.sampled_from([50, 100]),
         "action": action,
+        "balance": st.sampled_from(Balance),
         "expires": st.sampled_from([None] * 4 + [f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in INSTANTS]),
     }
     at_layer_4 = st.fixed_dictionaries(
@@ -97,10 +99,16 @@ def _mappings(
             **common,
             "protocols": protocols,
             "auth_required": _mostly(False, True),
+            "audit": _mostly(False, True),
         }
     )
     at_layer_7 = st.fixed_dictionaries(
-        {**common, "protocols": st.just("http"), "path_prefix": _mostly(None, "/x")}
+        {
+            **common,
+            "protocols": st.just("http"),
+            "path_prefix": _mostly(None, "/x"),
+            "audit": st.booleans(),
+        }
     )
     return st.builds(
         lambda sources, destinations, fields: mapping(name, sources, destinations, **fields),
@@ -120,8 +128,16 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         items = [draw(services(item)) for item in chosen] + [
             draw(mappings(item)) for item in MAPPINGS[:count]
         ]
-        clusters.append(cluster(*items, name=name))
-    return snapshot(*clusters)
+        clusters.append(draw(_audited(cluster(*items, name=name))))
+    return draw(_settled(snapshot(*clusters)))
+
+
+def _audited(held: Cluster) -> st.SearchStrategy[Cluster]:
+    return _mostly(False, True).map(lambda audit: replace(held, audit=audit))
+
+
+def _settled(held: Snapshot) -> st.SearchStrategy[Snapshot]:
+    return _mostly(False, True).map(lambda audit: replace(held, settings=Settings(audit=audit)))
 
 
 @st.composite
@@ -135,7 +151,8 @@ def successors(draw: st.DrawFn, before: Snapshot) -> Snapshot:
             parts[name] = draw(services(name)) if name in SERVICES else draw(mappings(name))
         else:
             parts.pop(name, None)
-    return snapshot(*(cluster(*parts.values(), name=name) for name, parts in held.items() if parts))
+    clusters = [cluster(*parts.values(), name=name) for name, parts in held.items() if parts]
+    return draw(_settled(snapshot(*[draw(_audited(item)) for item in clusters])))
 
 
 def _parts(item: Cluster) -> tuple[Service | Mapping, ...]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marchproxy.model.address import IPAddress
+from marchproxy.model.appliance import Settings
 from marchproxy.model.change import diff, patch
 from marchproxy.model.entities import Interface, Mapping, Service
 from marchproxy.model.snapshot import Cluster, Snapshot, read_snapshot
@@ -17,7 +18,7 @@ from marchproxy.policy.compile import Compiled, compile_plan
 from marchproxy.policy.directory import Directory
 from marchproxy.policy.plan import Plan
 from marchproxy.policy.pools import PoolCache
-from marchproxy.policy.rules import Part, compile_mapping
+from marchproxy.policy.rules import Part, Terms, compile_mapping
 from tests.policy import strategies
 from tests.policy.build import (
     INSIDE,
@@ -166,6 +167,11 @@ def test_interfaces_are_taken_over_and_missed() -> None:
     ]
 
 
+def test_settings_are_taken_over() -> None:
+    settings = Settings(audit=True, resolvers=("9.9.9.9",))
+    assert compile_plan(Snapshot(settings=settings), now=NOW).plan.settings is settings
+
+
 def test_routed_traffic_takes_two_interfaces() -> None:
     def told(*entities: Service | Mapping, interfaces: tuple[Interface, ...]) -> list[str]:
         return texts(compile_plan(Snapshot((cluster(*entities),), interfaces), now=NOW).plan.findings)
@@ -224,9 +230,9 @@ class Count:
         self.names: list[str] = []
         monkeypatch.setattr("marchproxy.policy.compile.compile_mapping", self)
 
-    def __call__(self, mapping: Mapping, directory: Directory, pools: PoolCache) -> Part:
+    def __call__(self, mapping: Mapping, directory: Directory, pools: PoolCache, terms: Terms) -> Part:
         self.names.append(mapping.name)
-        return compile_mapping(mapping, directory, pools)
+        return compile_mapping(mapping, directory, pools, terms)
 
     def take(self) -> list[str]:
         """The names since the last call."""

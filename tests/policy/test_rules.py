@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from marchproxy.model.entities import Mapping, Service
+from marchproxy.model.entities import Balance, Mapping, Service
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import ANYONE
 from tests.policy.build import mapping, plan, service, texts
@@ -196,3 +196,12 @@ def test_external_beside_services_makes_two_rules_with_one_pool() -> None:
     assert (first.sources, first.excluded) == ((ANYONE,), ("office", "web"))
     assert (second.sources, second.excluded) == (("office",), ())
     assert first.pool is second.pool
+
+
+def test_the_strategy_is_that_of_the_mapping() -> None:
+    wanted = mapping("m", "office", "web", "192.0.2.1:80", balance="least-connections")
+    assert plan(OFFICE, WEB, wanted).listeners[0].rules[0].balance is Balance.LEAST_CONNECTIONS
+    assert (
+        plan(OFFICE, WEB, mapping("m", "office", "web", "*:80")).listeners[0].rules[0].balance
+        is Balance.MAGLEV
+    )

@@ -1,0 +1,49 @@
+"""Audit at listeners: what would be refused is reported and goes to where others may go."""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from marchproxy.model.names import cluster_of
+from marchproxy.model.reason import Reason
+from marchproxy.policy.directory import EVERYONE
+from marchproxy.policy.plan import LAST_PRIORITY, Rule
+
+
+def let_through(rules: tuple[Rule, ...], audited: AbstractSet[str]) -> tuple[Rule, ...]:
+    """The rules of a listener, which are in first-match order, with a way for what audit lets through.
+
+    A rule that denies takes the backends of the next later rule that allows; without one it goes on refusing,
+    for there is nowhere to go. `audited` are the clusters that let through what nothing matches: everyone is
+    then sent where the last rule of such a cluster leads that allows.
+    """
+    done: list[Rule] = []
+    way: Rule | None = None
+    for rule in reversed(rules):
+        done.append(_sent(rule, way) if rule.audit and rule.pool is None else rule)
+        way = rule if rule.reason is Reason.FORWARDED else way
+    done.reverse()
+    return (*done, *_last(rules, audited))
+
+
+def _sent(rule: Rule, way: Rule | None) -> Rule:
+    return replace(rule, pool=way.pool, balance=way.balance) if way else replace(rule, audit=False)
+
+
+def _last(rules: tuple[Rule, ...], audited: AbstractSet[str]) -> tuple[Rule, ...]:
+    """The rule for everyone behind all others, unless one of these is for everyone already."""
+    if any(rule.sources == EVERYONE and not rule.excluded for rule in rules):
+        return ()
+    for rule in reversed(rules):
+        if rule.reason is Reason.FORWARDED and cluster_of(rule.mapping) in audited:
+            last = replace(
+                rule,
+                mapping="",
+                priority=LAST_PRIORITY,
+                sources=EVERYONE,
+                excluded=(),
+                reason=Reason.NO_MAPPING,
+                expires=None,
+                audit=True,
+            )
+            return (last,)
+    return ()
