@@ -122,7 +122,7 @@ def clean_up(stage: Stage) -> None:
     """Nothing is left in the kernel."""
     stage.screen.heading("And out again")
     stage.appliance.stop()
-    stage.type("detach")
+    stage.type("detach", "--yes")
     left = [path for path in stage.appliance.bpffs.rglob("*") if not path.is_dir()]
     expect(not left, f"pins are left: {', '.join(map(str, left))}")
     stage.screen.right("programs, pins and flows are gone; the hosts follow")

@@ -91,7 +91,7 @@ class Appliance:
         if self.daemon is not None:
             self.daemon.stop()
             self.daemon = None
-            self.cli("detach", check=False)
+            self.cli("detach", "--yes", check=False)
 
     def close(self) -> None:
         """Detach it, and remove the pins whatever became of that. May be called twice."""

@@ -8,16 +8,20 @@ import typer
 from marchproxy.cli import intent, suggest
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode
+from marchproxy.cli.fields import Field, amend, given, on_off
 from marchproxy.cli.framework import environment_of, noun, verb
 from marchproxy.cli.options import TABLE, OutputOption, YesOption
 from marchproxy.cli.output import Output, show_one, show_rows
-from marchproxy.model.documents import Document
+from marchproxy.model.change import Change, Kind, patch
+from marchproxy.model.documents import Document, to_document
 from marchproxy.model.errors import Conflict
 from marchproxy.model.names import parse_name
 from marchproxy.model.snapshot import Cluster, Snapshot
 
 app = noun("Manage clusters: isolated sets of services and mappings")
 
+FIELDS = (Field("audit", "--audit", "on|off", "Report what would be denied, and let it through", on_off),)
+_COLUMNS = {"NAME": "name", "SERVICES": "services", "MAPPINGS": "mappings", "AUDIT": "audit"}
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="1 to 63 letters, digits, '.', '_' or '-'")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocompletion=suggest.clusters)]
 
@@ -60,7 +64,7 @@ def list_all(context: typer.Context, output: OutputOption = TABLE) -> None:
     """List the clusters with the number of their services and mappings"""
     environment = environment_of(context)
     rows = [_row(cluster) for cluster in intent.read(environment).clusters]
-    show_rows(environment, output, rows, {"NAME": "name", "SERVICES": "services", "MAPPINGS": "mappings"})
+    show_rows(environment, output, rows, _COLUMNS)
 
 
 @verb(app, "show", "marchproxy cluster show default")
@@ -68,6 +72,34 @@ def show(context: typer.Context, name: Name, output: OutputOption = TABLE) -> No
     """Show one cluster"""
     environment = environment_of(context)
     show_one(environment, output, _row(intent.cluster_of(intent.read(environment), name)))
+
+
+@verb(
+    app,
+    "set",
+    "marchproxy cluster set lab --audit on",
+    "marchproxy cluster set lab --audit off",
+    fields=FIELDS,
+)
+def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> ExitCode:
+    """Change a cluster
+
+    With --audit on nothing is denied for want of a mapping of this cluster, or by one: what would be is
+    reported and let through.
+    """
+    environment, changes = environment_of(context), given(context)
+    changed: list[Cluster] = []
+
+    def build(snapshot: Snapshot) -> Snapshot:
+        before = to_document(intent.cluster_of(snapshot, name).head)
+        after = patch(snapshot, [Change(Kind.CLUSTER, "", name, before, amend(before, changes))])
+        changed[:] = [intent.cluster_of(after, name)]
+        return after
+
+    code = intent.write(environment, f"set cluster {name}", build)
+    if output is not Output.TABLE:
+        show_one(environment, output, _row(changed[0]))
+    return code
 
 
 @verb(app, "remove", "marchproxy cluster remove lab --yes")
@@ -103,7 +135,8 @@ def rotate_key(context: typer.Context, name: Name, output: OutputOption = TABLE)
 
 
 def _row(cluster: Cluster) -> Document:
-    return {"name": cluster.name, "services": len(cluster.services), "mappings": len(cluster.mappings)}
+    counts = {"services": len(cluster.services), "mappings": len(cluster.mappings)}
+    return {"name": cluster.name, **counts, "audit": cluster.audit}
 
 
 def _by_name(cluster: Cluster) -> str:

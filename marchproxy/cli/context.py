@@ -28,9 +28,9 @@ class Environment:
     @property
     def state_dir(self) -> Path | None:
         """`MARCHPROXY_STATE_DIR`; None: wherever the store's own settings say, `DATABASE_URL` for one."""
-        elsewhere = self.variables.get("DATABASE_URL") or self.variables.get("DB_TYPE")
-        value = self.variables.get("MARCHPROXY_STATE_DIR")
-        return Path(value) if value and not elsewhere else None
+        from marchproxy.store.location import state_dir
+
+        return state_dir(self.variables)
 
     @property
     def control_socket(self) -> Path:

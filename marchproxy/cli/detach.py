@@ -13,18 +13,17 @@ from marchproxy.model.errors import Conflict, DaemonNotRunning
 app = single()
 
 
-@verb(app, "detach", "marchproxy detach")
+@verb(app, "detach", "marchproxy detach", "marchproxy detach --yes")
 def detach(context: typer.Context, yes: YesOption = False, output: OutputOption = TABLE) -> None:
     """Take programs, pins and flows out of the kernel
 
     What a stopped daemon left in force ends here: conversations that were carried break off, and nothing is
-    denied any more. A daemon that runs has to be stopped first. On a terminal it asks; a script need not say
+    denied any more. A daemon that runs has to be stopped first. It asks first on a terminal; a script says
     --yes.
     """
     environment = environment_of(context)
     _refuse_beside_daemon(environment)
-    if environment.interactive:
-        intent.confirm(environment, "end all carried conversations and all denials", yes)
+    intent.confirm(environment, "end all carried conversations and all denials", yes)
     from marchproxy.dataplane.kernel.attach import detach_all
 
     removed = detach_all()

@@ -36,7 +36,10 @@ class Editor:
 
     def add(self, context: typer.Context, name: str, cluster: str, output: Output) -> ExitCode:
         """Store a new entity made of the given fields."""
-        entity = self.read(amend({"name": name}, given(context)))
+        return self.put(context, self.read(amend({"name": name}, given(context))), cluster, output)
+
+    def put(self, context: typer.Context, entity: Entity, cluster: str, output: Output) -> ExitCode:
+        """Store a new entity."""
         environment = environment_of(context)
         code = intent.write(
             environment,
@@ -94,4 +97,4 @@ class Editor:
 
     def _message(self, what: str, name: str, cluster: str) -> str:
         owner = "" if cluster in ("", DEFAULT_CLUSTER) else f"{cluster}/"
-        return f"{what} {self.kind.label} {owner}{name}"
+        return f"{what} settings" if self.kind is Kind.SETTINGS else f"{what} {self.kind.label} {owner}{name}"

@@ -22,6 +22,8 @@ COMMANDS = {
     "service": "Manage services: named sets of addresses",
     "mapping": "Manage mappings: who may talk to whom",
     "interface": "Manage the network devices that the appliance attaches to",
+    "listener": "Manage addresses and ports that the appliance itself serves",
+    "appliance": "Manage the settings of the appliance as a whole",
     "revision": "Look at the history and return to an earlier state",
     "apply": "Make the appliance equal to a file, or import a fleet file",
     "export": "Print everything that is configured, in a form that apply takes",

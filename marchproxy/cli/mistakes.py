@@ -53,11 +53,14 @@ def show_warnings(environment: Environment, warnings: Sequence["Finding"]) -> No
 
 def _findings(snapshot: Snapshot, changes: Sequence[Change]) -> list["Finding"]:
     """What there is to say about the services, and about the mappings that the changes touch."""
+    from marchproxy.policy.check import expired
     from marchproxy.policy.compile import compile_plan
 
+    touched = _touched(snapshot, changes)
     names = dict.fromkeys(_host_names(snapshot), _SOMEWHERE)
-    plan = compile_plan(_touched(snapshot, changes), names=names, now=datetime.now(UTC)).plan
-    return [finding for finding in plan.findings if finding.subject.startswith(("mapping ", "service "))]
+    compiled = compile_plan(touched, names=names, now=datetime.now(UTC))
+    found = (*compiled.plan.findings, *expired(touched, compiled))
+    return [finding for finding in found if finding.subject.startswith(("mapping ", "service "))]
 
 
 def _host_names(snapshot: Snapshot) -> Iterator[str]:

@@ -29,7 +29,17 @@ _COLUMNS: Columns = {
 }
 _MOST = 10**9
 """More than there will be; SQLite's integers end further on."""
-Number = Annotated[int, typer.Argument(metavar="N", min=1, max=_MOST, help="Number of a revision")]
+
+
+def _counted(value: str | int) -> int:
+    """A number from 1; typer's own words for what is none are about types."""
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= _MOST):
+        raise typer.BadParameter(f"{text!r} is not a number from 1 to {_MOST}")
+    return int(text)
+
+
+Number = Annotated[int, typer.Argument(metavar="N", parser=_counted, help="Number of a revision")]
 
 
 @verb(
@@ -41,7 +51,7 @@ Number = Annotated[int, typer.Argument(metavar="N", min=1, max=_MOST, help="Numb
 def list_all(
     context: typer.Context,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, max=_MOST, metavar="N", help="Show the newest N")
+        int, typer.Option("--limit", parser=_counted, metavar="N", help="Show the newest N")
     ] = 20,
     output: OutputOption = TABLE,
 ) -> None:
@@ -74,10 +84,10 @@ def show(context: typer.Context, number: Number, output: OutputOption = TABLE) -
 def compare(
     context: typer.Context,
     first: Annotated[
-        int, typer.Argument(metavar="A", min=1, max=_MOST, help="Number of the revision to start from")
+        int, typer.Argument(metavar="A", parser=_counted, help="Number of the revision to start from")
     ],
     second: Annotated[
-        int | None, typer.Argument(metavar="[B]", min=1, max=_MOST, help="The other; the newest unless given")
+        int | None, typer.Argument(metavar="[B]", parser=_counted, help="The other; the newest unless given")
     ] = None,
     output: OutputOption = TABLE,
 ) -> None:
@@ -89,14 +99,14 @@ def compare(
     show_changes(environment, output, diff(before, after))
 
 
-@verb(app, "rollback", "marchproxy revision rollback 3")
+@verb(app, "rollback", "marchproxy revision rollback 3", "marchproxy revision rollback 3 --yes")
 def rollback(
     context: typer.Context, number: Number, yes: YesOption = False, output: OutputOption = TABLE
 ) -> ExitCode:
     """Return to an earlier state, as a new revision
 
-    History is kept: a rollback can itself be rolled back, so a script need not say --yes. On a terminal it
-    shows what would change and asks.
+    It shows what would change and asks first on a terminal; a script says --yes. History is kept: a rollback
+    can itself be rolled back.
     """
     environment = environment_of(context)
     with intent.opened(environment) as store:
@@ -104,7 +114,7 @@ def rollback(
         review(before, after)
         if output is Output.TABLE:
             show_changes(environment, output, diff(before, after))
-        if environment.interactive and before != after:
+        if before != after:
             intent.confirm(environment, f"roll back to revision {number}", yes)
         revision = store.rollback(number)
     intent.tell(environment, revision, before != after)

@@ -32,6 +32,18 @@ def interfaces(context: typer.Context, incomplete: str) -> list[str]:
     return _names(context, lambda snapshot: (item.name for item in snapshot.interfaces))
 
 
+def listeners(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the appliance's own listeners."""
+    return _names(context, lambda snapshot: (item.name for item in snapshot.listeners))
+
+
+def listener_kinds(context: typer.Context, incomplete: str) -> list[str]:
+    """What the appliance's own listeners can speak."""
+    from marchproxy.model.appliance import ListenerKind
+
+    return list(ListenerKind)
+
+
 def devices(context: typer.Context, incomplete: str) -> list[str]:
     """Network devices of this machine that face a network."""
     from socket import if_nameindex

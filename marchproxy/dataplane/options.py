@@ -7,6 +7,7 @@ from pathlib import Path
 
 from marchproxy.model.endpoint import Endpoint, parse_endpoint
 from marchproxy.model.errors import InvalidValue
+from marchproxy.store.location import state_dir
 
 DEFAULT_RUNTIME_DIR = Path("/run/marchproxy")
 DEFAULT_METRICS = Endpoint(parse_endpoint("127.0.0.1:9090").address, 9090)
@@ -37,12 +38,12 @@ class RunOptions:
     ) -> "RunOptions":
         """`MARCHPROXY_STATE_DIR`, `_RUNTIME_DIR`, `_METRICS_LISTEN` (an endpoint or `off`), `_DRAIN_SECONDS`.
 
+        The store's own variables come before the first, as for the command line.
         Raises `InvalidValue`.
         """
-        state_dir = environment.get("MARCHPROXY_STATE_DIR")
         return cls(
             no_bpf=no_bpf,
-            state_dir=Path(state_dir) if state_dir else None,
+            state_dir=state_dir(environment),
             runtime_dir=Path(environment.get("MARCHPROXY_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR),
             metrics=_metrics(environment.get("MARCHPROXY_METRICS_LISTEN", "")),
             drain=_seconds(environment.get("MARCHPROXY_DRAIN_SECONDS", "")),

@@ -52,7 +52,7 @@ def read_entity[T: Entity](entity: type[T], document: object) -> T:
     where = f'{form.label} "{document.get("name", "without a name")}"' if named else form.label
     for name in required:
         if name not in document:
-            raise InvalidValue(name, None, "a value: it is required", where=where)
+            raise InvalidValue(name, None, "one: it is required", where=where)
     try:
         values = {str(name): _reader(form, name)(raw, str(name)) for name, raw in document.items()}
         made = entity(**{name: derive(values) for name, derive in form.derived.items()} | values)

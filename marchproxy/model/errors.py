@@ -26,7 +26,8 @@ class InvalidValue(MarchproxyError):
 
     def __init__(self, field: str, value: object, expected: str, *, where: str = "") -> None:
         place = f"{where}: " if where else ""
-        super().__init__(f"{place}{field}: {_SHORT.repr(value)} is not valid", hint=f"expected {expected}")
+        what = " has no value" if value is None else f": {_SHORT.repr(value)} is not valid"
+        super().__init__(f"{place}{field}{what}", hint=f"expected {expected}")
         self.field = field
         self.value = value
         self.expected = expected

@@ -29,7 +29,7 @@ def check(snapshot: Snapshot, compiled: Compiled) -> tuple[Finding, ...]:
     }
     return (
         *compiled.plan.findings,
-        *_expired(snapshot, compiled),
+        *expired(snapshot, compiled),
         *_shadowed(compiled.plan, restricting),
         *_hidden(compiled.plan, restricting),
         *(finding for cluster in snapshot.clusters for finding in _unused(cluster)),
@@ -37,7 +37,8 @@ def check(snapshot: Snapshot, compiled: Compiled) -> tuple[Finding, ...]:
     )
 
 
-def _expired(snapshot: Snapshot, compiled: Compiled) -> Iterator[Finding]:
+def expired(snapshot: Snapshot, compiled: Compiled) -> Iterator[Finding]:
+    """Mappings that have expired."""
     for cluster in snapshot.clusters:
         for mapping in cluster.mappings:
             if mapping.expires is not None and mapping.expires <= compiled.at:

@@ -58,6 +58,13 @@ def locate(state_dir: Path | None, environment: Mapping[str, str] = os.environ) 
     )
 
 
+def state_dir(environment: Mapping[str, str]) -> Path | None:
+    """The folder that `MARCHPROXY_STATE_DIR` names; None where `DATABASE_URL` or `DB_TYPE` comes first."""
+    elsewhere = environment.get(_URL) or environment.get(_TYPE)
+    value = environment.get("MARCHPROXY_STATE_DIR")
+    return Path(value) if value and not elsewhere else None
+
+
 def create_file(path: Path) -> None:
     """Make an empty file that only its owner reads (0600, folders 0700); what exists stays as it is.
 
@@ -67,6 +74,11 @@ def create_file(path: Path) -> None:
     label = str(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _no_folder(path) from error
+    except OSError as error:
+        raise _refusal(error, label) from error
+    try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         return
@@ -85,8 +97,10 @@ def check_file(path: Path, *, read_only: bool) -> None:
     label = str(path)
     try:
         mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except FileNotFoundError as error:
         raise StoreMissing(label) from error
+    except NotADirectoryError as error:
+        raise _no_folder(path) from error
     except OSError as error:
         raise _refusal(error, label) from error
     if not stat.S_ISREG(mode):
@@ -95,6 +109,14 @@ def check_file(path: Path, *, read_only: bool) -> None:
         raise StoreForbidden(label)
     if not read_only and not os.access(path, os.W_OK, effective_ids=True):
         raise StoreReadOnly(label)
+
+
+def _no_folder(path: Path) -> StoreError:
+    file = next(parent for parent in path.parents if parent.exists())
+    return StoreError(
+        f"store {str(path)!r} cannot be there: {str(file)!r} is not a folder",
+        hint="MARCHPROXY_STATE_DIR names the folder of the store",
+    )
 
 
 def _refusal(error: OSError, label: str) -> StoreError:

@@ -10,10 +10,12 @@ from marchproxy.cli.main import app
 
 WORDS = """
 init
-cluster add|list|show|remove|rotate-key
+cluster add|list|show|set|remove|rotate-key
 service add|list|show|set|remove
 mapping add|list|show|set|remove
 interface add|list|show|set|remove
+listener add|list|remove
+appliance show|set
 revision list|show|diff|rollback
 apply
 export

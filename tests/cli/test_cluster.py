@@ -30,12 +30,28 @@ def test_rotate_key_prints_a_new_one_beside_the_old(site: Console) -> None:
 def test_list_and_show_count_what_is_in_them(site: Console) -> None:
     site.ok("cluster", "add", "lab")
     expected = [
-        {"name": "default", "services": 2, "mappings": 1},
-        {"name": "lab", "services": 0, "mappings": 0},
+        {"name": "default", "services": 2, "mappings": 1, "audit": False},
+        {"name": "lab", "services": 0, "mappings": 0, "audit": False},
     ]
     assert site.ok("cluster", "list", "--output", "json").json == expected
     assert site.ok("cluster", "show", "lab", "--output", "json").json == expected[1]
-    assert site.ok("cluster", "list").out.splitlines()[1].split() == ["default", "2", "1"]
+    assert site.ok("cluster", "list").out.splitlines()[1].split() == ["default", "2", "1", "no"]
+
+
+def test_audit_on_and_off(site: Console) -> None:
+    before = site.ok("export").out
+    changed = site.ok("cluster", "set", "default", "--audit", "on", "--output", "json")
+    assert changed.json == {"name": "default", "services": 2, "mappings": 1, "audit": True}
+    assert site.ok("export").json["clusters"][0]["audit"] is True
+    assert "    audit: - -> yes" in site.ok("revision", "show", "3").out.splitlines()
+    assert (
+        site.ok("cluster", "set", "default", "--audit", "on").err == "nothing to change: revision 3 stays\n"
+    )
+    site.ok("cluster", "set", "default", "--audit", "off")
+    assert site.ok("export").out == before
+    assert site("cluster", "set", "nowhere", "--audit", "on").code == 3
+    assert site("cluster", "set", "default", "--audit", "maybe").code == 5
+    assert site("cluster", "set", "default").code == 2
 
 
 def test_remove_takes_everything_in_it(site: Console) -> None:

@@ -25,7 +25,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_what_was_removed_is_the_data(console: Console, calls: list[str]) -> None:
-    first, second = console.ok("detach"), console.ok("detach")
+    first, second = console.ok("detach", "--yes"), console.ok("detach", "--yes")
     assert first.out.splitlines() == [
         "removed: tc_in program on eth0",
         "removed: 8 maps (v1), with their flows",
@@ -34,7 +34,7 @@ def test_what_was_removed_is_the_data(console: Console, calls: list[str]) -> Non
 
 
 def test_as_a_document(console: Console, calls: list[str]) -> None:
-    assert console.ok("detach", "--output", "json").json == [
+    assert console.ok("detach", "--yes", "--output", "json").json == [
         {"name": "tc_in program on eth0"},
         {"name": "8 maps (v1), with their flows"},
     ]
@@ -52,7 +52,7 @@ def test_not_under_a_daemon_that_would_attach_again(
 
 def test_beside_a_daemon_that_attaches_nothing(console: Console, daemon: Start, calls: list[str]) -> None:
     daemon({"GET /v1/status": (200, STATUS | {"tier": {"name": "sockets", "reason": "--no-bpf"}})})
-    console.ok("detach")
+    console.ok("detach", "--yes")
     assert calls == ["detach_all"]
 
 
@@ -62,3 +62,9 @@ def test_somebody_at_a_terminal_is_asked(
 ) -> None:
     assert console("detach", stdin=typed, tty=True).code == code
     assert len(calls) == called
+
+
+def test_a_script_says_yes(console: Console, calls: list[str]) -> None:
+    result = console("detach")
+    assert (result.code, calls) == (2, [])
+    assert "--yes" in result.err

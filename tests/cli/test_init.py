@@ -37,6 +37,15 @@ def test_without_it_every_command_says_what_to_do(console: Console) -> None:
     assert not (console.folder / "state").exists()
 
 
+def test_a_folder_that_is_a_file(console: Console) -> None:
+    (console.folder / "state").write_text("something else")
+    for words in (["init"], ["service", "list"]):
+        result = console(*words)
+        assert (result.code, result.out) == (1, "")
+        assert "state' is not a folder" in result.err
+        assert "MARCHPROXY_STATE_DIR" in result.err
+
+
 def test_a_place_where_no_store_can_be(console: Console) -> None:
     (console.folder / "state" / "marchproxy.db").mkdir(parents=True)
     result = console("init")

@@ -92,6 +92,15 @@ def test_defaults_come_back_with_an_empty_value(site: Console) -> None:
     assert cleared.json == CW
 
 
+def test_an_expiry_in_the_past_is_stored_with_a_warning(site: Console) -> None:
+    flags = ("--from", "clients", "--to", "web", "--protocol", "tcp", "--expires", "2020-01-01T00:00:00Z")
+    added = site.ok("mapping", "add", "old", *flags)
+    assert "warning: mapping old: expired at 2020-01-01T00:00:00Z and matches nothing" in added.err
+    assert "expired" not in site.ok("mapping", "set", "old", "--description", "x").err
+    assert "expired" not in site.ok("mapping", "set", "cw", "--expires", "2999-01-01T00:00:00Z").err
+    assert "expired" in site.ok("mapping", "set", "cw", "--expires", "2020-01-01T00:00:00Z").err
+
+
 def test_list_is_in_the_order_in_which_they_are_tried(site: Console) -> None:
     flags = ["--from", "clients", "--to", "web", "--protocol", "tcp", "--listen", "10.1.0.1:80"]
     site.ok("mapping", "add", "late", *flags, "--priority", "200")

@@ -7,10 +7,11 @@ from tests.cli.commands import commands, option
 from tests.cli.console import Console
 
 ALL = dict(commands())
-SILENT = {"run", *(f"{noun} remove" for noun in ("cluster", "service", "mapping", "interface"))}
+REMOVED = ("cluster", "service", "mapping", "interface", "listener")
+SILENT = {"run", *(f"{noun} remove" for noun in REMOVED)}
 """Commands that print no data."""
 ASKING = {
-    *(f"{noun} remove" for noun in ("cluster", "service", "mapping", "interface")),
+    *(f"{noun} remove" for noun in REMOVED),
     *("apply", "detach", "revision rollback"),
 }
 

@@ -43,12 +43,27 @@ def test_rollback_is_a_new_revision_that_equals_the_old(site: Console) -> None:
     before = site.ok("export").out
     site.ok("mapping", "remove", "cw", "--yes")
     site.ok("service", "remove", "web", "--yes")
-    result = site.ok("revision", "rollback", "2")
+    result = site.ok("revision", "rollback", "2", "--yes")
     assert result.err == "revision 5\n"
     assert "+ service web" in result.out
     assert site.ok("export").out == before
     site.ok("revision", "rollback", "4", "--yes")
     assert site.ok("service", "list", "--output", "json").json[-1]["name"] == "clients"
+
+
+def test_rollback_needs_a_yes_from_a_script(site: Console) -> None:
+    site.ok("service", "set", "web", "--port", "81")
+    result = site("revision", "rollback", "2")
+    assert result.code == 2
+    assert "--yes" in result.err
+    assert site.ok("revision", "list", "--output", "json").json[0]["number"] == 3
+
+
+@pytest.mark.parametrize("number", ["x", "0", "-1", "1.5", "\u0663", "9" * 5000])
+def test_what_is_no_number_is_called_by_its_name(site: Console, number: str) -> None:
+    result = site("revision", "rollback", "--", number)
+    assert result.code == 2
+    assert "is not a number from 1 to" in result.err
 
 
 def test_rollback_to_what_is_changes_nothing(site: Console) -> None:
@@ -57,7 +72,7 @@ def test_rollback_to_what_is_changes_nothing(site: Console) -> None:
 
 def test_rollback_as_a_document(site: Console) -> None:
     site.ok("service", "set", "web", "--port", "81")
-    document = site.ok("revision", "rollback", "2", "--output", "json").json
+    document = site.ok("revision", "rollback", "2", "--yes", "--output", "json").json
     assert (document["number"], document["message"]) == (4, "roll back to revision 2")
 
 

@@ -28,6 +28,7 @@ def town(site: Console) -> Console:
     site.ok("cluster", "add", "lab")
     site.ok("service", "add", "db", "--address", "10.5.0.1", "--cluster", "lab", "--collection", "data")
     site.ok("interface", "add", "eth7", "--role", "inside")
+    site.ok("listener", "add", "dns", "--bind", "*:53")
     return site
 
 
@@ -38,6 +39,8 @@ def test_names_are_of_the_cluster_that_was_typed(town: Console) -> None:
     assert suggest.mappings(context(town), "") == ["cw"]
     assert suggest.clusters(context(town), "") == ["default", "lab"]
     assert suggest.interfaces(context(town), "") == ["eth7"]
+    assert suggest.listeners(context(town), "") == ["dns@*:53"]
+    assert suggest.listener_kinds(context(town), "") == ["dns"]
 
 
 def test_references_have_collections_and_everyone(town: Console) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from marchproxy.cli.context import Environment
 from marchproxy.dataplane.options import DEFAULT_METRICS, RunOptions
 from marchproxy.model.errors import InvalidValue
 
@@ -29,6 +30,14 @@ def test_the_environment_is_obeyed() -> None:
     assert (options.state_dir, options.runtime_dir) == (Path("/srv/state"), Path("/srv/run"))
     assert (str(options.metrics), options.drain) == ("[::1]:9191", 0.0)
     assert (options.no_bpf, options.verbosity) == (True, 2)
+
+
+def test_a_database_comes_before_the_folder_as_for_the_command_line() -> None:
+    """The two would use different stores."""
+    for elsewhere in ({"DATABASE_URL": "postgresql://db/x"}, {"DB_TYPE": "mysql"}):
+        environment = {"MARCHPROXY_STATE_DIR": "/srv/state", **elsewhere}
+        assert RunOptions.from_environment(environment).state_dir is None
+        assert Environment(variables=environment).state_dir is None
 
 
 @pytest.mark.parametrize(("text", "listens"), [("off", False), ("OFF", False), ("", True)])

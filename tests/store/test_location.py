@@ -10,7 +10,7 @@ import pytest
 
 from marchproxy.model.errors import InvalidValue
 from marchproxy.store.errors import StoreError, StoreForbidden, StoreMissing, StoreReadOnly
-from marchproxy.store.location import Location, check_file, create_file, locate
+from marchproxy.store.location import Location, check_file, create_file, locate, state_dir
 from marchproxy.store.store import Store
 
 NOBODY = 65534
@@ -152,10 +152,27 @@ def test_a_folder_is_no_store(state_dir: Path) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreMissing):
-        Store.open(tmp_path / "file")
-    with pytest.raises(StoreError):
-        Store.open(tmp_path / "file", create=True)
+    for create in (True, False):
+        for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+            with pytest.raises(StoreError, match="/file' is not a folder") as caught:
+                Store.open(folder, create=create)
+            assert not isinstance(caught.value, StoreMissing)
+            assert "MARCHPROXY_STATE_DIR" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({}, None),
+        ({"MARCHPROXY_STATE_DIR": ""}, None),
+        ({"MARCHPROXY_STATE_DIR": "/a"}, Path("/a")),
+        ({"MARCHPROXY_STATE_DIR": "/a", "DATABASE_URL": ""}, Path("/a")),
+        ({"MARCHPROXY_STATE_DIR": "/a", "DATABASE_URL": "postgresql://db/x"}, None),
+        ({"MARCHPROXY_STATE_DIR": "/a", "DB_TYPE": "mysql"}, None),
+    ],
+)
+def test_the_folder_where_nothing_comes_before_it(environment: dict[str, str], folder: Path | None) -> None:
+    assert state_dir(environment) == folder
 
 
 @contextmanager

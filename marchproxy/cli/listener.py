@@ -1,0 +1,57 @@
+"""`marchproxy listener`: addresses and ports that the appliance itself serves."""
+
+from typing import Annotated
+
+import typer
+
+from marchproxy.cli import suggest
+from marchproxy.cli.editing import Editor
+from marchproxy.cli.errors import ExitCode
+from marchproxy.cli.fields import Field, amend, given
+from marchproxy.cli.framework import noun, verb
+from marchproxy.cli.options import TABLE, OutputOption, YesOption
+from marchproxy.model.appliance import ApplianceListener
+from marchproxy.model.change import Kind
+from marchproxy.model.documents import read_entity
+
+app = noun("Manage addresses and ports that the appliance itself serves")
+
+FIELDS = (Field("bind", "--bind", "ADDR:PORT", "Address and port to serve; [v6]:PORT, or *:PORT for all"),)
+EDITOR = Editor(
+    Kind.LISTENER,
+    lambda document: read_entity(ApplianceListener, document),
+    {"NAME": "name", "KIND": "kind", "BIND": "bind"},
+)
+OfKind = Annotated[
+    str, typer.Argument(metavar="KIND", help="What it speaks: dns", autocompletion=suggest.listener_kinds)
+]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="KIND@ADDR:PORT, as list shows", autocompletion=suggest.listeners),
+]
+
+
+@verb(app, "add", "marchproxy listener add dns --bind 10.1.0.1:53", fields=FIELDS, required="bind")
+def add(context: typer.Context, kind: OfKind, output: OutputOption = TABLE) -> ExitCode:
+    """Add a listener
+
+    A dns listener answers hosts on the inside from the resolvers of the appliance, and teaches services with
+    host names the very addresses that it has given out.
+    """
+    listener = read_entity(ApplianceListener, amend({"kind": kind}, given(context)))
+    return EDITOR.put(context, listener, "", output)
+
+
+@verb(app, "list", "marchproxy listener list --output json")
+def list_all(context: typer.Context, output: OutputOption = TABLE) -> None:
+    """List the listeners of the appliance"""
+    EDITOR.list(context, "", output)
+
+
+@verb(app, "remove", "marchproxy listener remove dns@10.1.0.1:53 --yes")
+def remove(context: typer.Context, name: Name, yes: YesOption = False) -> ExitCode:
+    """Remove a listener
+
+    It asks first on a terminal; a script says --yes.
+    """
+    return EDITOR.remove(context, name, "", yes)
