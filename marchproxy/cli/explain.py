@@ -22,6 +22,7 @@ app = single()
     "explain",
     "marchproxy explain --from 10.1.3.4 --to 10.1.0.1 --protocol tcp --port 80",
     "marchproxy explain --from 10.1.3.4 --to web --port 80 --output json | jq -r .verdict",
+    "marchproxy explain --from 10.1.3.4 --to 198.51.100.7 --protocol icmp",
 )
 def explain(
     context: typer.Context,
@@ -35,9 +36,11 @@ def explain(
             autocompletion=suggest.services,
         ),
     ],
-    port: Annotated[str, typer.Option("--port", metavar="N", help="Port that the client asks for")],
+    port: Annotated[
+        str | None, typer.Option("--port", metavar="N", help="Port that the client asks for; icmp has none")
+    ] = None,
     protocol: Annotated[
-        str, typer.Option("--protocol", metavar="P", help="tcp, udp, or what runs over them")
+        str, typer.Option("--protocol", metavar="P", help="tcp, udp, what runs over them, or icmp")
     ] = "tcp",
     cluster: ClusterOption = CLUSTER,
     output: OutputOption = TABLE,
@@ -45,10 +48,15 @@ def explain(
     """Explain which mapping decides about a connection
 
     The running daemon is asked; where there is none, the policy in the store answers. Exit code 0: the answer
-    is allow, or the host itself answers. 10: deny. A service is looked for where a mapping listens for it.
+    is allow, audit lets it through, or the host itself answers. 10: deny. A service is looked for where a
+    mapping listens for it, and otherwise at its own address.
     """
     environment = environment_of(context)
-    question: dict[str, Any] = {"source": source, "port": port, "protocol": protocol}
+    question: dict[str, Any] = {"source": source, "protocol": protocol}
+    if port is not None:
+        question["port"] = port
+    elif protocol.strip().lower() != "icmp":
+        raise typer.BadParameter("needed with every protocol but icmp", param_hint="--port")
     question |= _target(environment, question, destination, cluster)
     try:
         answer = Control(environment).post("/v1/explain", question)
@@ -75,6 +83,9 @@ def _target(
         from marchproxy.cli.reaching import reach
 
         address, port = reach(environment, question, destination, cluster)
+        if not port:
+            environment.note(f"{destination} is asked for at {address}")
+            return {"destination": address}
         environment.note(f"{destination} is asked for at {address}, port {port}")
         return {"destination": address, "port": port}
 
@@ -98,7 +109,7 @@ def _from_policy(environment: Environment, question: dict[str, Any]) -> dict[str
 
 
 def _lines(environment: Environment, answer: dict[str, Any]) -> Iterator[str]:
-    colour = "red" if answer["verdict"] == "deny" else "green"
+    colour = {"deny": "red", "audit": "yellow"}.get(answer["verdict"], "green")
     decided = f" by mapping {answer['mapping']}" if answer["mapping"] else ""
     yield f"{environment.colour(answer['verdict'], colour)}, {answer['reason']}{decided}"
     yield from (f"  {sentence}" for sentence in answer["why"])

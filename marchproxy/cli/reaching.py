@@ -5,7 +5,7 @@ from typing import Any
 
 from marchproxy.cli import intent
 from marchproxy.cli.context import Environment
-from marchproxy.model.address import HostName, IPAddress, is_single, parse_host_name, parse_ip
+from marchproxy.model.address import HostName, IPAddress, parse_host_name, parse_ip
 from marchproxy.model.entities import Mapping as Rule
 from marchproxy.model.entities import Service
 from marchproxy.model.errors import InvalidValue, NotFound
@@ -17,9 +17,9 @@ _WILDCARDS = {4: "0.0.0.0", 6: "::"}  # noqa: S104  (an address to ask about, no
 
 
 def reach(environment: Environment, question: Mapping[str, Any], name: str, cluster: str) -> tuple[str, int]:
-    """Address and port to ask about. Raises `NotFound` where `name` is neither service nor host."""
+    """Address and port (0 for ICMP) to ask about. Raises `NotFound`: `name` is neither service nor host."""
     source = parse_ip(question["source"], field="source")
-    port = parse_port(question["port"])
+    port = parse_port(question["port"]) if "port" in question else 0
     holder = intent.cluster_of(intent.read(environment), cluster)
     service = next((item for item in holder.services if item.name == name), None)
     if service is None:
@@ -60,10 +60,8 @@ def _listening(
 def _own_address(service: Service, source: IPAddress) -> str:
     """No mapping listens for it: what becomes of packets to the service itself is the answer then."""
     for address in service.addresses:
-        if isinstance(address, HostName) or address.version != source.version:
-            continue
-        if is_single(address):
-            return str(address.network_address)
+        if not isinstance(address, HostName) and address.version == source.version:
+            return str(next(iter(address.hosts())))
     raise NotFound(
         "listener for service",
         service.name,

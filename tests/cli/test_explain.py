@@ -102,8 +102,37 @@ def test_a_service_is_asked_for_where_a_mapping_listens(site: Console) -> None:
         ("--from 10.1.3.4 --to 10.1.0.1 --port 80 --protocol icmp", 5),
         ("--from 10.1.3.4 --to web --port 80 --cluster nowhere", 3),
         ("--from 10.1.3.4 --to 10.1.0.1", 2),
+        ("--from 10.1.3.4 --to web", 2),
+        ("--from fd00::1 --to 10.1.0.1 --port 80", 5),
         ("--to 10.1.0.1 --port 80", 2),
     ],
 )
 def test_questions_that_cannot_be_meant(site: Console, words: str, code: int) -> None:
     assert site("explain", *words.split()).code == code
+
+
+def test_routed_traffic_and_pings_are_explained_too(site: Console) -> None:
+    site.ok(*["mapping", "add", "out", "--from", "clients", "--to", "web", "--protocol", "tcp,icmp"])
+    asked = ("explain", "--from", "10.1.3.4", "--to", "10.2.0.11", "--output", "json")
+    routed = site.ok(*asked, "--port", "8080").json
+    assert (routed["verdict"], routed["mapping"], routed["listener"], routed["backends"]) == (
+        *("allow", "out", ""),
+        [],
+    )
+    assert (routed["source_service"], routed["destination_service"]) == ("clients", "web")
+    assert routed["destination_services"] == ["web"]
+    ping = site.ok(*asked, "--protocol", "icmp").json
+    assert (ping["verdict"], ping["mapping"]) == ("allow", "out")
+    assert site(*asked, "--port", "22").code == 10
+
+
+def test_a_service_is_pinged_at_its_own_address(site: Console) -> None:
+    result = site(*["explain", "--from", "10.1.3.4", "--to", "web", "--protocol", "icmp", "--output", "json"])
+    assert (result.code, result.json["reason"]) == (10, "NO_MAPPING")
+    assert result.err.splitlines()[0].endswith("web is asked for at 10.2.0.10")
+
+
+def test_audit_lets_through(console: Console, daemon: Start) -> None:
+    daemon({"POST /v1/explain": (200, ANSWER | {"verdict": "audit", "reason": "NO_MAPPING", "mapping": ""})})
+    result = console.ok(*QUESTION)
+    assert result.out.splitlines()[0] == "audit, NO_MAPPING"

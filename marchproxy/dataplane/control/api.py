@@ -16,7 +16,7 @@ from marchproxy.dataplane.status import Applied, Status
 from marchproxy.model.address import parse_ip
 from marchproxy.model.errors import InvalidValue, MarchproxyError
 from marchproxy.model.ports import parse_port
-from marchproxy.model.protocol import parse_protocol
+from marchproxy.model.protocol import Transport, parse_protocol
 from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Finding
 from marchproxy.policy.why import why
@@ -138,7 +138,7 @@ class ControlApi:
 
     async def _explain(self, request: Request) -> Response:
         _take_nothing(request)
-        body = _read_object(request.body, ("source", "destination", "port", "protocol"))
+        body = _read_object(request.body, ("source", "destination", "protocol"), optional=("port",))
         query = read_question(body)
         evaluator = self._appliance.events.names.evaluator
         answer = evaluator.evaluate(query)
@@ -148,20 +148,24 @@ class ControlApi:
 
 
 def read_question(body: Mapping[str, Any]) -> Query:
-    """A question to the policy: `source`, `destination`, `port`, and a `protocol` that has ports."""
-    protocol = parse_protocol(str(body["protocol"]))
-    if protocol.transport is None:
-        raise InvalidValue(
-            "protocol", protocol.value, "tcp or udp, or a protocol over them: the others have no ports"
-        )
-    port = body["port"]
-    return Query(
-        source=parse_ip(str(body["source"]), field="source"),
-        destination=parse_ip(str(body["destination"]), field="destination"),
-        port=parse_port(port if isinstance(port, int) else str(port)),
-        transport=protocol.transport,
-        local=is_local,
-    )
+    """A question to the policy: `source`, `destination`, `protocol`, and a `port` if the protocol has ports.
+
+    Raises `InvalidValue`.
+    """
+    transport = parse_protocol(str(body["protocol"])).transport
+    source = parse_ip(str(body["source"]), field="source")
+    destination = parse_ip(str(body["destination"]), field="destination")
+    if source.version != destination.version:
+        raise InvalidValue("destination", str(destination), f"an IPv{source.version} address, as the source")
+    return Query(source, destination, _read_port(body.get("port"), transport), transport, is_local)
+
+
+def _read_port(port: object, transport: Transport | None) -> int:
+    if transport is None:
+        if port is not None:
+            raise InvalidValue("port", port, "none: ICMP has no ports")
+        return 0
+    return parse_port(port if isinstance(port, int) else str(port or ""))
 
 
 def _take_nothing(request: Request) -> None:
@@ -178,8 +182,11 @@ def _read_kinds(text: str | None) -> Sequence[EventKind]:
         raise InvalidValue("kind", text, "a list of " + ", ".join(EventKind)) from None
 
 
-def _read_object(body: bytes, required: Sequence[str]) -> Mapping[str, Any]:
-    """The body as a JSON object with exactly the `required` members; an empty body is an empty object."""
+def _read_object(body: bytes, required: Sequence[str], *, optional: Sequence[str] = ()) -> Mapping[str, Any]:
+    """The body as a JSON object with the `required` members, maybe `optional` ones, and no others.
+
+    An empty body is an empty object.
+    """
     try:
         document = json.loads(body or b"{}")
     except (ValueError, RecursionError):
@@ -187,9 +194,10 @@ def _read_object(body: bytes, required: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise InvalidValue("body", document, "a JSON object")
     missing = [name for name in required if name not in document]
-    unknown = sorted(set(document) - set(required))
+    unknown = sorted(set(document) - {*required, *optional})
     if missing or unknown:
-        expected = "an object with " + ", ".join(required) if required else "an empty object"
+        allowed = ", ".join((*required, *optional))
+        expected = f"an object with {allowed}" if allowed else "an empty object"
         raise InvalidValue("body", missing[0] if missing else unknown[0], expected)
     return document
 

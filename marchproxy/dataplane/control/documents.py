@@ -9,7 +9,7 @@ from marchproxy.dataplane.records import Decision, Event, Flow
 from marchproxy.dataplane.status import Status
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.policy.evaluate import Answer
-from marchproxy.policy.plan import Finding, Listener
+from marchproxy.policy.plan import Finding, Listener, TransitRule
 
 type Document = dict[str, Any]
 
@@ -121,17 +121,23 @@ def status_document(status: Status) -> Document:
 
 
 def answer_document(answer: Answer, why: Sequence[str]) -> Document:
-    """What the policy says about a new flow. `backends` is where it may go; a hash decides for each flow."""
+    """What the policy says about a new flow. `backends` is where it may go; a hash decides for each flow.
+
+    Routed traffic has none: it goes to its destination.
+    """
     backends = answer.pool.backends if answer.pool and answer.verdict.lets_through else ()
     services = sorted({backend.service for backend in backends})
-    wanted = set(answer.rule.sources) & set(answer.source_services) if answer.rule else set()
+    if isinstance(answer.rule, TransitRule):
+        services = _spoken_for(answer.destination_services, answer.rule.destinations)
+    sources = _spoken_for(answer.source_services, answer.rule.sources if answer.rule else ())
     return {
         "verdict": answer.verdict.value,
         "reason": answer.reason.name,
         "mapping": answer.mapping,
-        "source_service": min(wanted or answer.source_services, default=""),
+        "source_service": ",".join(sources),
         "source_services": list(answer.source_services),
         "destination_service": ",".join(services),
+        "destination_services": list(answer.destination_services),
         "listener": str(answer.listener) if answer.listener else "",
         "backend": ", ".join(str(Endpoint(backend.address, backend.port)) for backend in backends),
         "backends": [
@@ -145,6 +151,12 @@ def answer_document(answer: Answer, why: Sequence[str]) -> Document:
         ],
         "why": list(why),
     }
+
+
+def _spoken_for(services: Sequence[str], named: Sequence[str]) -> list[str]:
+    """The service that an address speaks for: of those that the mapping names if it names any, the first."""
+    wanted = set(named).intersection(services)
+    return [min(wanted or services)] if services else []
 
 
 def milliseconds(seconds: float) -> float:

@@ -177,6 +177,15 @@ async def test_explain_answers_from_the_plan_in_force(tmp_path: Path) -> None:
         assert (host["verdict"], host["reason"]) == ("host", "PASSED_TO_HOST")
 
 
+@looped
+async def test_an_echo_request_has_no_port(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, _):
+        asked = {name: value for name, value in QUESTION.items() if name != "port"}
+        answer = await ask(path, "POST", "/v1/explain", {**asked, "protocol": "icmp"})
+        assert (answer.status, answer.document["verdict"]) == (200, "host")
+        assert (await ask(path, "POST", "/v1/explain", asked)).status == 400
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -194,6 +203,8 @@ async def test_explain_answers_from_the_plan_in_force(tmp_path: Path) -> None:
         {**QUESTION, "port": 1.5},
         {**QUESTION, "protocol": "icmp"},
         {**QUESTION, "protocol": ["tcp"]},
+        {**QUESTION, "source": "fd00::1"},
+        {**QUESTION, "port": None},
         {**QUESTION, "more": 1},
     ],
 )
