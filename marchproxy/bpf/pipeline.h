@@ -21,6 +21,10 @@
 #include "rewrite.h"
 #include "route.h"
 
+#ifndef MP_XDP
+#include "mss.h"
+#endif
+
 struct verdict {
 	enum mp_reason reason;
 	int action;
@@ -56,7 +60,7 @@ static __always_inline void pipeline_hand_up(struct verdict *verdict)
 static __always_inline void pipeline_send(const struct packet *packet, struct mp_flow *flow,
 					  const struct mp_settings *current, struct verdict *verdict, __u64 now)
 {
-	if (!route_is_fresh(flow, current, now) || !(flow->flags & MP_FLOW_XDP)) {
+	if (!route_is_fresh(flow, current, now) || !(flow->flags & MP_FLOW_XDP) || packet->tcp_flags & TCP_SYN) {
 		pipeline_hand_up(verdict);
 		return;
 	}
@@ -108,7 +112,8 @@ static __always_inline void pipeline_send(const struct packet *packet, struct mp
 		return;
 	}
 	flow_count(flow, packet, now);
-	if ((fresh && rewrite_link(packet, flow)) || rewrite(packet, flow)) {
+	if ((packet->tcp_flags & TCP_SYN && mss_clamp(packet, flow->mtu)) ||
+	    (fresh && rewrite_link(packet, flow)) || rewrite(packet, flow)) {
 		verdict->reason = MP_MALFORMED;
 		return;
 	}

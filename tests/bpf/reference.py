@@ -11,6 +11,9 @@ _HEADERS = {0, 43, 60}
 _LONGEST_CHAIN = 6
 _CHAIN_END = 512
 """Offset in the frame behind which no extension header is read."""
+MTU = 1500
+"""Of both of the bed's links."""
+_SYN = 2
 _V4 = bytes(10) + b"\xff\xff"
 
 
@@ -184,7 +187,23 @@ def rewritten(frame: bytes, packet: Read, flow: layouts.FlowEntry, out: bytes) -
         wanted[packet.transport : packet.transport + 4] = flow.source_port + flow.destination_port
         check = check_offset(packet)
         wanted[check : check + 2] = out[check : check + 2]
+    if packet.protocol == TCP and packet.flags & _SYN and (at := mss_offset(frame, packet)):
+        fits = MTU - (40 if four else 60)
+        wanted[at : at + 2] = min(int.from_bytes(wanted[at : at + 2]), fits).to_bytes(2)
     return bytes(wanted)
+
+
+def mss_offset(frame: bytes, packet: Read) -> int:
+    """Where a TCP segment announces its largest; 0: nowhere."""
+    at, end = packet.transport + 20, packet.transport + (frame[packet.transport + 12] >> 4) * 4
+    while at + 4 <= end:
+        kind, length = frame[at], frame[at + 1]
+        if (kind, length) == (2, 4):
+            return at + 2
+        if kind == 0 or (kind != 1 and length < 2):
+            return 0
+        at += 1 if kind == 1 else length
+    return 0
 
 
 def check_offset(packet: Read) -> int:
@@ -204,10 +223,10 @@ def is_as_right(frame: bytes, out: bytes, packet: Read) -> bool:
         return out[check : check + 2] == b"\0\0"
     if packet.protocol == UDP and not any(out[check : check + 2]):
         return False
-    ports = slice(packet.transport, packet.transport + 4)
-    before, after = (_sum(each[addresses] + each[ports] + each[check : check + 2]) for each in (frame, out))
+    transport = slice(packet.transport, packet.end)
+    before, after = (_sum(each[addresses] + each[transport]) for each in (frame, out))
     return before == after
 
 
 def _sum(data: bytes) -> int:
-    return int.from_bytes(data) % 0xFFFF
+    return int.from_bytes(data + bytes(len(data) % 2)) % 0xFFFF

@@ -140,7 +140,10 @@ def test_reset_reaches_a_local_client(
 def test_path_mtu_is_discovered_through_the_appliance(
     live: Bed, family: socket.AddressFamily, own: str, backend: str
 ) -> None:
-    """A client with segmentation and checksum offload sends what its own link takes and the next does not."""
+    """A client with segmentation and checksum offload sends what its own link takes and the next does not.
+
+    That one grows narrow only once the connection stands, or the handshake would have told the client.
+    """
     payload = bytes(range(256)) * 800
     received = bytearray()
 
@@ -151,7 +154,6 @@ def test_path_mtu_is_discovered_through_the_appliance(
             while data := connection.recv(65536):
                 received.extend(data)
 
-    live.host.ip("link set outside0 mtu 1400")
     try:
         with closing(live.rig.server.socket(family, socket.SOCK_STREAM)) as listener:
             listener.settimeout(_PATIENCE)
@@ -163,6 +165,8 @@ def test_path_mtu_is_discovered_through_the_appliance(
             with closing(live.rig.client.socket(family, socket.SOCK_STREAM)) as client:
                 client.settimeout(_PATIENCE)
                 client.connect((own, 80))
+                live.host.ip("link set outside0 mtu 1400")
+                live.settings.routes_changed()
                 client.sendall(payload)
             server.join(2 * _PATIENCE)
     finally:

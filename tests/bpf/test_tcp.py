@@ -43,7 +43,7 @@ def test_handshake_goes_through_its_states(bed: Bed, tier: Tier, first: Packet) 
     answer = {
         "transport__flags": "SA",
         "transport__sequence": 5000,
-        "transport__options": bytes.fromhex("020405b4"),
+        "transport__options": bytes.fromhex("020405a0"),
     }
     talk.answer(**answer)
     assert states(talk) == (layouts.STATE_ANSWERED, layouts.STATE_ANSWERED)
