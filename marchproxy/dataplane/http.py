@@ -87,6 +87,10 @@ def facts(status: Status) -> metrics.Facts:
         counters={reason: (traffic.packets, traffic.bytes) for reason, traffic in status.counters.items()},
         denied=_denials(status, audited=False),
         audited=_denials(status, audited=True),
+        limits={
+            limit.name: (limit.passed.packets, limit.passed.bytes, limit.dropped.packets, limit.dropped.bytes)
+            for limit in status.limits
+        },
         tables={table.name: (table.used, table.limit) for table in status.tables},
         interfaces={interface.name: interface.attached for interface in status.interfaces},
         names={name: len(addresses) for name, addresses in status.names.items()},

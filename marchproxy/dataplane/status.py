@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from marchproxy.dataplane.records import Denials, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, InterfaceState, LimitState, TableFill, Traffic
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Listener
@@ -57,6 +57,7 @@ class Status:
     listeners: Sequence[Listener] = ()
     counters: Mapping[Reason, Traffic] = field(default_factory=dict)
     denials: Sequence[Denials] = ()
+    limits: Sequence[LimitState] = ()
     tables: Sequence[TableFill] = ()
     lost_events: int = 0
     reloads: int = 0

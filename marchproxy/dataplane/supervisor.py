@@ -137,6 +137,7 @@ class Supervisor:
             listeners=self._intent.plan.listeners,
             counters=tier.counters(),
             denials=tier.denials(),
+            limits=tier.limits(),
             tables=tier.fill(),
             lost_events=self._keeper.lost_events(),
             reloads=self._intent.reloads,

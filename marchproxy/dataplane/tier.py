@@ -3,7 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from marchproxy.dataplane.records import Denials, Event, EventKind, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import (
+    Denials,
+    Event,
+    EventKind,
+    Flow,
+    InterfaceState,
+    LimitState,
+    TableFill,
+    Traffic,
+)
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 
@@ -40,6 +49,9 @@ class Tier(Protocol):
 
     def denials(self) -> Sequence[Denials]:
         """What was refused, and let through by audit, by reason and mapping since the tables were created."""
+
+    def limits(self) -> Sequence[LimitState]:
+        """What each limit of the plan has let through and dropped."""
 
     def interfaces(self) -> Sequence[InterfaceState]:
         """The interfaces of the plan, as found at the last `poll`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import NamedTuple
 
-from marchproxy.model.address import Prefix
+from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.appliance import Limit, Per
 from marchproxy.model.names import ALL, COLLECTION_PREFIX, cluster_of
 from marchproxy.model.snapshot import Snapshot
@@ -85,6 +85,26 @@ def classify(limits: Sequence[RateLimit]) -> dict[Prefix, Held]:
             known[inner] = _held(inner)
         found[prefix] = known[inner]
     return found
+
+
+class HeldIndex:
+    """`classify`, to be asked for single addresses: one step for each prefix length in use."""
+
+    def __init__(self, limits: Sequence[RateLimit]) -> None:
+        lengths: dict[int, dict[int, dict[int, Held]]] = {4: {}, 6: {}}
+        for prefix, held in classify(limits).items():
+            of_length = lengths[prefix.version].setdefault(prefix.prefixlen, {})
+            of_length[int(prefix.network_address) >> (prefix.max_prefixlen - prefix.prefixlen)] = held
+        self._lengths = {version: sorted(found.items(), reverse=True) for version, found in lengths.items()}
+
+    def find(self, address: IPAddress) -> Held:
+        """The limits that hold for an address."""
+        number, width = int(address), address.max_prefixlen
+        for length, prefixes in self._lengths[address.version]:
+            held = prefixes.get(number >> (width - length))
+            if held is not None:
+                return held
+        return NOTHING
 
 
 class _Mark(NamedTuple):

@@ -30,6 +30,8 @@ class Facts:
     """Reason, mapping and packets of what was refused."""
     audited: Sequence[tuple[Reason, str, int]]
     """The same of what audit let through: first packets of flows."""
+    limits: Mapping[str, tuple[int, int, int, int]]
+    """Packets and bytes let through, packets and bytes dropped, by the limit's name."""
     tables: Mapping[str, tuple[int, int]]
     """Entries in use, and how many there may be."""
     interfaces: Mapping[str, str]
@@ -97,6 +99,7 @@ class _Snapshot(Collector):
             "First packets of flows that audit let through, by why they would have been refused.",
             self._facts.audited,
         )
+        yield from self._limits()
         used = GaugeMetricFamily("marchproxy_table_entries", "Entries in use.", labels=["table"])
         limit = GaugeMetricFamily("marchproxy_table_limit", "Entries there may be.", labels=["table"])
         for table, (entries, most) in self._facts.tables.items():
@@ -109,6 +112,17 @@ class _Snapshot(Collector):
             "Events that nobody could be told, counted instead.",
             value=self._facts.lost_events,
         )
+
+    def _limits(self) -> Iterator[Metric]:
+        labels = ["limit", "result"]
+        packets = CounterMetricFamily("marchproxy_limit_packets", "Packets, by limit.", labels=labels)
+        octets = CounterMetricFamily("marchproxy_limit_bytes", "Bytes, by limit.", labels=labels)
+        for name, counts in self._facts.limits.items():
+            for metric, passed, dropped in ((packets, counts[0], counts[2]), (octets, counts[1], counts[3])):
+                metric.add_metric([name, "passed"], passed)
+                metric.add_metric([name, "dropped"], dropped)
+        yield packets
+        yield octets
 
     def _health(self) -> Iterator[Metric]:
         facts = self._facts

@@ -12,6 +12,7 @@ from marchproxy.dataplane.records import (
     Flow,
     FlowState,
     InterfaceState,
+    LimitState,
     TableFill,
     Traffic,
 )
@@ -74,6 +75,7 @@ def status(*problems: Problem) -> Status:
         tier_reason="BPF is permitted",
         interfaces=(InterfaceState("eth0", Role.INSIDE, "auto", "tc"),),
         counters={Reason.FORWARDED: Traffic(10, 1000), Reason.NO_MAPPING: Traffic(0, 0)},
+        limits=(LimitState("all", Traffic(1, 20), Traffic(3, 40)),),
         tables=(TableFill("flows", 5, 100),),
         lost_events=2,
         reloads=4,

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from marchproxy.dataplane.keeper import TierKeeper
-from marchproxy.dataplane.records import Denials, EventKind, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import (
+    Denials,
+    EventKind,
+    Flow,
+    InterfaceState,
+    LimitState,
+    TableFill,
+    Traffic,
+)
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.reason import Reason
@@ -61,6 +69,9 @@ class Touchy:
         return {}
 
     def denials(self) -> Sequence[Denials]:
+        return []
+
+    def limits(self) -> Sequence[LimitState]:
         return []
 
     def interfaces(self) -> Sequence[InterfaceState]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from marchproxy.dataplane.events import Lost
-from marchproxy.dataplane.records import Decision, Event, Flow
+from marchproxy.dataplane.records import Decision, Event, Flow, LimitState
 from marchproxy.dataplane.status import Status
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.policy.evaluate import Answer
@@ -110,6 +110,7 @@ def status_document(status: Status) -> Document:
         "counters": _counters(status),
         "denied": _denials(status, audited=False),
         "audited": _denials(status, audited=True),
+        "limits": [_limit(limit) for limit in status.limits],
         "flow_table": [
             {"name": table.name, "used": table.used, "limit": table.limit} for table in status.tables
         ],
@@ -182,6 +183,16 @@ def _listener_document(listener: Listener) -> Document:
         "port": listener.port,
         "protocol": listener.transport.value,
         "mappings": [rule.mapping for rule in listener.rules],
+    }
+
+
+def _limit(limit: LimitState) -> Document:
+    return {
+        "name": limit.name,
+        "passed_packets": limit.passed.packets,
+        "passed_bytes": limit.passed.bytes,
+        "dropped_packets": limit.dropped.packets,
+        "dropped_bytes": limit.dropped.bytes,
     }
 
 

@@ -27,7 +27,15 @@ from marchproxy.dataplane.kernel.sourceaddress import source_towards
 from marchproxy.dataplane.kernel.sweep import Sweep
 from marchproxy.dataplane.kernel.sysctls import Sysctls
 from marchproxy.dataplane.kernel.tables import TableBuilder
-from marchproxy.dataplane.records import Denials, EventKind, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import (
+    Denials,
+    EventKind,
+    Flow,
+    InterfaceState,
+    LimitState,
+    TableFill,
+    Traffic,
+)
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.errors import MarchproxyError
@@ -125,6 +133,10 @@ class KernelTier:
     def denials(self) -> Sequence[Denials]:
         """See `Tier.denials`."""
         return read_denials(self._maps["denied"], self._names)
+
+    def limits(self) -> Sequence[LimitState]:
+        """See `Tier.limits`."""
+        return self._limit_slots.states()
 
     def interfaces(self) -> Sequence[InterfaceState]:
         """See `Tier.interfaces`."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
+from marchproxy.dataplane.proxy.limits import FlowLimits
 from marchproxy.dataplane.records import Decision, Denials, Event, EventKind, Flow, FlowState, Traffic
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
@@ -117,11 +118,13 @@ class Ledger:
         self._denied: dict[tuple[Reason, str], Tally] = {}
         """By reason and mapping; of mappings there are as many as an operator has made."""
         self._evaluator = Evaluator(Plan())
+        self.limits = FlowLimits()
         self.revision = 0
 
     def adopt(self, plan: Plan, revision: int) -> None:
         """Decide by `plan` from now on."""
         self._evaluator = Evaluator(plan)
+        self.limits.adopt(plan.limits)
         self.revision = revision
 
     def counters(self) -> Mapping[Reason, Traffic]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -77,6 +78,8 @@ class TcpCarrier:
             self._refuse(client, query, peer_port, answer, answer.reason if denied else Reason.NO_MAPPING)
         elif len(self.live) >= self.limits.connections:
             self._refuse(client, query, peer_port, answer, Reason.FLOW_TABLE_FULL)
+        elif not self._ledger.limits.admit(peer, time.monotonic()):
+            self._refuse(client, query, peer_port, answer, Reason.RATE_LIMITED)
         else:
             connection = TcpConnection(client, self._ledger.begin(query, peer_port, answer))
             self.live.add(connection)

@@ -12,7 +12,15 @@ from marchproxy.dataplane.proxy.ledger import Ledger
 from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
 from marchproxy.dataplane.proxy.udp import UdpCarrier, UdpLimits, UdpListener
-from marchproxy.dataplane.records import Denials, EventKind, Flow, InterfaceState, TableFill, Traffic
+from marchproxy.dataplane.records import (
+    Denials,
+    EventKind,
+    Flow,
+    InterfaceState,
+    LimitState,
+    TableFill,
+    Traffic,
+)
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -97,6 +105,10 @@ class SocketsTier:
         """See `Tier.denials`."""
         return self._ledger.denials()
 
+    def limits(self) -> Sequence[LimitState]:
+        """See `Tier.limits`."""
+        return self._ledger.limits.states()
+
     def interfaces(self) -> Sequence[InterfaceState]:
         """The plan's interfaces: nothing is attached to them, sockets receive from all."""
         return [
@@ -116,9 +128,10 @@ class SocketsTier:
         return 0
 
     def problems(self) -> Sequence[str]:
-        """Listeners that cannot accept, or whose address is not here."""
+        """Listeners that cannot accept, or whose address is not here; limits that sockets cannot keep."""
         paused = {item.overloaded for item in self._open.values() if isinstance(item, TcpListener)} - {""}
-        return [*(f"accepting connections pauses: {why}" for why in sorted(paused)), *self._absent]
+        pauses = (f"accepting connections pauses: {why}" for why in sorted(paused))
+        return [*pauses, *self._absent, *self._ledger.limits.problems()]
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, wait for connections to end, then end what is left. Sessions go on meanwhile."""

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -210,6 +211,9 @@ class UdpCarrier:
             return None
         if len(self.live) >= self.limits.sessions:
             self.ledger.refuse(query, port, answer, Reason.FLOW_TABLE_FULL, size)
+            return None
+        if not self.ledger.limits.admit(source, time.monotonic()):
+            self.ledger.refuse(query, port, answer, Reason.RATE_LIMITED, size)
             return None
         session = UdpSession(self, listener, key, self.ledger.begin(query, port, answer))
         backend = session.connect()

@@ -53,6 +53,9 @@ def test_an_event_is_its_kind_and_the_record() -> None:
 def test_the_status_shows_counters_that_have_counted() -> None:
     shown = documents.status_document(facts.status())
     assert shown["counters"] == {"FORWARDED": {"packets": 10, "bytes": 1000}}
+    assert shown["limits"] == [
+        {"name": "all", "passed_packets": 1, "passed_bytes": 20, "dropped_packets": 3, "dropped_bytes": 40}
+    ]
     assert shown["revision"] == {
         "number": 3,
         "sha256": "ab" * 32,
