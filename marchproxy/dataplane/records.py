@@ -116,6 +116,28 @@ class LimitState:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendState:
+    """A backend that is checked or drained, as it is now."""
+
+    service: str
+    """Qualified name."""
+    address: IPAddress
+    port: int
+    """0 where it is pinged: then it stands for all ports."""
+    check: str
+    """`tcp`, `icmp`, `http`, `https` or `none`."""
+    up: bool | None
+    """Whether it gets new flows by its health; None: not checked."""
+    checked: bool
+    """Whether any check has ended: before, a backend counts as up."""
+    drained: bool
+    since: float
+    """Seconds since the epoch; 0 where it is not checked."""
+    why: str
+    """What the last check found wrong; empty: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class InterfaceState:
     """An interface of the plan, as found.
 

@@ -9,8 +9,8 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Listener
 from marchproxy.store.trial import Moment, Trial
 
-COMPONENTS = ("policy", "tier", "names", "metrics")
-"""What can be wrong: taking over a plan, carrying it out, resolving its names, telling others about it."""
+COMPONENTS = ("policy", "tier", "names", "health", "metrics")
+"""What can be wrong: taking over a plan, carrying it out, resolving its names, backends, telling others."""
 
 MOST_DENIALS = 1_000
 

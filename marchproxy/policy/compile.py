@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from types import MappingProxyType
 
 from marchproxy.model.address import IPAddress
@@ -16,7 +17,16 @@ from marchproxy.model.entities import Mapping
 from marchproxy.model.names import cluster_of
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
-from marchproxy.policy.directory import Delta, Directory, HostTable, build_directory, compare, empty_directory
+from marchproxy.policy.checks import BackendKey, Watched
+from marchproxy.policy.directory import (
+    Delta,
+    Directory,
+    DownTable,
+    HostTable,
+    build_directory,
+    compare,
+    empty_directory,
+)
 from marchproxy.policy.limits import Limits, compile_limits
 from marchproxy.policy.listeners import Places, meet, update_places
 from marchproxy.policy.plan import Finding, Listener, Plan, RateLimit, Severity, TransitRule
@@ -42,6 +52,7 @@ class Memo:
 
     hosts: HostTable = field(default_factory=dict)
     lingering: HostTable = field(default_factory=dict)
+    down: DownTable = field(default_factory=dict)
     clusters: MappingABC[str, ClusterMemo] = field(default_factory=dict)
     restrictions: Restrictions = field(default_factory=Restrictions)
     places: Places = field(default_factory=dict)
@@ -69,13 +80,14 @@ def compile_plan(
     *,
     names: MappingABC[str, Sequence[IPAddress]] = MappingProxyType({}),
     lingering: MappingABC[str, Sequence[IPAddress]] = MappingProxyType({}),
+    down: frozenset[BackendKey] = frozenset(),
     now: datetime,
     previous: Compiled | None = None,
 ) -> Compiled:
     """Compile `snapshot` for the instant `now` (with a zone). `names`: host names and what they resolve to.
 
     `lingering`: what they resolved to until lately. It still says who a source is and where transit traffic
-    may go, and is no backend for new flows.
+    may go, and is no backend for new flows. `down`: the backends that checks found down.
 
     Never raises for what an operator can write: the plan's findings say what is wrong, and a plan with an
     error among them must not be applied. The result is equal with and without `previous`.
@@ -84,10 +96,12 @@ def compile_plan(
     hosts = {host: tuple(addresses) for host, addresses in names.items()}
     left = {host: tuple(addresses) for host, addresses in lingering.items()}
     moved = _moved(before.hosts, hosts) | _moved(before.lingering, left)
+    failed = _by_service(down)
+    turned = {name for name in failed.keys() | before.down if failed.get(name) != before.down.get(name)}
     clusters = {}
     for cluster in snapshot.clusters:
         old = before.clusters.get(cluster.name, _nothing(cluster.name))
-        directory = build_directory(cluster, hosts, moved, old.directory, left)
+        directory = build_directory(cluster, hosts, moved, old.directory, left, failed, turned)
         terms = Terms(audit=cluster.audit or snapshot.settings.audit)
         parts = _compile_parts(cluster.mappings, directory, terms, old, before.pools, now)
         clusters[cluster.name] = ClusterMemo(directory, parts, terms)
@@ -114,12 +128,21 @@ def compile_plan(
     )
     plan = _assemble(snapshot, directories, every, restrictions, places, routes, limits)
     expiries = [part.mapping.expires for part in every if part.mapping.expires]
-    memo = Memo(hosts, left, clusters, restrictions, places, audited, routes, limits.rates, before.pools)
+    memo = Memo(
+        hosts, left, failed, clusters, restrictions, places, audited, routes, limits.rates, before.pools
+    )
     return Compiled(plan, now, min(expiries, default=None), memo)
 
 
 def _moved(old: HostTable, new: HostTable) -> set[str]:
     return {host for host in old.keys() | new.keys() if old.get(host) != new.get(host)}
+
+
+def _by_service(down: Iterable[BackendKey]) -> DownTable:
+    found: dict[str, set[BackendKey]] = {}
+    for key in down:
+        found.setdefault(key.service, set()).add(key)
+    return {name: frozenset(keys) for name, keys in found.items()}
 
 
 def _nothing(cluster: str) -> ClusterMemo:
@@ -234,8 +257,15 @@ def _assemble(
         limits=limits.rates,
         settings=snapshot.settings,
         names=frozenset(resolving),
+        watched=_watched(parts),
         findings=tuple(findings),
     )
+
+
+def _watched(parts: Iterable[Part]) -> tuple[Watched, ...]:
+    """Each once: mappings that send to the same port of a service hold the same tuple."""
+    lists = {id(watched): watched for part in parts for watched in part.watched}
+    return tuple(chain.from_iterable(lists.values()))
 
 
 def _joined(lists: Iterable[tuple[str, ...]]) -> set[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from types import MappingProxyType
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from marchproxy.model.address import HostName, IPAddress, Prefix, address_order,
 from marchproxy.model.entities import Auth, Service
 from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL, qualify
 from marchproxy.model.snapshot import Cluster
+from marchproxy.policy.checks import BackendKey, Watched, checked_port, is_checked, is_drained, watch
 from marchproxy.policy.plan import ANYONE, Finding, Severity
 
 type HostTable = MappingABC[str, tuple[IPAddress, ...]]
@@ -21,7 +22,11 @@ type Audience = tuple[tuple[str, ...], tuple[str, ...]]
 
 EVERYONE = (ANYONE,)
 
+type DownTable = MappingABC[str, frozenset[BackendKey]]
+"""Qualified service names to those of their backends that are down."""
+
 _NO_HOSTS: HostTable = MappingProxyType({})
+_NONE_DOWN: DownTable = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +45,10 @@ class Entry:
     """Fixed and resolved ones, sorted."""
     lingering: frozenset[Prefix] = frozenset()
     """Those of `prefixes` that its host names no longer resolve to: allowed for a while, and no backends."""
+    down: frozenset[BackendKey] = frozenset()
+    """Those of its backends that checks found down."""
+
+    _watched: dict[int, tuple[Watched, ...]] = field(default_factory=dict, repr=False)
 
     def backends(self, version: int) -> list[IPAddress]:
         """Its single addresses of IP version 4 or 6: what traffic can be sent to."""
@@ -48,6 +57,22 @@ class Entry:
             for prefix in self.prefixes
             if prefix.version == version and is_single(prefix) and prefix not in self.lingering
         ]
+
+    def watched(self, port: int) -> tuple[Watched, ...]:
+        """Those of its backends, asked on `port`, that are checked or drained; the same tuple each time."""
+        port = checked_port(self.service, port)
+        found = self._watched.get(port)
+        if found is None:
+            addresses = [*self.backends(4), *self.backends(6)]
+            host = next((host for host in self.hosts if not host.startswith("*.")), "")
+            every = watch(self.name, self.service, host, addresses, port)
+            found = self._watched[port] = tuple(every)
+        return found
+
+    def takes(self, address: IPAddress, port: int) -> bool:
+        """Whether new flows may go to its backend there."""
+        key = BackendKey(self.name, address, checked_port(self.service, port))
+        return key not in self.down and not is_drained(self.service, address)
 
     def ranges(self) -> list[Prefix]:
         """Its prefixes of more than one address: fine as a source, nothing to send traffic to."""
@@ -167,20 +192,25 @@ def build_directory(
     moved: AbstractSet[str],
     before: Directory,
     lingering: HostTable = _NO_HOSTS,
+    down: DownTable = _NONE_DOWN,
+    turned: AbstractSet[str] = frozenset(),
 ) -> Directory:
     """The directory of `cluster`: `before` itself, or its parts, wherever nothing changed.
 
     `lingering` is what host names resolved to until lately, `moved` are those for which either is something
-    else than when `before` was built.
+    else than when `before` was built. `turned` are the services of which other backends are `down` than then.
     """
-    if cluster.services is before.cluster.services and moved.isdisjoint(before.hosts):
+    turned = turned & set(before.names) if turned else turned
+    if cluster.services is before.cluster.services and moved.isdisjoint(before.hosts) and not turned:
         return before
     entries: dict[str, Entry] = {}
     for service in cluster.services:
         old = before.entries.get(service.name)
         same = old is not None and (old.service is service or old.service == service)
         if old is None or not same or not moved.isdisjoint(old.hosts):
-            old = _build_entry(cluster.name, service, hosts, lingering)
+            old = _build_entry(cluster.name, service, hosts, lingering, down)
+        elif turned and old.name in turned:
+            old = replace(old, down=_down(old.name, service, down))
         entries[service.name] = old
     names = tuple([entry.name for entry in entries.values()])
     locked = tuple([entry.name for entry in entries.values() if entry.service.auth is not Auth.NONE])
@@ -246,13 +276,21 @@ def _group(entries: Iterable[Entry], by_port: bool) -> Iterator[Target]:
         yield Target(tuple(names), port=number or None, locked=not free)
 
 
-def _build_entry(cluster: str, service: Service, table: HostTable, lingering: HostTable) -> Entry:
+def _build_entry(
+    cluster: str, service: Service, table: HostTable, lingering: HostTable, down: DownTable
+) -> Entry:
     hosts = tuple(address.name for address in service.addresses if isinstance(address, HostName))
     fixed = [address for address in service.addresses if not isinstance(address, HostName)]
     held = {*fixed, *_prefixes(hosts, table)}
     left = frozenset(_prefixes(hosts, lingering) - held)
     prefixes = tuple(sorted(held | left, key=address_order))
-    return Entry(qualify(cluster, service.name), service, hosts, prefixes, left)
+    name = qualify(cluster, service.name)
+    return Entry(name, service, hosts, prefixes, left, _down(name, service, down))
+
+
+def _down(name: str, service: Service, down: DownTable) -> frozenset[BackendKey]:
+    """What checks found counts for as long as there are checks."""
+    return down.get(name, frozenset()) if is_checked(service) else frozenset()
 
 
 def _prefixes(hosts: Iterable[str], table: HostTable) -> set[Prefix]:

@@ -73,6 +73,11 @@ class Answer:
         return self.rule.mapping if self.rule else ""
 
     @property
+    def keeps(self) -> bool:
+        """Whether a flow that runs already may go on: also where no backend takes new ones."""
+        return self.verdict.lets_through or self.reason is Reason.NO_BACKEND
+
+    @property
     def pool(self) -> Pool | None:
         """Where the flow may go from a listener; None in transit, where it goes to its destination."""
         return self.rule.pool if isinstance(self.rule, Rule) else None

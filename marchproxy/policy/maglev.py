@@ -36,6 +36,16 @@ def build_table(backends: Sequence[tuple[bytes, int]]) -> tuple[int, ...]:
     return _fill(size, order, list(positions), steps, _turns(weights, size))
 
 
+def turns_table(backends: Sequence[tuple[bytes, int]]) -> tuple[int, ...]:
+    """One round of turns for the same: each backend as often as its weight says, evenly spread.
+
+    A round of more turns than the largest table has slots is cut off there.
+    """
+    largest = TABLE_SIZES[-1][0]
+    weights = [weight for _, weight in backends]
+    return tuple(_turns(weights, largest)[:largest]) if backends else ()
+
+
 def table_size(weights: Sequence[int]) -> int:
     """The smallest size that is true enough for the lightest backend."""
     total, lightest = sum(weights), min(weights)

@@ -19,6 +19,7 @@ from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.checks import Watched
 
 LAST_PRIORITY = MAX_PRIORITY + 1
 """Of rules that come from no mapping, behind all that do."""
@@ -49,9 +50,16 @@ class Pool:
     """
 
     backends: tuple[Backend, ...]
-    """Sorted by address and port."""
+    """Sorted by address and port, those included that take no new flows: they still carry old ones, and what
+    policy says about them does not change with their health."""
     table: tuple[int, ...]
-    """The Maglev table: indexes into `backends`."""
+    """Indexes into `backends` of those that take new flows, as often as their weights want: in the order of
+    turns for ROUND_ROBIN, else a Maglev table. Empty: all of them are down or drained."""
+
+    @property
+    def taking(self) -> tuple[Backend, ...]:
+        """The backends that new flows go to."""
+        return tuple([self.backends[index] for index in sorted(set(self.table))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class Rule:
     excluded: tuple[str, ...]
     """Keys of `Plan.sources` that do not match although `sources` do: how `external` is said."""
     pool: Pool | None
-    """Where allowed flows go; None where `reason` refuses."""
+    """Where allowed flows go; None where `reason` refuses, but for want of backends that take any."""
     reason: Reason
     """FORWARDED, or why what matches is refused: DENY_MAPPING, NO_BACKEND, AUTH_MISSING, NOT_CARRIED."""
     expires: datetime | None = None
@@ -202,4 +210,6 @@ class Plan:
     settings: Settings = DEFAULT_SETTINGS
     names: frozenset[str] = frozenset()
     """Host names to resolve."""
+    watched: tuple[Watched, ...] = ()
+    """Backends that are checked or drained, each once."""
     findings: tuple[Finding, ...] = ()

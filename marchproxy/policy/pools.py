@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
-from marchproxy.model.entities import Mapping, Service
+from marchproxy.model.entities import Balance, Mapping, Service
 from marchproxy.model.ports import format_ports, single_port
+from marchproxy.policy.checks import Watched, is_drained
 from marchproxy.policy.directory import Entry, Referents
-from marchproxy.policy.maglev import build_table
+from marchproxy.policy.maglev import build_table, turns_table
 from marchproxy.policy.plan import Backend, Pool
 
 type Members = tuple[tuple[Entry, int], ...]
@@ -22,16 +23,17 @@ class PoolCache:
     Entries count by identity in the key, so what a changed service contributed to is never found again.
     """
 
-    _pools: WeakValueDictionary[tuple[int, Members], Pool] = field(default_factory=WeakValueDictionary)
+    _pools: WeakValueDictionary[tuple[int, bool, Members], Pool] = field(default_factory=WeakValueDictionary)
 
-    def pool(self, members: Members, version: int) -> Pool | None:
+    def pool(self, members: Members, version: int, balance: Balance = Balance.MAGLEV) -> Pool | None:
         """The pool of the members' addresses of IP version 4 or 6; None if there are none."""
         members = tuple([member for member in members if member[0].backends(version)])
         if not members:
             return None
-        pool = self._pools.get((version, members))
+        key = (version, balance is Balance.ROUND_ROBIN, members)
+        pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[version, members] = _build_pool(members, version)
+            pool = self._pools[key] = _build_pool(members, version, balance)
         return pool
 
 
@@ -42,6 +44,19 @@ class Choice:
     members: Members = ()
     problems: tuple[str, ...] = ()
     """What cannot be a backend and why, as ends of a sentence about the mapping."""
+
+    @property
+    def watched(self) -> tuple[tuple[Watched, ...], ...]:
+        """What health checks are to look after, by service and port."""
+        return tuple([found for entry, port in self.members if (found := entry.watched(port))])
+
+    @property
+    def drained(self) -> bool:
+        """Whether the operator has drained every backend there is."""
+        every = [
+            (entry, address) for entry, _ in self.members for v in (4, 6) for address in entry.backends(v)
+        ]
+        return bool(every) and all(is_drained(entry.service, address) for entry, address in every)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -74,16 +89,20 @@ def _backend_port(mapping: Mapping, service: Service, listen_port: int) -> int |
     return port if not mapping.ports or any(port in ports for ports in mapping.ports) else None
 
 
-def _build_pool(members: Members, version: int) -> Pool:
-    backends = sorted(
+def _build_pool(members: Members, version: int, balance: Balance) -> Pool:
+    sorted_members = sorted(
         (
-            Backend(address, port, entry.name, entry.service.weight)
+            (Backend(address, port, entry.name, entry.service.weight), entry.takes(address, port))
             for entry, port in members
             for address in entry.backends(version)
         ),
-        key=lambda backend: (int(backend.address), backend.port, backend.service),
+        key=lambda member: (int(member[0].address), member[0].port, member[0].service),
     )
-    return Pool(tuple(backends), build_table(_weighted_keys(backends)))
+    backends = tuple([backend for backend, _ in sorted_members])
+    taking = [index for index, (_, takes) in enumerate(sorted_members) if takes]
+    build = turns_table if balance is Balance.ROUND_ROBIN else build_table
+    table = build(_weighted_keys([backends[index] for index in taking]))
+    return Pool(backends, tuple([taking[place] for place in table]))
 
 
 def _weighted_keys(backends: Sequence[Backend]) -> list[tuple[bytes, int]]:

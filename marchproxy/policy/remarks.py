@@ -56,6 +56,9 @@ def backend_findings(subject: str, mapping: Mapping, choice: Choice, backing: Ba
         message = f"has no {missing} backend: such clients of {mapping.listen} are denied"
         hint = f"waiting for {', '.join(choice.hosts)}" if choice.hosts else "add an address to a destination"
         yield Finding(severity, subject, message, hint)
+    elif choice.drained:
+        message = "sends to drained backends only: new connections are denied"
+        yield Finding(Severity.WARNING, subject, message, "drain all but one, or add a backend")
 
 
 def loop_findings(subject: str, listen: Endpoint, choice: Choice, backing: Backing) -> Iterator[Finding]:

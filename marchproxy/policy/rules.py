@@ -8,6 +8,7 @@ from marchproxy.model.entities import Action, Auth, Mapping
 from marchproxy.model.names import qualify
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.checks import Watched
 from marchproxy.policy.directory import Audience, Directory, Referents
 from marchproxy.policy.plan import (
     WILDCARDS,
@@ -52,6 +53,8 @@ class Part:
     """The same for the destinations of transit."""
     hosts: tuple[str, ...] = ()
     """Host names that may bring backends."""
+    watched: tuple[tuple[Watched, ...], ...] = ()
+    """Backends that are checked or drained, by service and port."""
     findings: tuple[Finding, ...] = ()
 
 
@@ -147,7 +150,7 @@ def _listen(
     forwards = refusal is None or (audit and mapping.action is Action.ALLOW)
     choice = choose_backends(mapping, listen.port, reading.destinations) if forwards else Choice()
     addresses = WILDCARDS.values() if listen.address is None else (listen.address,)
-    backing = [(address, pools.pool(choice.members, address.version)) for address in addresses]
+    backing = [(at, pools.pool(choice.members, at.version, mapping.balance)) for at in addresses]
     findings += listen_findings(subject, mapping, listen)
     if forwards:
         findings += backend_findings(subject, mapping, choice, backing)
@@ -160,7 +163,8 @@ def _listen(
     opened: list[Placed] = []
     joined: list[Placed] = []
     for address, pool in backing:
-        reason = refusal.reason if refusal else Reason.FORWARDED if pool else Reason.NO_BACKEND
+        served = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
+        reason = refusal.reason if refusal else served
         keys = [listener_key(transport, address, listen.port) for transport in transports]
         placed = [(key, rule) for rule in reading.rules(reason, pool, audit=audit) for key in keys]
         (joined if backed and not pool else opened).extend(placed)
@@ -170,6 +174,7 @@ def _listen(
         joining=tuple(joined),
         sources=reading.sources,
         hosts=choice.hosts,
+        watched=choice.watched,
         findings=tuple(findings),
     )
 

@@ -5,10 +5,11 @@ from itertools import islice, takewhile
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.entities import Balance
 from marchproxy.model.ports import format_ports
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Evaluator, Matcher, Query
-from marchproxy.policy.plan import ICMP, WILDCARDS, Backend, Listener, Match, Rule, TransitRule
+from marchproxy.policy.plan import ICMP, WILDCARDS, Backend, Listener, Match, Pool, Rule, TransitRule
 
 SHOWN = 8
 """Members of a list that are spelled out before the rest is only counted."""
@@ -94,15 +95,31 @@ def _rules(evaluator: Evaluator, answer: Answer, listener: Listener) -> Iterator
         return
     yield _decides(answer.rule)
     if answer.pool is not None:
-        backends = answer.pool.backends
-        yield "new flows go to " + ", ".join(_backend(backend) for backend in backends[:SHOWN])
-        yield from _rest(len(backends), "backends")
+        yield from _backends(answer.rule, answer.pool)
+
+
+def _outcome(rule: Rule | TransitRule) -> str:
+    if rule.reason is Reason.NO_BACKEND and isinstance(rule, Rule) and rule.pool is not None:
+        return "allows it, but all its backends are down or drained"
+    return _OUTCOMES[rule.reason]
+
+
+def _backends(rule: Rule, pool: Pool) -> Iterator[str]:
+    taking = pool.taking
+    if taking:
+        strategy = "" if rule.balance is Balance.MAGLEV else f" by {rule.balance}"
+        yield f"new flows go{strategy} to " + ", ".join(_backend(backend) for backend in taking[:SHOWN])
+        yield from _rest(len(taking), "backends")
+    idle = [backend for backend in pool.backends if backend not in taking]
+    if idle:
+        yield "down or drained: " + ", ".join(_backend(backend) for backend in idle[:SHOWN])
+        yield from _rest(len(idle), "backends are down or drained")
 
 
 def _decides(rule: Rule | TransitRule) -> str:
     if not rule.mapping:
         return "no mapping matches: audit reports it and lets it through"
-    outcome = f"{_named(rule)} matches and {_OUTCOMES[rule.reason]}"
+    outcome = f"{_named(rule)} matches and {_outcome(rule)}"
     if rule.audit:
         return f"{outcome}: audit reports it and lets it through"
     return outcome if rule.reason in (Reason.FORWARDED, Reason.DENY_MAPPING) else f"{outcome}: denied"

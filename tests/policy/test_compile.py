@@ -13,7 +13,9 @@ from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import Settings
 from marchproxy.model.change import diff, patch
 from marchproxy.model.entities import Interface, Mapping, Service
+from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Cluster, Snapshot, read_snapshot
+from marchproxy.policy.checks import BackendKey
 from marchproxy.policy.compile import Compiled, compile_plan
 from marchproxy.policy.directory import Directory
 from marchproxy.policy.plan import Plan
@@ -311,3 +313,39 @@ def test_a_removed_cluster_takes_its_listeners_along() -> None:
     first = compile_plan(snapshot(other), now=NOW)
     assert len(first.plan.listeners) == 1
     assert compile_plan(snapshot(Cluster("default")), now=NOW, previous=first).plan.listeners == ()
+
+
+def test_a_change_of_health_compiles_only_what_sends_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = [service(f"s{n}", f"10.1.{n}.1", f"10.1.{n}.2", health="tcp") for n in range(40)]
+    mappings = [mapping(f"m{n}", "all", f"s{n}", f"192.0.2.{n + 1}:80") for n in range(40)]
+    first = compiled(*services, *mappings)
+    asked: list[str] = []
+
+    def noting(mapping: Mapping, directory: Directory, pools: PoolCache) -> Part:
+        asked.append(mapping.name)
+        return compile_mapping(mapping, directory, pools)
+
+    monkeypatch.setattr("marchproxy.policy.compile.compile_mapping", noting)
+    down = frozenset({BackendKey("s7", ip_address("10.1.7.1"), 80)})
+    second = compile_plan(snapshot(*services, *mappings), down=down, now=NOW, previous=first)
+    assert asked == ["m7"]
+    assert second.plan == compile_plan(snapshot(*services, *mappings), down=down, now=NOW).plan
+    changed = [
+        new for old, new in zip(first.plan.listeners, second.plan.listeners, strict=True) if old != new
+    ]
+    assert [str(listener.address) for listener in changed] == ["192.0.2.8"]
+    asked.clear()
+    third = compile_plan(snapshot(*services, *mappings), now=NOW, previous=second)
+    assert asked == ["m7"]
+    assert third.plan == first.plan
+    asked.clear()
+    assert compile_plan(snapshot(*services, *mappings), now=NOW, previous=third).plan == third.plan
+    assert asked == []
+
+
+def test_what_is_down_in_one_cluster_is_not_down_in_another() -> None:
+    web = service("web", "10.1.0.1", port=8080, health="tcp")
+    here = cluster(web, mapping("m", "all", "web", "192.0.2.1:80"))
+    there = cluster(web, mapping("m", "all", "web", "192.0.2.2:80"), name="other")
+    made = plan(here, there, down=frozenset({BackendKey("web", ip_address("10.1.0.1"), 8080)}))
+    assert [item.rules[0].reason for item in made.listeners] == [Reason.NO_BACKEND, Reason.FORWARDED]

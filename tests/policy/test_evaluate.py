@@ -186,3 +186,12 @@ def test_what_is_refused_for_audit_only_is_an_answer_of_its_own() -> None:
     answer = evaluate(audited, query("10.0.0.1", "10.1.0.1"))
     assert (answer.verdict, answer.reason, answer.mapping) == (Verdict.AUDIT, Reason.DENY_MAPPING, "no")
     assert [verdict for verdict in Verdict if verdict.lets_through] == [Verdict.ALLOW, Verdict.AUDIT]
+
+
+def test_a_running_flow_is_kept_where_only_backends_are_wanting() -> None:
+    web = service("web", "10.1.0.1", port=8080, drain=["10.1.0.1"])
+    drained = plan(OFFICE, web, mapping("www", "office", "web", "192.0.2.1:80"))
+    answer = evaluate(drained, query("10.0.9.1", "192.0.2.1"))
+    assert (answer.verdict, answer.reason, answer.keeps) == (Verdict.DENY, Reason.NO_BACKEND, True)
+    denied = plan(OFFICE, web, mapping("www", "office", "web", "192.0.2.1:80", action="deny"))
+    assert not evaluate(denied, query("10.0.9.1", "192.0.2.1")).keeps

@@ -2,12 +2,13 @@
 
 import random
 from collections import Counter
+from math import gcd
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marchproxy.policy.maglev import TABLE_SIZES, build_table, table_size
+from marchproxy.policy.maglev import TABLE_SIZES, build_table, table_size, turns_table
 
 
 def keys(count: int, seed: int = 1) -> list[bytes]:
@@ -104,3 +105,20 @@ def test_the_size_is_for_the_lightest_backend(weights: list[int], size: int) -> 
 
 def test_sizes_are_prime() -> None:
     assert all(size % divisor for size, _ in TABLE_SIZES for divisor in range(2, min(size, 257)))
+
+
+@given(st.lists(st.integers(1, 256), max_size=12))
+def test_a_round_of_turns_is_exactly_by_weight(weights: list[int]) -> None:
+    table = turns_table(list(zip(keys(len(weights)), weights, strict=True)))
+    common = gcd(*weights) if weights else 1
+    assert Counter(table) == Counter({index: weight // common for index, weight in enumerate(weights)})
+
+
+def test_turns_are_spread_over_the_round() -> None:
+    assert turns_table([(b"a", 1), (b"b", 1), (b"c", 1)]) == (0, 1, 2)
+    assert turns_table([(b"a", 1), (b"b", 3)]).index(0) in (1, 2), "between the turns of the heavier"
+
+
+def test_a_very_long_round_is_cut_off() -> None:
+    backends = [(key, 255 + index % 2) for index, key in enumerate(keys(300))]
+    assert len(turns_table(backends)) == 65537

@@ -2,11 +2,15 @@
 
 import gc
 import weakref
+from ipaddress import ip_address
 
 import pytest
 
+from marchproxy.model.entities import Balance
+from marchproxy.model.reason import Reason
+from marchproxy.policy.checks import BackendKey
 from marchproxy.policy.compile import compile_plan
-from marchproxy.policy.plan import Backend, Pool
+from marchproxy.policy.plan import Backend, Plan, Pool, Rule
 from tests.policy.build import NOW, compiled, mapping, plan, service, snapshot
 
 
@@ -99,3 +103,90 @@ def test_a_pool_is_forgotten_with_the_last_plan_that_uses_it() -> None:
     gc.collect()
     assert second.plan.listeners == ()
     assert remembered() is None
+
+
+CHECKED = service("web", "10.1.0.1", "10.1.0.2", "10.1.0.3", port=8080, health="tcp")
+TO_WEB = mapping("m", "all", "web", "192.0.2.1:80")
+
+
+def down(*addresses: str, port: int = 8080, name: str = "web") -> frozenset[BackendKey]:
+    """What checks say."""
+    return frozenset(BackendKey(name, ip_address(address), port) for address in addresses)
+
+
+def only_rule(made: Plan) -> Rule:
+    """The rule of the only listener."""
+    (listener,) = made.listeners
+    (rule,) = listener.rules
+    return rule
+
+
+def taking(rule: Rule) -> list[str]:
+    """Addresses of the backends that new flows go to."""
+    assert rule.pool is not None
+    return [str(backend.address) for backend in rule.pool.taking]
+
+
+def test_a_backend_that_is_down_leaves_the_table_and_stays_in_the_pool() -> None:
+    rule = only_rule(plan(CHECKED, TO_WEB, down=down("10.1.0.2")))
+    assert taking(rule) == ["10.1.0.1", "10.1.0.3"]
+    assert rule.reason is Reason.FORWARDED
+    assert rule.pool is not None
+    assert len(rule.pool.backends) == 3
+    assert set(rule.pool.table) == {0, 2}
+
+
+def test_the_flows_of_the_others_stay_where_they_are_when_one_goes_down() -> None:
+    before, after = (only_rule(plan(CHECKED, TO_WEB, down=gone)).pool for gone in (down(), down("10.1.0.2")))
+    assert before is not None
+    assert after is not None
+    moved = [old != new for old, new in zip(before.table, after.table, strict=True) if old != 1]
+    assert sum(moved) / len(moved) < 0.1
+
+
+def test_a_drained_backend_takes_no_new_flows() -> None:
+    web = service("web", "10.1.0.1", "10.1.0.2", port=8080, drain=["10.1.0.1"])
+    assert taking(only_rule(plan(web, TO_WEB))) == ["10.1.0.2"]
+
+
+def test_without_a_backend_that_takes_any_new_flows_are_refused() -> None:
+    rule = only_rule(plan(CHECKED, TO_WEB, down=down("10.1.0.1", "10.1.0.2", "10.1.0.3")))
+    assert (rule.reason, taking(rule)) == (Reason.NO_BACKEND, [])
+
+
+def test_a_family_that_is_all_down_is_still_listened_for() -> None:
+    """Otherwise the host itself would answer in its place."""
+    web = service("web", "10.1.0.1", "2001:db8:1::1", port=8080, health="tcp")
+    four, six = plan(web, mapping("m", "all", "web", "*:80"), down=down("10.1.0.1")).listeners
+    assert [four.rules[0].reason, six.rules[0].reason] == [Reason.NO_BACKEND, Reason.FORWARDED]
+
+
+def test_what_was_found_of_another_port_or_without_checks_does_not_count() -> None:
+    everyone = ["10.1.0.1", "10.1.0.2", "10.1.0.3"]
+    unchecked = service("web", *everyone, port=8080)
+    assert taking(only_rule(plan(CHECKED, TO_WEB, down=down("10.1.0.1", port=81)))) == everyone
+    assert taking(only_rule(plan(unchecked, TO_WEB, down=down("10.1.0.1")))) == everyone
+
+
+def test_an_address_that_answers_no_ping_is_down_on_all_ports() -> None:
+    web = service("web", "10.1.0.1", "10.1.0.2", health="icmp")
+    made = plan(web, TO_WEB, mapping("n", "all", "web", "192.0.2.1:81"), down=down("10.1.0.1", port=0))
+    assert [taking(listener.rules[0]) for listener in made.listeners] == [["10.1.0.2"]] * 2
+    assert [watched.backend for watched in made.watched] == [*sorted(down("10.1.0.1", "10.1.0.2", port=0))]
+
+
+def test_round_robin_has_a_table_of_turns() -> None:
+    light, heavy = service("a", "10.1.0.1"), service("b", "10.1.0.2", weight=3)
+    pools = [
+        only_rule(plan(light, heavy, mapping("m", "all", "a,b", "192.0.2.1:80", balance=balance))).pool
+        for balance in ("round-robin", "maglev", "source", "least-connections")
+    ]
+    turns, *others = pools
+    assert turns is not None
+    assert sorted(turns.table) == [0, 1, 1, 1]
+    assert others[0] == others[1] == others[2] != turns
+
+
+def test_a_rule_says_how_it_balances() -> None:
+    rule = only_rule(plan(CHECKED, mapping("m", "all", "web", "192.0.2.1:80", balance="source")))
+    assert rule.balance is Balance.SOURCE

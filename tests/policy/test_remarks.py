@@ -64,3 +64,13 @@ def test_a_name_that_resolves_to_the_listener_is_a_warning() -> None:
     assert texts(made.findings) == [
         "warning mapping m: would send traffic of 10.1.0.9:80 back to itself: named has that address"
     ]
+
+
+def test_draining_everything_is_told() -> None:
+    two = service("web", "10.1.0.1", "10.1.0.2", port=80, drain=["10.1.0.1", "10.1.0.2"])
+    one = service("web", "10.1.0.1", "10.1.0.2", port=80, drain=["10.1.0.1"])
+    www = mapping("www", "all", "web", "192.0.2.1:80")
+    assert texts(plan(two, www).findings) == [
+        "warning mapping www: sends to drained backends only: new connections are denied"
+    ]
+    assert texts(plan(one, www).findings) == []

@@ -1,5 +1,6 @@
 """A deny mapping without listen address: where it stands, and what is said about it."""
 
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Cluster
+from marchproxy.policy.checks import BackendKey
 from marchproxy.policy.evaluate import evaluate
 from marchproxy.policy.plan import Plan
 from tests.policy.build import cluster, listener, mapping, plan, query, service, texts
@@ -197,3 +199,23 @@ def test_restrictions_about_the_same_each_have_their_finding() -> None:
     wanted = made(mapping("www", "office", "web,api", AT), ban("web"), again)
     assert rules(wanted) == ["ban", "www", "more"]
     assert texts(wanted.findings) == [EXCESS.format("www at 192.0.2.1:80/tcp")]
+
+
+@pytest.mark.parametrize("gone", [["10.1.0.1"], ["10.1.0.1", "10.1.0.2"]], ids=["covered", "all"])
+def test_what_it_denies_does_not_depend_on_health(gone: list[str]) -> None:
+    """A backend that goes down must not give back what is denied."""
+    web, api = (
+        service(name, address, port=80, health="tcp")
+        for name, address in (("web", "10.1.0.1"), ("api", "10.1.0.2"))
+    )
+    down = frozenset(
+        BackendKey(name, ip_address(address), 80)
+        for name, address in (("web", "10.1.0.1"), ("api", "10.1.0.2"))
+        if address in gone
+    )
+    healthy, sick = (
+        plan(OFFICE, LAB, web, api, mapping("www", "office", "web,api", AT), ban(), down=found)
+        for found in (frozenset(), down)
+    )
+    assert rules(sick) == rules(healthy) == ["ban", "www"]
+    assert evaluate(sick, query("10.0.9.1", "192.0.2.1")).reason is Reason.DENY_MAPPING

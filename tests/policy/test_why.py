@@ -149,3 +149,15 @@ def test_long_lists_are_counted() -> None:
     assert "12 more mappings do not match" in said
     assert said[-1] == "12 more backends"
     assert len(said) == 9 + 1 + 9 + 1 + 2
+
+
+def test_backends_that_take_no_new_flows_are_told_apart() -> None:
+    web = service("web", "10.1.0.1", "10.1.0.2", port=80, drain=["10.1.0.2"])
+    spread = mapping("m", "all", "web", "192.0.2.1:80", balance="round-robin")
+    *_, going, idle = told(plan(web, spread), query("10.0.9.1", "192.0.2.1"))
+    assert going == "new flows go by round-robin to 10.1.0.1:80 (web)"
+    assert idle == "down or drained: 10.1.0.2:80 (web)"
+    away = service("web", "10.1.0.1", port=80, drain=["10.1.0.1"])
+    *_, outcome, idle = told(plan(away, spread), query("10.0.9.1", "192.0.2.1"))
+    assert outcome.endswith("allows it, but all its backends are down or drained: denied")
+    assert idle == "down or drained: 10.1.0.1:80 (web)"

@@ -8,8 +8,9 @@ from marchproxy.dataplane.kernel.flows import FlowTable, Report
 from marchproxy.dataplane.kernel.layouts import FlowKey
 from marchproxy.dataplane.kernel.tables import difference, listener_key
 from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Evaluator, Query
-from marchproxy.policy.plan import Plan
+from marchproxy.policy.plan import Listener, Plan
 
 _V4_START = layouts.ANY_V4[:12]
 
@@ -49,16 +50,21 @@ class FlowReview:
                     Transport.TCP if key.protocol == layouts.TCP else Transport.UDP,
                     local,
                 )
-                return not evaluator().evaluate(query).verdict.lets_through
+                return not evaluator().evaluate(query).keeps
 
             self._table.end_where(is_concerned, is_refused, report)
         self._reviewed = plan
 
 
 def changed_listeners(old: Plan, new: Plan) -> frozenset[bytes]:
-    """Packed keys of listeners that decide differently: other rules, or sources with other prefixes."""
+    """Packed keys of listeners that decide differently: other rules, or sources with other prefixes.
+
+    Which backends take new flows is no part of that, so a change of health makes no flow be looked at.
+    """
     gone, came = difference(old.listeners, new.listeners)
-    changed = {listener_key(listener) for listener in (*gone, *came)}
+    held = {listener_key(listener): _decisions(listener) for listener in gone}
+    wanted = {listener_key(listener): _decisions(listener) for listener in came}
+    changed = {key for key in held.keys() | wanted.keys() if held.get(key) != wanted.get(key)}
     names = old.sources.keys() | new.sources.keys()
     moved = {name for name in names if old.sources.get(name) != new.sources.get(name)}
     if moved:
@@ -68,3 +74,14 @@ def changed_listeners(old: Plan, new: Plan) -> frozenset[bytes]:
             if any(rule.excluded or not moved.isdisjoint(rule.sources) for rule in listener.rules)
         )
     return frozenset(changed)
+
+
+def _decisions(listener: Listener) -> list[tuple[tuple[str, ...], tuple[str, ...], Reason, bool]]:
+    """What its rules come to for a flow that runs, which keeps its backend whatever becomes of the pool."""
+    return [
+        (
+            *(rule.sources, rule.excluded),
+            *(Reason.FORWARDED if rule.reason is Reason.NO_BACKEND else rule.reason, rule.audit),
+        )
+        for rule in listener.rules
+    ]

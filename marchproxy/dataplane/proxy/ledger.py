@@ -147,7 +147,7 @@ class Ledger:
 
     def still_allowed(self, conversation: Conversation) -> bool:
         """Whether the plan in force would admit this conversation now. Its backend may have left the pool."""
-        return self._evaluator.evaluate(conversation.query).verdict.lets_through
+        return self._evaluator.evaluate(conversation.query).keeps
 
     def begin(self, query: Query, source_port: int, answer: Answer) -> Conversation:
         """Number a conversation that was admitted; `opened` follows, or `refuse` when no backend answers."""

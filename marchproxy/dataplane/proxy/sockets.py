@@ -19,7 +19,7 @@ BACKLOG = 4096
 _KINDS = {Transport.TCP: socket.SOCK_STREAM, Transport.UDP: socket.SOCK_DGRAM}
 _IP_FREEBIND = 15
 """Linux's number, which Python's socket module leaves out; IPv6 sockets take it at the same level."""
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 OVERLOADED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """The process or the kernel is out of something that others will give back."""
@@ -66,7 +66,7 @@ def connected_socket(address: IPAddress, transport: Transport) -> socket.socket:
 def reset(sock: socket.socket) -> None:
     """Close with RST (SO_LINGER 0), whatever is queued: the peer learns at once that it is over."""
     with suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     sock.close()
 
 

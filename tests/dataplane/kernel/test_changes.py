@@ -121,7 +121,31 @@ def test_a_flow_keeps_a_backend_that_has_left_the_pool(daemon: Daemon) -> None:
     daemon.review(first)
     elsewhere = mapping("one", "office,lab", "spare", "192.0.2.1:80")
     assert daemon.review(made(*SERVICES, elsewhere, AT_TWO, before=first)) == []
-    assert len(daemon.asked) == 2
+    assert daemon.asked == [], "where new flows go says nothing about the old ones"
+
+
+def all_down(*entities: Service | Mapping, before: Compiled | None = None) -> Compiled:
+    """What checks of `web` make of a plan when none succeeds."""
+    down = frozenset(watched.backend for watched in compiled(*entities).plan.watched)
+    assert down
+    return compiled(*entities, down=down, previous=before)
+
+
+SICK = (OFFICE, LAB, service("web", "10.2.0.2", port=8080, health="tcp"), SPARE, AT_ONE, AT_TWO)
+
+
+def test_flows_outlive_the_health_of_their_backends(daemon: Daemon) -> None:
+    first = compiled(*SICK)
+    daemon.review(first)
+    after = all_down(*SICK, before=first)
+    assert {rule.reason for rule in after.plan.listeners[0].rules} == {Reason.NO_BACKEND}
+    assert daemon.review(after) == []
+    assert daemon.asked == [], "and nobody looks at them"
+
+
+def test_a_daemon_that_starts_with_all_backends_down_ends_no_flow(daemon: Daemon) -> None:
+    assert daemon.review(all_down(*SICK)) == []
+    assert daemon.asked
 
 
 def test_another_mapping_may_allow_it_from_now_on(daemon: Daemon) -> None:
