@@ -16,6 +16,8 @@ from marchproxy.model.ports import parse_port
 
 type Test = Callable[[Row], bool]
 
+_REFUSALS = "denied,audited"
+_FLOWS = f"flow-start,flow-end,{_REFUSALS}"
 _WORDS = {
     "flow-start": ("start", "green"),
     "flow-end": ("end", "dim"),
@@ -38,7 +40,9 @@ def watch(
     tests = [_TESTS[name](name, text) for name, text in filters.items() if text]
     shown = 0
     try:
-        for event in control.stream("/v1/events", kind="denied,audited" if denied else None):
+        for event in control.stream(
+            "/v1/events", kind=_REFUSALS if denied else _FLOWS
+        ):
             if event["kind"] == "lost":
                 warn(environment, f"{event['count']} events came too fast to be shown")
             elif all(test(event) for test in tests):

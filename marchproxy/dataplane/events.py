@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from marchproxy.dataplane.naming import ServiceNames
-from marchproxy.dataplane.records import Decision, Event, EventKind
+from marchproxy.dataplane.records import BackendEvent, Decision, Event, EventKind
 from marchproxy.policy.plan import Plan
 
 RECENT_REFUSALS = 10_000
@@ -18,6 +18,9 @@ INBOX = 50_000
 _AT_ONCE = 1_000
 REFUSALS = frozenset({EventKind.DENIED, EventKind.AUDITED})
 """What was refused, and what would have been but for audit: always wanted, and shown side by side."""
+
+
+type Told = Event | BackendEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,11 @@ class Subscription:
 
     def __init__(self, kinds: frozenset[EventKind]) -> None:
         self.kinds = kinds
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[Told] = deque()
         self._lost = 0
         self._ready = asyncio.Event()
 
-    def offer(self, event: Event) -> None:
+    def offer(self, event: Told) -> None:
         """Queue an event, or count it as lost. The newest are lost, so what is told has no gaps inside."""
         if self._lost or len(self._waiting) >= QUEUE:
             self._lost += 1
@@ -44,12 +47,12 @@ class Subscription:
             self._waiting.append(event)
         self._ready.set()
 
-    async def batches(self) -> AsyncGenerator[list[Event | Lost]]:
+    async def batches(self) -> AsyncGenerator[list[Told | Lost]]:
         """What has happened since the last batch, never empty, without end."""
         while True:
             await self._ready.wait()
             self._ready.clear()
-            batch: list[Event | Lost] = [*self._waiting]
+            batch: list[Told | Lost] = [*self._waiting]
             if self._lost:
                 batch.append(Lost(self._lost))
             self._waiting.clear()
@@ -105,10 +108,16 @@ class EventHub:
         decision = flow.decision if flow else self.names.complete(event.decision)
         if refused:
             self._refusals.append(decision)
-        completed = Event(event.kind, decision, flow)
+        self._offer(event.kind, Event(event.kind, decision, flow))
+
+    def tell(self, event: BackendEvent) -> None:
+        """Take what health checks found; called in the loop's thread."""
+        self._offer(EventKind.BACKEND, event)
+
+    def _offer(self, kind: EventKind, event: Told) -> None:
         for subscription in self._subscriptions:
-            if event.kind in subscription.kinds:
-                subscription.offer(completed)
+            if kind in subscription.kinds:
+                subscription.offer(event)
 
     @property
     def wanted(self) -> frozenset[EventKind]:

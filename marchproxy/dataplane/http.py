@@ -94,6 +94,10 @@ def facts(status: Status) -> metrics.Facts:
         tables={table.name: (table.used, table.limit) for table in status.tables},
         interfaces={interface.name: interface.attached for interface in status.interfaces},
         names={name: len(addresses) for name, addresses in status.names.items()},
+        backends=[
+            (state.service, str(state.address), state.port, state.up, state.drained)
+            for state in status.backends
+        ],
         problems={component: problems[component] for component in COMPONENTS},
         lost_events=status.lost_events,
         reloads=status.reloads,

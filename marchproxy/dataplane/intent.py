@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.names import Resolver
 from marchproxy.dataplane.status import Applied, Problem
 from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.snapshot import Snapshot
+from marchproxy.policy.checks import BackendKey
 from marchproxy.policy.compile import Compiled, compile_plan
 from marchproxy.policy.plan import Finding, Plan, Severity
 from marchproxy.store.errors import SchemaTooOld
@@ -52,6 +54,7 @@ class _Ready:
     snapshot: Snapshot
     compiled: Compiled
     names: Mapping[str, Sequence[IPAddress]]
+    down: frozenset[BackendKey]
 
 
 class Intent:
@@ -60,7 +63,9 @@ class Intent:
     The store and the compiler run in `worker`, one call at a time; `apply` is the tier's.
     """
 
-    def __init__(self, state_dir: Path | None, worker: Executor, resolver: Resolver, apply: Apply) -> None:
+    def __init__(
+        self, state_dir: Path | None, worker: Executor, resolver: Resolver, health: HealthChecks, apply: Apply
+    ) -> None:
         self.applied = Applied()
         self.plan = Plan()
         self.reloads = 0
@@ -68,6 +73,7 @@ class Intent:
         self._state_dir = state_dir
         self._worker = worker
         self._resolver = resolver
+        self._health = health
         self._apply = apply
         self._lock = asyncio.Lock()
         self._store: Store | None = None
@@ -109,7 +115,7 @@ class Intent:
             return self.applied
 
     async def refresh(self) -> None:
-        """Compile what is carried out again: names resolve to something else, or a mapping has expired."""
+        """Compile what is carried out again: a mapping expired, a name moved, a backend failed or is back."""
         async with self._lock:
             if self._carried is None:
                 return
@@ -127,12 +133,13 @@ class Intent:
         return await self.in_worker(lambda: question(store))
 
     def is_stale(self) -> bool:
-        """Whether a mapping has expired, or a name has moved, since the plan was compiled."""
+        """Whether a mapping expired, a name moved or a backend failed since the plan was compiled."""
         if self._carried is None:
             return False
         expiry = self._carried.compiled.next_expiry
         expired = expiry is not None and expiry <= datetime.now(UTC)
-        return expired or self._carried.names != self._resolver.addresses
+        moved = self._carried.names != self._resolver.addresses
+        return expired or moved or self._carried.down != self._health.down
 
     def wants_retry(self) -> bool:
         """Whether something failed that may have been put right by now, and it is time to look."""
@@ -158,19 +165,20 @@ class Intent:
             self.applied = replace(target, at=time.time(), took=time.perf_counter() - began)
         self.plan = plan
         self._carried = ready
+        self._health.watch(plan.watched)
         await self._resolver.watch(plan.names, wait=0)
 
     async def _compile(self, snapshot: Snapshot) -> _Ready:
         """Compile with the names there are, wait a moment for those that are new, and then once more."""
-        names = self._resolver.addresses
+        names, down = self._resolver.addresses, self._health.down
         previous = self._carried.compiled if self._carried else None
-        compiled = await self.in_worker(lambda: _compile(snapshot, names, previous))
+        compiled = await self.in_worker(lambda: _compile(snapshot, names, down, previous))
         await self._resolver.watch(compiled.plan.names | self.plan.names, wait=NAME_WAIT)
         known = self._resolver.addresses
         if known == names:
-            return _Ready(snapshot, compiled, names)
-        again = await self.in_worker(lambda: _compile(snapshot, known, compiled))
-        return _Ready(snapshot, again, known)
+            return _Ready(snapshot, compiled, names, down)
+        again = await self.in_worker(lambda: _compile(snapshot, known, down, compiled))
+        return _Ready(snapshot, again, known, down)
 
     def _failed(self, error: Exception) -> None:
         self.failed_reloads += 1
@@ -196,6 +204,9 @@ def _open(state_dir: Path | None) -> Store:
 
 
 def _compile(
-    snapshot: Snapshot, names: Mapping[str, Sequence[IPAddress]], previous: Compiled | None
+    snapshot: Snapshot,
+    names: Mapping[str, Sequence[IPAddress]],
+    down: frozenset[BackendKey],
+    previous: Compiled | None,
 ) -> Compiled:
-    return compile_plan(snapshot, names=names, now=datetime.now(UTC), previous=previous)
+    return compile_plan(snapshot, names=names, down=down, now=datetime.now(UTC), previous=previous)

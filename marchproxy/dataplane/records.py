@@ -84,6 +84,8 @@ class EventKind(StrEnum):
     DENIED = "denied"
     AUDITED = "audited"
     """Would have been denied, and was let through."""
+    BACKEND = "backend"
+    """A backend went down or came up. No tier tells this: health checks do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,13 @@ class BackendState:
     """Seconds since the epoch; 0 where it is not checked."""
     why: str
     """What the last check found wrong; empty: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendEvent:
+    """A backend went down or came up, at `state.since`."""
+
+    state: BackendState
 
 
 @dataclass(frozen=True, slots=True)

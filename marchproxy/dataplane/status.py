@@ -3,7 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from marchproxy.dataplane.records import Denials, InterfaceState, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import (
+    BackendState,
+    Denials,
+    InterfaceState,
+    LimitState,
+    TableFill,
+    Traffic,
+)
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Listener
@@ -65,6 +72,8 @@ class Status:
     names: Mapping[str, Sequence[IPAddress]] = field(default_factory=dict)
     trial: Trial | None = None
     """The revision that waits to be confirmed."""
+    backends: Sequence[BackendState] = ()
+    """Those that are checked or drained."""
     problems: Sequence[Problem] = ()
 
     def most_denied(self, *, audited: bool) -> Sequence[Denials]:

@@ -18,6 +18,7 @@ from marchproxy.dataplane.choice import choose_tier
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer
 from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.http import HealthServer
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.keeper import TierKeeper
@@ -26,7 +27,7 @@ from marchproxy.dataplane.names import Resolver
 from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.probation import Probation
-from marchproxy.dataplane.records import EventKind, Flow
+from marchproxy.dataplane.records import BackendEvent, EventKind, Flow
 from marchproxy.dataplane.runtime import RuntimeDir
 from marchproxy.dataplane.status import Applied, Problem, Status
 from marchproxy.dataplane.tasks import Tasks
@@ -68,12 +69,14 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         stack.callback(worker.shutdown)
         resolver = Resolver()
         stack.push_async_callback(resolver.close)
+        checks = HealthChecks(lambda state: keeper.events.tell(BackendEvent(state)))
+        stack.push_async_callback(checks.close)
 
         async def carry_out(plan: Plan, revision: int) -> None:
             await keeper.apply(plan, revision)
 
         # Open before there is a tier: how large tables are to be is among the settings.
-        intent = Intent(options.state_dir, worker, resolver, carry_out)
+        intent = Intent(options.state_dir, worker, resolver, checks, carry_out)
         stack.push_async_callback(intent.close)
         await intent.open()
         # What was to be confirmed while no daemon ran goes back before anything is carried out.
@@ -82,7 +85,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         settings = await intent.settings()
         keeper = TierKeeper(*choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table))
         stack.push_async_callback(keeper.close)
-        supervisor = Supervisor(keeper, intent, probation, resolver, notifier, options.metrics)
+        supervisor = Supervisor(keeper, intent, probation, resolver, checks, notifier, options.metrics)
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
         control = HttpServer("control", ControlApi(supervisor).handle)
@@ -100,6 +103,7 @@ class Supervisor:
         intent: Intent,
         probation: Probation,
         resolver: Resolver,
+        checks: HealthChecks,
         notifier: Notifier,
         metrics: Endpoint | None,
     ) -> None:
@@ -107,6 +111,7 @@ class Supervisor:
         self._intent = intent
         self._probation = probation
         self._resolver = resolver
+        self._checks = checks
         self._health = HealthServer(metrics, self.status)
         self._notifier = notifier
         self._tasks = Tasks()
@@ -144,6 +149,7 @@ class Supervisor:
             failed_reloads=self._intent.failed_reloads,
             names=self._resolver.addresses,
             trial=self._probation.trial,
+            backends=self._checks.states(),
             problems=self._problems(),
         )
 
@@ -266,6 +272,7 @@ class Supervisor:
             *self._probation.problems(),
             *self._keeper.problems(),
             *self._resolver.problems(),
+            *self._checks.problems(),
             *self._health.problems(),
         ]
 

@@ -38,6 +38,8 @@ class Facts:
     """How each interface of the plan is attached; empty: not at all."""
     names: Mapping[str, int]
     """Addresses of each host name."""
+    backends: Sequence[tuple[str, str, int, bool | None, bool]]
+    """Service, address, port, whether it is up (None: not checked), whether it is drained."""
     problems: Mapping[str, int]
     """How many, by component."""
     lost_events: int
@@ -133,12 +135,27 @@ class _Snapshot(Collector):
         for component, count in facts.problems.items():
             problems.add_metric([component], count)
         yield problems
+        yield from self._backends()
         attached = GaugeMetricFamily(
             "marchproxy_interface_attached", "1: a program is attached.", labels=["interface", "as"]
         )
         for interface, how in facts.interfaces.items():
             attached.add_metric([interface, how], 1 if how else 0)
         yield attached
+
+    def _backends(self) -> Iterator[Metric]:
+        labels = ["service", "address", "port"]
+        up = GaugeMetricFamily("marchproxy_backend_up", "1: checks find it healthy.", labels=labels)
+        drained = GaugeMetricFamily(
+            "marchproxy_backend_drained", "1: it keeps its flows and gets no new ones.", labels=labels
+        )
+        for service, address, port, is_up, is_drained in self._facts.backends:
+            place = [service, address, str(port)]
+            if is_up is not None:
+                up.add_metric(place, is_up)
+            drained.add_metric(place, is_drained)
+        yield up
+        yield drained
 
 
 def _by_mapping(name: str, text: str, rows: Sequence[tuple[Reason, str, int]]) -> Metric:

@@ -6,20 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from marchproxy.dataplane import intent as module
 from marchproxy.dataplane.intent import Intent, PlanRefused
+from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.names import Resolver
+from marchproxy.dataplane.records import BackendState
 from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.documents import read_mapping, read_service
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.snapshot import Cluster, Snapshot
+from marchproxy.policy.checks import BackendKey, Check
 from marchproxy.policy.plan import Plan
 from marchproxy.store.errors import StoreError, StoreMissing
 from marchproxy.store.store import Store
@@ -69,12 +72,16 @@ class Names:
 class House:
     """A store, an intent over it, and a tier that only remembers."""
 
-    def __init__(self, folder: Path, intent: Intent, tier: Tier, names: Names, resolver: Resolver) -> None:
+    def __init__(
+        self, folder: Path, intent: Intent, tier: Tier, names: Names, resolver: Resolver, sick: set[str]
+    ) -> None:
         self.folder = folder
         self.intent = intent
         self.tier = tier
         self.names = names
         self.resolver = resolver
+        self.sick = sick
+        """Addresses whose checks fail."""
 
     def write(self, services: Iterable[Service], mappings: Iterable[Mapping]) -> None:
         """Make a revision."""
@@ -86,7 +93,7 @@ class House:
         """Addresses of the backends that the tier has."""
         plan = self.tier.applied[-1][0]
         pools = (rule.pool for listener in plan.listeners for rule in listener.rules if rule.pool)
-        return [str(backend.address) for pool in pools for backend in pool.backends]
+        return [str(backend.address) for pool in pools for backend in pool.taking]
 
 
 @asynccontextmanager
@@ -94,14 +101,22 @@ async def house(folder: Path) -> AsyncGenerator[House]:
     Store.open(folder, create=True).close()
     tier, names = Tier(), Names()
     resolver = Resolver(lookup=names, interval=0.005)
+    sick: set[str] = set()
+    told: list[BackendState] = []
+
+    async def ask(backend: BackendKey, check: Check) -> str:
+        return "refused" if str(backend.address) in sick else ""
+
+    health = HealthChecks(told.append, ask=ask)
     with ThreadPoolExecutor(max_workers=1) as worker:
-        intent = Intent(folder, worker, resolver, tier.apply)
+        intent = Intent(folder, worker, resolver, health, tier.apply)
         await intent.open()
         try:
-            yield House(folder, intent, tier, names, resolver)
+            yield House(folder, intent, tier, names, resolver, sick)
         finally:
             await intent.close()
             await resolver.close()
+            await health.close()
 
 
 @looped
@@ -214,6 +229,23 @@ async def test_a_mapping_that_expires_makes_the_plan_stale(tmp_path: Path) -> No
 
 
 @looped
+async def test_a_backend_that_fails_its_checks_leaves_the_plan(tmp_path: Path) -> None:
+    web = replace(WEB, addresses=(*WEB.addresses, ip_network("192.0.2.2")), health="tcp")
+    async with house(tmp_path) as built:
+        built.sick.add("192.0.2.2")
+        built.write([web], [ANYONE])
+        await built.intent.reload()
+        assert built.backends() == ["192.0.2.1", "192.0.2.2"]
+        await until(built.intent.is_stale)
+        await built.intent.refresh()
+        assert built.backends() == ["192.0.2.1"]
+        assert not built.intent.is_stale()
+        built.write([replace(web, health="none")], [ANYONE])
+        await built.intent.reload()
+        assert built.backends() == ["192.0.2.1", "192.0.2.2"]
+
+
+@looped
 async def test_a_refresh_that_changes_nothing_touches_nothing(tmp_path: Path) -> None:
     async with house(tmp_path) as built:
         await built.intent.refresh()
@@ -259,8 +291,9 @@ async def test_a_store_that_went_away_keeps_what_is_carried_out(tmp_path: Path) 
 
 @looped
 async def test_without_a_store_there_is_nothing_to_serve(tmp_path: Path) -> None:
+    told: list[BackendState] = []
     with ThreadPoolExecutor(max_workers=1) as worker:
-        intent = Intent(tmp_path, worker, Resolver(), Tier().apply)
+        intent = Intent(tmp_path, worker, Resolver(), HealthChecks(told.append), Tier().apply)
         with pytest.raises(StoreMissing):
             await intent.open()
         assert issubclass(StoreMissing, StoreError)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from marchproxy.dataplane.events import Lost
-from marchproxy.dataplane.records import Decision, Event, Flow, LimitState
+from marchproxy.dataplane.events import Lost, Told
+from marchproxy.dataplane.records import BackendEvent, BackendState, Decision, EventKind, Flow, LimitState
 from marchproxy.dataplane.status import Status
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.policy.evaluate import Answer
@@ -60,10 +60,28 @@ def flow_document(flow: Flow) -> Document:
     }
 
 
-def event_document(event: Event | Lost) -> Document:
+def backend_document(state: BackendState) -> Document:
+    """A backend that is checked or drained."""
+    return {
+        "service": state.service,
+        "address": str(state.address),
+        "port": state.port,
+        "check": state.check,
+        "state": "unchecked" if state.up is None else "up" if state.up else "down",
+        "checked": state.checked,
+        "drained": state.drained,
+        "since": instant(state.since),
+        "why": state.why,
+    }
+
+
+def event_document(event: Told | Lost) -> Document:
     """One line of the event stream: `kind`, and the record."""
     if isinstance(event, Lost):
         return {"kind": "lost", "count": event.count}
+    if isinstance(event, BackendEvent):
+        state = event.state
+        return {"kind": EventKind.BACKEND.value, "time": instant(state.since), **backend_document(state)}
     record = flow_document(event.flow) if event.flow else decision_document(event.decision)
     return {"kind": event.kind.value, **record}
 
@@ -117,16 +135,17 @@ def status_document(status: Status) -> Document:
         "lost_events": status.lost_events,
         "reloads": status.reloads,
         "failed_reloads": status.failed_reloads,
+        "backends": [backend_document(state) for state in status.backends],
         "names": {name: [str(address) for address in found] for name, found in status.names.items()},
     }
 
 
 def answer_document(answer: Answer, why: Sequence[str]) -> Document:
-    """What the policy says about a new flow. `backends` is where it may go; a hash decides for each flow.
+    """What the policy says about a new flow. `backends` is where it may go.
 
     Routed traffic has none: it goes to its destination.
     """
-    backends = answer.pool.backends if answer.pool and answer.verdict.lets_through else ()
+    backends = answer.pool.taking if answer.pool and answer.verdict.lets_through else ()
     services = sorted({backend.service for backend in backends})
     if isinstance(answer.rule, TransitRule):
         services = _spoken_for(answer.destination_services, answer.rule.destinations)

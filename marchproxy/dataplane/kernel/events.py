@@ -35,8 +35,8 @@ class EventReader:
 
     @staticmethod
     def mask(kinds: frozenset[EventKind]) -> int:
-        """`mp_settings.wanted_events`."""
-        return sum(1 << _NUMBERS[kind] for kind in kinds)
+        """`mp_settings.wanted_events`; kinds that no program reports are left out."""
+        return sum(1 << _NUMBERS[kind] for kind in kinds if kind in _NUMBERS)
 
     def read(self, sink: Callable[[Event], None]) -> None:
         """Deliver what is there."""
