@@ -40,9 +40,7 @@ def watch(
     tests = [_TESTS[name](name, text) for name, text in filters.items() if text]
     shown = 0
     try:
-        for event in control.stream(
-            "/v1/events", kind=_REFUSALS if denied else _FLOWS
-        ):
+        for event in control.stream("/v1/events", kind=_REFUSALS if denied else _FLOWS):
             if event["kind"] == "lost":
                 warn(environment, f"{event['count']} events came too fast to be shown")
             elif all(test(event) for test in tests):

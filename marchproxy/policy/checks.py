@@ -36,7 +36,7 @@ class Check:
     """Whom http asks for, and https by SNI: the service's first host name, else the backend's address."""
     interval: int
     """Seconds, 1 to 3600."""
-    timeout: int
+    timeout: float
     """Seconds, 1 to 60."""
     rise: int
     """Successes in a row that bring it up, 1 to 100."""

@@ -104,10 +104,11 @@ def _outcome(rule: Rule | TransitRule) -> str:
     return _OUTCOMES[rule.reason]
 
 
-def _backends(rule: Rule, pool: Pool) -> Iterator[str]:
+def _backends(rule: Rule | TransitRule, pool: Pool) -> Iterator[str]:
     taking = pool.taking
     if taking:
-        strategy = "" if rule.balance is Balance.MAGLEV else f" by {rule.balance}"
+        balance = rule.balance if isinstance(rule, Rule) else Balance.MAGLEV
+        strategy = "" if balance is Balance.MAGLEV else f" by {balance}"
         yield f"new flows go{strategy} to " + ", ".join(_backend(backend) for backend in taking[:SHOWN])
         yield from _rest(len(taking), "backends")
     idle = [backend for backend in pool.backends if backend not in taking]

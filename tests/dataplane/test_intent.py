@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from marchproxy.dataplane import intent as module
-from marchproxy.dataplane.intent import Intent, PlanRefused
 from marchproxy.dataplane.health.checks import HealthChecks
+from marchproxy.dataplane.intent import Intent, PlanRefused
 from marchproxy.dataplane.names import Resolver
 from marchproxy.dataplane.records import BackendState
 from marchproxy.model.address import IPAddress
@@ -59,6 +59,10 @@ class Tier:
         return [revision for _, revision in self.applied]
 
 
+def ignore(_: BackendState) -> None:
+    """What health checks tell, where nobody listens."""
+
+
 class Names:
     """A resolver's directory that tests change."""
 
@@ -102,12 +106,11 @@ async def house(folder: Path) -> AsyncGenerator[House]:
     tier, names = Tier(), Names()
     resolver = Resolver(lookup=names, interval=0.005)
     sick: set[str] = set()
-    told: list[BackendState] = []
 
     async def ask(backend: BackendKey, check: Check) -> str:
         return "refused" if str(backend.address) in sick else ""
 
-    health = HealthChecks(told.append, ask=ask)
+    health = HealthChecks(ignore, ask=ask)
     with ThreadPoolExecutor(max_workers=1) as worker:
         intent = Intent(folder, worker, resolver, health, tier.apply)
         await intent.open()
@@ -150,7 +153,7 @@ async def test_settings_are_known_before_anything_is_carried_out(tmp_path: Path)
 @looped
 async def test_settings_that_cannot_be_read_are_the_defaults(tmp_path: Path) -> None:
     with ThreadPoolExecutor(max_workers=1) as worker:
-        intent = Intent(tmp_path, worker, Resolver(), Tier().apply)
+        intent = Intent(tmp_path, worker, Resolver(), HealthChecks(ignore), Tier().apply)
         assert await intent.settings() == DEFAULT_SETTINGS
 
 
@@ -291,9 +294,8 @@ async def test_a_store_that_went_away_keeps_what_is_carried_out(tmp_path: Path) 
 
 @looped
 async def test_without_a_store_there_is_nothing_to_serve(tmp_path: Path) -> None:
-    told: list[BackendState] = []
     with ThreadPoolExecutor(max_workers=1) as worker:
-        intent = Intent(tmp_path, worker, Resolver(), HealthChecks(told.append), Tier().apply)
+        intent = Intent(tmp_path, worker, Resolver(), HealthChecks(ignore), Tier().apply)
         with pytest.raises(StoreMissing):
             await intent.open()
         assert issubclass(StoreMissing, StoreError)

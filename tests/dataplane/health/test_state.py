@@ -1,5 +1,7 @@
 """state: rise, fall, and nothing in between."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,4 +73,4 @@ def test_it_changes_no_faster_than_rise_and_fall(results: list[bool], rise: int,
             changed.append(number)
             needed = 1 if number == 0 else rise if succeeded else fall
             assert set(results[max(0, number - needed + 1) : number + 1]) == {succeeded}
-    assert all(later - earlier >= min(rise, fall) for earlier, later in zip(changed, changed[1:], strict=False))
+    assert all(later - earlier >= min(rise, fall) for earlier, later in pairwise(changed))
