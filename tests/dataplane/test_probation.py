@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from marchproxy.dataplane import probation as module
+from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.names import Resolver
 from marchproxy.dataplane.probation import Probation
@@ -30,7 +31,7 @@ async def house(folder: Path) -> AsyncGenerator[tuple[Store, Probation]]:
     with ThreadPoolExecutor(1) as worker, Store.open(folder, create=True) as store:
         store.replace(appending(service("web")), message="web", trial=60)
         resolver = Resolver()
-        intent = Intent(folder, worker, resolver, carried_out)
+        intent = Intent(folder, worker, resolver, HealthChecks(lambda _: None), carried_out)
         await intent.open()
         try:
             yield store, Probation(intent, folder)
