@@ -321,9 +321,9 @@ def test_a_change_of_health_compiles_only_what_sends_there(monkeypatch: pytest.M
     first = compiled(*services, *mappings)
     asked: list[str] = []
 
-    def noting(mapping: Mapping, directory: Directory, pools: PoolCache) -> Part:
+    def noting(mapping: Mapping, directory: Directory, pools: PoolCache, terms: Terms) -> Part:
         asked.append(mapping.name)
-        return compile_mapping(mapping, directory, pools)
+        return compile_mapping(mapping, directory, pools, terms)
 
     monkeypatch.setattr("marchproxy.policy.compile.compile_mapping", noting)
     down = frozenset({BackendKey("s7", ip_address("10.1.7.1"), 80)})
