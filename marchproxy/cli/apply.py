@@ -31,6 +31,7 @@ MessageOption = Annotated[str, typer.Option("--message", metavar="TEXT", help="W
     "apply",
     "marchproxy apply -f site.yaml --dry-run",
     "marchproxy apply -f site.yaml --yes --message 'the new web servers'",
+    "marchproxy apply -f site.yaml --confirm 60",
     "marchproxy apply -f fleet.json --cluster lab",
 )
 def apply(

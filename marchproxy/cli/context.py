@@ -24,6 +24,10 @@ class Environment:
     """The command line as it was typed, for hints that repeat it."""
     verbosity: int = 0
     """How often `-v` was given: 1 says what is done, 2 adds tracebacks, 3 each step."""
+    trial: int | None = None
+    """`--confirm`: seconds until a change goes back unless it is confirmed; None: it stays."""
+    waits: bool = True
+    """Whether a command with `--confirm` stays until then."""
 
     @property
     def state_dir(self) -> Path | None:

@@ -16,6 +16,12 @@ from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.fields import Fields
 
+CHANGING = frozenset({"add", "set", "remove", "import", "apply", "rollback"})
+"""Verbs that write a revision, of every noun. They take `--confirm`."""
+
+_LONGEST_TRIAL = 86_400
+"""Seconds; the store has the same limit, and loading it for a number would cost 20 ms of every `--help`."""
+
 type Command = TyperCommand | TyperGroup
 
 
@@ -36,7 +42,8 @@ class Verb(TyperCommand):
         arguments = [param for param in own if param.param_type_name == "argument"]
         options = [param for param in own if param.param_type_name == "option"]
         fields = [field.option(required=field.name in self.required) for field in self.fields]
-        super().__init__(name, params=[*arguments, *fields, *options, _verbose_option()], **settings)
+        common = [*_trial_options(), _verbose_option()] if name in CHANGING else [_verbose_option()]
+        super().__init__(name, params=[*arguments, *fields, *options, *common], **settings)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples without wrapping them."""
@@ -108,6 +115,40 @@ class LazyCommands(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _trial_options() -> tuple[TyperOption, ...]:
+    return (
+        TyperOption(
+            param_decls=["trial", "--confirm"],
+            type=int,
+            metavar="SECONDS",
+            expose_value=False,
+            callback=_set_trial,
+            help="Go back after this time, unless marchproxy confirm follows; needs a running daemon",
+        ),
+        TyperOption(
+            param_decls=["no_wait", "--no-wait"],
+            is_flag=True,
+            default=False,
+            show_default=False,
+            expose_value=False,
+            callback=_set_waiting,
+            help="With --confirm: do not stay to count down",
+        ),
+    )
+
+
+def _set_trial(context: Any, parameter: Any, value: int | None) -> None:
+    if value is not None and not 1 <= value <= _LONGEST_TRIAL:
+        raise typer.BadParameter(f"{value} is not in the range 1 to {_LONGEST_TRIAL}", context, parameter)
+    if isinstance(context.obj, Environment):
+        context.obj.trial = value
+
+
+def _set_waiting(context: Any, parameter: Any, value: bool) -> None:
+    if isinstance(context.obj, Environment):
+        context.obj.waits = not value
 
 
 def _verbose_option() -> TyperOption:

@@ -23,6 +23,10 @@ def opened(environment: Environment, *, create: bool = False, read_only: bool = 
     """The store of this appliance; it is imported here and not before."""
     from marchproxy.store.store import Store
 
+    if environment.trial is not None and not read_only:
+        from marchproxy.cli.trial import demand_daemon
+
+        demand_daemon(environment)
     with Store.open(environment.state_dir, create=create, read_only=read_only) as store:
         environment.debug(f"opened the store for {'reading' if read_only else 'writing'}")
         yield store
@@ -99,7 +103,7 @@ def commit(
         changed = wanted != snapshot
         return wanted
 
-    revision = store.replace(careful, message=message)
+    revision = store.replace(careful, message=message, trial=environment.trial)
     show_warnings(environment, warnings)
     tell(environment, revision, changed)
     return revision
@@ -112,18 +116,29 @@ def tell(environment: Environment, revision: "Revision", changed: bool) -> None:
 
 
 def announce(environment: Environment) -> ExitCode:
-    """Tell a running daemon to take over the store's revision. The write stands whatever it answers."""
+    """Tell a running daemon to take over the store's revision. The write stands whatever it answers.
+
+    With `--confirm` this stays until the revision is confirmed or back.
+    """
     from marchproxy.cli.control import Control
 
     try:
         answer = Control(environment).post("/v1/reload")
     except DaemonNotRunning:
+        if environment.trial is not None:
+            from marchproxy.cli.trial import nobody_takes_back
+
+            raise nobody_takes_back() from None
         environment.detail("no daemon runs here: it takes the revision over when it starts")
         return ExitCode.DONE
     except MarchproxyError as error:
         warn(environment, f"stored, but not in force: {error.message}", error.hint)
         return ExitCode.FAILED
     environment.detail(f"the daemon has taken over revision {answer.get('revision')}")
+    if environment.trial is not None:
+        from marchproxy.cli.trial import watch_trial
+
+        return watch_trial(environment)
     return ExitCode.DONE
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "appliance": "Manage the settings of the appliance as a whole",
     "revision": "Look at the history and return to an earlier state",
     "apply": "Make the appliance equal to a file, or import a fleet file",
+    "confirm": "Keep the change that would otherwise go back",
     "export": "Print everything that is configured, in a form that apply takes",
     "check": "Look for mistakes in what is configured",
     "diff": "Show what a file would change, or what the daemon has not taken over yet",

@@ -116,7 +116,7 @@ def rollback(
             show_changes(environment, output, diff(before, after))
         if before != after:
             intent.confirm(environment, f"roll back to revision {number}", yes)
-        revision = store.rollback(number)
+        revision = store.rollback(number, trial=environment.trial)
     intent.tell(environment, revision, before != after)
     if output is not Output.TABLE:
         show_one(environment, output, _document(revision))

@@ -84,6 +84,13 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
     for problem in document["problems"]:
         yield environment.colour(f"  ! {problem}", "red")
     yield f"revision {document['revision']}, applied {document['applied'] or 'never'}"
+    if document["trial"]:
+        trial = document["trial"]
+        yield environment.colour(
+            f"revision {trial['revision']} goes back to {trial['previous']} in {trial['remaining_s']:.0f} s,"
+            " unless: marchproxy confirm",
+            "yellow",
+        )
     reason = f": {document['tier_reason']}" if document["tier_reason"] else ""
     yield f"tier {document['tier']}{reason}"
     yield f"listeners: {len(document['listeners'])}, host names: {len(document['names'])}"

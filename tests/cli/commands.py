@@ -18,6 +18,7 @@ listener add|list|remove
 appliance show|set
 revision list|show|diff|rollback
 apply
+confirm
 export
 check
 diff

@@ -130,6 +130,11 @@ class Daemon:
         self._socket.close()
         self._path.unlink()
 
+    def hang_up(self) -> None:
+        """End it before the test does: nothing answers any more."""
+        self._path.rename(self._path.with_suffix(".gone"))
+        self._path = self._path.with_suffix(".gone")
+
     def _serve(self) -> None:
         while True:
             try:

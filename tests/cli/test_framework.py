@@ -14,7 +14,7 @@ from tests.cli.console import Console
 ALL = [pytest.param(words, command, id=words) for words, command in commands()]
 
 IMPERATIVES = {
-    *("Add", "Change", "Create", "Explain", "List", "Look", "Make", "Manage", "Print"),
+    *("Add", "Change", "Create", "Explain", "Keep", "List", "Look", "Make", "Manage", "Print"),
     *("Remove", "Replace", "Return", "Run", "Show", "Take"),
 }
 

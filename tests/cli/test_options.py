@@ -8,7 +8,7 @@ from tests.cli.console import Console
 
 ALL = dict(commands())
 REMOVED = ("cluster", "service", "mapping", "interface", "listener")
-SILENT = {"run", *(f"{noun} remove" for noun in REMOVED)}
+SILENT = {"run", "confirm", *(f"{noun} remove" for noun in REMOVED)}
 """Commands that print no data."""
 ASKING = {
     *(f"{noun} remove" for noun in REMOVED),
