@@ -95,19 +95,19 @@ def test_without_a_daemon_nothing_is_written(site: Console) -> None:
 def test_a_second_change_is_a_conflict(site: Console, daemon: Start) -> None:
     daemon(RUNNING)
     site.ok(*ADD, "--confirm", "60", "--no-wait")
-    for words in (("service", "add", "b", "--address", "10.3.0.2"), ("revision", "rollback", "1")):
+    for words in (("service", "add", "b", "--address", "10.3.0.2"), ("revision", "rollback", "1", "--yes")):
         for more in ((), ("--confirm", "60")):
             result = site(*words, *more)
             assert result.code == 4
             assert "revision 3 waits to be confirmed" in result.err
-    site.ok("revision", "rollback", "2")
+    site.ok("revision", "rollback", "2", "--yes")
     site.ok("service", "add", "b", "--address", "10.3.0.2")
 
 
 def test_a_rollback_can_be_on_trial(site: Console, daemon: Start) -> None:
     daemon(RUNNING)
     with meanwhile(site, go_back):
-        assert site("revision", "rollback", "1", "--confirm", "60").code == 1
+        assert site("revision", "rollback", "1", "--yes", "--confirm", "60").code == 1
     assert len(site.ok("service", "list", "--output", "json").json) == 2
 
 
