@@ -26,6 +26,8 @@ class Environment:
     """How often `-v` was given: 1 says what is done, 2 adds tracebacks, 3 each step."""
     trial: int | None = None
     """`--confirm`: seconds until a change goes back unless it is confirmed; None: it stays."""
+    on_trial: int | None = None
+    """The revision that this command made with `--confirm`."""
     waits: bool = True
     """Whether a command with `--confirm` stays until then."""
 

@@ -110,7 +110,9 @@ def commit(
 
 
 def tell(environment: Environment, revision: "Revision", changed: bool) -> None:
-    """Say which revision there is now."""
+    """Say which revision there is now, and remember one that is on trial."""
+    if changed and environment.trial is not None:
+        environment.on_trial = revision.number
     number = revision.number
     environment.note(f"revision {number}" if changed else f"nothing to change: revision {number} stays")
 

@@ -16,7 +16,6 @@ from marchproxy.model.errors import DaemonNotRunning, MarchproxyError
 
 if TYPE_CHECKING:
     from marchproxy.store.store import Store
-    from marchproxy.store.trial import Trial
 
 LOOK = 0.25
 """Seconds between two looks at the store."""
@@ -41,36 +40,35 @@ def nobody_takes_back() -> DaemonNotRunning:
 
 def watch_trial(environment: Environment) -> ExitCode:
     """Count down until the revision on trial is confirmed, which is exit code 0, or back, which is 1."""
+    number = environment.on_trial
+    if number is None:
+        return ExitCode.DONE
+    environment.note(
+        f"revision {number} goes back to {number - 1} in {environment.trial} s, unless: marchproxy confirm"
+    )
+    if not environment.waits:
+        return ExitCode.DONE
     with intent.opened(environment, read_only=True) as store:
-        trial = store.trial()
-        if trial is None:
-            return ExitCode.DONE
-        environment.note(
-            f"revision {trial.revision} goes back to {trial.previous} in {trial.seconds} s,"
-            " unless: marchproxy confirm"
-        )
-        if not environment.waits:
-            return ExitCode.DONE
         try:
-            _count_down(environment, store, trial)
+            _count_down(environment, store, number)
         except KeyboardInterrupt:
             environment.note("the deadline stands: marchproxy confirm keeps the change")
             raise
-        return _tell_end(environment, store, trial)
+        return _tell_end(environment, store, number)
 
 
-def _count_down(environment: Environment, store: "Store", trial: "Trial") -> None:
+def _count_down(environment: Environment, store: "Store", number: int) -> None:
     from marchproxy.store.trial import Moment
 
     shown, due = 0, None
-    while (running := store.trial()) and running.revision == trial.revision:
-        left = running.remaining(Moment.now())
-        if min(ceil(left), trial.seconds) != shown:
-            shown = min(ceil(left), trial.seconds)
-            _show(environment, f"{shown} s left")
+    while (trial := store.trial()) and trial.revision == number:
+        left = min(ceil(trial.remaining(Moment.now())), trial.seconds)
+        if left != shown:
+            shown = left
+            _show(environment, f"{left} s left")
         if not left:
             due = due or time.monotonic()
-            _expect_return(environment, trial, time.monotonic() - due)
+            _expect_return(environment, number, time.monotonic() - due)
         time.sleep(LOOK)
     _show(environment, "")
 
@@ -82,7 +80,7 @@ def _show(environment: Environment, text: str) -> None:
         environment.stderr.flush()
 
 
-def _expect_return(environment: Environment, trial: "Trial", waited: float) -> None:
+def _expect_return(environment: Environment, number: int, waited: float) -> None:
     """Raise once nobody is there to take it back, or nobody manages to."""
     try:
         Control(environment).get("/v1/status")
@@ -91,15 +89,15 @@ def _expect_return(environment: Environment, trial: "Trial", waited: float) -> N
         raise nobody_takes_back() from None
     if waited > PATIENCE:
         _show(environment, "")
-        message = f"revision {trial.revision} is due to go back, and has not"
+        message = f"revision {number} is due to go back, and has not"
         raise MarchproxyError(message, hint="marchproxy status says why")
 
 
-def _tell_end(environment: Environment, store: "Store", trial: "Trial") -> ExitCode:
-    before = store.revision(trial.previous).sha256
-    later = [revision for revision in store.revisions() if revision.number == trial.revision + 1]
+def _tell_end(environment: Environment, store: "Store", number: int) -> ExitCode:
+    before = store.revision(number - 1).sha256
+    later = [revision for revision in store.revisions() if revision.number == number + 1]
     if not later or later[0].sha256 != before:
-        environment.note(f"revision {trial.revision} is confirmed")
+        environment.note(f"revision {number} is confirmed")
         return ExitCode.DONE
-    warn(environment, f"revision {trial.revision} was not confirmed: back to revision {trial.previous}")
+    warn(environment, f"revision {number} was not confirmed: back to revision {number - 1}")
     return ExitCode.FAILED

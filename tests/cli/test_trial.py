@@ -1,8 +1,6 @@
 """`--confirm SECONDS`, from the watcher's side."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -14,25 +12,27 @@ from tests.cli.commands import commands
 from tests.cli.console import STATUS, Answers, Console, Daemon
 
 type Start = Callable[[Answers], Daemon]
+type Meanwhile = Callable[[Callable[[Store], object]], None]
 
 RUNNING: Answers = {"GET /v1/status": (200, STATUS), "POST /v1/reload": (200, {"revision": 3})}
 ADD = ("service", "add", "api", "--address", "10.3.0.1")
 
 
-@contextmanager
-def meanwhile(console: Console, act: Callable[[Store], object]) -> Iterator[None]:
-    """Somebody else does this as soon as a revision is on trial."""
+@pytest.fixture
+def meanwhile(site: Console, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    """Has somebody else do something while the watcher sleeps for the first time."""
 
-    def wait_and_act() -> None:
-        with Store.open(console.folder / "state") as store:
-            while store.trial() is None:
-                pass
-            act(store)
+    def arrange(act: Callable[[Store], object]) -> None:
+        acts = [act]
 
-    thread = threading.Thread(target=wait_and_act)
-    thread.start()
-    yield
-    thread.join()
+        def sleep(_: float) -> None:
+            if acts:
+                with Store.open(site.folder / "state") as store:
+                    acts.pop()(store)
+
+        monkeypatch.setattr("time.sleep", sleep)
+
+    return arrange
 
 
 def go_back(store: Store) -> None:
@@ -47,10 +47,10 @@ def let_pass(store: Store) -> None:
     store._database.query("UPDATE trial SET uptime = 1")
 
 
-def test_confirmed_elsewhere_it_is_done(site: Console, daemon: Start) -> None:
+def test_confirmed_elsewhere_it_is_done(site: Console, daemon: Start, meanwhile: Meanwhile) -> None:
     daemon(RUNNING)
-    with meanwhile(site, Store.confirm):
-        result = site.ok(*ADD, "--confirm", "60")
+    meanwhile(Store.confirm)
+    result = site.ok(*ADD, "--confirm", "60")
     assert result.err.splitlines() == [
         "revision 3",
         "revision 3 goes back to 2 in 60 s, unless: marchproxy confirm",
@@ -58,20 +58,20 @@ def test_confirmed_elsewhere_it_is_done(site: Console, daemon: Start) -> None:
     ]
 
 
-def test_gone_back_it_has_failed(site: Console, daemon: Start) -> None:
+def test_gone_back_it_has_failed(site: Console, daemon: Start, meanwhile: Meanwhile) -> None:
     daemon(RUNNING)
-    with meanwhile(site, go_back):
-        result = site(*ADD, "--confirm", "60")
+    meanwhile(go_back)
+    result = site(*ADD, "--confirm", "60")
     assert result.code == 1
     assert result.err.splitlines()[-1] == "warning: revision 3 was not confirmed: back to revision 2"
     assert [row["name"] for row in site.ok("service", "list", "--output", "json").json] == ["clients", "web"]
 
 
-def test_a_terminal_shows_the_seconds(site: Console, daemon: Start) -> None:
+def test_a_terminal_shows_the_seconds(site: Console, daemon: Start, meanwhile: Meanwhile) -> None:
     daemon(RUNNING)
-    with meanwhile(site, Store.confirm):
-        environment = site.environment(tty=True)
-        assert run([*ADD, "--confirm", "60"], environment) == 0
+    meanwhile(Store.confirm)
+    environment = site.environment(tty=True)
+    assert run([*ADD, "--confirm", "60"], environment) == 0
     assert "\r\x1b[K60 s left" in environment.stderr.getvalue()  # type: ignore[attr-defined]
 
 
@@ -104,10 +104,10 @@ def test_a_second_change_is_a_conflict(site: Console, daemon: Start) -> None:
     site.ok("service", "add", "b", "--address", "10.3.0.2")
 
 
-def test_a_rollback_can_be_on_trial(site: Console, daemon: Start) -> None:
+def test_a_rollback_can_be_on_trial(site: Console, daemon: Start, meanwhile: Meanwhile) -> None:
     daemon(RUNNING)
-    with meanwhile(site, go_back):
-        assert site("revision", "rollback", "1", "--yes", "--confirm", "60").code == 1
+    meanwhile(go_back)
+    assert site("revision", "rollback", "1", "--yes", "--confirm", "60").code == 1
     assert len(site.ok("service", "list", "--output", "json").json) == 2
 
 
@@ -132,26 +132,26 @@ def test_ctrl_c_leaves_the_deadline(site: Console, daemon: Start, monkeypatch: p
         assert store.trial() is not None
 
 
-def test_a_daemon_that_died_is_noticed(site: Console) -> None:
+def test_a_daemon_that_died_is_noticed(site: Console, meanwhile: Meanwhile) -> None:
     with Daemon(site.control_socket, RUNNING) as server:
 
         def die(store: Store) -> None:
             server.hang_up()
             let_pass(store)
 
-        with meanwhile(site, die):
-            result = site(*ADD, "--confirm", "60")
+        meanwhile(die)
+        result = site(*ADD, "--confirm", "60")
     assert result.code == 6
     assert "the change goes back when one starts" in result.err
 
 
 def test_a_daemon_that_cannot_is_not_waited_for(
-    site: Console, daemon: Start, monkeypatch: pytest.MonkeyPatch
+    site: Console, daemon: Start, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon(RUNNING)
     monkeypatch.setattr(module, "PATIENCE", 0.0)
-    with meanwhile(site, let_pass):
-        result = site(*ADD, "--confirm", "60")
+    meanwhile(let_pass)
+    result = site(*ADD, "--confirm", "60")
     assert result.code == 1
     assert "is due to go back, and has not" in result.err
 
