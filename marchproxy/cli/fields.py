@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperOption
 
 from marchproxy.cli.errors import WrongUsage
-from marchproxy.cli.units import parse_duration
+from marchproxy.cli.units import MAX_DIGITS, parse_duration
 from marchproxy.model.errors import InvalidValue
 
 _GIVEN = "marchproxy.fields"
@@ -122,7 +122,7 @@ type Fields = Sequence[Field | Switch | Clear]
 
 def number(text: str) -> int | str:
     """A whole number where the text is one; other text stays for the model to refuse."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else text
 
 
 def on_off(text: str) -> bool | str:

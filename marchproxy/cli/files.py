@@ -6,13 +6,12 @@ from typing import Any
 
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import InvalidFile
+from marchproxy.cli.units import MAX_DIGITS
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import NotFound, NotPermitted
 
 MAX_BYTES = 64 * 1024 * 1024
 """Ten thousand services and as many mappings take about four."""
-MAX_DIGITS = 18
-"""Of a whole number, as in YAML; int() itself refuses some thousands, in words for programmers."""
 
 
 def read_document(environment: Environment, name: str) -> Document:

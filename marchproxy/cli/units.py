@@ -4,6 +4,8 @@ import re
 
 from marchproxy.model.errors import InvalidValue
 
+MAX_DIGITS = 18
+"""Of a whole number, as in YAML; int() itself refuses some thousands, in words for programmers."""
 _STEPS = ("B", "kB", "MB", "GB", "TB")
 
 

@@ -46,7 +46,16 @@ def test_split(values: list[str], expected: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("5", 5), ("007", 7), ("", ""), ("-1", "-1"), ("5.0", "5.0"), ("٣", "٣"), ("9" * 20, "9" * 20)],
+    [
+        ("5", 5),
+        ("007", 7),
+        ("", ""),
+        ("-1", "-1"),
+        ("5.0", "5.0"),
+        ("٣", "٣"),
+        ("9" * 18, int("9" * 18)),
+        ("9" * 20, "9" * 20),
+    ],
 )
 def test_number(text: str, value: int | str) -> None:
     assert number(text) == value

@@ -1,14 +1,40 @@
 """Documents as operators could write them, over the whole range of every field; snapshots made of them."""
 
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 from hypothesis import strategies as st
 
-from marchproxy.model.documents import Document, read_interface, read_mapping, read_service
-from marchproxy.model.entities import Action, Auth, Mode, Role
+from marchproxy.model.appliance import (
+    MAX_BURST,
+    MAX_ENTRIES,
+    MAX_RATE,
+    MAX_TIMEOUT,
+    ApplianceListener,
+    Block,
+    BlockList,
+    Limit,
+    ListenerKind,
+    Per,
+    Refusal,
+    Settings,
+)
+from marchproxy.model.documents import Document, read_mapping, read_service
+from marchproxy.model.entities import (
+    Action,
+    Auth,
+    Balance,
+    ClusterHead,
+    Interface,
+    Mapping,
+    Mode,
+    Role,
+    Service,
+)
 from marchproxy.model.names import DEFAULT_CLUSTER
 from marchproxy.model.protocol import Protocol
-from marchproxy.model.snapshot import Cluster, Snapshot
+from marchproxy.model.snapshot import FORMAT, Cluster, Snapshot, read_snapshot
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True)
 SERVICE_NAMES = NAMES.filter(lambda name: name.lower() not in ("all", "external"))
@@ -38,18 +64,24 @@ def ports(draw: st.DrawFn) -> str:
     return ",".join(str(low) if low == high else f"{min(low, high)}-{max(low, high)}" for low, high in pairs)
 
 
-ADDRESSES = st.lists(prefixes() | HOSTS, min_size=1, max_size=4)
 LISTENS = st.builds(
     "{}:{}".format, st.sampled_from(["*", "0.0.0.0", "[::]", "192.0.2.1", "[2001:db8::1]"]), PORTS
 )
 HOST_RULES = st.builds(str.__add__, st.sampled_from(["", "*."]), HOSTS)
+ADDRESSES = st.lists(prefixes() | HOST_RULES, min_size=1, max_size=4)
+SINGLES = st.sampled_from(["10.0.0.1", "10.9.9.9", "2001:db8::1", "2001:DB8::2"])
 INSTANTS = st.datetimes().map(lambda instant: instant.replace(microsecond=0).isoformat() + "Z")
 
 
 def services() -> st.SearchStrategy[Document]:
     """The document of a service, each optional field there or not."""
+    drained = {"addresses": st.just(["10.0.0.0/8", "db.example"]), "drain": st.lists(SINGLES, max_size=2)}
+    return _services({"addresses": ADDRESSES}) | _services(drained)
+
+
+def _services(required: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Document]:
     return st.fixed_dictionaries(
-        {"name": SERVICE_NAMES, "addresses": ADDRESSES},
+        {"name": SERVICE_NAMES, **required},
         optional={
             "port": st.none() | PORTS,
             "protocol": st.none() | st.sampled_from([str(protocol) for protocol in Protocol]),
@@ -60,6 +92,9 @@ def services() -> st.SearchStrategy[Document]:
             "tls": st.booleans(),
             "health": st.sampled_from(["none", "tcp", "icmp"]) | PATHS.map("https:{}".format),
             "health_interval": st.none() | st.integers(1, 3600),
+            "health_timeout": st.none() | st.integers(1, 60),
+            "health_rise": st.none() | st.integers(1, 100),
+            "health_fall": st.none() | st.integers(1, 100),
             "description": LINES,
         },
     )
@@ -77,6 +112,8 @@ def mappings(draw: st.DrawFn) -> Document:
                 "action": st.sampled_from([str(action) for action in Action]),
                 "auth_required": st.booleans(),
                 "expires": st.none() | INSTANTS,
+                "audit": st.booleans(),
+                "balance": st.sampled_from([str(balance) for balance in Balance]),
                 "description": LINES,
             },
         )
@@ -94,19 +131,95 @@ def mappings(draw: st.DrawFn) -> Document:
 
 def interfaces() -> st.SearchStrategy[Document]:
     """The document of an interface."""
+    own = {"name": INTERFACE_NAMES, "role": st.sampled_from([str(role) for role in Role])}
+    modes = st.sampled_from([str(mode) for mode in Mode])
+    masked = {"masquerade": st.just(True), "nat_addresses": st.lists(SINGLES, max_size=3)}
+    return st.fixed_dictionaries(own, optional={"mode": modes}) | st.fixed_dictionaries(own | masked)
+
+
+def blocks() -> st.SearchStrategy[Document]:
+    """The document of a block."""
+    names = prefixes() | HOST_RULES
+    optional = {"reason": LINES, "origin": LINES, "expires": st.none() | INSTANTS}
+    return st.fixed_dictionaries({"name": names}, optional=optional)
+
+
+def block_lists() -> st.SearchStrategy[Document]:
+    """The document of a block list."""
+    hashes = st.from_regex("[0-9a-f]{64}", fullmatch=True)
     return st.fixed_dictionaries(
-        {"name": INTERFACE_NAMES, "role": st.sampled_from([str(role) for role in Role])},
-        optional={"mode": st.sampled_from([str(mode) for mode in Mode])},
+        {"name": NAMES, "sha256": hashes, "entries": st.integers(0, MAX_ENTRIES)},
+        optional={"reason": LINES, "origin": LINES, "expires": st.none() | INSTANTS},
     )
+
+
+def limits() -> st.SearchStrategy[Document]:
+    """The document of a limit."""
+    rates = st.integers(1, MAX_RATE)
+    return st.fixed_dictionaries(
+        {"name": NAMES, "per": st.sampled_from([str(per) for per in Per]), "flows_per_second": rates},
+        optional={
+            "packets_per_second": st.none() | rates,
+            "bytes_per_second": st.none() | rates,
+            "burst": st.none() | st.integers(1, MAX_BURST),
+            "exempt": st.lists(prefixes(), max_size=3),
+        },
+    ).map(
+        lambda document: document | ({"services": ["web", "lab/web"]} if document["per"] == "service" else {})
+    )
+
+
+def listeners() -> st.SearchStrategy[Document]:
+    """The document of a listener of the appliance, without the name that the rest gives it."""
+    return st.fixed_dictionaries(
+        {"kind": st.sampled_from([str(kind) for kind in ListenerKind]), "bind": LISTENS}
+    )
+
+
+def settings() -> st.SearchStrategy[Document]:
+    """The document of the settings."""
+    timeouts = ("tcp_established", "tcp_closing", "tcp_opening", "udp", "udp_unanswered", "icmp")
+    resolvers = st.lists(SINGLES | LISTENS.filter(lambda text: not text.startswith("*")), max_size=3)
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "audit": st.booleans(),
+            "refusal": st.sampled_from([str(refusal) for refusal in Refusal]),
+            "refusals_per_second": st.integers(1, 1_000_000),
+            "flow_table": st.integers(1024, 16_777_216),
+            **{f"timeout_{name}": st.integers(1, MAX_TIMEOUT) for name in timeouts},
+            "resolvers": resolvers,
+            "private_answers": st.lists(HOST_RULES, max_size=3),
+        },
+    )
+
+
+DOCUMENTS: dict[type[Any], st.SearchStrategy[Document]] = {
+    Service: services(),
+    Mapping: mappings(),
+    Interface: interfaces(),
+    Block: blocks(),
+    BlockList: block_lists(),
+    Limit: limits(),
+    ApplianceListener: listeners(),
+    Settings: settings(),
+    ClusterHead: st.fixed_dictionaries({"name": NAMES}, optional={"audit": st.booleans()}),
+}
+"""The document of every entity that there is."""
 
 
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
     """A snapshot over few names and few variants of each, so that two of them share, differ and lack some."""
     named = {DEFAULT_CLUSTER} | draw(st.sets(st.sampled_from(["edge", "lab"])))
-    interfaces = draw(_some(["eth0", "eth1", "wan0"], _INTERFACES))
-    return Snapshot(
-        tuple(draw(_clusters(name)) for name in sorted(named)), tuple(map(read_interface, interfaces))
+    own = {field: draw(_some(names, variants)) for field, (names, variants) in _OWN.items()}
+    own["listeners"] = [
+        {"kind": "dns", "bind": bind} for bind in draw(st.sets(st.sampled_from(["*:53", "*:54"])))
+    ]
+    settings = draw(st.sampled_from(_SETTINGS))
+    return replace(
+        read_snapshot({"format": FORMAT, **own, "settings": settings}),
+        clusters=tuple(draw(_clusters(name)) for name in sorted(named)),
     )
 
 
@@ -120,7 +233,26 @@ _MAPPINGS: list[Document] = [
     {"protocols": ["icmp"], "action": "deny", "priority": 1},
     {"protocols": ["http"], "host": "*.example", "listen": "[::]:80", "expires": "2030-01-01T00:00:00Z"},
 ]
-_INTERFACES: list[Document] = [{"role": "inside"}, {"role": "outside", "mode": "xdp-generic"}]
+_OWN: dict[str, tuple[list[str], list[Document]]] = {
+    "interfaces": (
+        ["eth0", "eth1", "wan0"],
+        [
+            {"role": "inside"},
+            {"role": "outside", "mode": "xdp-generic"},
+            {"role": "outside", "masquerade": True},
+        ],
+    ),
+    "blocks": (["*.bad.example", "192.0.2.0/24", "::1"], [{}, {"reason": "größer"}]),
+    "block_lists": (["b1", "b2"], [{"sha256": digit * 64, "entries": 7} for digit in "ab"]),
+    "limits": (
+        ["l1", "l2"],
+        [
+            {"per": "source", "packets_per_second": 9, "exempt": ["10.0.0.0/8"]},
+            {"per": "total", "bytes_per_second": MAX_RATE},
+        ],
+    ),
+}
+_SETTINGS: list[Document] = [{}, {"audit": True}, {"resolvers": ["192.0.2.53"], "timeout_udp": 7}]
 
 
 def _some(names: list[str], variants: list[Document]) -> st.SearchStrategy[list[Document]]:
@@ -138,4 +270,4 @@ def _clusters(draw: st.DrawFn, name: str) -> Cluster:
         {end: st.lists(st.sampled_from(known), min_size=1, max_size=2) for end in ("sources", "destinations")}
     )
     mappings = [read_mapping(held | draw(ends)) for held in draw(_some(["m1", "m2"], _MAPPINGS))]
-    return Cluster(name, tuple(services), tuple(mappings))
+    return Cluster(name, tuple(services), tuple(mappings), audit=draw(st.booleans()))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marchproxy.model.appliance import Settings
 from marchproxy.model.change import Change, Kind, diff, patch
 from marchproxy.model.documents import Document, read_mapping, read_service
 from marchproxy.model.errors import Conflict, InvalidValue, NotFound
@@ -64,7 +65,7 @@ def test_what_no_change_names_stays_the_same_object(old: Snapshot, new: Snapshot
 def test_order_between_entities_of_one_cluster_does_not_matter(
     old: Snapshot, new: Snapshot, shuffle: random.Random
 ) -> None:
-    inner = [change for change in diff(old, new) if change.kind is not Kind.CLUSTER]
+    inner = list(diff(old, new))
     if {cluster.name for cluster in old.clusters} == {cluster.name for cluster in new.clusters}:
         shuffle.shuffle(inner)
         assert patch(old, inner) == new
@@ -132,3 +133,40 @@ def test_a_document_is_read_before_it_becomes_an_entity() -> None:
 
 def test_nothing_to_nothing_is_no_change() -> None:
     assert patch(HELD, [Change(Kind.SERVICE, "default", "db", None, None)]) == HELD
+
+
+def test_settings_change_and_never_go() -> None:
+    audited = replace(EMPTY, settings=Settings(audit=True))
+    (change,) = diff(EMPTY, audited)
+    assert change == Change(Kind.SETTINGS, "", "settings", {}, {"audit": True})
+    assert patch(EMPTY, [change]) == audited
+    assert patch(audited, [change.reversed()]) == EMPTY
+    with pytest.raises(Conflict, match="settings cannot be removed"):
+        patch(audited, [replace(change, before=change.after, after=None)])
+    with pytest.raises(Conflict, match="settings 'settings' was changed meanwhile"):
+        patch(audited, [change])
+    with pytest.raises(InvalidValue, match="name"):
+        patch(EMPTY, [Change(Kind.SETTINGS, "", "other", None, {"audit": True})])
+
+
+def test_a_cluster_changes_and_keeps_what_it_holds() -> None:
+    on = Change(Kind.CLUSTER, "", "default", {"name": "default"}, {"name": "default", "audit": True})
+    audited = patch(HELD, [on, _service(WEB, WEB_8080)])
+    assert audited.clusters[0].audit
+    assert audited.clusters[0].services == (read_service(WEB_8080),)
+    assert diff(HELD, audited) == (on, _service(WEB, WEB_8080))
+    assert patch(audited, [_service(WEB_8080, WEB), on.reversed()]) == HELD
+    with pytest.raises(Conflict, match="cluster 'default' was changed meanwhile"):
+        patch(audited, [on])
+
+
+def test_what_belongs_to_the_appliance_comes_and_goes_by_its_canonical_name() -> None:
+    spam = Change(Kind.BLOCK, "", "192.0.2.0/24", None, {"name": "192.0.2.0/24", "reason": "spam"})
+    blocked = patch(EMPTY, [spam])
+    assert [block.name for block in blocked.blocks] == ["192.0.2.0/24"]
+    assert diff(EMPTY, blocked) == (spam,)
+    assert patch(blocked, [spam.reversed()]) == EMPTY
+    with pytest.raises(InvalidValue, match="name"):
+        patch(EMPTY, [Change(Kind.BLOCK, "", "::1/128", None, {"name": "::1/128"})])
+    with pytest.raises(Conflict, match="block list 'bad' was removed meanwhile"):
+        patch(EMPTY, [Change(Kind.BLOCK_LIST, "", "bad", {"name": "bad"}, None)])

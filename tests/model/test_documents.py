@@ -3,6 +3,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from marchproxy.model.documents import (
     Document,
     Entity,
+    read_entity,
     read_field,
     read_interface,
     read_mapping,
@@ -19,10 +21,9 @@ from marchproxy.model.documents import (
     to_document,
     write_field,
 )
-from marchproxy.model.entities import Interface, Mapping, Service
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.readers import parse_expiry, parse_health
-from tests.model.strategies import interfaces, mappings, services
+from tests.model.strategies import DOCUMENTS
 
 SERVICE: Document = {"name": "web", "addresses": ["10.0.0.1"]}
 MAPPING: Document = {"name": "m", "sources": ["all"], "destinations": ["web"], "protocols": ["tcp"]}
@@ -40,19 +41,10 @@ def _round_trip(read: Callable[[object], Entity], document: Document) -> None:
         assert read_field(type(entity), field.name, write_field(field.name, value)) == value
 
 
-@given(services())
-def test_services_survive_json(document: Document) -> None:
-    _round_trip(read_service, document)
-
-
-@given(mappings())
-def test_mappings_survive_json(document: Document) -> None:
-    _round_trip(read_mapping, document)
-
-
-@given(interfaces())
-def test_interfaces_survive_json(document: Document) -> None:
-    _round_trip(read_interface, document)
+@pytest.mark.parametrize("entity", DOCUMENTS, ids=lambda entity: entity.__name__)
+@given(st.data())
+def test_every_entity_survives_json(entity: type[Entity], data: st.DataObject) -> None:
+    _round_trip(partial(read_entity, entity), data.draw(DOCUMENTS[entity]))
 
 
 def test_a_document_holds_only_what_is_not_default() -> None:
@@ -165,12 +157,9 @@ JSON = st.recursive(
 
 @given(st.data(), JSON)
 def test_no_value_is_too_strange_to_be_refused_properly(data: st.DataObject, value: Any) -> None:
-    kinds: list[tuple[Callable[[object], Entity], Document, type[Entity]]] = [
-        (read_service, SERVICE, Service),
-        (read_mapping, MAPPING, Mapping),
-        (read_interface, INTERFACE, Interface),
-    ]
-    read, document, entity = data.draw(st.sampled_from(kinds))
+    entity = data.draw(st.sampled_from(list(DOCUMENTS)))
+    read = partial(read_entity, entity)
+    document = data.draw(DOCUMENTS[entity])
     name = data.draw(st.sampled_from([field.name for field in fields(entity)]))
     with suppress(InvalidValue):
         accepted = read(document | {name: value})
