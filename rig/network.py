@@ -40,6 +40,7 @@ class Rig:
         self.files = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
         """Logs and configuration of whatever runs here; removed with the rig."""
         self._hosts: list[Host] = []
+        self._behind = 0
         close_at_exit(self)
         try:
             self.middle = self._host("appliance")
@@ -63,6 +64,26 @@ class Rig:
         """Switch plain routing through the middle on or off, IPv4 and IPv6."""
         value = "1" if on else "0"
         self.middle.sysctl({"net.ipv4.ip_forward": value, "net.ipv6.conf.all.forwarding": value})
+
+    def behind(self, router: Host, *, mtu: int = 1500) -> Host:
+        """A host behind a server, which becomes its router: 10.3.0.2 and fd03::2, by a link of that MTU.
+
+        The middle knows the server as the way there.
+        """
+        index = self._behind
+        self._behind += 1
+        host = self._host(f"far{index + 1}")
+        v4, v6, near = f"10.3.{index}", _network6(3, index), f"far{index}"
+        router.ip(
+            f"link add {near} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {host.name}",
+            f"address add {v4}.1/24 dev {near}",
+            f"address add {v6}:1/64 dev {near} nodad",
+            f"link set {near} up",
+        )
+        router.sysctl({"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"})
+        self._settle(host, v4, v6)
+        self.middle.ip(f"route add {v4}.0/24 via {router.ipv4}", f"route add {v6}:/64 via {router.ipv6}")
+        return host
 
     def suit_xdp(self, on: bool = True) -> None:
         """Have the far ends of all links work with native XDP in the middle, or as usual again.
@@ -98,13 +119,18 @@ class Rig:
         host = self._host(role if index == 0 else f"{role}{index + 1}")
         near, queues = f"{side}{index}", f"numtxqueues {QUEUES} numrxqueues {QUEUES}"
         v4 = f"10.{number}.{index}"
-        v6 = f"fd0{number}:" if index == 0 else f"fd0{number}:0:0:{index}:"
+        v6 = _network6(number, index)
         self.middle.ip(
             f"link add {near} {queues} type veth peer name eth0 netns {host.name} {queues}",
             f"address add {v4}.1/24 dev {near}",
             f"address add {v6}:1/64 dev {near} nodad",
             f"link set {near} up",
         )
+        self._settle(host, v4, v6)
+        return host
+
+    def _settle(self, host: Host, v4: str, v6: str) -> None:
+        """Give a host its addresses, .2 and ::2 of these networks, and its way out."""
         host.ip(
             f"address add {v4}.2/24 dev eth0",
             f"address add {v6}:2/64 dev eth0 nodad",
@@ -113,4 +139,8 @@ class Rig:
             f"route add default via {v6}:1",
         )
         host.ipv4, host.ipv6 = f"{v4}.2", f"{v6}:2"
-        return host
+
+
+def _network6(number: int, index: int) -> str:
+    """Of a link, without the colon before a host's number."""
+    return f"fd0{number}:" if index == 0 else f"fd0{number}:0:0:{index}:"
