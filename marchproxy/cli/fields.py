@@ -125,6 +125,21 @@ def number(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else text
 
 
+_SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def amount(text: str) -> int | str:
+    """A whole number, or one of thousands, millions and so on: `500k`, `10M`, `1.5G`; other text stays."""
+    plain = text.strip().lower()
+    digits, scale = (plain[:-1], plain[-1]) if plain[-1:].isalpha() else (plain, "")
+    whole, point, part = digits.partition(".")
+    readable = (whole + part).isascii() and (whole + part).isdigit() and len(digits) < 20 and scale in _SCALES
+    if not readable or (point and not (whole and part)):
+        return text
+    found, rest = divmod(int(whole + part) * _SCALES[scale], 10 ** len(part))
+    return text if rest else found
+
+
 def on_off(text: str) -> bool | str:
     """True for `on`, false for `off`; an empty text stays, and means the default."""
     words: dict[str, bool | str] = {"on": True, "off": False, "": ""}

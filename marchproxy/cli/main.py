@@ -23,6 +23,7 @@ COMMANDS = {
     "mapping": "Manage mappings: who may talk to whom",
     "interface": "Manage the network devices that the appliance attaches to",
     "listener": "Manage addresses and ports that the appliance itself serves",
+    "limit": "Manage rate limits: what is beyond them is dropped",
     "appliance": "Manage the settings of the appliance as a whole",
     "revision": "Look at the history and return to an earlier state",
     "apply": "Make the appliance equal to a file, or import a fleet file",

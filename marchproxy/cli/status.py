@@ -32,6 +32,13 @@ _DENIALS: Columns = {
     "BYTES": lambda row: size(row["bytes"]),
 }
 _SHOWN_DENIALS = 10
+_LIMITS: Columns = {
+    "LIMIT": "name",
+    "PASSED": "passed_packets",
+    "BYTES": lambda row: size(row["passed_bytes"]),
+    "DROPPED": "dropped_packets",
+    "DROPPED BYTES": lambda row: size(row["dropped_bytes"]),
+}
 _TABLES: Columns = {
     "TABLE": "name",
     "USED": "used",
@@ -105,6 +112,7 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
         (document["interfaces"], _INTERFACES),
         (counters, _COUNTERS),
         (denials, _DENIALS),
+        (document["limits"], _LIMITS),
         (document["flow_table"], _TABLES),
     ):
         if rows:

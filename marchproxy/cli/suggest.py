@@ -32,6 +32,11 @@ def interfaces(context: typer.Context, incomplete: str) -> list[str]:
     return _names(context, lambda snapshot: (item.name for item in snapshot.interfaces))
 
 
+def limits(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of rate limits."""
+    return _names(context, lambda snapshot: (item.name for item in snapshot.limits))
+
+
 def listeners(context: typer.Context, incomplete: str) -> list[str]:
     """Names of the appliance's own listeners."""
     return _names(context, lambda snapshot: (item.name for item in snapshot.listeners))

@@ -15,6 +15,7 @@ service add|list|show|set|remove
 mapping add|list|show|set|remove
 interface add|list|show|set|remove
 listener add|list|remove
+limit add|list|show|set|remove
 appliance show|set
 revision list|show|diff|rollback
 apply

@@ -196,6 +196,15 @@ STATUS: dict[str, Any] = {
     },
     "denied": [{"reason": "NO_MAPPING", "mapping": "", "packets": 3, "bytes": 180}],
     "audited": [{"reason": "DENY_MAPPING", "mapping": "later", "packets": 2, "bytes": 120}],
+    "limits": [
+        {
+            "name": "source-packets",
+            "passed_packets": 5,
+            "passed_bytes": 5000,
+            "dropped_packets": 7,
+            "dropped_bytes": 7000,
+        }
+    ],
     "flow_table": [{"name": "flows", "used": 250, "limit": 1000}],
     "lost_events": 0,
     "reloads": 1,

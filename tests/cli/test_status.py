@@ -60,6 +60,9 @@ def test_one_screen_for_people(console: Console, daemon: Start) -> None:
         "deny     NO_MAPPING    -              3  180 B",
         "audit    DENY_MAPPING  later          2  120 B",
         "",
+        "LIMIT           PASSED  BYTES   DROPPED  DROPPED BYTES",
+        "source-packets       5  5.0 kB        7  7.0 kB",
+        "",
         "TABLE  USED  LIMIT  FILL",
         "flows   250   1000  25%",
     ]
@@ -78,6 +81,7 @@ def test_a_fresh_appliance_shows_no_empty_tables(console: Console, daemon: Start
         "counters": {},
         "denied": [],
         "audited": [],
+        "limits": [],
         "flow_table": [],
     }
     daemon({"GET /v1/status": (200, STATUS | nothing)})
