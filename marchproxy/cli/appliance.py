@@ -32,7 +32,7 @@ FIELDS = (
         number,
     ),
     Field(
-        "timeout_tcp_established", "--timeout-tcp-established", "TIME", f"{_IDLE} a TCP flow; 2h4m", seconds
+        "timeout_tcp_established", "--timeout-tcp-established", "TIME", f"{_IDLE} a TCP flow; 124m", seconds
     ),
     Field("timeout_tcp_closing", "--timeout-tcp-closing", "TIME", f"{_IDLE} one that closes; 5m", seconds),
     Field("timeout_tcp_opening", "--timeout-tcp-opening", "TIME", f"{_IDLE} one that opens; 1m", seconds),

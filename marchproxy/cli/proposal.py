@@ -38,6 +38,8 @@ def propose(document: Document, name: str, cluster: str | None) -> Proposal:
     whole = "format" in document or "clusters" in document
     if whole and cluster is not None:
         raise WrongUsage(f"{name} names its clusters itself", hint="leave out --cluster")
+    if not whole and cluster is not None and OF_CLUSTER.keys().isdisjoint(document):
+        raise WrongUsage(f"{name} has neither services nor mappings", hint="leave out --cluster")
     read = _located(name, lambda: _read(document, cluster or DEFAULT_CLUSTER, whole))
     spoken = [field for field in _APPLIANCE if field in document]
     if whole and "interfaces" in document:

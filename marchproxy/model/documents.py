@@ -43,22 +43,16 @@ def read_entity[T: Entity](entity: type[T], document: object) -> T:
     Raises `InvalidValue` naming kind, name, field and value.
     """
     form = _FORMS[entity]
-    required = [
-        name for name, default in _DEFAULTS[entity] if default is MISSING and name not in form.derived
-    ]
     if not isinstance(document, dict):
-        raise InvalidValue(form.label, document, "an object with " + ", ".join(required or form.readers))
-    named = "name" in document or "name" in required
-    where = f'{form.label} "{document.get("name", "without a name")}"' if named else form.label
-    for name in required:
-        if name not in document:
-            raise InvalidValue(name, None, "one: it is required", where=where)
+        expected = "an object with " + ", ".join(_REQUIRED[entity] or form.readers)
+        raise InvalidValue(form.label, document, expected)
     try:
-        values = {str(name): _reader(form, name)(raw, str(name)) for name, raw in document.items()}
-        made = entity(**{name: derive(values) for name, derive in form.derived.items()} | values)
+        made = entity(**_values(form, _REQUIRED[entity], document))
         form.check(made)
     except InvalidValue as error:
-        raise error.at(where) from error
+        named = "name" in document or "name" in _REQUIRED[entity]
+        name = f' "{document.get("name", "without a name")}"' if named else ""
+        raise error.at(form.label + name) from error
     return made
 
 
@@ -110,10 +104,18 @@ class _Form:
     """Fields that a document may leave out because others say them."""
 
 
-def _reader(form: _Form, name: object) -> Reader:
-    if name not in form.readers:
-        raise InvalidValue("field", name, "one of " + ", ".join(form.readers))
-    return form.readers[str(name)]
+def _values(form: _Form, required: tuple[str, ...], document: Document) -> dict[str, Any]:
+    for name in required:
+        if name not in document:
+            raise InvalidValue(name, None, "one: it is required")
+    values = {}
+    for name, raw in document.items():
+        if name not in form.readers:
+            raise InvalidValue("field", name, "one of " + ", ".join(form.readers))
+        values[name] = form.readers[name](raw, name)
+    for name, derive in form.derived.items():
+        values.setdefault(name, derive(values))
+    return values
 
 
 _PROTOCOL_ORDER = {protocol: position for position, protocol in enumerate(Protocol)}
@@ -239,3 +241,11 @@ _FORMS: dict[type[Any], _Form] = {
 _DEFAULTS: dict[type[Any], tuple[tuple[str, object], ...]] = {
     entity: tuple((own.name, own.default) for own in fields(entity)) for entity in _FORMS
 }
+
+_REQUIRED: dict[type[Any], tuple[str, ...]] = {
+    entity: tuple(
+        name for name, default in defaults if default is MISSING and name not in _FORMS[entity].derived
+    )
+    for entity, defaults in _DEFAULTS.items()
+}
+"""The fields that a document must have."""

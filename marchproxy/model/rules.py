@@ -37,7 +37,9 @@ def check_mapping(mapping: Mapping) -> None:
 def check_interface(interface: Interface) -> None:
     """Source addresses are for masquerade."""
     if interface.nat_addresses and not interface.masquerade:
-        raise InvalidValue("nat_addresses", interface.nat_addresses[0], "none without masquerade")
+        raise InvalidValue(
+            "nat_addresses", interface.nat_addresses[0], "no source addresses without masquerade"
+        )
 
 
 def check_limit(limit: Limit) -> None:

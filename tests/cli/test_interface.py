@@ -25,7 +25,7 @@ def test_masquerade_with_and_without_addresses(site: Console) -> None:
     assert added.json == ETH0 | {"role": "outside", "masquerade": True, "nat_addresses": addresses}
     result = site("interface", "set", "eth0", "--no-masquerade")
     assert result.code == 5
-    assert "none without masquerade" in result.err
+    assert "no source addresses without masquerade" in result.err
     site.ok("interface", "set", "eth0", "--no-masquerade", "--nat-address", "", "--role", "inside")
     assert site.ok("interface", "show", "eth0", "--output", "json").json == ETH0
 

@@ -104,6 +104,11 @@ def test_a_file_with_clusters_takes_no_other() -> None:
         propose({"format": "marchproxy/1", "clusters": []}, "f", "lab")
 
 
+def test_a_file_without_anything_of_a_cluster_takes_none() -> None:
+    with pytest.raises(WrongUsage, match="neither services nor mappings"):
+        propose({"limits": []}, "f", "lab")
+
+
 @pytest.mark.parametrize(
     ("document", "says"),
     [
