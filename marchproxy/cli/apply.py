@@ -60,7 +60,7 @@ def apply(
         return _carry_out(environment, proposal, message or _message(file), yes, output)
     before = intent.read(environment)
     after = proposal.build(before)
-    show_warnings(environment, review(before, after))
+    show_warnings(environment, review(before, after, environment.management_ports))
     _show(environment, output, diff(before, after), None)
     return ExitCode.DONE
 
@@ -71,7 +71,7 @@ def _carry_out(
     with intent.opened(environment) as store:
         before = store.snapshot()
         after = proposal.build(before)
-        review(before, after)
+        review(before, after, environment.management_ports)
         changes = diff(before, after)
         if output is Output.TABLE and changes:
             show_changes(environment, output, changes)

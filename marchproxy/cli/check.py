@@ -35,7 +35,9 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
 
     environment = environment_of(context)
     snapshot = intent.read(environment)
-    findings = find(snapshot, compile_plan(snapshot, now=datetime.now(UTC)))
+    findings = find(
+        snapshot, compile_plan(snapshot, management=environment.management_ports, now=datetime.now(UTC))
+    )
     ordered = sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR)
     rows = [
         {

@@ -44,6 +44,13 @@ class Environment:
         return Path(self.variables.get("MARCHPROXY_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR) / "control.sock"
 
     @property
+    def management_ports(self) -> frozenset[int]:
+        """TCP ports of the host that no mapping may take over. Raises `InvalidValue`."""
+        from marchproxy.model.management import read_management_ports
+
+        return read_management_ports(self.variables)
+
+    @property
     def interactive(self) -> bool:
         """Whether somebody is there to answer a question: it is asked on stderr and read from stdin."""
         return self.stdin.isatty() and self.stderr.isatty()

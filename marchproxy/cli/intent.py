@@ -99,7 +99,7 @@ def commit(
     def careful(snapshot: Snapshot) -> Snapshot:
         nonlocal changed
         wanted = build(snapshot)
-        warnings.extend(review(snapshot, wanted))
+        warnings.extend(review(snapshot, wanted, environment.management_ports))
         changed = wanted != snapshot
         return wanted
 

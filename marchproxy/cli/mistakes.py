@@ -10,6 +10,7 @@ from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import InvalidPolicy, warn
 from marchproxy.model.address import HostName
 from marchproxy.model.change import Change, Kind, diff
+from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import COLLECTION_PREFIX
 from marchproxy.model.snapshot import Snapshot
 
@@ -21,8 +22,10 @@ _SOMEWHERE = (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
 """What host names resolve to here: whether they do is for the daemon to find out."""
 
 
-def review(before: Snapshot, after: Snapshot) -> list["Finding"]:
-    """The warnings that `after` has and `before` had not.
+def review(
+    before: Snapshot, after: Snapshot, management: frozenset[int] = MANAGEMENT_PORTS
+) -> list["Finding"]:
+    """The warnings that `after` has and `before` had not. `management`: ports that no mapping may take over.
 
     Raises `InvalidPolicy` where there are errors of that kind, and what the store would raise. An error that
     is there already does not keep anyone from changing something else. Only the mappings that the change
@@ -33,8 +36,8 @@ def review(before: Snapshot, after: Snapshot) -> list["Finding"]:
 
     check_references(before, after)
     changes = diff(before, after)
-    known = _findings(before, changes)
-    found = [finding for finding in _findings(after, changes) if finding not in known]
+    known = _findings(before, changes, management)
+    found = [finding for finding in _findings(after, changes, management) if finding not in known]
     errors = [finding for finding in found if finding.severity is Severity.ERROR]
     if errors:
         more = f" (and {len(errors) - _SHOWN} more mistakes)" if len(errors) > _SHOWN else ""
@@ -51,14 +54,14 @@ def show_warnings(environment: Environment, warnings: Sequence["Finding"]) -> No
         warn(environment, f"{len(warnings) - _SHOWN} more like these", "marchproxy check lists them")
 
 
-def _findings(snapshot: Snapshot, changes: Sequence[Change]) -> list["Finding"]:
+def _findings(snapshot: Snapshot, changes: Sequence[Change], management: frozenset[int]) -> list["Finding"]:
     """What there is to say about the services, and about the mappings that the changes touch."""
     from marchproxy.policy.check import expired
     from marchproxy.policy.compile import compile_plan
 
     touched = _touched(snapshot, changes)
     names = dict.fromkeys(_host_names(snapshot), _SOMEWHERE)
-    compiled = compile_plan(touched, names=names, now=datetime.now(UTC))
+    compiled = compile_plan(touched, names=names, management=management, now=datetime.now(UTC))
     found = (*compiled.plan.findings, *expired(touched, compiled))
     return [finding for finding in found if finding.subject.startswith(("mapping ", "service "))]
 

@@ -111,7 +111,7 @@ def rollback(
     environment = environment_of(context)
     with intent.opened(environment) as store:
         before, after = store.snapshot(), store.snapshot_at(number)
-        review(before, after)
+        review(before, after, environment.management_ports)
         if output is Output.TABLE:
             show_changes(environment, output, diff(before, after))
         if before != after:

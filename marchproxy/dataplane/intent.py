@@ -5,6 +5,7 @@ Each step may refuse, and then what was carried out before goes on.
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -18,6 +19,7 @@ from marchproxy.dataplane.status import Applied, Problem
 from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
 from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.management import read_management_ports
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.checks import BackendKey
 from marchproxy.policy.compile import Compiled, compile_plan
@@ -209,4 +211,11 @@ def _compile(
     down: frozenset[BackendKey],
     previous: Compiled | None,
 ) -> Compiled:
-    return compile_plan(snapshot, names=names, down=down, now=datetime.now(UTC), previous=previous)
+    return compile_plan(
+        snapshot,
+        names=names,
+        down=down,
+        management=read_management_ports(os.environ),
+        now=datetime.now(UTC),
+        previous=previous,
+    )

@@ -19,7 +19,7 @@ def let_through(rules: tuple[Rule, ...], audited: AbstractSet[str]) -> tuple[Rul
     done: list[Rule] = []
     way: Rule | None = None
     for rule in reversed(rules):
-        done.append(_sent(rule, way) if rule.audit and rule.pool is None else rule)
+        done.append(_sent(rule, way) if rule.audit and not (rule.pool and rule.pool.table) else rule)
         way = rule if rule.reason is Reason.FORWARDED else way
     done.reverse()
     return (*done, *_last(rules, audited))

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Mapping
+from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import cluster_of
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
@@ -81,13 +82,15 @@ def compile_plan(
     names: MappingABC[str, Sequence[IPAddress]] = MappingProxyType({}),
     lingering: MappingABC[str, Sequence[IPAddress]] = MappingProxyType({}),
     down: frozenset[BackendKey] = frozenset(),
+    management: frozenset[int] = MANAGEMENT_PORTS,
     now: datetime,
     previous: Compiled | None = None,
 ) -> Compiled:
     """Compile `snapshot` for the instant `now` (with a zone). `names`: host names and what they resolve to.
 
     `lingering`: what they resolved to until lately. It still says who a source is and where transit traffic
-    may go, and is no backend for new flows. `down`: the backends that checks found down.
+    may go, and is no backend for new flows. `down`: the backends that checks found down. `management`: TCP
+    ports of the host that no listener may take.
 
     Never raises for what an operator can write: the plan's findings say what is wrong, and a plan with an
     error among them must not be applied. The result is equal with and without `previous`.
@@ -102,7 +105,7 @@ def compile_plan(
     for cluster in snapshot.clusters:
         old = before.clusters.get(cluster.name, _nothing(cluster.name))
         directory = build_directory(cluster, hosts, moved, old.directory, left, failed, turned)
-        terms = Terms(audit=cluster.audit or snapshot.settings.audit)
+        terms = Terms(cluster.audit or snapshot.settings.audit, management)
         parts = _compile_parts(cluster.mappings, directory, terms, old, before.pools, now)
         clusters[cluster.name] = ClusterMemo(directory, parts, terms)
     every = [part for memo in clusters.values() for part in memo.parts.values()]

@@ -1,6 +1,6 @@
 """What the operator should know about one mapping, as findings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from marchproxy.model.address import HostName, IPAddress
 from marchproxy.model.endpoint import Endpoint
@@ -10,9 +10,6 @@ from marchproxy.model.protocol import Transport
 from marchproxy.policy.directory import Referents
 from marchproxy.policy.plan import Backend, Finding, Pool, Severity
 from marchproxy.policy.pools import Choice
-
-MANAGEMENT = ((Transport.TCP, 22),)
-"""What no listener may take: the way in for whoever has to repair things."""
 
 type Backing = Sequence[tuple[IPAddress, Pool | None]]
 """Listen addresses of a mapping, and the pool behind each."""
@@ -28,12 +25,14 @@ def reference_findings(subject: str, referents: Referents) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, subject, f"names {name}, to which no service belongs")
 
 
-def listen_findings(subject: str, mapping: Mapping, listen: Endpoint) -> Iterator[Finding]:
-    """What is wrong with where a mapping listens, and for what."""
-    for transport, port in MANAGEMENT:
-        if port == listen.port and any(protocol.transport is transport for protocol in mapping.protocols):
-            message = f"listens on {port}/{transport} and would capture the management port"
-            yield Finding(Severity.ERROR, subject, message, "choose another port")
+def listen_findings(
+    subject: str, mapping: Mapping, listen: Endpoint, management: Collection[int]
+) -> Iterator[Finding]:
+    """What is wrong with where a mapping listens, and for what. `management`: TCP ports of the host."""
+    over_tcp = any(protocol.transport is Transport.TCP for protocol in mapping.protocols)
+    if over_tcp and listen.port in management:
+        message = f"listens on {listen.port}/tcp and would capture the management port"
+        yield Finding(Severity.ERROR, subject, message, "choose another port")
     for protocol in mapping.protocols:
         if protocol.transport is None:
             yield Finding(Severity.WARNING, subject, f"cannot listen for {protocol}: not carried, denied")

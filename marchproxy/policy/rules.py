@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Action, Auth, Mapping
+from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import qualify
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -63,6 +64,8 @@ class Terms(NamedTuple):
 
     audit: bool = False
     """What they refuse is reported and let through."""
+    management: frozenset[int] = MANAGEMENT_PORTS
+    """TCP ports that no listener may take."""
 
 
 class _Reading(NamedTuple):
@@ -117,6 +120,7 @@ def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache, te
     subject = f"mapping {reading.name}"
     findings = [*reference_findings(subject, sources), *reference_findings(subject, destinations)]
     if mapping.listen is not None:
+        findings += listen_findings(subject, mapping, mapping.listen, terms.management)
         return _listen(reading, mapping.listen, pools, subject, findings)
     return _pass_through(reading, directory, subject, findings)
 
@@ -151,7 +155,6 @@ def _listen(
     choice = choose_backends(mapping, listen.port, reading.destinations) if forwards else Choice()
     addresses = WILDCARDS.values() if listen.address is None else (listen.address,)
     backing = [(at, pools.pool(choice.members, at.version, mapping.balance)) for at in addresses]
-    findings += listen_findings(subject, mapping, listen)
     if forwards:
         findings += backend_findings(subject, mapping, choice, backing)
         findings += loop_findings(subject, listen, choice, backing)

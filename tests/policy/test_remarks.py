@@ -5,7 +5,8 @@ from ipaddress import ip_address
 import pytest
 
 from marchproxy.model.entities import Mapping, Service
-from tests.policy.build import mapping, plan, service, texts
+from marchproxy.policy.compile import compile_plan
+from tests.policy.build import NOW, mapping, plan, service, snapshot, texts
 
 WEB = service("web", "10.1.0.1", "2001:db8:1::1", port=8080)
 WEB4 = service("web4", "10.1.0.4")
@@ -28,6 +29,19 @@ def test_references_to_nothing_are_told() -> None:
 def test_the_management_port_cannot_be_captured(listen: str, protocols: str, captured: bool) -> None:
     finding = "error listens on 22/tcp and would capture the management port"
     assert (finding in told(WEB, mapping("m", "all", "web", listen, protocols))) is captured
+
+
+def test_which_ports_are_for_management_is_told_to_the_compiler() -> None:
+    def errors(*management: int) -> list[str]:
+        wanted = snapshot(WEB, mapping("m", "all", "web", "*:2222"))
+        made = compile_plan(wanted, management=frozenset(management), now=NOW)
+        again = compile_plan(wanted, management=frozenset(management), now=NOW, previous=before)
+        assert made == again
+        return texts(made.plan.findings)
+
+    before = compile_plan(snapshot(WEB, mapping("m", "all", "web", "*:2222")), now=NOW)
+    assert errors(22) == []
+    assert errors(22, 2222) == ["error mapping m: listens on 2222/tcp and would capture the management port"]
 
 
 def test_waiting_for_a_name_is_said_with_the_name() -> None:

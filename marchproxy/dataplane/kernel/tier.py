@@ -39,14 +39,11 @@ from marchproxy.dataplane.records import (
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.errors import MarchproxyError
-from marchproxy.model.ports import parse_port
+from marchproxy.model.management import read_management_ports
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 
-__all__ = ["BpfNotPermitted", "KernelTier", "management_ports"]
-
-MANAGEMENT_PORTS = (22,)
-_MANAGEMENT_VARIABLE = "MARCHPROXY_MANAGEMENT_PORTS"
+__all__ = ["BpfNotPermitted", "KernelTier"]
 
 
 class KernelTier:
@@ -186,7 +183,7 @@ class KernelTier:
         self._settings.prepare(ports)
         self._want(frozenset(EventKind))
         guard = bytearray(layouts.MANAGEMENT.size)
-        for port in management_ports():
+        for port in read_management_ports(os.environ):
             guard[port // 8] |= 1 << port % 8
         self._maps["management"].set(layouts.U32.pack(0), bytes(guard))
 
@@ -241,16 +238,6 @@ class KernelTier:
     def _find_unreachable(self) -> None:
         stranded = self._builder.pools.without_route()
         self._unreachable = tuple(f"no route to backend {address}" for address in stranded)
-
-
-def management_ports() -> tuple[int, ...]:
-    """TCP ports that always reach the host: `MARCHPROXY_MANAGEMENT_PORTS` (comma-separated), or 22.
-
-    Raises `InvalidValue`.
-    """
-    text = os.environ.get(_MANAGEMENT_VARIABLE, "")
-    parts = [part for part in text.split(",") if part.strip()]
-    return tuple(parse_port(part, field=_MANAGEMENT_VARIABLE) for part in parts) or MANAGEMENT_PORTS
 
 
 def _ignore(event: object) -> None:

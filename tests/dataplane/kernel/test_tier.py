@@ -18,10 +18,10 @@ from marchproxy.dataplane.kernel.loading import BpfNotPermitted
 from marchproxy.dataplane.kernel.natports import RESERVED
 from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.sysctls import Sysctls
-from marchproxy.dataplane.kernel.tier import KernelTier, management_ports
+from marchproxy.dataplane.kernel.tier import KernelTier
 from marchproxy.dataplane.records import Event, EventKind, FlowState
 from marchproxy.model.entities import Interface, Mapping, Mode, Role, Service
-from marchproxy.model.errors import InvalidValue, NotPermitted
+from marchproxy.model.errors import NotPermitted
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 from rig import Rig
@@ -437,22 +437,6 @@ def test_management_ports_reach_the_host(bench: Bench, monkeypatch: pytest.Monke
                 accepted.close()
 
         bench.run(scenario)
-
-
-@pytest.mark.parametrize(
-    ("text", "ports"), [("", (22,)), ("22", (22,)), ("22,2222", (22, 2222)), (" 1 , 65535 ,", (1, 65535))]
-)
-def test_management_ports(text: str, ports: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MARCHPROXY_MANAGEMENT_PORTS", text)
-    assert management_ports() == ports
-
-
-@pytest.mark.parametrize("text", ["ssh", "0", "65536", "22;23"])
-def test_management_ports_that_make_no_sense(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passing over one silently would lock somebody out."""
-    monkeypatch.setenv("MARCHPROXY_MANAGEMENT_PORTS", text)
-    with pytest.raises(InvalidValue, match="MARCHPROXY_MANAGEMENT_PORTS"):
-        management_ports()
 
 
 def test_the_error_that_lets_sockets_do_the_work_is_a_permission() -> None:
