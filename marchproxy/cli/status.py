@@ -23,6 +23,12 @@ _INTERFACES: Columns = {
     "ATTACHED": lambda row: row["attached"] or "no",
     "PROBLEM": "problem",
 }
+_FAILING: Columns = {
+    "NAME": "name",
+    "ADDRESSES": "address_count",
+    "SINCE": "since",
+    "ERROR": "error",
+}
 _COUNTERS: Columns = {"REASON": "reason", "PACKETS": "packets", "BYTES": lambda row: size(row["bytes"])}
 _DENIALS: Columns = {
     "VERDICT": "verdict",
@@ -101,6 +107,8 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
     reason = f": {document['tier_reason']}" if document["tier_reason"] else ""
     yield f"tier {document['tier']}{reason}"
     yield f"listeners: {len(document['listeners'])}, host names: {len(document['names'])}"
+    for listener in document.get("dns", {}).get("listeners", ()):
+        yield f"dns {listener['bind']}: for {', '.join(listener['interfaces']) or 'nobody'}"
     denials = [
         {**row, "verdict": verdict}
         for key, verdict in (("denied", "deny"), ("audited", "audit"))
@@ -110,6 +118,7 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
     counters.sort(key=lambda row: -row["packets"])
     for rows, columns in (
         (document["interfaces"], _INTERFACES),
+        ([row for row in document.get("host_names", ()) if row["error"]], _FAILING),
         (counters, _COUNTERS),
         (denials, _DENIALS),
         (document["limits"], _LIMITS),

@@ -93,7 +93,7 @@ def facts(status: Status) -> metrics.Facts:
         },
         tables={table.name: (table.used, table.limit) for table in status.tables},
         interfaces={interface.name: interface.attached for interface in status.interfaces},
-        names={name: len(addresses) for name, addresses in status.names.items()},
+        names={name.name: len(name.addresses) for name in status.names},
         backends=[
             (state.service, str(state.address), state.port, state.up, state.drained)
             for state in status.backends

@@ -7,16 +7,16 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from marchproxy.dataplane.health.checks import HealthChecks
-from marchproxy.dataplane.names import Resolver
+from marchproxy.dataplane.names.resolver import Resolver
+from marchproxy.dataplane.names.table import NamesView
 from marchproxy.dataplane.status import Applied, Problem
-from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.management import read_management_ports
@@ -55,7 +55,7 @@ class _Ready:
 
     snapshot: Snapshot
     compiled: Compiled
-    names: Mapping[str, Sequence[IPAddress]]
+    names: NamesView
     down: frozenset[BackendKey]
 
 
@@ -140,8 +140,12 @@ class Intent:
             return False
         expiry = self._carried.compiled.next_expiry
         expired = expiry is not None and expiry <= datetime.now(UTC)
-        moved = self._carried.names != self._resolver.addresses
+        moved = self._carried.names.version != self._resolver.view.version
         return expired or moved or self._carried.down != self._health.down
+
+    def names_in_force(self) -> int:
+        """The version of the resolver's names that is carried out; 0: none yet."""
+        return self._carried.names.version if self._carried else 0
 
     def wants_retry(self) -> bool:
         """Whether something failed that may have been put right by now, and it is time to look."""
@@ -172,12 +176,14 @@ class Intent:
 
     async def _compile(self, snapshot: Snapshot) -> _Ready:
         """Compile with the names there are, wait a moment for those that are new, and then once more."""
-        names, down = self._resolver.addresses, self._health.down
+        names, down = self._resolver.view, self._health.down
         previous = self._carried.compiled if self._carried else None
         compiled = await self.in_worker(lambda: _compile(snapshot, names, down, previous))
+        if not any(item.severity is Severity.ERROR for item in compiled.plan.findings):
+            self._resolver.configure(compiled.plan.settings, compiled.plan.dns)
         await self._resolver.watch(compiled.plan.names | self.plan.names, wait=NAME_WAIT)
-        known = self._resolver.addresses
-        if known == names:
+        known = self._resolver.view
+        if known is names:
             return _Ready(snapshot, compiled, names, down)
         again = await self.in_worker(lambda: _compile(snapshot, known, down, compiled))
         return _Ready(snapshot, again, known, down)
@@ -206,14 +212,12 @@ def _open(state_dir: Path | None) -> Store:
 
 
 def _compile(
-    snapshot: Snapshot,
-    names: Mapping[str, Sequence[IPAddress]],
-    down: frozenset[BackendKey],
-    previous: Compiled | None,
+    snapshot: Snapshot, names: NamesView, down: frozenset[BackendKey], previous: Compiled | None
 ) -> Compiled:
     return compile_plan(
         snapshot,
-        names=names,
+        names=names.current,
+        lingering=names.lingering,
         down=down,
         management=read_management_ports(os.environ),
         now=datetime.now(UTC),

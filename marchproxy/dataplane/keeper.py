@@ -11,6 +11,7 @@ from marchproxy.dataplane.records import EventKind, Flow
 from marchproxy.dataplane.status import Problem
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import Tier
+from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.policy.plan import Plan
 
@@ -65,6 +66,11 @@ class TierKeeper:
         """Live flows, at most `limit`."""
         async with self._lock:
             return await self.tier.flows(limit)
+
+    async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+        """Those of `addresses` that are on either side of some live flow."""
+        async with self._lock:
+            return await self.tier.in_use(addresses)
 
     async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
         """Events of these kinds, none missed from the return on."""

@@ -12,12 +12,14 @@ from marchproxy.dataplane.records import (
     Traffic,
 )
 from marchproxy.model.address import IPAddress
+from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Listener
 from marchproxy.store.trial import Moment, Trial
 
-COMPONENTS = ("policy", "tier", "names", "health", "metrics")
-"""What can be wrong: taking over a plan, carrying it out, resolving its names, backends, telling others."""
+COMPONENTS = ("policy", "tier", "names", "dns", "health", "metrics")
+"""What can be wrong: taking over a plan, carrying it out, resolving its names, answering clients about names,
+backends, telling others."""
 
 MOST_DENIALS = 1_000
 
@@ -48,6 +50,55 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressState:
+    """An address of a host name."""
+
+    address: IPAddress
+    current: bool
+    """False: it lingers."""
+    left: float | None
+    """Seconds until it is no longer current, or no longer there; None: for as long as answers have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameState:
+    """A host name or wildcard of the plan, with all there is to know about it."""
+
+    name: str
+    state: str
+    """`resolved`, `failing`, `waiting` (no answer yet) or, for a wildcard, `learning`."""
+    addresses: tuple[AddressState, ...] = ()
+    error: str = ""
+    since: float = 0.0
+    """When it last resolved, or since when it fails, in seconds since the epoch; 0: not known."""
+    ttl: float = 0.0
+    """Of the last good answer, in seconds."""
+    refused: Mapping[IPAddress, str] = field(default_factory=dict)
+    """Addresses that it may not resolve to, and what they are."""
+    unlearned: int = 0
+    """Addresses that there was no room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsListenerState:
+    """A DNS listener, and the interfaces whose clients reach it."""
+
+    bind: Endpoint
+    interfaces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DnsState:
+    """What the DNS listeners do."""
+
+    listeners: Sequence[DnsListenerState] = ()
+    questions: Mapping[str, int] = field(default_factory=dict)
+    """Since the start, by what became of them."""
+    rebinding: Mapping[str, str] = field(default_factory=dict)
+    """The last names that were answered with addresses that they may not have, and which."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The daemon at one moment."""
 
@@ -69,7 +120,8 @@ class Status:
     lost_events: int = 0
     reloads: int = 0
     failed_reloads: int = 0
-    names: Mapping[str, Sequence[IPAddress]] = field(default_factory=dict)
+    names: Sequence[NameState] = ()
+    dns: DnsState = field(default_factory=DnsState)
     trial: Trial | None = None
     """The revision that waits to be confirmed."""
     backends: Sequence[BackendState] = ()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -17,22 +18,29 @@ import uvloop
 from marchproxy.dataplane.choice import choose_tier
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer
+from marchproxy.dataplane.dns.forwarder import Forwarder
+from marchproxy.dataplane.dns.responder import Responder
+from marchproxy.dataplane.dns.service import DnsService
 from marchproxy.dataplane.events import EventHub, Subscription
 from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.http import HealthServer
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.keeper import TierKeeper
 from marchproxy.dataplane.logs import configure
-from marchproxy.dataplane.names import Resolver
+from marchproxy.dataplane.names import memory
+from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.probation import Probation
 from marchproxy.dataplane.records import BackendEvent, EventKind, Flow
+from marchproxy.dataplane.renewal import Renewal
 from marchproxy.dataplane.runtime import RuntimeDir
 from marchproxy.dataplane.status import Applied, Problem, Status
 from marchproxy.dataplane.tasks import Tasks
+from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.policy.plan import Finding, Plan
+from marchproxy.store.location import DEFAULT_STATE_DIR
 from marchproxy.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -67,7 +75,11 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         listening = stack.enter_context(runtime.open_socket())
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         stack.callback(worker.shutdown)
-        resolver = Resolver()
+
+        async def in_use(addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+            return await keeper.in_use(addresses)
+
+        resolver = Resolver(in_use=in_use, kept_in=_names_file(options.state_dir))
         stack.push_async_callback(resolver.close)
         checks = HealthChecks(lambda state: keeper.events.tell(BackendEvent(state)))
         stack.push_async_callback(checks.close)
@@ -85,7 +97,14 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         settings = await intent.settings()
         keeper = TierKeeper(*choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table))
         stack.push_async_callback(keeper.close)
-        supervisor = Supervisor(keeper, intent, probation, resolver, checks, notifier, options.metrics)
+        renewal = Renewal(intent.refresh, intent.names_in_force)
+        forwarder = Forwarder(resolver.asker)
+        stack.push_async_callback(forwarder.close)
+        dns = DnsService(Responder(forwarder, resolver, renewal.reach, _unblocked))
+        stack.push_async_callback(dns.close)
+        supervisor = Supervisor(
+            keeper, intent, probation, resolver, renewal, dns, checks, notifier, options.metrics
+        )
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
         control = HttpServer("control", ControlApi(supervisor).handle)
@@ -103,6 +122,8 @@ class Supervisor:
         intent: Intent,
         probation: Probation,
         resolver: Resolver,
+        renewal: Renewal,
+        dns: DnsService,
         checks: HealthChecks,
         notifier: Notifier,
         metrics: Endpoint | None,
@@ -111,6 +132,8 @@ class Supervisor:
         self._intent = intent
         self._probation = probation
         self._resolver = resolver
+        self._renewal = renewal
+        self._dns = dns
         self._checks = checks
         self._health = HealthServer(metrics, self.status)
         self._notifier = notifier
@@ -119,7 +142,7 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._started = time.time()
         self._known: frozenset[str] = frozenset()
-        self._renewing: asyncio.Task[None] | None = None
+        self._retrying: asyncio.Task[None] | None = None
         self._attending: asyncio.Task[None] | None = None
 
     @property
@@ -147,7 +170,8 @@ class Supervisor:
             lost_events=self._keeper.lost_events(),
             reloads=self._intent.reloads,
             failed_reloads=self._intent.failed_reloads,
-            names=self._resolver.addresses,
+            names=self._resolver.states(),
+            dns=self._dns.state(),
             trial=self._probation.trial,
             backends=self._checks.states(),
             problems=self._problems(),
@@ -173,6 +197,7 @@ class Supervisor:
         """See `Appliance`."""
         await self._intent.reload()
         await self._settle()
+        await self._dns.look_after(self._intent.plan)
         return self._intent.applied
 
     async def start(self) -> None:
@@ -187,7 +212,7 @@ class Supervisor:
         await self._keeper.start()
         # What is wrong with it is in the log already, and `status` goes on saying it.
         with suppress(Exception):
-            await self._intent.reload()
+            await self.reload()
         # What start-up made stays. Out of the collector's sight, a policy of ten thousand mappings no longer
         # costs a fifth of a second whenever the collector looks through everything.
         gc.collect()
@@ -202,6 +227,7 @@ class Supervisor:
         log.info("marchproxy %s is ready: %s", VERSION, text)
         self._notifier.ready(text)
         tending = self._tasks.start(self._tend(), name="tend")
+        self._tasks.start(self._renewal.run(), name="renewal")
         await self._stop.wait()
         log.info("stopping")
         self._notifier.stopping()
@@ -222,24 +248,23 @@ class Supervisor:
             await self._keeper.poll()
             if self._keeper.alive:
                 self._notifier.alive()
-            stale = self._intent.is_stale() or self._intent.wants_retry()
-            if stale and (self._renewing is None or self._renewing.done()):
-                self._renewing = self._tasks.start(self._renew(), name="renew")
+            if self._intent.is_stale():
+                self._renewal.demand()
+            if self._intent.wants_retry() and (self._retrying is None or self._retrying.done()):
+                self._retrying = self._tasks.start(self._retry(), name="retry")
             if turn % turns_of_a_second == 0:
                 if self._attending is None or self._attending.done():
                     self._attending = self._tasks.start(self._attend_trial(), name="trial")
+                await self._dns.look_after(self._intent.plan)
                 self._tell_problems()
                 await self._health.ensure()
             turn += 1
             await asyncio.sleep(POLL)
 
-    async def _renew(self) -> None:
+    async def _retry(self) -> None:
         # Failures are kept in `problems`, where they stay until they are gone.
         with suppress(Exception):
-            if self._intent.wants_retry():
-                await self._intent.reload()
-            else:
-                await self._intent.refresh()
+            await self.reload()
 
     async def _attend_trial(self) -> None:
         with suppress(Exception):
@@ -256,7 +281,7 @@ class Supervisor:
     async def _reload_for_signal(self) -> None:
         self._notifier.reloading()
         with suppress(Exception):
-            await self._intent.reload()
+            await self.reload()
         # systemd waits for this word even if the reload was refused; the summary says so.
         self._notifier.ready(self._summary())
 
@@ -272,6 +297,7 @@ class Supervisor:
             *self._probation.problems(),
             *self._keeper.problems(),
             *self._resolver.problems(),
+            *self._dns.problems(),
             *self._checks.problems(),
             *self._health.problems(),
         ]
@@ -293,6 +319,17 @@ class Supervisor:
         wrong = f", {count} problems" if count else ""
         listeners = len(self._intent.plan.listeners)
         return f"revision {self._intent.applied.number}, {tier} tier, {listeners} listeners{wrong}"
+
+
+def _names_file(state_dir: Path | None) -> Path | None:
+    """Beside the store's file; with a store elsewhere, in the state folder if there is one."""
+    folder = state_dir or Path(os.environ.get("MARCHPROXY_STATE_DIR") or DEFAULT_STATE_DIR)
+    return folder / memory.FILE_NAME if folder.is_dir() else None
+
+
+def _unblocked(name: str) -> str:
+    """No block list names host names yet."""
+    return ""
 
 
 def _raise_descriptor_limit() -> None:

@@ -13,6 +13,7 @@ from marchproxy.dataplane.records import (
     TableFill,
     Traffic,
 )
+from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 
@@ -43,6 +44,9 @@ class Tier(Protocol):
 
     async def flows(self, limit: int) -> Sequence[Flow]:
         """Live flows, at most `limit`."""
+
+    async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+        """Those of `addresses` that are on either side of some live flow."""
 
     def counters(self) -> Mapping[Reason, Traffic]:
         """Packets and bytes by reason since the tables were created."""

@@ -30,6 +30,7 @@ from marchproxy.policy.directory import (
 )
 from marchproxy.policy.limits import Limits, compile_limits
 from marchproxy.policy.listeners import Places, meet, update_places
+from marchproxy.policy.ownlisteners import dns_endpoints, own_listener_findings
 from marchproxy.policy.plan import Finding, Listener, Plan, RateLimit, Severity, TransitRule
 from marchproxy.policy.pools import PoolCache
 from marchproxy.policy.restrictions import Restrictions
@@ -252,6 +253,7 @@ def _assemble(
     findings += [finding for findings in met.values() for finding in findings]
     findings += limits.findings
     findings += _plan_findings(snapshot, listeners, routes.mapped)
+    findings += own_listener_findings(snapshot.listeners, listeners)
     return Plan(
         listeners=listeners,
         transit=routes.every,
@@ -259,6 +261,7 @@ def _assemble(
         interfaces=snapshot.interfaces,
         limits=limits.rates,
         settings=snapshot.settings,
+        dns=dns_endpoints(snapshot.listeners),
         names=frozenset(resolving),
         watched=_watched(parts),
         findings=tuple(findings),

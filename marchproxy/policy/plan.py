@@ -209,7 +209,9 @@ class Plan:
     """Sorted by name."""
     settings: Settings = DEFAULT_SETTINGS
     names: frozenset[str] = frozenset()
-    """Host names to resolve."""
+    """Host names to resolve, and wildcards (`*.example.com`) to learn from what clients are answered."""
+    dns: tuple[Endpoint, ...] = ()
+    """Where the appliance answers inside clients about names."""
     watched: tuple[Watched, ...] = ()
     """Backends that are checked or drained, each once."""
     findings: tuple[Finding, ...] = ()

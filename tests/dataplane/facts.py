@@ -16,7 +16,7 @@ from marchproxy.dataplane.records import (
     TableFill,
     Traffic,
 )
-from marchproxy.dataplane.status import Applied, Problem, Status
+from marchproxy.dataplane.status import AddressState, Applied, NameState, Problem, Status
 from marchproxy.model.entities import Role
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.reason import Reason, Tier, Verdict
@@ -80,7 +80,20 @@ def status(*problems: Problem) -> Status:
         lost_events=2,
         reloads=4,
         failed_reloads=1,
-        names={"db.example.com": (ip_address("192.0.2.1"), ip_address("2001:db8::1"))},
+        names=(
+            NameState(
+                "db.example.com",
+                "failing",
+                (
+                    AddressState(ip_address("192.0.2.1"), True, None),
+                    AddressState(ip_address("2001:db8::1"), False, 61.5),
+                ),
+                error="the resolver does not answer",
+                since=NOON - 10,
+                ttl=300,
+                refused={ip_address("10.0.0.1"): "a private address"},
+            ),
+        ),
         problems=problems,
     )
 

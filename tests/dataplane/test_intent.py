@@ -14,9 +14,9 @@ import pytest
 from marchproxy.dataplane import intent as module
 from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.intent import Intent, PlanRefused
-from marchproxy.dataplane.names import Resolver
+from marchproxy.dataplane.names.lookup import Found
+from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.records import BackendState
-from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.documents import read_mapping, read_service
 from marchproxy.model.entities import Mapping, Service
@@ -69,8 +69,8 @@ class Names:
     def __init__(self) -> None:
         self.addresses: dict[str, str] = {"web.example.com": "192.0.2.80"}
 
-    def __call__(self, name: str) -> Iterable[IPAddress]:
-        return [ip_address(self.addresses[name])]
+    async def find(self, name: str) -> Found:
+        return Found((ip_address(self.addresses[name]),), 0)
 
 
 class House:
@@ -104,7 +104,7 @@ class House:
 async def house(folder: Path) -> AsyncGenerator[House]:
     Store.open(folder, create=True).close()
     tier, names = Tier(), Names()
-    resolver = Resolver(lookup=names, interval=0.005)
+    resolver = Resolver(find=names.find, shortest=0.005)
     sick: set[str] = set()
 
     async def ask(backend: BackendKey, check: Check) -> str:
@@ -212,7 +212,7 @@ async def test_a_plan_waits_for_its_host_names_and_follows_them(tmp_path: Path) 
         assert not built.intent.is_stale()
         built.write([WEB], [ANYONE])
         await built.intent.reload()
-        assert built.resolver.addresses == {}
+        assert built.resolver.view.current == {}
 
 
 @looped

@@ -17,6 +17,7 @@ from marchproxy.dataplane.records import (
     Traffic,
 )
 from marchproxy.dataplane.tier import EventSink
+from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
@@ -64,6 +65,10 @@ class Touchy:
     async def flows(self, limit: int) -> Sequence[Flow]:
         await self._work()
         return [facts.flow()][:limit]
+
+    async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+        await self._work()
+        return addresses
 
     def counters(self) -> Mapping[Reason, Traffic]:
         return {}

@@ -11,7 +11,7 @@ import pytest
 from marchproxy.dataplane import probation as module
 from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.intent import Intent
-from marchproxy.dataplane.names import Resolver
+from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.probation import Probation
 from marchproxy.policy.plan import Plan
 from marchproxy.store.errors import StoreLocked

@@ -6,12 +6,15 @@ from typing import Any
 
 from marchproxy.dataplane.events import Lost, Told
 from marchproxy.dataplane.records import BackendEvent, BackendState, Decision, EventKind, Flow, LimitState
-from marchproxy.dataplane.status import Status
+from marchproxy.dataplane.status import DnsState, NameState, Status
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.policy.evaluate import Answer
 from marchproxy.policy.plan import Finding, Listener, TransitRule
 
 type Document = dict[str, Any]
+
+SHOWN_ADDRESSES = 64
+"""Addresses of one name that are shown one by one."""
 
 
 def instant(seconds: float) -> str:
@@ -136,7 +139,42 @@ def status_document(status: Status) -> Document:
         "reloads": status.reloads,
         "failed_reloads": status.failed_reloads,
         "backends": [backend_document(state) for state in status.backends],
-        "names": {name: [str(address) for address in found] for name, found in status.names.items()},
+        "names": {name.name: [str(each.address) for each in name.addresses] for name in status.names},
+        "host_names": [_name_document(name) for name in status.names],
+        "dns": _dns_document(status.dns),
+    }
+
+
+def _name_document(name: NameState) -> Document:
+    shown = name.addresses[:SHOWN_ADDRESSES]
+    return {
+        "name": name.name,
+        "state": name.state,
+        "error": name.error,
+        "since": instant(name.since),
+        "ttl_s": round(name.ttl),
+        "address_count": len(name.addresses),
+        "addresses": [
+            {
+                "address": str(each.address),
+                "state": "current" if each.current else "lingering",
+                "left_s": None if each.left is None else round(each.left),
+            }
+            for each in shown
+        ],
+        "refused": {str(address): what for address, what in name.refused.items()},
+        "unlearned": name.unlearned,
+    }
+
+
+def _dns_document(dns: DnsState) -> Document:
+    return {
+        "listeners": [
+            {"bind": str(listener.bind), "interfaces": list(listener.interfaces)}
+            for listener in dns.listeners
+        ],
+        "questions": dict(dns.questions),
+        "rebinding": dict(dns.rebinding),
     }
 
 

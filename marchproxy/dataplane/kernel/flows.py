@@ -1,6 +1,7 @@
 """Reading, expiring and ending flows in the kernel's tables."""
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import islice
 from typing import Self
@@ -124,6 +125,14 @@ class FlowTable:
         """Live flows, established ones first, at most `limit`. Reads no further than it must."""
         reader = RecordReader(self._names)
         return [each.read(reader) for each in islice(self._live(), limit)]
+
+    def touching(self, addresses: AbstractSet[bytes]) -> set[bytes]:
+        """Those of packed `addresses` that packets of some flow come from or go to, in either table."""
+        found: set[bytes] = set()
+        for table in (self._established, self._opening):
+            for raw_key, _ in table.items():
+                found.update(addresses & {raw_key[:16], raw_key[16:32]})
+        return found
 
     def expire(self, report: Report) -> Census:
         """End flows that have been silent for too long, and count those that stay.

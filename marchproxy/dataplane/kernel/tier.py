@@ -37,6 +37,7 @@ from marchproxy.dataplane.records import (
     Traffic,
 )
 from marchproxy.dataplane.tier import EventSink
+from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.management import read_management_ports
@@ -113,6 +114,12 @@ class KernelTier:
     async def flows(self, limit: int) -> Sequence[Flow]:
         """See `Tier.flows`."""
         return await self._in_thread(self._table.list, limit)
+
+    async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+        """See `Tier.in_use`."""
+        packed = {layouts.pack_address(address): address for address in addresses}
+        found = await self._in_thread(self._table.touching, packed.keys())
+        return frozenset(packed[raw] for raw in found)
 
     async def want(self, kinds: frozenset[EventKind]) -> None:
         """See `Tier.want`."""

@@ -33,8 +33,12 @@ PASSING = frozenset(
 After any other error it is not called again for a while, because the same call would fail at once."""
 
 
-def open_listener(listener: Listener, *, beside: Sequence[socket.socket] = ()) -> socket.socket:
+def open_listener(
+    listener: Listener, *, beside: Sequence[socket.socket] = (), device: str = ""
+) -> socket.socket:
     """A socket that receives for `listener`. Raises `MarchproxyError`.
+
+    With a `device` it receives only what comes in there, whatever address that was sent to.
 
     `beside` are our own sockets on the same port that would otherwise be in the way: those of single
     addresses where `listener` is their wildcard, or the other way round. Linux lets the two coexist only if
@@ -44,6 +48,8 @@ def open_listener(listener: Listener, *, beside: Sequence[socket.socket] = ()) -
     sock = socket.socket(family_of(listener.address), _KINDS[listener.transport])
     try:
         _share([*beside, sock], bool(beside))
+        if device:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
         _receive(sock, listener)
     except OSError as error:
         sock.close()

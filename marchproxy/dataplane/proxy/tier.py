@@ -4,11 +4,11 @@ import asyncio
 import resource
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from marchproxy.dataplane.hostaddresses import is_local
-from marchproxy.dataplane.proxy.ledger import Ledger
+from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
 from marchproxy.dataplane.proxy.udp import UdpCarrier, UdpLimits, UdpListener
@@ -22,6 +22,7 @@ from marchproxy.dataplane.records import (
     Traffic,
 )
 from marchproxy.dataplane.tier import EventSink
+from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import WILDCARDS, Listener, ListenerKey, Plan, listener_key
@@ -91,11 +92,16 @@ class SocketsTier:
 
     async def flows(self, limit: int) -> Sequence[Flow]:
         """Live conversations."""
-        live = chain(
-            (connection.conversation for connection in self._tcp.live),
-            (session.conversation for session in self._udp.live.values()),
-        )
-        return [conversation.flow() for conversation in islice(live, limit)]
+        return [conversation.flow() for conversation in islice(self._live(), limit)]
+
+    async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+        """See `Tier.in_use`."""
+        ends = {
+            end
+            for item in self._live()
+            for end in (item.query.source, item.query.destination, item.backend and item.backend.address)
+        }
+        return frozenset(address for address in addresses if address in ends)
 
     def counters(self) -> Mapping[Reason, Traffic]:
         """See `ledger` for what packets and bytes mean here."""
@@ -151,6 +157,12 @@ class SocketsTier:
         self._udp.close()
         for key in list(self._open):
             self._close_listener(key)
+
+    def _live(self) -> Iterator[Conversation]:
+        return chain(
+            (connection.conversation for connection in self._tcp.live),
+            (session.conversation for session in self._udp.live.values()),
+        )
 
     def _open_new(self, wanted: Mapping[ListenerKey, Listener]) -> dict[ListenerKey, Open]:
         opened: dict[ListenerKey, Open] = {}

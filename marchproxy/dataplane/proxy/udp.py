@@ -8,14 +8,12 @@ router.
 import asyncio
 import errno
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 
-from marchproxy.dataplane.proxy import sockets
+from marchproxy.dataplane.proxy import pktinfo, sockets
 from marchproxy.dataplane.proxy.balance import candidates, flow_hash
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.model.address import IPAddress
@@ -27,14 +25,8 @@ DATAGRAMS_AT_ONCE = 64
 """Datagrams taken from one socket before the loop turns to others."""
 
 _scratch = memoryview(bytearray(65536))
-_PKTINFO4 = struct.Struct("=i4s4s")
-"""struct in_pktinfo, ip(7): interface, the local address, the header's destination."""
-_PKTINFO6 = struct.Struct("=16si")
-"""struct in6_pktinfo (RFC 3542): address, interface."""
-_ANCILLARY = socket.CMSG_SPACE(_PKTINFO6.size)
 _WOULD_BLOCK = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOBUFS})
 
-type Ancillary = list[tuple[int, int, bytes]]
 type SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 type SessionKey = tuple[SocketAddress, IPAddress, int]
 """Client, local address, local port."""
@@ -247,17 +239,17 @@ class UdpListener:
 
     def send(self, data: memoryview, local: IPAddress, client: SocketAddress) -> None:
         """Send a datagram to `client` from the address it had asked. Raises `OSError`."""
-        self.socket.sendmsg([data], _source(local) if self._wildcard else (), 0, client)
+        self.socket.sendmsg([data], pktinfo.source(local) if self._wildcard else (), 0, client)
 
     def _readable(self) -> None:
         for _ in range(DATAGRAMS_AT_ONCE):
             try:
-                size, ancillary, _, client = self.socket.recvmsg_into([_scratch], _ANCILLARY)
+                size, ancillary, _, client = self.socket.recvmsg_into([_scratch], pktinfo.ANCILLARY)
             except OSError:
                 # Nothing left, or an ICMP error about an answer, which the kernel has told only now.
                 return
             with suppress(LookupError):
-                local = _destination(ancillary) if self._wildcard else self._address
+                local = pktinfo.destination(ancillary) if self._wildcard else self._address
                 self._carrier.receive(self, (client, local, self._port), _scratch[:size])
 
 
@@ -269,20 +261,3 @@ def _connected(backend: Backend) -> socket.socket:
         upstream.close()
         raise
     return upstream
-
-
-def _destination(ancillary: Ancillary) -> IPAddress:
-    """The local address a datagram came to. Raises `LookupError` where the kernel does not say."""
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == socket.IP_PKTINFO:
-            return IPv4Address(_PKTINFO4.unpack_from(data)[1])
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            return IPv6Address(_PKTINFO6.unpack_from(data)[0])
-    raise LookupError("no IP_PKTINFO")
-
-
-def _source(local: IPAddress) -> Ancillary:
-    """What makes the kernel send from `local`, by whatever interface its routes say."""
-    if isinstance(local, IPv4Address):
-        return [(socket.IPPROTO_IP, socket.IP_PKTINFO, _PKTINFO4.pack(0, local.packed, b"\0" * 4))]
-    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO6.pack(local.packed, 0))]

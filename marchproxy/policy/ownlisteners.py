@@ -1,0 +1,36 @@
+"""Listeners of the appliance itself: where they are, and what stands in their way."""
+
+from collections.abc import Iterable, Iterator
+
+from marchproxy.model.appliance import ApplianceListener, ListenerKind
+from marchproxy.model.endpoint import Endpoint
+from marchproxy.policy.plan import Finding, Listener, Severity
+
+
+def dns_endpoints(own: Iterable[ApplianceListener]) -> tuple[Endpoint, ...]:
+    """Where the appliance answers questions about names, in the order of the snapshot."""
+    kinds = {ListenerKind.DNS}
+    return tuple([item.bind for item in own if item.kind in kinds])
+
+
+def own_listener_findings(
+    own: Iterable[ApplianceListener], listeners: Iterable[Listener]
+) -> Iterator[Finding]:
+    """Listeners of mappings that take what is meant for the appliance: the kernel would carry it away."""
+    by_port: dict[int, list[ApplianceListener]] = {}
+    for item in own:
+        by_port.setdefault(item.bind.port, []).append(item)
+    for listener in listeners if by_port else ():
+        for item in by_port.get(listener.port, ()):
+            if _is_taken(item.bind, listener):
+                message = f"listens where {listener.rules[0].mapping} does: {listener} would never reach it"
+                yield Finding(
+                    Severity.ERROR, f"listener {item.name}", message, "give one of them another port"
+                )
+
+
+def _is_taken(bind: Endpoint, listener: Listener) -> bool:
+    if bind.address is None or listener.address == bind.address:
+        return True
+    same_family = bind.address.version == listener.address.version
+    return same_family and (bind.address.is_unspecified or listener.address.is_unspecified)
