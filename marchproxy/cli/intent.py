@@ -63,9 +63,9 @@ def find(snapshot: Snapshot, kind: Kind, cluster: str, name: str) -> Entity:
 def put(snapshot: Snapshot, kind: Kind, cluster: str, entity: Entity) -> Snapshot:
     """The snapshot with one more entity; `Conflict` where the name is taken."""
     if any(other.name == entity.name for other in entities(snapshot, kind, cluster)):
-        raise Conflict(
-            f"{kind.label} {entity.name!r} exists already", hint=f"marchproxy {kind.label} list shows it"
-        )
+        noun = kind.partition("_")[0]
+        hint = f"marchproxy {noun} list shows it"
+        raise Conflict(f"{kind.label} {entity.name!r} exists already", hint=hint)
     return _patched(snapshot, kind, cluster, None, entity)
 
 

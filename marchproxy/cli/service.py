@@ -16,7 +16,13 @@ from marchproxy.model.documents import read_service
 app = noun("Manage services: named sets of addresses")
 
 FIELDS = (
-    Field("addresses", "--address", "ADDR", "IPv4, IPv6, prefix or host name; may be repeated", many=True),
+    Field(
+        "addresses",
+        "--address",
+        "ADDR",
+        "IPv4, IPv6, prefix, host name or *.NAME; may be repeated",
+        many=True,
+    ),
     Field("port", "--port", "N", "Port that its backends listen on; without one, the port asked for", number),
     Field("protocol", "--protocol", "P", "tcp, udp, icmp, http, https, grpc or quic"),
     Field("auth", "--auth", "METHOD", "How its clients prove who they are: none, token or jwt"),
