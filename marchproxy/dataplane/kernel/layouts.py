@@ -189,6 +189,7 @@ LAYOUTS = (
 U16 = Struct("=H")
 U32 = Struct("=I")
 U64 = Struct("=Q")
+I64 = Struct("=q")
 U64_PAIR = Struct("=QQ")
 U64_TRIPLE = Struct("=QQQ")
 """A number for each kind of rate: packets, bytes, flows."""

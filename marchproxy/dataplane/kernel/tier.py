@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Self
 
 from marchproxy.dataplane.kernel import layouts, location
+from marchproxy.dataplane.kernel.active import ActiveFlows
 from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.changes import FlowReview
 from marchproxy.dataplane.kernel.denials import read_denials
@@ -19,7 +20,7 @@ from marchproxy.dataplane.kernel.limitslots import LimitSlots
 from marchproxy.dataplane.kernel.loading import BpfNotPermitted, Pipeline, load_pipeline
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.natports import NatPorts, keep_apart
-from marchproxy.dataplane.kernel.pressure import Pressure
+from marchproxy.dataplane.kernel.pressure import Census, Pressure
 from marchproxy.dataplane.kernel.routewatch import RouteWatch
 from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.settings import Settings
@@ -82,7 +83,8 @@ class KernelTier:
             self._settings.routes_changed,
         )
         self._pressure = Pressure(maps["flows"].max_entries, maps["opening"].max_entries)
-        self._sweep = Sweep(self._table, self._pressure.update)
+        self._active = ActiveFlows(maps)
+        self._sweep = Sweep(self._table, self._take_stock)
         self._review = FlowReview(self._table)
         self._plan = Plan()
         self._sink: EventSink = _ignore
@@ -207,6 +209,7 @@ class KernelTier:
             raise
         self._plan = plan
         self._table.allow(Timeouts.of(plan.settings))
+        self._active.want(plan)
         self._attachments.want(plan.interfaces)
         self._review.review(plan, self._sink)
         self._find_unreachable()
@@ -232,6 +235,10 @@ class KernelTier:
         self._attachments.look_after()
         self._banks.follow()
         self._sweep.turn(self._sink)
+
+    def _take_stock(self, census: Census) -> None:
+        self._pressure.update(census)
+        self._active.correct()
 
     def _size_problem(self) -> Iterator[str]:
         """A table that is pinned is not given another size: see ARCHITECTURE, "Flows"."""

@@ -1,30 +1,70 @@
-"""Which backend a new flow goes to."""
+"""Which backend a new flow goes to: what bpf/balance.h does, and which ones to try when that one fails."""
 
 import struct
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from math import log
 
 from marchproxy.model.address import IPAddress
-from marchproxy.policy.plan import Backend, Pool
+from marchproxy.model.entities import Balance
+from marchproxy.policy.evaluate import Query
+from marchproxy.policy.plan import Backend, Pool, Rule
 
 _MASK = 0xFFFFFFFF
 _MAPPED = b"\0" * 10 + b"\xff\xff"
+_SECOND_DRAW = 3
+"""MP_BALANCE_LEAST_CONNECTIONS, with which the kernel mixes the hash for the second of its two draws."""
 
 
-def candidates(pool: Pool, hashed: int) -> Iterator[Backend]:
-    """Every backend of the pool once, in the order in which this flow should try them.
+class Balancer:
+    """Chooses, and keeps what strategies have to remember."""
 
-    The first is the Maglev table's choice. The others follow by weighted rendezvous hashing: the flows of a
-    dead backend spread over all that live. The table's next slots would not do: which backends are neighbours
-    there is fixed, and some would take eight times as much as others.
-    """
-    first = pool.table[hashed % len(pool.table)]
-    yield pool.backends[first]
-    rest = (index for index in range(len(pool.backends)) if index != first)
-    for index in sorted(rest, key=lambda index: _rank(pool.backends[index], hashed, index)):
-        yield pool.backends[index]
+    def __init__(self) -> None:
+        self._turns: Counter[tuple[str, int]] = Counter()
+        """By mapping and IP version."""
+        self._active: Counter[tuple[IPAddress, int]] = Counter()
+
+    def candidates(self, rule: Rule, pool: Pool, query: Query, source_port: int) -> Iterator[Backend]:
+        """Every backend that takes new flows once, in the order in which this flow should try them.
+
+        The first is the strategy's choice. The others follow by weighted rendezvous hashing: the flows of a
+        dead backend spread over all that live. The table's next slots would not do: which backends are
+        neighbours there is fixed, and some would take eight times as much as others.
+        """
+        if not pool.table:
+            return
+        hashed = flow_hash(query.source, source_port, query.destination, query.port, query.number)
+        if rule.balance is Balance.SOURCE:
+            hashed = source_hash(query.source)
+        first = self._first(rule, pool, hashed, query.destination.version)
+        yield pool.backends[first]
+        rest = (index for index in set(pool.table) if index != first)
+        for index in sorted(rest, key=lambda index: _rank(pool.backends[index], hashed, index)):
+            yield pool.backends[index]
+
+    def count(self, backend: Backend, change: int) -> None:
+        """A flow to `backend` was established (1) or has ended (-1)."""
+        place = (backend.address, backend.port)
+        self._active[place] += change
+        if not self._active[place]:
+            del self._active[place]
+
+    def _first(self, rule: Rule, pool: Pool, hashed: int, version: int) -> int:
+        if rule.balance is Balance.ROUND_ROBIN:
+            turn = self._turns[rule.mapping, version]
+            self._turns[rule.mapping, version] = turn + 1
+            return pool.table[turn % len(pool.table)]
+        one = pool.table[hashed % len(pool.table)]
+        if rule.balance is not Balance.LEAST_CONNECTIONS:
+            return one
+        two = pool.table[_mix(hashed, _SECOND_DRAW) % len(pool.table)]
+        return min(one, two, key=lambda index: self._load(pool.backends[index]))
+
+    def _load(self, backend: Backend) -> float:
+        """What it would carry for its weight with one flow more; the first of equals is taken."""
+        return (self._active[backend.address, backend.port] + 1) / backend.weight
 
 
 def _rank(backend: Backend, hashed: int, index: int) -> float:
@@ -32,15 +72,19 @@ def _rank(backend: Backend, hashed: int, index: int) -> float:
     return -log((_mix(hashed, index + 1) + 1) / 2**32) / backend.weight
 
 
+def source_hash(source: IPAddress) -> int:
+    """32 bits of a client's address, as `hash_source` in bpf/hash.h."""
+    value = 0x9E3779B9
+    for word in _words(source):
+        value = _mix(value, word)
+    return value
+
+
 def flow_hash(
     source: IPAddress, source_port: int, destination: IPAddress, destination_port: int, protocol: int
 ) -> int:
     """32 bits of a flow's tuple, as `hash_flow` in bpf/hash.h: both tiers choose the same backend."""
-    words = _words(source)
-    value = 0x9E3779B9
-    for word in words:
-        value = _mix(value, word)
-    value = _mix(value, _wire(source_port) << 16 | _wire(destination_port))
+    value = _mix(source_hash(source), _wire(source_port) << 16 | _wire(destination_port))
     return _mix(value, _words(destination)[3] ^ protocol)
 
 

@@ -6,10 +6,11 @@ without bytes.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
+from marchproxy.dataplane.proxy.balance import Balancer
 from marchproxy.dataplane.proxy.limits import FlowLimits
 from marchproxy.dataplane.records import Decision, Denials, Event, EventKind, Flow, FlowState, Traffic
 from marchproxy.dataplane.tier import EventSink
@@ -17,7 +18,7 @@ from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Tier, Verdict
 from marchproxy.policy.evaluate import Answer, Evaluator, Query
-from marchproxy.policy.plan import Backend, Plan
+from marchproxy.policy.plan import Backend, Plan, Rule
 
 
 class Tally:
@@ -118,6 +119,7 @@ class Ledger:
         self._denied: dict[tuple[Reason, str], Tally] = {}
         """By reason and mapping; of mappings there are as many as an operator has made."""
         self._evaluator = Evaluator(Plan())
+        self._balancer = Balancer()
         self.limits = FlowLimits()
         self.revision = 0
 
@@ -154,9 +156,22 @@ class Ledger:
         forwarded = self._tally(Reason.FORWARDED)
         return Conversation(next(self._numbers), query, source_port, answer, self.revision, forwarded)
 
+    def candidates(self, conversation: Conversation) -> Iterator[Backend]:
+        """The backends that it should try, in this order."""
+        rule, pool = conversation.answer.rule, conversation.answer.pool
+        if pool is None or not isinstance(rule, Rule):
+            return iter(())
+        return self._balancer.candidates(rule, pool, conversation.query, conversation.source_port)
+
+    def moved(self, conversation: Conversation, backend: Backend) -> None:
+        """A conversation is with this backend from now on."""
+        self._leave(conversation)
+        conversation.backend = backend
+        self._balancer.count(backend, 1)
+
     def opened(self, conversation: Conversation, backend: Backend) -> None:
         """A backend has been reached."""
-        conversation.backend = backend
+        self.moved(conversation, backend)
         conversation.state = FlowState.ESTABLISHED
         if EventKind.FLOW_START in self.wanted:
             flow = conversation.flow()
@@ -164,6 +179,7 @@ class Ledger:
 
     def ended(self, conversation: Conversation, reason: Reason) -> None:
         """An opened conversation is over."""
+        self._leave(conversation)
         conversation.state = FlowState.CLOSED
         if EventKind.FLOW_END in self.wanted:
             flow = conversation.flow()
@@ -182,6 +198,10 @@ class Ledger:
     def drop(self, reason: Reason, size: int) -> None:
         """Count a datagram of a conversation that could not be sent on."""
         self._tally(reason).add(size)
+
+    def _leave(self, conversation: Conversation) -> None:
+        if conversation.backend:
+            self._balancer.count(conversation.backend, -1)
 
     def _tally(self, reason: Reason) -> Tally:
         return self._tallies.setdefault(reason, Tally())

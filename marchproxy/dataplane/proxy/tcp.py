@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from marchproxy.dataplane.proxy import sockets
-from marchproxy.dataplane.proxy.balance import candidates, flow_hash
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.proxy.relay import Relay
 from marchproxy.dataplane.tasks import Tasks
@@ -16,7 +15,7 @@ from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Query
-from marchproxy.policy.plan import Backend, Pool
+from marchproxy.policy.plan import Backend
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class TcpCarrier:
             connection = TcpConnection(client, self._ledger.begin(query, peer_port, answer))
             self.live.add(connection)
             self.empty.clear()
-            search = self._open(connection, answer.pool)
+            search = self._open(connection)
             connection.search = self._tasks.start(search, name=f"connect for {peer}:{peer_port}")
 
     def recheck(self) -> None:
@@ -114,10 +113,10 @@ class TcpCarrier:
             self.end(connection, Reason.RESET)
         await self._tasks.stop()
 
-    async def _open(self, connection: TcpConnection, pool: Pool) -> None:
+    async def _open(self, connection: TcpConnection) -> None:
         conversation = connection.conversation
         try:
-            backend, upstream = await self._reach(conversation, pool)
+            backend, upstream = await self._reach(conversation)
         except _Unreachable as error:
             self._forget(connection)
             self._refuse_conversation(connection, error.reason)
@@ -130,15 +129,11 @@ class TcpCarrier:
             # A new plan came while the backend was being looked for.
             connection.relay.end(Reason.POLICY_CHANGED)
 
-    async def _reach(self, conversation: Conversation, pool: Pool) -> tuple[Backend, socket.socket]:
+    async def _reach(self, conversation: Conversation) -> tuple[Backend, socket.socket]:
         """The first backend that answers. Raises `_Unreachable` with the reason of the last one tried."""
-        query = conversation.query
-        hashed = flow_hash(
-            query.source, conversation.source_port, query.destination, query.port, query.number
-        )
         reason = Reason.NO_BACKEND
         deadline = asyncio.get_running_loop().time() + self.limits.admission
-        for backend in candidates(pool, hashed):
+        for backend in self._ledger.candidates(conversation):
             try:
                 return backend, await self._connect(backend, deadline)
             except OSError as error:

@@ -9,12 +9,11 @@ import asyncio
 import errno
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from marchproxy.dataplane.proxy import pktinfo, sockets
-from marchproxy.dataplane.proxy.balance import candidates, flow_hash
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
@@ -54,7 +53,7 @@ class UdpSession:
         self._loop = asyncio.get_running_loop()
         self.failure = Reason.NO_BACKEND
         """Why the last backend tried could not be used."""
-        self._backends = self._candidates()
+        self._backends = carrier.ledger.candidates(conversation)
         self._upstream: socket.socket | None = None
 
     def connect(self) -> Backend | None:
@@ -111,16 +110,6 @@ class UdpSession:
         if self.failure is not Reason.TOO_BIG:
             self.carrier.turn(self)
 
-    def _candidates(self) -> Iterator[Backend]:
-        conversation = self.conversation
-        query, pool = conversation.query, conversation.answer.pool
-        if pool is None:
-            return iter(())
-        hashed = flow_hash(
-            query.source, conversation.source_port, query.destination, query.port, query.number
-        )
-        return candidates(pool, hashed)
-
 
 class UdpCarrier:
     """Admits the datagrams of all UDP listeners, and holds the sessions that live."""
@@ -164,7 +153,7 @@ class UdpCarrier:
         if backend is None:
             self.end(session, session.failure)
         else:
-            session.conversation.backend = backend
+            self.ledger.moved(session.conversation, backend)
 
     def end(self, session: UdpSession, reason: Reason) -> None:
         """End one session."""
