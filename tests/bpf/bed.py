@@ -184,7 +184,7 @@ class Bed:
 
     def reset(self) -> None:
         """As after loading: no policy, no flows, one source port, and TCP port 22 for management."""
-        for name in ("flows", "opening", "fragments", "denied", "repeats", "limited"):
+        for name in ("flows", "opening", "fragments", "active", "denied", "repeats", "limited"):
             self.maps[name].delete_many(list(self.maps[name].keys()))
         self.settings = Settings(self.maps["settings"])
         self.settings.change(revision=0, route_epoch=0, wanted_events=0)

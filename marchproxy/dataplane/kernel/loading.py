@@ -25,7 +25,7 @@ from marchproxy.model.appliance import DEFAULT_SETTINGS
 
 READ_OR_WRITTEN = frozenset(
     {
-        *("backends", "listeners", "pools", "rules", "source_bits", "sources"),
+        *("active", "backends", "listeners", "pools", "rules", "source_bits", "sources"),
         *("flows", "opening", "mapping_names", "settings", "management", "interfaces"),
         *("limits", "limit_sets", "limit_prefixes", "limit_generations", "limit_buckets"),
         *("limit_counters", "limit_names"),
