@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from marchproxy.cli import intent
 from marchproxy.cli.changes import action, row, show_changes, summary
 from marchproxy.cli.context import Environment, printable
+from marchproxy.cli.cuts import foresee, show_cuts
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.files import read_document
 from marchproxy.cli.framework import environment_of, single, verb
@@ -52,7 +53,8 @@ def apply(
     them. The changes are shown first. Where something would be changed or removed it asks; a script says
     --yes.
 
-    A fleet import file only adds and updates.
+    A fleet import file only adds and updates. With --dry-run the running daemon is asked which flows the
+    change would cut.
     """
     environment = environment_of(context)
     proposal = propose(read_document(environment, file), file, cluster)
@@ -61,7 +63,9 @@ def apply(
     before = intent.read(environment)
     after = proposal.build(before)
     show_warnings(environment, review(before, after, environment.management_ports))
-    _show(environment, output, diff(before, after), None)
+    changes = diff(before, after)
+    cuts = foresee(environment, before.sha256(), changes)
+    _show(environment, output, changes, None, cuts=cuts)
     return ExitCode.DONE
 
 
@@ -96,11 +100,15 @@ def _unless_changed(before: Snapshot, after: Snapshot) -> Callable[[Snapshot], S
     return build
 
 
-def _show(environment: Environment, output: Output, changes: Sequence[Change], revision: int | None) -> None:
+def _show(
+    environment: Environment, output: Output, changes: Sequence[Change], revision: int | None, **more: Any
+) -> None:
+    """The changes, and of a dry run `cuts`: the daemon's preview, null where it is not known."""
     if output is Output.TABLE:
         show_changes(environment, output, changes)
+        show_cuts(environment, more.get("cuts"))
         return
-    document = {"revision": revision, "changes": [row(change) for change in changes]}
+    document = {"revision": revision, "changes": [row(change) for change in changes], **more}
     environment.stdout.write(serialise(document, output))
 
 

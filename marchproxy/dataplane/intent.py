@@ -18,7 +18,8 @@ from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.names.table import NamesView
 from marchproxy.dataplane.status import Applied, Problem
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
-from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.change import Change, patch
+from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.management import read_management_ports
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.checks import BackendKey
@@ -134,6 +135,24 @@ class Intent:
             raise MarchproxyError("the store is not open")
         return await self.in_worker(lambda: question(store))
 
+    async def compile_changes(self, sha256: str, changes: Sequence[Change]) -> tuple[Plan, frozenset[str]]:
+        """The plan that `changes` to what is carried out would compile to, and its names without addresses.
+
+        Nothing is resolved for it and nothing remembered. Raises `Conflict` where the snapshot of `sha256` is
+        not what is carried out, `PlanRefused`, and what `patch` raises.
+        """
+        carried, number = self._carried, self.applied.number
+        if carried is None or self.applied.sha256 != sha256:
+            raise Conflict(
+                f"the daemon carries out revision {number}, which the changes do not start from",
+                hint="marchproxy status says why the newest is not in force",
+            )
+        names, down = self._resolver.view, self._health.down
+        wanted = await self.in_worker(lambda: patch(carried.snapshot, changes))
+        compiled = await self.in_worker(lambda: _compile(wanted, names, down, carried.compiled))
+        _refuse_errors(number + 1, compiled.plan)
+        return compiled.plan, compiled.plan.names - names.current.keys()
+
     def is_stale(self) -> bool:
         """Whether a mapping expired, a name moved or a backend failed since the plan was compiled."""
         if self._carried is None:
@@ -163,9 +182,7 @@ class Intent:
     async def _carry_out(self, snapshot: Snapshot, target: Applied, began: float) -> None:
         ready = await self._compile(snapshot)
         plan = ready.compiled.plan
-        errors = [item for item in plan.findings if item.severity is Severity.ERROR]
-        if errors:
-            raise PlanRefused(target.number, errors)
+        _refuse_errors(target.number, plan)
         if self._failure or plan != self.plan or not self._is_carried(target):
             await self._apply(plan, target.number)
             self.applied = replace(target, at=time.time(), took=time.perf_counter() - began)
@@ -209,6 +226,12 @@ def _open(state_dir: Path | None) -> Store:
     except SchemaTooOld:
         Store.open(state_dir).close()
         return Store.open(state_dir, read_only=True)
+
+
+def _refuse_errors(revision: int, plan: Plan) -> None:
+    errors = [item for item in plan.findings if item.severity is Severity.ERROR]
+    if errors:
+        raise PlanRefused(revision, errors)
 
 
 def _compile(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import uvloop
 
 from marchproxy.dataplane.choice import choose_tier
 from marchproxy.dataplane.control.api import ControlApi
-from marchproxy.dataplane.control.server import HttpServer
+from marchproxy.dataplane.control.server import HttpServer, Limits
 from marchproxy.dataplane.dns.forwarder import Forwarder
 from marchproxy.dataplane.dns.responder import Responder
 from marchproxy.dataplane.dns.service import DnsService
@@ -31,6 +32,7 @@ from marchproxy.dataplane.names import memory
 from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
+from marchproxy.dataplane.preview import SCANNED, Preview, preview
 from marchproxy.dataplane.probation import Probation
 from marchproxy.dataplane.records import BackendEvent, EventKind, Flow
 from marchproxy.dataplane.renewal import Renewal
@@ -38,6 +40,7 @@ from marchproxy.dataplane.runtime import RuntimeDir
 from marchproxy.dataplane.status import Applied, Problem, Status
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.address import IPAddress
+from marchproxy.model.change import Change
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.policy.plan import Finding, Plan
 from marchproxy.store.location import DEFAULT_STATE_DIR
@@ -47,6 +50,8 @@ log = logging.getLogger(__name__)
 
 POLL = 0.25
 """Seconds between two turns of looking after everything."""
+CONTROL_LIMITS = Limits(body=16 * 1024 * 1024)
+"""A preview takes all changes at once: 30,000 services and mappings are 10 MB."""
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -107,7 +112,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         )
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
-        control = HttpServer("control", ControlApi(supervisor).handle)
+        control = HttpServer("control", ControlApi(supervisor).handle, limits=CONTROL_LIMITS)
         stack.push_async_callback(control.close)
         await control.start(listening)
         await supervisor.attend(options.drain)
@@ -184,6 +189,17 @@ class Supervisor:
     async def flows(self, limit: int) -> Sequence[Flow]:
         """See `Appliance`."""
         return await self._keeper.flows(limit)
+
+    async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
+        """See `Appliance`."""
+        plan, unresolved = await self._intent.compile_changes(sha256, changes)
+        flows = await self._keeper.flows(SCANNED + 1)
+        complete = len(flows) <= SCANNED
+        found = await self._intent.in_worker(
+            lambda: preview(plan, flows[:SCANNED], complete=complete, unresolved=unresolved)
+        )
+        named = [replace(cut, flow=self.events.names.complete_flow(cut.flow)) for cut in found.cuts]
+        return replace(found, cuts=tuple(named))
 
     async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
         """See `Appliance`."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.preview import Cut, Preview
 from marchproxy.dataplane.records import (
     Decision,
     Event,
@@ -17,6 +18,7 @@ from marchproxy.dataplane.records import (
     Traffic,
 )
 from marchproxy.dataplane.status import AddressState, Applied, NameState, Problem, Status
+from marchproxy.model.change import Change
 from marchproxy.model.entities import Role
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.reason import Reason, Tier, Verdict
@@ -106,6 +108,7 @@ class StandIn:
         self.held = flows
         self.asked_for: list[int] = []
         self.refusal: MarchproxyError | None = None
+        self.proposed: tuple[str, Sequence[Change]] | None = None
 
     def status(self) -> Status:
         return status()
@@ -122,6 +125,12 @@ class StandIn:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self.events.unsubscribe(subscription)
+
+    async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
+        self.proposed = (sha256, changes)
+        if self.refusal:
+            raise self.refusal
+        return Preview(len(self.held), True, 1, (Cut(flow(), Reason.NO_MAPPING, ""),), ("db.example.com",))
 
     async def reload(self) -> Applied:
         if self.refusal:

@@ -18,6 +18,7 @@ from marchproxy.dataplane.names.lookup import Found
 from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.records import BackendState
 from marchproxy.model.appliance import DEFAULT_SETTINGS
+from marchproxy.model.change import diff
 from marchproxy.model.documents import read_mapping, read_service
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.errors import Conflict, MarchproxyError
@@ -120,6 +121,24 @@ async def house(folder: Path) -> AsyncGenerator[House]:
             await intent.close()
             await resolver.close()
             await health.close()
+
+
+@looped
+async def test_changes_are_compiled_without_being_carried_out(tmp_path: Path) -> None:
+    async with house(tmp_path) as built:
+        built.write([WEB], [ANYONE])
+        await built.intent.reload()
+        sha256, before = built.intent.applied.sha256, built.intent.plan
+        snapshot = Snapshot((Cluster("default", (NAMED,), ()),))
+        with Store.open(built.folder, read_only=True) as store:
+            changes = diff(store.snapshot(), snapshot)
+        plan, unresolved = await built.intent.compile_changes(sha256, changes)
+        assert not plan.listeners
+        assert built.intent.plan is before
+        assert len(built.tier.applied) == 1
+        with pytest.raises(Conflict, match="carries out revision 2"):
+            await built.intent.compile_changes("00" * 32, changes)
+        assert unresolved == frozenset()
 
 
 @looped

@@ -1,5 +1,6 @@
 """Version 1 of the control API: one function for each route. docs/CONTROL_SOCKET.md is its contract."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -11,9 +12,11 @@ from marchproxy.dataplane.control.http1 import HttpError, Request, Response
 from marchproxy.dataplane.control.server import as_http
 from marchproxy.dataplane.events import EventHub, Subscription
 from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.preview import Preview
 from marchproxy.dataplane.records import EventKind, Flow
 from marchproxy.dataplane.status import Applied, Status
 from marchproxy.model.address import parse_ip
+from marchproxy.model.change import Change, Kind
 from marchproxy.model.errors import InvalidValue, MarchproxyError
 from marchproxy.model.ports import parse_port
 from marchproxy.model.protocol import Transport, parse_protocol
@@ -43,6 +46,9 @@ class Appliance(Protocol):
     async def flows(self, limit: int) -> Sequence[Flow]:
         """Live flows, at most `limit`."""
 
+    async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
+        """Which running flows `changes` to the snapshot of `sha256` would cut. Raises `MarchproxyError`."""
+
     async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
         """Events of these kinds, none missed from the return on; `unsubscribe` must follow."""
 
@@ -63,6 +69,7 @@ class ControlApi:
             "/v1/flows": {"GET": self._flows},
             "/v1/events": {"GET": self._events},
             "/v1/reload": {"POST": self._reload},
+            "/v1/preview": {"POST": self._preview},
             "/v1/explain": {"POST": self._explain},
         }
 
@@ -136,6 +143,12 @@ class ControlApi:
             }
         )
 
+    async def _preview(self, request: Request) -> Response:
+        _take_nothing(request)
+        # Elsewhere: the changes of a whole site are megabytes, and nothing is answered while they are read.
+        sha256, changes = await asyncio.to_thread(read_preview, request.body)
+        return _json(documents.preview_document(await self._appliance.preview(sha256, changes)))
+
     async def _explain(self, request: Request) -> Response:
         _take_nothing(request)
         body = _read_object(request.body, ("source", "destination", "protocol"), optional=("port",))
@@ -166,6 +179,25 @@ def _read_port(port: object, transport: Transport | None) -> int:
             raise InvalidValue("port", port, "none: ICMP has no ports")
         return 0
     return parse_port(port if isinstance(port, int) else str(port or ""))
+
+
+def read_preview(body: bytes) -> tuple[str, Sequence[Change]]:
+    """A proposal: `sha256` of the snapshot it starts from, and `changes` as `apply --dry-run` shows them."""
+    document = _read_object(body, ("sha256", "changes"))
+    if not isinstance(document["changes"], list):
+        raise InvalidValue("changes", document["changes"], "a list")
+    return str(document["sha256"]), [_read_change(item) for item in document["changes"]]
+
+
+def _read_change(item: Any) -> Change:
+    keys = {"kind", "cluster", "name", "before", "after"}
+    if not isinstance(item, dict) or item.keys() - {"action"} != keys or item["kind"] not in list(Kind):
+        raise InvalidValue("change", item, "an object with " + ", ".join(sorted(keys)))
+    for key in ("before", "after"):
+        if not isinstance(item[key], dict | None):
+            raise InvalidValue(key, item[key], "an object or null")
+    kind = Kind(item["kind"])
+    return Change(kind, str(item["cluster"]), str(item["name"]), item["before"], item["after"])
 
 
 def _take_nothing(request: Request) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from marchproxy.dataplane.events import Lost, Told
+from marchproxy.dataplane.preview import Preview
 from marchproxy.dataplane.records import BackendEvent, BackendState, Decision, EventKind, Flow, LimitState
 from marchproxy.dataplane.status import DnsState, NameState, Status
 from marchproxy.model.endpoint import Endpoint
@@ -75,6 +76,20 @@ def backend_document(state: BackendState) -> Document:
         "drained": state.drained,
         "since": instant(state.since),
         "why": state.why,
+    }
+
+
+def preview_document(preview: Preview) -> Document:
+    """Flows that a change would cut, each with why: `cut_reason` and `cut_by`."""
+    return {
+        "cut": preview.count,
+        "looked_at": preview.looked_at,
+        "complete": preview.complete,
+        "unresolved": list(preview.unresolved),
+        "flows": [
+            {**flow_document(cut.flow), "cut_reason": cut.reason.name, "cut_by": cut.mapping}
+            for cut in preview.cuts
+        ],
     }
 
 

@@ -13,6 +13,7 @@ from marchproxy.dataplane.control import api
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.events import QUEUE
 from marchproxy.dataplane.naming import ServiceNames
+from marchproxy.model.change import Change, Kind
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.reason import Reason
 from tests.dataplane import facts
@@ -175,6 +176,50 @@ async def test_explain_answers_from_the_plan_in_force(tmp_path: Path) -> None:
         assert (stranger["verdict"], stranger["reason"], stranger["backend"]) == ("deny", "NO_MAPPING", "")
         host = (await ask(path, "POST", "/v1/explain", {**QUESTION, "port": 22})).document
         assert (host["verdict"], host["reason"]) == ("host", "PASSED_TO_HOST")
+
+
+CHANGE = {"kind": "mapping", "cluster": "default", "name": "m", "before": None, "after": {"name": "m"}}
+
+
+@looped
+async def test_preview(tmp_path: Path) -> None:
+    async with talking(tmp_path, facts.flow()) as (path, appliance):
+        proposal = {"sha256": "ab", "changes": [CHANGE | {"action": "add"}, CHANGE]}
+        answer = await ask(path, "POST", "/v1/preview", proposal)
+        assert answer.status == 200
+        assert {key: answer.document[key] for key in ("cut", "looked_at", "complete", "unresolved")} == {
+            "cut": 1,
+            "looked_at": 1,
+            "complete": True,
+            "unresolved": ["db.example.com"],
+        }
+        (row,) = answer.document["flows"]
+        assert (row["source"], row["cut_reason"], row["cut_by"]) == ("10.0.0.1", "NO_MAPPING", "")
+        assert appliance.proposed == ("ab", [Change(Kind.MAPPING, "default", "m", None, {"name": "m"})] * 2)
+        appliance.refusal = Conflict("the daemon carries out revision 3")
+        assert (await ask(path, "POST", "/v1/preview", proposal)).status == 409
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"sha256": "ab"},
+        {"sha256": "ab", "changes": {}},
+        {"sha256": "ab", "changes": [7]},
+        {"sha256": "ab", "changes": [CHANGE | {"kind": "thing"}]},
+        {"sha256": "ab", "changes": [CHANGE | {"kind": []}]},
+        {"sha256": "ab", "changes": [CHANGE | {"after": "m"}]},
+        {"sha256": "ab", "changes": [{"kind": "mapping"}]},
+        {"sha256": "ab", "changes": [CHANGE | {"more": 1}]},
+    ],
+)
+@looped
+async def test_proposals_that_cannot_be_meant(tmp_path: Path, body: object) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        answer = await ask(path, "POST", "/v1/preview", body)
+        assert (answer.status, answer.document["error"]["name"]) == (400, "InvalidValue")
+        assert appliance.proposed is None
 
 
 @looped
