@@ -23,7 +23,7 @@ _NOTHING: Mapping[IPAddress, str] = MappingProxyType({})
 class Following:
     """One name's questions and their outcomes. Only `time.time` is asked, for people to read."""
 
-    __slots__ = ("_tries", "asked", "failure", "refused", "since", "ttl")
+    __slots__ = ("_tries", "asked", "failure", "is_local", "refused", "since", "ttl")
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -35,12 +35,14 @@ class Following:
         """Addresses of the last answer that it may not have, and what they are."""
         self.ttl = 0.0
         """Of the last good answer, in seconds."""
+        self.is_local = False
+        """Whether its addresses are from the hosts file, and so may be any."""
         self._tries = 0
 
     def answered(self, found: Found, refused: Mapping[IPAddress, str]) -> float:
         """It has resolved; the seconds until it is worth asking again."""
         self.failure, self.since, self._tries = None, time.time(), 0
-        self.refused, self.ttl = refused, found.ttl
+        self.refused, self.ttl, self.is_local = refused, found.ttl, found.is_local
         return min(found.ttl, HALF_RETRY) if found.unknown else found.ttl
 
     def failed(

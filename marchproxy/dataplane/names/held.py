@@ -100,6 +100,12 @@ class HeldAddresses:
             del self._held[address]
         return self.settle(now)
 
+    def forget(self, addresses: Iterable[IPAddress], now: float) -> bool:
+        """Let go of some at once, whoever uses them."""
+        for address in addresses:
+            self._held.pop(address, None)
+        return self.settle(now)
+
     def settle(self, now: float) -> bool:
         """Sort them by what they are at `now`; whether that differs from before. None is dropped."""
         fresh = [address for address, held in self._held.items() if held.fresh_until > now]

@@ -115,6 +115,7 @@ class Resolver:
         self._settings = settings
         self.upstreams.configure(settings.resolvers)
         self._rebinding = Rebinding(settings.private_answers, self._own)
+        self._forget_refused()
         # What failed or was refused may be right now.
         for name, state in self._following.items():
             if state.failure or state.refused:
@@ -157,6 +158,14 @@ class Resolver:
         await self._tasks.stop()
         if self._unsaved:
             await self._save()
+
+    def _forget_refused(self) -> None:
+        """What names may no longer have goes at once: it was let in by a setting that has been taken back."""
+        for name in self._table:
+            state = self._following.get(name)
+            if state is None or not state.is_local:
+                held = [address for address, _ in self._table[name].items()]
+                self._table.forget(name, self._refused(name.removeprefix(WILDCARD), held), time.monotonic())
 
     def _start(self, name: str) -> None:
         self._watchers[name] = self._tasks.start(

@@ -95,6 +95,10 @@ class NameTable:
         """Names some of whose addresses stop to be current, or to linger."""
         return [name for name, held in self._names.items() if held.next_at <= now]
 
+    def forget(self, name: str, addresses: Iterable[IPAddress], now: float) -> bool:
+        """Let go of some of a name's addresses at once; whether that changed anything."""
+        return self._change(name, lambda held: held.forget(addresses, now))
+
     def drop(self, name: str, now: float) -> bool:
         """Let go of a name's addresses whose time is over; whether that changed anything."""
         return self._change(name, lambda held: held.drop(now))

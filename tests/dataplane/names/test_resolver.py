@@ -205,6 +205,8 @@ async def test_addresses_that_point_inside_are_refused_until_they_are_allowed() 
     resolver.configure(Settings(private_answers=("lan",)))
     await until(lambda: shown(resolver) == {"db": ["192.0.2.1"], "lan": ["10.0.0.8"]})
     assert "lan" not in "\n".join(messages(resolver))
+    resolver.configure(Settings())
+    assert shown(resolver) == {"db": ["192.0.2.1"]}
     await resolver.close()
 
 
