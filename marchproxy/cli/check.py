@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from ipaddress import ip_address
 
 import typer
 
 from marchproxy.cli import intent
 from marchproxy.cli.context import Environment
+from marchproxy.cli.control import Control
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, OutputOption
 from marchproxy.cli.output import Output, serialise, show_lines
+from marchproxy.model.address import IPAddress
 from marchproxy.model.documents import Document
+from marchproxy.model.errors import MarchproxyError
 
 app = single()
 
@@ -26,8 +30,8 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
     """Look for mistakes in what is configured
 
     An error keeps the daemon from taking the configuration over, and makes this command fail with exit code
-    1. A warning does not: something is useless, or is not carried by this version. Host names are not
-    resolved.
+    1. A warning does not: something is useless, or is not carried by this version. Host names stand for what
+    the running daemon knows of them.
     """
     from marchproxy.policy.check import check as find
     from marchproxy.policy.compile import compile_plan
@@ -35,9 +39,10 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
 
     environment = environment_of(context)
     snapshot = intent.read(environment)
-    findings = find(
-        snapshot, compile_plan(snapshot, management=environment.management_ports, now=datetime.now(UTC))
-    )
+    names = _names(environment)
+    now, management = datetime.now(UTC), environment.management_ports
+    compiled = compile_plan(snapshot, names=names or {}, management=management, now=now)
+    findings = find(snapshot, compiled, names)
     ordered = sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR)
     rows = [
         {
@@ -56,6 +61,16 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
         environment.note("nothing is wrong")
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     return ExitCode.FAILED if errors else ExitCode.DONE
+
+
+def _names(environment: Environment) -> dict[str, list[IPAddress]] | None:
+    """What the running daemon knows of host names; None where none answers."""
+    try:
+        known = Control(environment).get("/v1/status")["names"]
+    except MarchproxyError as error:
+        environment.detail(f"host names are not looked at: {error.message}")
+        return None
+    return {name: [ip_address(text) for text in found] for name, found in known.items()}
 
 
 def _lines(environment: Environment, row: Document) -> Iterator[str]:

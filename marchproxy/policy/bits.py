@@ -46,7 +46,7 @@ class Ends:
         """Services that match, or None for everyone; services that do not; and the rules that say so."""
         self._naming: dict[str, int] = {}
         self._known: dict[frozenset[str], int] = {}
-        for (included, excluded), mask in _alike(audiences):
+        for (included, excluded), mask in alike(audiences):
             if excluded:
                 self._except.append((_members(included), frozenset(excluded), mask))
             elif ANYONE in included:
@@ -108,7 +108,7 @@ def lowest(bits: int) -> int:
     return (bits & -bits).bit_length() - 1
 
 
-def _alike(audiences: Sequence[Audience]) -> Iterable[tuple[Audience, int]]:
+def alike(audiences: Sequence[Audience]) -> Iterable[tuple[Audience, int]]:
     """Each audience once, with its rules. By identity: one list of ten thousand names serves many rules."""
     masks: dict[tuple[int, int], int] = {}
     first: dict[tuple[int, int], Audience] = {}

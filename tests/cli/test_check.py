@@ -1,8 +1,10 @@
 """`marchproxy check`."""
 
+from collections.abc import Callable
+
 from marchproxy.cli import intent
 from marchproxy.model.snapshot import read_snapshot
-from tests.cli.console import Console
+from tests.cli.console import Answers, Console, Daemon
 
 
 def test_nothing_wrong(site: Console) -> None:
@@ -21,6 +23,17 @@ def test_a_warning_is_no_failure(site: Console) -> None:
     assert finding.keys() == {"name", "severity", "message", "hint"}
     lines = [f"warning  {finding['name']}: {finding['message']}", f"         {finding['hint']}"]
     assert site.ok("check").out.splitlines() == [line for line in lines if line.strip()]
+
+
+def test_host_names_are_what_the_daemon_knows(site: Console, daemon: Callable[[Answers], Daemon]) -> None:
+    site.ok("interface", "add", "eth0", "--role", "inside")
+    for name in ("known", "lost"):
+        site.ok("service", "add", name, "--address", f"{name}.example.com")
+    site.ok(*["mapping", "set", "cw", "--from", "clients,known,lost"])
+    assert site.ok("check", "--output", "json").json == []
+    daemon({"GET /v1/status": (200, {"names": {"known.example.com": ["192.0.2.1"]}})})
+    (finding,) = site.ok("check", "--output", "json").json
+    assert (finding["name"], finding["message"]) == ("service lost", "lost.example.com resolves to nothing")
 
 
 def test_errors_come_first_and_fail(site: Console) -> None:

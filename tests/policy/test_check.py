@@ -1,8 +1,13 @@
 """What `check` adds to the plan's own findings."""
 
+from datetime import datetime
+from ipaddress import ip_address
+
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.check import check
@@ -110,9 +115,11 @@ def test_a_restriction_is_shadowed_only_where_it_matches_nowhere() -> None:
     ban = mapping("ban", "office", "web", action="deny")
     assert told(OFFICE, WEB, exception, ban, mapping("open", "all", "web", "192.0.2.1:81")) == []
     late = mapping("ban", "office", "web", action="deny", priority=200)
-    assert told(OFFICE, WEB, exception, mapping("other", "office", "web", "192.0.2.2:80"), late) == [
-        "warning mapping ban: never matches at 192.0.2.1:80/tcp and 192.0.2.2:80/tcp: "
-        "exception and other come first and take all its sources"
+    others = (exception, mapping("other", "office", "web", "192.0.2.2:80"))
+    assert told(OFFICE, WEB, *others, late) == []
+    assert told(OFFICE, WEB, *others, late, mapping("out", "all", "all")) == [
+        "warning mapping ban: never matches at 192.0.2.1:80/tcp and 192.0.2.2:80/tcp and in transit: "
+        "out, exception and other come first and take all its traffic"
     ]
 
 
@@ -131,13 +138,93 @@ def test_no_query_is_ever_decided_by_a_shadowed_mapping(snapshot: Snapshot) -> N
     evaluator = Evaluator(compiled.plan)
     for query in strategies.QUERIES:
         answer = evaluator.evaluate(query)
-        if answer.rule is not None:
+        if answer.listener is not None and answer.rule is not None:
             shadowed = [
                 text for text in said if text.startswith(f"warning mapping {answer.mapping}: never matches")
             ]
             assert not any(
                 f"{answer.listener}:" in text or f"{answer.listener} and" in text for text in shadowed
             )
+
+
+@settings(max_examples=50)
+@given(
+    snapshot=strategies.snapshots(),
+    names=strategies.names(),
+    now=st.sampled_from(strategies.INSTANTS),
+)
+def test_what_is_shadowed_in_transit_is_so_whatever_names_come_to_and_mappings_expire(
+    snapshot: Snapshot, names: dict[str, tuple[IPAddress, ...]], now: datetime
+) -> None:
+    said = texts(check(snapshot, compile_plan(snapshot, now=NOW)))
+    shadows = [text for text in said if "never matches" in text and "in transit:" in text]
+    told_of = {text.split()[2][:-1] for text in shadows}
+    evaluator = Evaluator(compile_plan(snapshot, names=names, now=now).plan)
+    for query in strategies.QUERIES:
+        answer = evaluator.evaluate(query)
+        if answer.listener is None:
+            assert answer.mapping not in told_of
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "shadowed"),
+    [
+        (("all", "all"), ("office", "web"), True),
+        (("office", "web"), ("floor", "web"), True),
+        (("office", "web"), ("office", "web,client"), False),
+        (("office", "all"), ("office", "external"), True),
+        (("external", "external"), ("external", "external"), True),
+        (("external", "all"), ("office", "web"), False),
+        (("everything", "web"), ("client,floor", "web"), True),
+        (("office", "collection:none"), ("office", "web"), False),
+    ],
+)
+def test_a_mapping_is_shadowed_in_transit_where_earlier_ones_take_all_its_traffic(
+    earlier: tuple[str, str], later: tuple[str, str], shadowed: bool
+) -> None:
+    first, second = mapping("first", *earlier, priority=1), mapping("second", *later, priority=2)
+    finding = "warning mapping second: never matches in transit: first comes first and takes all its traffic"
+    said = told(ALL, TEN, OFFICE, FLOOR, CLIENT, SPREAD, WEB, first, second)
+    assert (finding in said) is shadowed
+    assert any("never matches" in text for text in said) is shadowed
+
+
+def test_the_same_in_opposite_words_is_a_contradiction_and_not_also_a_shadow() -> None:
+    finding = (
+        "warning mapping a: contradicts mapping z, which denies the same at the same priority and comes first"
+    )
+    for listen in (None, AT):
+        pair = mapping("a", "office", "web", listen), mapping("z", "office", "web", listen, action="deny")
+        assert told(OFFICE, WEB, *pair) == [finding]
+        later = mapping("z", "office", "web", listen, action="deny", priority=101)
+        assert not any("contradicts" in text for text in told(OFFICE, WEB, pair[0], later))
+    old = mapping("z", "office", "web", action="deny", expires="2025-12-31T23:59:59Z")
+    assert not any("contradicts" in text for text in told(OFFICE, WEB, mapping("a", "office", "web"), old))
+
+
+def test_names_that_resolve_to_nothing_are_told_once_somebody_asked() -> None:
+    named = service("named", "a.example.com", "b.example.com", "c.example.com", "*.example.com")
+    wanted = snapshot(named, OFFICE, mapping("m", "office", "named"))
+    names = {"b.example.com": [ip_address("10.1.0.7")]}
+    compiled = compile_plan(wanted, names=names, now=NOW)
+    assert texts(check(wanted, compiled)) == []
+    assert texts(check(wanted, compiled, names)) == [
+        "warning service named: a.example.com and c.example.com resolve to nothing"
+    ]
+
+
+def test_one_of_ten_thousand_mappings_is_found() -> None:
+    """Looking at every one beside every other would be a hundred million pairs."""
+    clients = [service(f"c{number}", f"10.{number // 250}.{number % 250}.0/24") for number in range(5000)]
+    many = [
+        mapping(f"m{number}", f"c{number % 5000}", "external", ports=str(number % 60000 + 1))
+        for number in range(10000)
+    ]
+    last = mapping("last", "c7", "external", ports="8", priority=500)
+    said = told(*clients, *many, last)
+    assert said == [
+        "warning mapping last: never matches in transit: m7 comes first and takes all its traffic"
+    ]
 
 
 def test_an_expired_mapping_is_told() -> None:
