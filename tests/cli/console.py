@@ -209,6 +209,9 @@ STATUS: dict[str, Any] = {
     "lost_events": 0,
     "reloads": 1,
     "failed_reloads": 0,
+    "backends": [],
     "names": {},
+    "host_names": [],
+    "dns": {"listeners": [], "questions": {}, "rebinding": {}},
 }
 """What a healthy daemon says about itself, as `dataplane.control.documents` writes it."""
