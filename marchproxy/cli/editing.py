@@ -19,6 +19,9 @@ from marchproxy.model.documents import Document, Entity, to_document
 from marchproxy.model.names import DEFAULT_CLUSTER
 from marchproxy.model.snapshot import Snapshot
 
+type More = Callable[[Environment, Document, Output], Document]
+"""Adds to an entity's document what else is known about it."""
+
 
 def _by_name(entity: Any) -> Any:
     return entity.name
@@ -75,11 +78,14 @@ class Editor:
             environment, message, lambda snapshot: intent.drop(snapshot, self.kind, cluster, name)
         )
 
-    def show(self, context: typer.Context, name: str, cluster: str, output: Output) -> None:
-        """Print one entity with every field."""
+    def show(
+        self, context: typer.Context, name: str, cluster: str, output: Output, more: More | None = None
+    ) -> None:
+        """Print one entity with every field, and what `more` adds."""
         environment = environment_of(context)
         entity = intent.find(intent.read(environment), self.kind, cluster, name)
-        show_one(environment, output, self._row(entity, cluster))
+        document = self._row(entity, cluster)
+        show_one(environment, output, more(environment, document, output) if more else document)
 
     def list(self, context: typer.Context, cluster: str, output: Output) -> None:
         """Print all of them."""

@@ -97,8 +97,13 @@ def list_all(context: typer.Context, cluster: ClusterOption = CLUSTER, output: O
 def show(
     context: typer.Context, name: Name, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE
 ) -> None:
-    """Show one service with all its fields"""
-    EDITOR.show(context, name, cluster, output)
+    """Show one service with all its fields
+
+    The running daemon is asked for the state of those of its backends that are checked or drained.
+    """
+    from marchproxy.cli.health import with_backends
+
+    EDITOR.show(context, name, cluster, output, with_backends)
 
 
 @verb(

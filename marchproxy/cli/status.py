@@ -9,9 +9,10 @@ from marchproxy.cli.context import Environment
 from marchproxy.cli.control import Control
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, single, verb
+from marchproxy.cli.health import condition, place
 from marchproxy.cli.options import TABLE, OutputOption
 from marchproxy.cli.output import Output, serialise, show_lines
-from marchproxy.cli.table import Columns, draw
+from marchproxy.cli.table import Columns, Row, draw
 from marchproxy.cli.units import duration, size
 
 app = single()
@@ -29,6 +30,15 @@ _FAILING: Columns = {
     "SINCE": "since",
     "ERROR": "error",
 }
+_BACKENDS: Columns = {
+    "BACKEND": place,
+    "SERVICE": "service",
+    "CHECK": "check",
+    "STATE": condition,
+    "SINCE": "since",
+    "WHY": "why",
+}
+_SHOWN_BACKENDS = 20
 _COUNTERS: Columns = {"REASON": "reason", "PACKETS": "packets", "BYTES": lambda row: size(row["bytes"])}
 _DENIALS: Columns = {
     "VERDICT": "verdict",
@@ -107,6 +117,11 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
     reason = f": {document['tier_reason']}" if document["tier_reason"] else ""
     yield f"tier {document['tier']}{reason}"
     yield f"listeners: {len(document['listeners'])}, host names: {len(document['names'])}"
+    backends = document.get("backends", [])
+    down, drained = ([row for row in backends if wanted(row)] for wanted in (_is_down, _is_drained))
+    if backends:
+        checked = sum(row["check"] != "none" for row in backends)
+        yield f"backends: {checked} checked, {len(down)} down, {len(drained)} drained"
     for listener in document.get("dns", {}).get("listeners", ()):
         yield f"dns {listener['bind']}: for {', '.join(listener['interfaces']) or 'nobody'}"
     denials = [
@@ -119,6 +134,7 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
     for rows, columns in (
         (document["interfaces"], _INTERFACES),
         ([row for row in document.get("host_names", ()) if row["error"]], _FAILING),
+        ([*down, *(row for row in drained if row not in down)][:_SHOWN_BACKENDS], _BACKENDS),
         (counters, _COUNTERS),
         (denials, _DENIALS),
         (document["limits"], _LIMITS),
@@ -127,3 +143,11 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
         if rows:
             yield ""
             yield from draw(rows, columns, environment.width)
+
+
+def _is_down(backend: Row) -> bool:
+    return bool(backend["state"] == "down")
+
+
+def _is_drained(backend: Row) -> bool:
+    return bool(backend["drained"])

@@ -23,6 +23,8 @@ WEB = {
     "drain": [],
     "description": "",
 }
+SHOWN = WEB | {"backends": []}
+"""Alone it is shown with the state of its backends, as far as somebody looks after them."""
 
 
 def test_every_flag_reaches_its_field(site: Console) -> None:
@@ -53,7 +55,9 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "description": "the API",
     }
     assert added.json == expected
-    assert site.ok("service", "show", "api", "--output", "json").json == expected
+    shown = site.ok("service", "show", "api", "--output", "json")
+    assert shown.json == expected | {"backends": None}
+    assert "no daemon runs" in shown.err
 
 
 def test_add_says_the_revision_on_stderr_and_nothing_on_stdout(site: Console) -> None:
@@ -123,14 +127,14 @@ def test_what_cannot_be_meant_changes_nothing(site: Console, flags: list[str], c
     result = site("service", "set", "web", *flags)
     assert result.code == code
     assert says in result.err
-    assert site.ok("service", "show", "web", "--output", "json").json == WEB
+    assert site.ok("service", "show", "web", "--output", "json").json == SHOWN
 
 
 def test_addresses_cannot_be_cleared(site: Console) -> None:
     result = site("service", "set", "web", "--address", "")
     assert result.code == 5
     assert "addresses" in result.err
-    assert site.ok("service", "show", "web", "--output", "json").json == WEB
+    assert site.ok("service", "show", "web", "--output", "json").json == SHOWN
 
 
 def test_a_service_in_use_stays(site: Console) -> None:
@@ -146,6 +150,6 @@ def test_clusters_do_not_see_each_other(site: Console) -> None:
     site.ok("cluster", "add", "lab")
     site.ok("service", "add", "web", "--address", "10.7.0.1", "--cluster", "lab")
     assert site.ok("service", "show", "web", "--cluster", "lab", "--output", "json").json["cluster"] == "lab"
-    assert site.ok("service", "show", "web", "--output", "json").json == WEB
+    assert site.ok("service", "show", "web", "--output", "json").json == SHOWN
     flags = ("--from", "clients", "--to", "web", "--protocol", "tcp", "--cluster", "lab")
     assert site("mapping", "add", "m", *flags).code == 3
