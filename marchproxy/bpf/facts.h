@@ -140,10 +140,17 @@ static __noinline int facts_tell_denied(const struct packet *packet, enum mp_eve
 	event->key = packet->key;
 	event->mapping = mapping;
 	event->revision = current->revision;
-	event->ifindex = packet_ingress(packet->context);
+	event->ifindex = packet->ingress;
 	event->attempts = count;
 	facts_submit(event);
 	return 0;
+}
+
+static __always_inline void facts_refused(const struct packet *packet, enum mp_event_kind kind, enum mp_reason reason,
+					  __u32 mapping, const struct mp_settings *current)
+{
+	facts_count_denied(packet, kind, reason, mapping);
+	facts_tell_denied(packet, kind, reason, mapping, current);
 }
 
 /* `forward` is client to backend. */

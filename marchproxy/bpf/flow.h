@@ -18,6 +18,12 @@
 #include "policy.h"
 
 #define FLOW_NAT_TRIES 24
+
+/* On what terms policy lets a conversation be opened. */
+struct flow_terms {
+	__u32 mapping;
+	__u8 flags;           /* MP_FLOW_AUDIT, or none */
+};
 /* How far an acknowledgement may be ahead of the backend's SYN and still prove that the client saw it. */
 #define FLOW_PROOF_WINDOW (1u << 20)
 
@@ -38,13 +44,11 @@ static __always_inline void flow_other_key(struct mp_flow_key *other, const stru
  * (RFC 6191; Linux gives each tuple its own offset): with ports taken at random half of such connections wait a second. */
 static __always_inline __u32 flow_first_port(const struct packet *packet, const struct mp_settings *current)
 {
-	const struct mp_address *client = &packet->key.source;
 	__u32 before = bpf_ntohs(packet->port_before);
 
 	if (before >= current->nat_first)
 		return before - current->nat_first;
-	return (hash_mix(client->word[0] ^ client->word[1] ^ client->word[2], client->word[3]) & 0xffff) +
-	       bpf_ntohs(packet->key.source_port);
+	return (hash_source(&packet->key.source) & 0xffff) + bpf_ntohs(packet->key.source_port);
 }
 
 /* Unique for as long as the machine runs, and below 2^53 for two years of it, so that JSON readers keep it exact. */
@@ -53,15 +57,15 @@ static __always_inline __u64 flow_new_id(void)
 	return (bpf_ktime_get_ns() >> 9) << 6 | (bpf_get_smp_processor_id() & 63);
 }
 
-static __always_inline void flow_count(struct mp_flow *flow, const struct packet *packet, __u64 now)
+static __always_inline void flow_count(struct mp_flow *flow, const struct packet *packet)
 {
 	__sync_fetch_and_add(&flow->packets, packet->segments);
 	__sync_fetch_and_add(&flow->bytes, packet->wire_bytes);
-	flow->last_seen = now;
+	flow->last_seen = packet->now;
 	flow->tier = MP_TIER;
 }
 
-static __noinline int flow_local_socket(const struct packet *packet, const struct mp_flow_key *reply)
+static __noinline int flow_local_socket(mp_context *context, const struct mp_flow_key *reply)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
@@ -80,10 +84,12 @@ static __noinline int flow_local_socket(const struct packet *packet, const struc
 		tuple.ipv6.dport = reply->destination_port;
 		size = sizeof(tuple.ipv6);
 	}
+	if (reply->protocol != IPPROTO_TCP && reply->protocol != IPPROTO_UDP)
+		return 0;
 	if (reply->protocol == IPPROTO_TCP)
-		socket = bpf_sk_lookup_tcp(packet->context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_sk_lookup_tcp(context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	else
-		socket = bpf_sk_lookup_udp(packet->context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_sk_lookup_udp(context, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return 0;
 	bpf_sk_release(socket);
@@ -121,8 +127,9 @@ static __always_inline __u64 flow_port_worth(const struct mp_flow *flow)
 
 /* Claim a source port towards the backend: free in both tables and on no local socket, or else one of a flow that is not
  * established. The insert itself is the claim, so two CPUs cannot win the same one. Returns 0, or -1 without a port. */
-static __always_inline int flow_claim_port(const struct packet *packet, const struct mp_settings *current,
-					   struct mp_flow_key *reply_key, const struct mp_flow *reply)
+static __always_inline int flow_claim_port(mp_context *context, const struct packet *packet,
+					   const struct mp_settings *current, struct mp_flow_key *reply_key,
+					   const struct mp_flow *reply)
 {
 	__u32 count = current->nat_count ? current->nat_count : 1;
 	__u32 start = flow_first_port(packet, current);
@@ -146,7 +153,7 @@ static __always_inline int flow_claim_port(const struct packet *packet, const st
 			continue;
 		if (bpf_map_update_elem(&opening, reply_key, reply, BPF_NOEXIST))
 			continue;
-		if (!flow_local_socket(packet, reply_key))
+		if (!flow_local_socket(context, reply_key))
 			return 0;
 		bpf_map_delete_elem(&opening, reply_key);
 	}
@@ -156,27 +163,39 @@ static __always_inline int flow_claim_port(const struct packet *packet, const st
 	return flow_reclaim_port(reply_key, reply);
 }
 
-/* Open a conversation to `backend`. Both entries are in `opening` afterwards. */
-static __noinline enum mp_reason flow_open(const struct packet *packet, const struct mp_rule *rule,
-					   const struct mp_backend *backend, const struct mp_settings *current)
+/* Claim the tuple of a flow that keeps the client's address: nobody else may have it. Returns 0, or -1. */
+static __always_inline int flow_claim_tuple(struct mp_flow_key *reply_key, const struct mp_flow *reply)
 {
+	if (bpf_map_lookup_elem(&flows, reply_key))
+		return -1;
+	if (!bpf_map_update_elem(&opening, reply_key, reply, BPF_NOEXIST))
+		return 0;
+	return flow_reclaim_port(reply_key, reply);
+}
+
+/* Open a conversation to `backend`, from its `source`, which is the client's own address where nothing is translated. On
+ * MP_NONE both entries are in `opening`. Global, so that its loop is verified once (see `parse`). */
+__noinline int flow_open(mp_context *context, const struct packet *packet, const struct flow_terms *terms,
+			 const struct mp_backend *backend, const struct mp_settings *current)
+{
+	int claimed;
 	struct mp_flow_key reply_key = {};
 	struct mp_flow *flow;
 	__u32 zero = 0;
 
 	flow = bpf_map_lookup_elem(&scratch, &zero);
-	if (!flow)
+	if (!flow || !packet || !terms || !backend || !current)
 		return MP_FLOW_TABLE_FULL;
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->id = flow_new_id();
-	flow->mapping = rule->mapping;
-	flow->started = flow->last_seen = bpf_ktime_get_coarse_ns();
+	flow->mapping = terms->mapping;
+	flow->started = flow->last_seen = packet->now;
 	flow->revision = current->revision;
 	flow->state = MP_STATE_OPENING;
 	flow->tier = MP_TIER;
 
 	/* Backend to client first: inserting it claims the port. */
-	flow->flags = MP_FLOW_REPLY;
+	flow->flags = terms->flags | MP_FLOW_REPLY;
 	flow->source = packet->key.destination;
 	flow->source_port = packet->key.destination_port;
 	flow->destination = packet->key.source;
@@ -185,10 +204,16 @@ static __noinline enum mp_reason flow_open(const struct packet *packet, const st
 	reply_key.destination = backend->source;
 	reply_key.source_port = backend->port;
 	reply_key.protocol = packet->key.protocol;
-	if (flow_claim_port(packet, current, &reply_key, flow))
+	if (address_equal(&backend->source, &packet->key.source)) {
+		reply_key.destination_port = packet->key.source_port;
+		claimed = !flow_claim_tuple(&reply_key, flow);
+	} else {
+		claimed = !flow_claim_port(context, packet, current, &reply_key, flow);
+	}
+	if (!claimed)
 		return MP_NO_NAT_PORT;
 
-	flow->flags = 0;
+	flow->flags = terms->flags;
 	flow->source = backend->source;
 	flow->source_port = reply_key.destination_port;
 	flow->destination = backend->address;
@@ -299,7 +324,7 @@ static __noinline void flow_answered(const struct packet *packet, struct mp_flow
 	reply->state = MP_STATE_ANSWERED;
 	client->state = MP_STATE_ANSWERED;
 	client->peer_fin_ack = packet->sequence + 1;
-	if (packet->key.protocol == IPPROTO_UDP)
+	if (packet->key.protocol != IPPROTO_TCP)
 		facts_flow(MP_EVENT_START, MP_FORWARDED, &client_key, client, reply);
 }
 
@@ -327,7 +352,7 @@ static __always_inline int flow_is_proof(const struct packet *packet, const stru
 {
 	if (flow->state != MP_STATE_ANSWERED || flow->flags & MP_FLOW_REPLY)
 		return 0;
-	if (packet->key.protocol == IPPROTO_UDP)
+	if (packet->key.protocol != IPPROTO_TCP)
 		return packet->fragment != MP_LATER_FRAGMENT;
 	return packet->tcp_flags & TCP_ACK && !(packet->tcp_flags & (TCP_SYN | TCP_RST)) &&
 	       packet->acknowledgement - flow->peer_fin_ack < FLOW_PROOF_WINDOW;

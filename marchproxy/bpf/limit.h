@@ -154,7 +154,7 @@ static __always_inline void limit_take_all(struct limit_take *take, struct mp_li
 /* The number of the set of limits that hold for an address; 0: none does. */
 static __always_inline __u32 limit_choose(const struct mp_address *address, __u32 bank)
 {
-	struct mp_source_key key = {.prefix_length = 8 + 128, .bank = bank};
+	struct mp_address_key key = {.prefix_length = 8 + 128, .bank = bank};
 	const __u32 *set;
 
 	__builtin_memcpy(key.address, address, sizeof(key.address));
@@ -231,14 +231,14 @@ static __always_inline enum mp_reason limit_opening(const struct packet *packet,
 /* A packet of a flow, in either direction, is its client's. The one that opened it was charged when there was none;
  * what XDP will hand up is charged by TC. */
 static __always_inline enum mp_reason limit_flow(const struct packet *packet, const struct mp_flow *flow,
-						 const struct mp_settings *current, __u64 now)
+						 const struct mp_settings *current)
 {
 	int reply = flow->flags & MP_FLOW_REPLY;
 
 	if (!current->limiting || (!flow->packets && !reply))
 		return MP_NONE;
 #ifdef MP_XDP
-	if (!route_is_fresh(flow, current, now) || !(flow->flags & MP_FLOW_XDP))
+	if (!route_is_fresh(flow, current, packet->now) || !(flow->flags & MP_FLOW_XDP))
 		return MP_NONE;
 #endif
 	return limit_ask(packet, reply ? &flow->destination : &packet->key.source,

@@ -71,14 +71,14 @@ struct {
 	__type(value, __s64);
 } active SEC(".maps");
 
-/* The trie's key is 4 + 17 bytes; the C struct's tail padding must not count as address. */
+/* Addresses to classes. The trie's key is 4 + 17 bytes; the C struct's tail padding must not count as address. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MP_BANKS * MP_SOURCES);
+	__uint(max_entries, MP_BANKS * MP_PREFIXES);
 	__uint(key_size, 21);
 	__type(value, __u32);
-} sources SEC(".maps");
+} address_classes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -149,6 +149,53 @@ struct {
 	__type(key, __u32);
 	__uint(value_size, 256);
 } limit_names SEC(".maps");
+
+/* Protocol and port to a class. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_BANKS * MP_PORT_CLASSES);
+	__type(key, __u32);
+	__type(value, __u32);
+} port_classes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_BANKS * MP_RULES);
+	__type(key, __u32);
+	__type(value, struct mp_transit_rule);
+} transit_rules SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MP_BANKS * MP_TRANSIT_BITS);
+	__type(key, struct mp_bits_key);
+	__type(value, __u64);
+} transit_bits SEC(".maps");
+
+/* By class, dimension and bank, as `mp_bits_key.class`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MP_BANKS * MP_TRANSIT_CLASSES);
+	__type(key, __u32);
+	__type(value, struct mp_transit_words);
+} transit_words SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_transit_state);
+} transit_state SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct mp_nat_pool);
+} nat_pools SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -43,6 +43,7 @@ enum mp_flow_flags {
 	MP_FLOW_PEER_FIN = 4,     /* the other side has; `peer_fin_ack` is valid */
 	MP_FLOW_FIN_ACKED = 8,    /* this side has acknowledged the other's FIN */
 	MP_FLOW_XDP = 16,         /* the way out can take frames from XDP */
+	MP_FLOW_AUDIT = 32,       /* let through although policy refuses it */
 };
 
 /* One direction of a conversation. Both directions exist or none; each names the other by its rewritten tuple reversed. */
@@ -91,7 +92,7 @@ struct mp_fragment {
 #define MP_RULES 65536
 #define MP_POOL_SLOTS 1048576
 #define MP_BACKENDS 65536
-#define MP_SOURCES 262144
+#define MP_PREFIXES 262144
 #define MP_SOURCE_BITS 1048576
 
 struct mp_listener_key {
@@ -140,8 +141,8 @@ struct mp_backend_key {
 	__u8 pad[2];
 };
 
-/* Longest-prefix match from a source address to its class: addresses that the same rules match. */
-struct mp_source_key {
+/* Longest-prefix match from an address to its class: addresses that the same rules match, as source and as destination. */
+struct mp_address_key {
 	__u32 prefix_length;      /* 8 bits of bank, then the address */
 	__u8 bank;
 	__u8 address[16];
@@ -154,9 +155,50 @@ struct mp_bits_key {
 	__u32 word;
 };
 
-#define MP_CLASS_STRANGER 0u        /* in no service */
-#define MP_CLASS_ANYONE 0x7fffffffu /* rules that match every source */
+#define MP_CLASS_STRANGER 0u        /* in no service; of ports: in no rule's list */
+#define MP_CLASS_ANYONE 0x1fffffffu /* rules that match every class */
+#define MP_CLASS_DIMENSION_SHIFT 29 /* of transit rules */
 #define MP_CLASS_BANK_SHIFT 31
+
+enum mp_dimension {
+	MP_DIMENSION_SOURCE = 0,
+	MP_DIMENSION_DESTINATION = 1,
+	MP_DIMENSION_PORT = 2,
+	MP_DIMENSIONS = 3,
+};
+
+/* Classes of protocol and port: TCP, UDP, and echo, which has no port. */
+#define MP_PORT_ECHO 131072
+#define MP_PORT_CLASSES 131073
+
+#define MP_TRANSIT_BITS 1048576
+#define MP_TRANSIT_CLASSES 262144
+#define MP_TRANSIT_GROUPS 16        /* of 64 words, each of 64 rules */
+
+struct mp_transit_rule {
+	__u32 mapping;
+	__u32 rank;               /* lower decides */
+	__u16 reason;             /* MP_FORWARDED, or why it refuses */
+	__u8 flags;               /* MP_RULE_… */
+	__u8 pad;
+};
+
+/* A search for a rule, between its steps. */
+struct mp_transit_state {
+	__u64 words;              /* of the group, still to be looked at */
+	__u64 rules;              /* of the word, still to be looked at */
+	__u32 classes[MP_DIMENSIONS]; /* the packet's, as in `mp_bits_key` */
+	__u32 group;              /* the next one */
+	__u32 word;
+	__u32 bank;
+	__u32 found;              /* index of a rule */
+	__u32 rank;               /* of `found` */
+};
+
+/* Which words of rules a class has, in one dimension: a bit a word. */
+struct mp_transit_words {
+	__u64 group[MP_TRANSIT_GROUPS];
+};
 
 struct mp_settings {
 	__u32 bank;
@@ -181,7 +223,24 @@ struct mp_management {
 struct mp_interface {
 	__u8 address[6];          /* link address: XDP is shown frames for others too, and must leave them alone */
 	__u8 native_xdp;          /* takes frames that XDP redirects to it */
-	__u8 pad;
+	__u8 role;                /* enum mp_role */
+};
+
+enum mp_role {
+	MP_ROLE_NONE = 0,         /* not attached */
+	MP_ROLE_INSIDE = 1,
+	MP_ROLE_OUTSIDE = 2,
+};
+
+#define MP_NAT_ADDRESSES 8
+
+/* The source addresses of what leaves by an interface that masquerades; one client always gets the same (RFC 4787 REQ-2).
+ * Without an entry it keeps its own. */
+struct mp_nat_pool {
+	struct mp_address v4[MP_NAT_ADDRESSES];
+	struct mp_address v6[MP_NAT_ADDRESSES];
+	__u32 v4_count;
+	__u32 v6_count;
 };
 
 /* ---- rate limits: see limit.h ---- */
@@ -273,7 +332,7 @@ enum mp_event_kind {
 	MP_EVENT_START = 1,
 	MP_EVENT_END = 2,
 	MP_EVENT_DENIED = 3,
-	MP_EVENT_AUDITED = 4,     /* would be denied, and was let through */
+	MP_EVENT_AUDITED = 4,     /* would be denied, and is let through */
 };
 
 enum mp_tier {

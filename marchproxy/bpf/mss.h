@@ -22,15 +22,16 @@
 #define MSS_OPTIONS 40        /* bytes that a header has for options, so there are no more of them */
 
 /* The MTU of the way back to the packet's sender; 0: not known. */
-static __noinline __u32 mss_way_back(const struct packet *packet)
+static __noinline __u32 mss_way_back(mp_context *context, const struct packet *packet)
 {
 	struct route route;
 
-	route_lookup(&route, packet->context, &packet->key.destination, &packet->key.source, packet->key.protocol);
+	route_lookup(&route, context, &packet->key.destination, &packet->key.source, packet->key.protocol);
 	return route.state <= ROUTE_NEIGHBOUR && route.fib.mtu_result > 1 ? route.fib.mtu_result : 0;
 }
 
 struct mss_search {
+	mp_context *context;
 	const struct packet *packet;
 	__u32 at;             /* offset in the TCP header of the next option */
 	__u32 end;            /* of the TCP header */
@@ -42,10 +43,10 @@ static long mss_step(__u32 index, void *state)
 {
 	struct mss_search *search = state;
 	__u32 at = search->at;
-	const __u8 *option = packet_transport(search->packet) + (at & 0x3f);
+	const __u8 *option = packet_transport(search->context, search->packet) + (at & 0x3f);
 
 	if (at + MSS_OPTION_LENGTH > search->end ||
-	    (void *)(option + MSS_OPTION_LENGTH) > packet_end(search->packet->context))
+	    (void *)(option + MSS_OPTION_LENGTH) > packet_end(search->context))
 		return 1;
 	if (option[0] == MSS_OPTION && option[1] == MSS_OPTION_LENGTH) {
 		search->found = at + 2;
@@ -60,11 +61,12 @@ static long mss_step(__u32 index, void *state)
 }
 
 /* The packet is a SYN about to be sent by a way of that MTU. Returns 0, or -1 where its checksum cannot be. Invalidates. */
-static __noinline int mss_clamp(const struct packet *packet, __u32 mtu)
+static __noinline int mss_clamp(mp_context *context, const struct packet *packet, __u32 mtu)
 {
 	__u32 headers = (packet->version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + sizeof(struct tcphdr);
-	__u32 back = mss_way_back(packet);
+	__u32 back = mss_way_back(context, packet);
 	struct mss_search search = {
+		.context = context,
 		.packet = packet,
 		.at = sizeof(struct tcphdr),
 		.end = packet->headers - (packet->l4 - L3),
@@ -77,10 +79,10 @@ static __noinline int mss_clamp(const struct packet *packet, __u32 mtu)
 	if (mtu <= headers)
 		return 0;
 	bpf_loop(MSS_OPTIONS, mss_step, &search, 0);
-	value = packet_transport(packet) + (search.found & 0x3f);
+	value = packet_transport(context, packet) + (search.found & 0x3f);
 	if (!search.found)
 		return 0;
-	if ((void *)(value + 2) > packet_end(packet->context))
+	if ((void *)(value + 2) > packet_end(context))
 		return 0;
 	before = (__u16)value[0] << 8 | value[1];
 	if (before <= mtu - headers)
@@ -93,7 +95,7 @@ static __noinline int mss_clamp(const struct packet *packet, __u32 mtu)
 		before = bpf_ntohs(before);
 		after = bpf_ntohs(after);
 	}
-	return bpf_l4_csum_replace(packet->context, packet->l4 + 16, bpf_htons(before), bpf_htons(after), 2) ? -1 : 0;
+	return bpf_l4_csum_replace(context, packet->l4 + 16, bpf_htons(before), bpf_htons(after), 2) ? -1 : 0;
 }
 
 #endif

@@ -10,6 +10,7 @@
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/in.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -33,10 +34,14 @@ typedef struct __sk_buff mp_context;
 #define MP_TIER MP_TIER_TC
 #endif
 
-/* What the parser learned. Numbers are in host order unless `__be`. */
+/* What the parser learned. Numbers are in host order unless `__be`.
+ *
+ * The ports of an ICMP echo are its identifier: the source port of a request, the destination port of a reply (RFC 5508
+ * section 3.1 translates it like a port). */
 struct packet {
-	mp_context *context;
 	struct mp_flow_key key;
+	__u64 now;            /* when it came in: coarse CLOCK_MONOTONIC, ns */
+	__u32 ingress;        /* interface that it came in by */
 	__u32 length;         /* IP total length of what we hold: of a segmentation-offloaded buffer, all of it */
 	__u32 segments;       /* packets on the wire */
 	__u32 wire_bytes;     /* IP bytes on the wire */
@@ -52,6 +57,8 @@ struct packet {
 	__u8 fragment;        /* enum mp_fragment_part */
 	__u8 options;         /* IPv4 options or IPv6 extension headers other than the fragment header */
 	__u8 checksum;        /* the transport checksum is in use (UDP may leave it out: RFC 768, RFC 6936) */
+	__u8 opens;           /* may begin a conversation: TCP's SYN, any datagram, an echo request */
+	__u8 icmp_error;      /* quotes a packet of the conversation that it is about */
 };
 
 static __always_inline void *packet_data(mp_context *context)
@@ -234,12 +241,17 @@ static __always_inline int packet_redirect(__u32 ifindex)
 #endif
 
 /* The transport header; the mask is the bound that the verifier wants to see, since it lost the parser's. */
-static __always_inline void *packet_transport(const struct packet *packet)
+static __always_inline void *packet_transport(mp_context *context, const struct packet *packet)
 {
 	__u32 offset = packet->l4;
 
 	barrier_var(offset);
-	return packet_data(packet->context) + (offset & 0x3ff);
+	return packet_data(context) + (offset & 0x3ff);
+}
+
+static __always_inline int packet_has_ports(const struct packet *packet)
+{
+	return packet->key.protocol == IPPROTO_TCP || packet->key.protocol == IPPROTO_UDP;
 }
 
 /* Bytes after the transport header. */
@@ -249,9 +261,9 @@ static __always_inline __u32 packet_payload(const struct packet *packet)
 }
 
 /* The largest IP packet that this becomes on the wire. */
-static __always_inline __u32 packet_largest(const struct packet *packet)
+static __always_inline __u32 packet_largest(mp_context *context, const struct packet *packet)
 {
-	__u32 segment = packet_segment_size(packet->context);
+	__u32 segment = packet_segment_size(context);
 
 	return segment ? packet->headers + segment : packet->length;
 }

@@ -35,10 +35,29 @@ struct ipv6_fragment_header {
 	__be32 id;
 };
 
-static __always_inline enum mp_reason parse_tcp(struct packet *packet)
+/* <linux/icmp.h> drags in the C library's headers, which have no BPF form. */
+struct icmp_header {
+	__u8 type;
+	__u8 code;
+	__u16 checksum;
+	union {
+		__be32 value;
+		__be16 identifier; /* of an echo; its sequence number follows */
+	};
+};
+
+#define ICMP_ECHO_REPLY 0
+#define ICMP_DEST_UNREACH 3
+#define ICMP_ECHO_REQUEST 8
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
+#define ICMPV6_ECHO_REQUEST 128
+#define ICMPV6_ECHO_REPLY 129
+
+static __always_inline enum mp_reason parse_tcp(mp_context *context, struct packet *packet)
 {
-	void *end = packet_end(packet->context);
-	const struct tcphdr *tcp = packet_transport(packet);
+	void *end = packet_end(context);
+	const struct tcphdr *tcp = packet_transport(context, packet);
 	__u32 held = packet->length - (packet->l4 - L3);
 	__u32 header;
 	__u8 flags;
@@ -55,6 +74,7 @@ static __always_inline enum mp_reason parse_tcp(struct packet *packet)
 	packet->key.source_port = tcp->source;
 	packet->key.destination_port = tcp->dest;
 	packet->tcp_flags = flags;
+	packet->opens = (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
 	packet->sequence = bpf_ntohl(tcp->seq);
 	packet->acknowledgement = bpf_ntohl(tcp->ack_seq);
 	packet->checksum = 1;
@@ -63,10 +83,10 @@ static __always_inline enum mp_reason parse_tcp(struct packet *packet)
 	return MP_NONE;
 }
 
-static __always_inline enum mp_reason parse_udp(struct packet *packet)
+static __always_inline enum mp_reason parse_udp(mp_context *context, struct packet *packet)
 {
-	void *end = packet_end(packet->context);
-	const struct udphdr *udp = packet_transport(packet);
+	void *end = packet_end(context);
+	const struct udphdr *udp = packet_transport(context, packet);
 	__u32 held = packet->length - (packet->l4 - L3);
 	__u32 length;
 
@@ -74,25 +94,64 @@ static __always_inline enum mp_reason parse_udp(struct packet *packet)
 		return MP_MALFORMED;
 	length = bpf_ntohs(udp->len);
 	/* A first fragment carries less than the length says; a segmentation-offloaded buffer may say 0 or its first. */
-	if (packet->fragment == MP_WHOLE && !packet_segment_size(packet->context) &&
+	if (packet->fragment == MP_WHOLE && !packet_segment_size(context) &&
 	    (length < sizeof(*udp) || length > held))
 		return MP_MALFORMED;
 	packet->key.source_port = udp->source;
 	packet->key.destination_port = udp->dest;
 	packet->checksum = udp->check != 0;
+	packet->opens = 1;
 	packet->headers = packet->l4 - L3 + sizeof(*udp);
 	packet->wire_bytes += (packet->segments - 1) * packet->headers;
 	return MP_NONE;
 }
 
-static __always_inline enum mp_reason parse_transport(struct packet *packet)
+static __always_inline int parse_is_echo(const struct packet *packet, __u8 type, int reply)
+{
+	if (packet->key.protocol == IPPROTO_ICMP)
+		return type == (reply ? ICMP_ECHO_REPLY : ICMP_ECHO_REQUEST);
+	return type == (reply ? ICMPV6_ECHO_REPLY : ICMPV6_ECHO_REQUEST);
+}
+
+/* RFC 792 and RFC 4443: of ICMPv6, types below 128 are errors. */
+static __always_inline int parse_is_error(const struct packet *packet, __u8 type)
+{
+	if (packet->key.protocol == IPPROTO_ICMPV6)
+		return type < 128;
+	return type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM;
+}
+
+static __always_inline enum mp_reason parse_icmp(mp_context *context, struct packet *packet)
+{
+	const struct icmp_header *icmp = packet_transport(context, packet);
+
+	if ((void *)(icmp + 1) > packet_end(context) || packet->length - (packet->l4 - L3) < sizeof(*icmp))
+		return MP_MALFORMED;
+	packet->headers = packet->l4 - L3 + sizeof(*icmp);
+	packet->checksum = 1;
+	packet->icmp_error = parse_is_error(packet, icmp->type);
+	if (parse_is_echo(packet, icmp->type, 0)) {
+		packet->key.source_port = icmp->identifier;
+		packet->opens = 1;
+	} else if (parse_is_echo(packet, icmp->type, 1)) {
+		packet->key.destination_port = icmp->identifier;
+	} else {
+		/* Of no conversation: an echo has only one port. */
+		packet->key.source_port = packet->key.destination_port = 0xffff;
+	}
+	return MP_NONE;
+}
+
+static __always_inline enum mp_reason parse_transport(mp_context *context, struct packet *packet)
 {
 	if (packet->fragment == MP_LATER_FRAGMENT)
 		return MP_NONE;
 	if (packet->key.protocol == IPPROTO_TCP)
-		return parse_tcp(packet);
+		return parse_tcp(context, packet);
 	if (packet->key.protocol == IPPROTO_UDP)
-		return parse_udp(packet);
+		return parse_udp(context, packet);
+	if (packet->key.protocol == (packet->version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return parse_icmp(context, packet);
 	return MP_NONE;
 }
 
@@ -108,10 +167,10 @@ static __always_inline enum mp_reason parse_v4_addresses(__be32 source, __be32 d
 	return MP_NONE;
 }
 
-static __always_inline enum mp_reason parse_v4(struct packet *packet)
+static __always_inline enum mp_reason parse_v4(mp_context *context, struct packet *packet)
 {
-	void *end = packet_end(packet->context);
-	const struct iphdr *ip = packet_data(packet->context) + L3;
+	void *end = packet_end(context);
+	const struct iphdr *ip = packet_data(context) + L3;
 	enum mp_reason reason;
 	__u32 header, total;
 	__u16 fragment;
@@ -121,9 +180,9 @@ static __always_inline enum mp_reason parse_v4(struct packet *packet)
 	header = ip->ihl * 4;
 	total = bpf_ntohs(ip->tot_len);
 	/* A buffer larger than 64 KiB says 0 and means all of it (BIG TCP). */
-	if (packet_segment_size(packet->context) && !total)
-		total = packet_length(packet->context) - L3;
-	if (header < sizeof(*ip) || total < header || total > packet_length(packet->context) - L3)
+	if (packet_segment_size(context) && !total)
+		total = packet_length(context) - L3;
+	if (header < sizeof(*ip) || total < header || total > packet_length(context) - L3)
 		return MP_MALFORMED;
 	reason = parse_v4_addresses(ip->saddr, ip->daddr);
 	if (reason != MP_NONE)
@@ -142,7 +201,7 @@ static __always_inline enum mp_reason parse_v4(struct packet *packet)
 		packet->fragment = fragment & IP_FRAGMENT_OFFSET ? MP_LATER_FRAGMENT : MP_FIRST_FRAGMENT;
 		packet->fragment_id = ip->id;
 	}
-	return parse_transport(packet);
+	return parse_transport(context, packet);
 }
 
 static __always_inline enum mp_reason parse_v6_addresses(const struct packet *packet)
@@ -168,10 +227,10 @@ static __always_inline enum mp_reason parse_v6_addresses(const struct packet *pa
 }
 
 /* Walk the extension headers (RFC 8200 section 4); leaves `l4` and `key.protocol` at the transport. */
-static __always_inline enum mp_reason parse_v6_extensions(struct packet *packet, __u8 next)
+static __always_inline enum mp_reason parse_v6_extensions(mp_context *context, struct packet *packet, __u8 next)
 {
-	void *data = packet_data(packet->context);
-	void *end = packet_end(packet->context);
+	void *data = packet_data(context);
+	void *end = packet_end(context);
 	__u32 offset = L3 + sizeof(struct ipv6hdr);
 
 	for (int i = 0; i < IPV6_EXTENSIONS; i++) {
@@ -210,19 +269,19 @@ static __always_inline enum mp_reason parse_v6_extensions(struct packet *packet,
 	return offset - L3 > packet->length ? MP_MALFORMED : MP_NONE;
 }
 
-static __always_inline enum mp_reason parse_v6(struct packet *packet)
+static __always_inline enum mp_reason parse_v6(mp_context *context, struct packet *packet)
 {
-	void *end = packet_end(packet->context);
-	const struct ipv6hdr *ip = packet_data(packet->context) + L3;
+	void *end = packet_end(context);
+	const struct ipv6hdr *ip = packet_data(context) + L3;
 	enum mp_reason reason;
 	__u8 next;
 
 	if ((void *)(ip + 1) > end || ip->version != 6)
 		return MP_MALFORMED;
 	packet->length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
-	if (packet_segment_size(packet->context) && !ip->payload_len)
-		packet->length = packet_length(packet->context) - L3;
-	if (packet->length > packet_length(packet->context) - L3)
+	if (packet_segment_size(context) && !ip->payload_len)
+		packet->length = packet_length(context) - L3;
+	if (packet->length > packet_length(context) - L3)
 		return MP_MALFORMED;
 	__builtin_memcpy(&packet->key.source, &ip->saddr, sizeof(packet->key.source));
 	__builtin_memcpy(&packet->key.destination, &ip->daddr, sizeof(packet->key.destination));
@@ -234,45 +293,41 @@ static __always_inline enum mp_reason parse_v6(struct packet *packet)
 		return reason;
 	next = ip->nexthdr;
 	if (next != IPPROTO_TCP && next != IPPROTO_UDP)
-		packet_pull(packet->context, PARSE_CHAIN);
-	reason = parse_v6_extensions(packet, next);
-	return reason != MP_NONE ? reason : parse_transport(packet);
+		packet_pull(context, PARSE_CHAIN);
+	reason = parse_v6_extensions(context, packet, next);
+	return reason != MP_NONE ? reason : parse_transport(context, packet);
 }
 
-static __noinline enum mp_reason parse_frame(struct packet *packet)
+/* `packet` must be zeroed. */
+static __noinline enum mp_reason parse_frame(mp_context *context, struct packet *packet)
 {
 	const struct ethhdr *ethernet;
 
-	packet->segments = packet_segments(packet->context);
-	packet_untag(packet->context);
-	packet_pull(packet->context, PARSE_LINEAR);
-	ethernet = packet_data(packet->context);
-	if ((void *)(ethernet + 1) > packet_end(packet->context) || packet_is_priority_tagged(packet->context))
+	packet->segments = packet_segments(context);
+	packet_untag(context);
+	packet_pull(context, PARSE_LINEAR);
+	ethernet = packet_data(context);
+	if ((void *)(ethernet + 1) > packet_end(context) || packet_is_priority_tagged(context))
 		return MP_MALFORMED;
-	if (packet_is_tagged(packet->context) || !packet_is_ours(packet->context))
+	if (packet_is_tagged(context) || !packet_is_ours(context))
 		return MP_PASSED_TO_HOST;
 	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
-		return parse_v4(packet);
+		return parse_v4(context, packet);
 	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
-		return parse_v6(packet);
+		return parse_v6(context, packet);
 	return MP_PASSED_TO_HOST;
 }
 
-/* Fills in all of `parsed` but its context, which is the caller's to set (again): a pointer does not survive the call.
- *
- * A global function, which the verifier looks at by itself and only once. Inlined, everything behind it would be verified
- * anew for every kind of packet that is told apart here, which comes to more than a million instructions. Kernel 5.13. */
-__noinline int parse(mp_context *context, struct packet *parsed)
+/* Global: of such a function the verifier remembers nothing but that it was safe (kernel 5.6), and so follows what comes
+ * after once instead of once for every kind of packet. */
+__noinline int parse(mp_context *context, struct packet *packet)
 {
-	struct packet packet = {.context = context};
-	enum mp_reason reason;
-
-	if (!parsed)
+	if (!packet)
 		return MP_MALFORMED;
-	reason = parse_frame(&packet);
-	packet.context = NULL;
-	*parsed = packet;
-	return reason;
+	__builtin_memset(packet, 0, sizeof(*packet));
+	packet->now = bpf_ktime_get_coarse_ns();
+	packet->ingress = packet_ingress(context);
+	return parse_frame(context, packet);
 }
 
 #endif

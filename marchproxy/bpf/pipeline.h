@@ -20,6 +20,7 @@
 #include "refuse.h"
 #include "rewrite.h"
 #include "route.h"
+#include "transit.h"
 
 #ifndef MP_XDP
 #include "mss.h"
@@ -30,6 +31,8 @@ struct verdict {
 	int action;
 	__u32 mapping;        /* that decided, 0: none */
 	__u32 mtu;            /* with TOO_BIG */
+	__u32 bank;           /* of the policy that decides */
+	__u32 way_out;        /* interface that the routing table names; 0: none */
 	__u8 sent;            /* `action` is final: nothing is to be refused or dropped */
 };
 
@@ -57,38 +60,39 @@ static __always_inline void pipeline_hand_up(struct verdict *verdict)
 }
 
 /* XDP finishes only what needs no look-up of the way out. */
-static __always_inline void pipeline_send(const struct packet *packet, struct mp_flow *flow,
-					  const struct mp_settings *current, struct verdict *verdict, __u64 now)
+static __noinline int pipeline_send(mp_context *context, const struct packet *packet, struct mp_flow *flow,
+				    const struct mp_settings *current, struct verdict *verdict)
 {
-	if (!route_is_fresh(flow, current, now) || !(flow->flags & MP_FLOW_XDP) || packet->tcp_flags & TCP_SYN) {
+	if (!route_is_fresh(flow, current, packet->now) || !(flow->flags & MP_FLOW_XDP) || packet->tcp_flags & TCP_SYN) {
 		pipeline_hand_up(verdict);
-		return;
+		return 0;
 	}
-	if (flow->mtu && packet_largest(packet) > flow->mtu) {
+	if (flow->mtu && packet_largest(context, packet) > flow->mtu) {
 		verdict->reason = MP_TOO_BIG;
 		verdict->mtu = flow->mtu;
-		return;
+		return 0;
 	}
-	flow_count(flow, packet, now);
-	if (rewrite(packet, flow) || rewrite_link(packet, flow)) {
+	flow_count(flow, packet);
+	if (rewrite(context, packet, flow) || rewrite_link(context, packet, flow)) {
 		verdict->reason = MP_MALFORMED;
-		return;
+		return 0;
 	}
 	verdict_sent(verdict, packet_redirect(flow->ifindex));
+	return 0;
 }
 
 #else
 
 /* Look the way out up again and keep it. Returns 0, or -1 where there is none. */
-static __noinline int pipeline_refresh(const struct packet *packet, struct mp_flow *flow,
-				       const struct mp_settings *current, __u64 now, struct bpf_redir_neigh *next_hop)
+static __noinline int pipeline_refresh(mp_context *context, const struct packet *packet, struct mp_flow *flow,
+				       const struct mp_settings *current, struct bpf_redir_neigh *next_hop)
 {
 	struct route route;
 
-	route_lookup(&route, packet->context, &flow->source, &flow->destination, packet->key.protocol);
+	route_lookup(&route, context, &flow->source, &flow->destination, packet->key.protocol);
 	if (route.state != ROUTE_READY && route.state != ROUTE_NEIGHBOUR)
 		return -1;
-	route_keep(flow, &route, current, route.state == ROUTE_READY ? now : 0);
+	route_keep(flow, &route, current, route.state == ROUTE_READY ? packet->now : 0);
 	next_hop->nh_family = route.fib.family;
 	__builtin_memcpy(next_hop->ipv6_nh, route.fib.ipv6_dst, sizeof(next_hop->ipv6_nh));
 	return 0;
@@ -96,29 +100,30 @@ static __noinline int pipeline_refresh(const struct packet *packet, struct mp_fl
 
 /* A packet that refreshed its flow's way out goes through the kernel's neighbour table, which resolves, queues meanwhile, and
  * so is told once a second that the entry is in use. All others take the addresses that the flow keeps. */
-static __always_inline void pipeline_send(const struct packet *packet, struct mp_flow *flow,
-					  const struct mp_settings *current, struct verdict *verdict, __u64 now)
+static __noinline int pipeline_send(mp_context *context, const struct packet *packet, struct mp_flow *flow,
+				    const struct mp_settings *current, struct verdict *verdict)
 {
-	int fresh = route_is_fresh(flow, current, now);
+	int fresh = route_is_fresh(flow, current, packet->now);
 	struct bpf_redir_neigh next_hop = {};
 
-	if (!fresh && pipeline_refresh(packet, flow, current, now, &next_hop)) {
+	if (!fresh && pipeline_refresh(context, packet, flow, current, &next_hop)) {
 		verdict->reason = MP_NO_ROUTE;
-		return;
+		return 0;
 	}
-	if (flow->mtu && packet_largest(packet) > flow->mtu) {
+	if (flow->mtu && packet_largest(context, packet) > flow->mtu) {
 		verdict->reason = MP_TOO_BIG;
 		verdict->mtu = flow->mtu;
-		return;
+		return 0;
 	}
-	flow_count(flow, packet, now);
-	if ((packet->tcp_flags & TCP_SYN && mss_clamp(packet, flow->mtu)) ||
-	    (fresh && rewrite_link(packet, flow)) || rewrite(packet, flow)) {
+	flow_count(flow, packet);
+	if ((packet->tcp_flags & TCP_SYN && mss_clamp(context, packet, flow->mtu)) ||
+	    (fresh && rewrite_link(context, packet, flow)) || rewrite(context, packet, flow)) {
 		verdict->reason = MP_MALFORMED;
-		return;
+		return 0;
 	}
 	verdict_sent(verdict, fresh ? packet_redirect(flow->ifindex) :
 				      (int)bpf_redirect_neigh(flow->ifindex, &next_hop, sizeof(next_hop), 0));
+	return 0;
 }
 
 #endif
@@ -136,8 +141,7 @@ static __always_inline enum mp_reason pipeline_unfit(const struct packet *packet
 static __noinline struct mp_flow *pipeline_opening(struct packet *packet, struct mp_flow *flow,
 						   struct verdict *verdict)
 {
-	int opens = packet->key.protocol == IPPROTO_TCP && packet->tcp_flags & TCP_SYN &&
-		    !(packet->tcp_flags & TCP_ACK);
+	int opens = packet->key.protocol == IPPROTO_TCP && packet->opens;
 
 	if (opens && !(flow->flags & MP_FLOW_REPLY) &&
 	    (flow->state == MP_STATE_CLOSED || !flow_is_whole(packet, flow))) {
@@ -180,78 +184,191 @@ static __always_inline int pipeline_is_management(const struct packet *packet)
 	return guard->tcp[port >> 6] >> (port & 63) & 1;
 }
 
-/* A new conversation at a listener. On MP_NONE its flow is open. */
-static __always_inline enum mp_reason pipeline_admit(const struct packet *packet, const struct mp_listener *listener,
-						     const struct mp_settings *current, __u32 bank,
-						     struct verdict *verdict)
+/* What policy says about a new conversation: MP_NONE with the terms on which it may be opened, or why it is refused. */
+static __always_inline enum mp_reason pipeline_terms(const struct packet *packet, const struct mp_settings *current,
+						     __u32 mapping, enum mp_reason reason, __u8 rule_flags,
+						     struct flow_terms *terms)
 {
+	enum mp_reason unfit;
+
+	terms->mapping = mapping;
+	terms->flags = 0;
+	if (reason != MP_FORWARDED && !(rule_flags & MP_RULE_AUDIT))
+		return reason;
+	unfit = pipeline_unfit(packet);
+	if (unfit == MP_NONE && reason != MP_FORWARDED) {
+		terms->flags = MP_FLOW_AUDIT;
+		facts_refused(packet, MP_EVENT_AUDITED, reason, mapping, current);
+	}
+	return unfit;
+}
+
+/* A new conversation at a listener. On MP_NONE its flow is open. */
+static __noinline enum mp_reason pipeline_admit(mp_context *context, const struct packet *packet,
+						const struct mp_listener *listener,
+						const struct mp_settings *current, struct verdict *verdict)
+{
+	const struct mp_rule *rule = policy_match(listener, &packet->key.source, verdict->bank);
 	const struct mp_backend *backend;
-	const struct mp_rule *rule;
+	struct flow_terms terms;
 	enum mp_reason reason;
 
-	if (packet->key.protocol == IPPROTO_TCP &&
-	    (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) != TCP_SYN)
-		return MP_NO_FLOW;
-	rule = policy_match(listener, &packet->key.source, bank);
 	if (!rule)
 		return MP_NO_MAPPING;
 	verdict->mapping = rule->mapping;
-	if (rule->reason != MP_FORWARDED)
-		return rule->reason;
-	reason = pipeline_unfit(packet);
+	reason = pipeline_terms(packet, current, rule->mapping, rule->reason, rule->flags, &terms);
 	if (reason != MP_NONE)
 		return reason;
-	backend = balance_backend(rule, &packet->key, bank);
+	backend = balance_backend(rule, &packet->key, verdict->bank);
 	if (!backend)
 		return MP_NO_BACKEND;
 	if (address_is_unset(&backend->source))
 		return MP_NO_ROUTE;
-	reason = limit_opening(packet, current, bank);
+	reason = limit_opening(packet, current, verdict->bank);
 	if (reason != MP_NONE)
 		return reason;
-	return flow_open(packet, rule, backend, current);
+	return flow_open(context, packet, &terms, backend, current);
 }
 
-static __noinline enum route_state pipeline_whereto(const struct packet *packet)
+/* The source address of what leaves by an interface: the packet's own, or one of those that the interface masquerades
+ * with. Unset where it should and has none. */
+static __always_inline void pipeline_source(const struct packet *packet, __u32 ifindex, struct mp_address *source)
+{
+	const struct mp_nat_pool *pool = bpf_map_lookup_elem(&nat_pools, &ifindex);
+	const struct mp_address *client = &packet->key.source;
+	__u32 count, at = hash_source(client);
+
+	*source = *client;
+	if (!pool)
+		return;
+	__builtin_memset(source, 0, sizeof(*source));
+	count = packet->version == 4 ? pool->v4_count : pool->v6_count;
+	if (!count || count > MP_NAT_ADDRESSES)
+		return;
+	at %= count;
+	/* The verifier lost the bound that the division gives. */
+	barrier_var(at);
+	at &= MP_NAT_ADDRESSES - 1;
+	*source = packet->version == 4 ? pool->v4[at] : pool->v6[at];
+}
+
+/* A new conversation that passes through. On MP_NONE its flow is open. */
+static __noinline enum mp_reason pipeline_transit(mp_context *context, const struct packet *packet,
+						  const struct mp_settings *current, struct verdict *verdict)
+{
+	const struct mp_transit_rule *rule = transit_match(&packet->key, verdict->bank);
+	struct mp_backend towards = {
+		.address = packet->key.destination,
+		.port = packet->key.destination_port,
+	};
+	struct flow_terms terms;
+	enum mp_reason reason;
+
+	if (!rule)
+		return MP_NO_MAPPING;
+	verdict->mapping = rule->mapping;
+	reason = pipeline_terms(packet, current, rule->mapping, rule->reason, rule->flags, &terms);
+	if (reason != MP_NONE)
+		return reason;
+	pipeline_source(packet, verdict->way_out, &towards.source);
+	if (address_is_unset(&towards.source))
+		return MP_NO_NAT_PORT;
+	reason = limit_opening(packet, current, verdict->bank);
+	if (reason != MP_NONE)
+		return reason;
+	return flow_open(context, packet, &terms, &towards, current);
+}
+
+static __always_inline __u8 pipeline_role(__u32 ifindex)
+{
+	const struct mp_interface *interface = bpf_map_lookup_elem(&interfaces, &ifindex);
+
+	return interface ? interface->role : MP_ROLE_NONE;
+}
+
+/* Where a packet goes by the routing table. */
+static __noinline enum route_state pipeline_whereto(mp_context *context, const struct packet *packet,
+						    struct verdict *verdict)
 {
 	struct route route;
 
-	route_lookup(&route, packet->context, &packet->key.source, &packet->key.destination, packet->key.protocol);
+	route_lookup(&route, context, &packet->key.source, &packet->key.destination, packet->key.protocol);
+	verdict->way_out = route.state <= ROUTE_NEIGHBOUR ? route.fib.ifindex : 0;
 	return route.state;
 }
 
-/* Neither table knows the tuple. The entry of the flow it opened, or NULL with a reason. */
-static __noinline struct mp_flow *pipeline_unknown(const struct packet *packet, const struct mp_settings *current,
-						   struct verdict *verdict)
+/* Whether the way back to the source is by the other side of the appliance: a host outside that claims an address inside,
+ * or the reverse (RFC 3704 section 2.3, feasible paths: several ways on one side are fine). */
+static __noinline int pipeline_is_spoofed(mp_context *context, const struct packet *packet)
 {
-	enum route_state route = pipeline_whereto(packet);
+	__u8 side = pipeline_role(packet->ingress), back;
+	struct route route;
+
+	if (side == MP_ROLE_NONE)
+		return 0;
+	route_lookup(&route, context, &packet->key.destination, &packet->key.source, packet->key.protocol);
+	if (route.state == ROUTE_LOCAL)
+		return 1;
+	if (route.state > ROUTE_NEIGHBOUR)
+		return 0;
+	back = pipeline_role(route.fib.ifindex);
+	return back != MP_ROLE_NONE && back != side;
+}
+
+/* What becomes of a packet that neither table knows: MP_NONE when its flow is open. */
+static __always_inline enum mp_reason pipeline_judge(mp_context *context, const struct packet *packet,
+						     enum route_state route, const struct mp_settings *current,
+						     struct verdict *verdict)
+{
+	const struct mp_listener *listener = pipeline_listener(packet, route == ROUTE_LOCAL, verdict->bank);
+
+	enum mp_reason limited;
+
+	if (!listener && route == ROUTE_LOCAL)
+		return MP_PASSED_TO_HOST;
+	limited = limit_packet(packet, current, verdict->bank);
+	if (limited != MP_NONE)
+		return limited;
+	if (!listener && route == ROUTE_NONE)
+		return MP_NO_ROUTE;
+	if (!packet->opens)
+		return packet_has_ports(packet) ? MP_NO_FLOW : MP_NO_MAPPING;
+	if (pipeline_is_spoofed(context, packet))
+		return MP_SPOOFED;
+	if (listener)
+		return pipeline_admit(context, packet, listener, current, verdict);
+	return pipeline_transit(context, packet, current, verdict);
+}
+
+/* Neither table knows the tuple: the packet goes to the host, or is refused, or on MP_NONE its flow is open. Global, see
+ * `parse`. */
+__noinline int pipeline_unknown(mp_context *context, const struct packet *packet, const struct mp_settings *current,
+				struct verdict *verdict)
+{
+	enum route_state route;
+
+	if (!packet || !current || !verdict)
+		return MP_MALFORMED;
 	/* Read once: a switch of banks in between must not have one's listener choose among the other's rules. */
-	__u32 bank = *(const volatile __u32 *)&current->bank & 1;
-	const struct mp_listener *listener;
+	verdict->bank = *(const volatile __u32 *)&current->bank & 1;
+	route = pipeline_whereto(context, packet, verdict);
+	if (route == ROUTE_OFF || (route == ROUTE_LOCAL && (pipeline_is_management(packet) ||
+							    packet->fragment == MP_LATER_FRAGMENT)))
+		return MP_PASSED_TO_HOST;
+	if (packet->fragment == MP_LATER_FRAGMENT)
+		return MP_FRAGMENT;
+	return pipeline_judge(context, packet, route, current, verdict);
+}
+
+/* The entry of the flow that a packet of an unknown tuple opened, or NULL with a verdict. */
+static __always_inline struct mp_flow *pipeline_begin(mp_context *context, const struct packet *packet,
+						      const struct mp_settings *current, struct verdict *verdict)
+{
 	struct mp_flow *flow;
 
-	if (route == ROUTE_OFF || (route == ROUTE_LOCAL && (pipeline_is_management(packet) ||
-							    packet->fragment == MP_LATER_FRAGMENT))) {
+	verdict->reason = pipeline_unknown(context, packet, current, verdict);
+	if (verdict->reason == MP_PASSED_TO_HOST)
 		verdict_host(verdict);
-		return NULL;
-	}
-	if (packet->fragment == MP_LATER_FRAGMENT) {
-		verdict->reason = MP_FRAGMENT;
-		return NULL;
-	}
-	listener = pipeline_listener(packet, route == ROUTE_LOCAL, bank);
-	if (!listener && route == ROUTE_LOCAL) {
-		verdict_host(verdict);
-		return NULL;
-	}
-	verdict->reason = limit_packet(packet, current, bank);
-	if (verdict->reason != MP_NONE)
-		return NULL;
-	if (!listener) {
-		verdict->reason = route == ROUTE_NONE ? MP_NO_ROUTE : MP_NO_MAPPING;
-		return NULL;
-	}
-	verdict->reason = pipeline_admit(packet, listener, current, bank, verdict);
 	if (verdict->reason != MP_NONE)
 		return NULL;
 	flow = bpf_map_lookup_elem(&opening, &packet->key);
@@ -260,10 +377,9 @@ static __noinline struct mp_flow *pipeline_unknown(const struct packet *packet, 
 	return flow;
 }
 
-static __always_inline void pipeline_decide(struct packet *packet, const struct mp_settings *current,
+static __always_inline void pipeline_decide(mp_context *context, struct packet *packet, const struct mp_settings *current,
 					    struct verdict *verdict)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
 	struct mp_flow *flow = NULL;
 
 	if (packet->fragment != MP_LATER_FRAGMENT || !fragment_recall(packet)) {
@@ -275,18 +391,18 @@ static __always_inline void pipeline_decide(struct packet *packet, const struct 
 		}
 	}
 	if (!flow && verdict->reason == MP_NONE)
-		flow = pipeline_unknown(packet, current, verdict);
+		flow = pipeline_begin(context, packet, current, verdict);
 	if (!flow)
 		return;
 	verdict->mapping = flow->mapping;
-	verdict->reason = limit_flow(packet, flow, current, now);
+	verdict->reason = limit_flow(packet, flow, current);
 	if (verdict->reason == MP_NONE)
 		verdict->reason = pipeline_unfit(packet);
 	if (verdict->reason != MP_NONE)
 		return;
 	if (packet->fragment == MP_FIRST_FRAGMENT)
 		fragment_remember(packet);
-	pipeline_send(packet, flow, current, verdict, now);
+	pipeline_send(context, packet, flow, current, verdict);
 	if (verdict->reason == MP_FORWARDED && flow->state == MP_STATE_ESTABLISHED &&
 	    (packet->tcp_flags & (TCP_FIN | TCP_RST) || flow->flags & MP_FLOW_PEER_FIN))
 		flow_follow_tcp(packet, flow);
@@ -296,16 +412,15 @@ static __always_inline int pipeline(mp_context *context)
 {
 	const struct mp_settings *current = settings_get();
 	struct verdict verdict = {};
-	struct packet packet = {};
+	struct packet packet;
 
 	if (!current)
 		return packet_pass();
 	verdict.reason = parse(context, &packet);
-	packet.context = context;
 	if (verdict.reason == MP_PASSED_TO_HOST)
 		verdict_host(&verdict);
 	else if (verdict.reason == MP_NONE)
-		pipeline_decide(&packet, current, &verdict);
+		pipeline_decide(context, &packet, current, &verdict);
 #ifdef MP_XDP
 	if (verdict.reason == MP_PASSED_TO_HOST)
 		verdict.reason = MP_HANDED_UP;
@@ -313,12 +428,11 @@ static __always_inline int pipeline(mp_context *context)
 	facts_count(verdict.reason, &packet);
 	if (verdict.sent)
 		return verdict.action;
-	facts_count_denied(&packet, MP_EVENT_DENIED, verdict.reason, verdict.mapping);
-	facts_tell_denied(&packet, MP_EVENT_DENIED, verdict.reason, verdict.mapping, current);
+	facts_refused(&packet, MP_EVENT_DENIED, verdict.reason, verdict.mapping, current);
 	if (verdict.reason == MP_MALFORMED || verdict.reason == MP_UNSUPPORTED || verdict.reason == MP_FRAGMENT ||
 	    verdict.reason == MP_RATE_LIMITED)
 		return packet_drop();
-	return refuse(&packet, verdict.reason, current, verdict.mtu);
+	return refuse(context, &packet, verdict.reason, current, verdict.mtu);
 }
 
 #endif

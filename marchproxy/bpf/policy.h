@@ -37,16 +37,17 @@ static __always_inline const struct mp_listener *policy_listener(const struct mp
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
-static __always_inline __u32 policy_class(const struct mp_address *source, __u32 bank)
+static __noinline __u32 policy_class(const struct mp_address *address, __u32 bank)
 {
-	struct mp_source_key key = {.prefix_length = 8 + 128, .bank = bank};
+	struct mp_address_key key = {.prefix_length = 8 + 128, .bank = bank};
 	const __u32 *class;
 
-	__builtin_memcpy(key.address, source, sizeof(key.address));
-	class = bpf_map_lookup_elem(&sources, &key);
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	class = bpf_map_lookup_elem(&address_classes, &key);
 	return class ? *class : MP_CLASS_STRANGER;
 }
 
+/* Not __builtin_ctzll: clang 14 does not survive it for this target. */
 static __always_inline __u32 policy_lowest_bit(__u64 word)
 {
 	__u32 bit = 0;

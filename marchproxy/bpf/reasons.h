@@ -38,7 +38,8 @@
 	X(IDLE,                26)  /* flow end: silent for too long */ \
 	X(POLICY_CHANGED,      27)  /* flow end: no longer allowed */ \
 	X(HANDED_UP,           28)  /* XDP only: left whole to the TC program of the same interface */ \
-	X(UNSUPPORTED,         29)  /* a protocol the pipeline does not read */
+	X(UNSUPPORTED,         29)  /* a protocol the pipeline does not read */ \
+	X(SPOOFED,             30)  /* the way back to the source is by the other side of the appliance */
 
 /* Counters are an array of this many entries, so a new reason needs no new map layout. */
 #define MP_REASON_COUNT 64

@@ -14,19 +14,9 @@
 
 #define REFUSE_TTL 64
 
-/* <linux/icmp.h> drags in the C library's headers, which have no BPF form. Both headers are type, code, checksum, value. */
-struct icmp_header {
-	__u8 type;
-	__u8 code;
-	__u16 checksum;
-	__be32 value;
-};
-
-#define ICMP_DEST_UNREACH 3
 #define ICMP_HOST_UNREACH 1
 #define ICMP_FRAG_NEEDED 4
 #define ICMP_PKT_FILTERED 13
-#define ICMP_TIME_EXCEEDED 11
 #define ICMPV6_DEST_UNREACH 1
 #define ICMPV6_NO_ROUTE 0
 #define ICMPV6_PROHIBITED 1
@@ -150,15 +140,15 @@ static __always_inline void refuse_write_reset(struct tcphdr *tcp, const struct 
 							   refuse_pseudo(packet, sizeof(*tcp), IPPROTO_TCP)));
 }
 
-static __always_inline int refuse_reset_v4(const struct packet *packet)
+static __always_inline int refuse_reset_v4(mp_context *context, const struct packet *packet)
 {
 	const __u32 size = L3 + sizeof(struct iphdr) + sizeof(struct tcphdr);
 	void *answer;
 
-	if (packet_trim(packet->context, size))
+	if (packet_trim(context, size))
 		return -1;
-	answer = packet_data(packet->context);
-	if (answer + size > packet_end(packet->context))
+	answer = packet_data(context);
+	if (answer + size > packet_end(context))
 		return -1;
 	refuse_swap_link(answer, answer);
 	refuse_write_v4(answer + L3, packet, sizeof(struct iphdr) + sizeof(struct tcphdr), IPPROTO_TCP);
@@ -166,15 +156,15 @@ static __always_inline int refuse_reset_v4(const struct packet *packet)
 	return 0;
 }
 
-static __always_inline int refuse_reset_v6(const struct packet *packet)
+static __always_inline int refuse_reset_v6(mp_context *context, const struct packet *packet)
 {
 	const __u32 size = L3 + sizeof(struct ipv6hdr) + sizeof(struct tcphdr);
 	void *answer;
 
-	if (packet_trim(packet->context, size))
+	if (packet_trim(context, size))
 		return -1;
-	answer = packet_data(packet->context);
-	if (answer + size > packet_end(packet->context))
+	answer = packet_data(context);
+	if (answer + size > packet_end(context))
 		return -1;
 	refuse_swap_link(answer, answer);
 	refuse_write_v6(answer + L3, packet, sizeof(struct tcphdr), IPPROTO_TCP);
@@ -182,7 +172,7 @@ static __always_inline int refuse_reset_v6(const struct packet *packet)
 	return 0;
 }
 
-static __always_inline int refuse_icmp_v4(const struct packet *packet, const struct refusal *refusal, __u32 quoted)
+static __always_inline int refuse_icmp_v4(mp_context *context, const struct packet *packet, const struct refusal *refusal, __u32 quoted)
 {
 	const __u32 added = sizeof(struct iphdr) + sizeof(struct icmp_header);
 	const __u32 body = sizeof(struct icmp_header) + sizeof(struct iphdr) + quoted;
@@ -190,10 +180,10 @@ static __always_inline int refuse_icmp_v4(const struct packet *packet, const str
 	struct icmp_header *icmp;
 	void *answer;
 
-	if (packet_trim(packet->context, size - added) || packet_grow_head(packet->context, added))
+	if (packet_trim(context, size - added) || packet_grow_head(context, added))
 		return -1;
-	answer = packet_data(packet->context);
-	if (answer + size > packet_end(packet->context))
+	answer = packet_data(context);
+	if (answer + size > packet_end(context))
 		return -1;
 	/* The old link header now stands just before the quoted packet. */
 	refuse_swap_link(answer, answer + added);
@@ -207,7 +197,7 @@ static __always_inline int refuse_icmp_v4(const struct packet *packet, const str
 	return 0;
 }
 
-static __always_inline int refuse_icmp_v6(const struct packet *packet, const struct refusal *refusal, __u32 quoted)
+static __always_inline int refuse_icmp_v6(mp_context *context, const struct packet *packet, const struct refusal *refusal, __u32 quoted)
 {
 	const __u32 added = sizeof(struct ipv6hdr) + sizeof(struct icmp_header);
 	const __u32 body = sizeof(struct icmp_header) + sizeof(struct ipv6hdr) + quoted;
@@ -215,10 +205,10 @@ static __always_inline int refuse_icmp_v6(const struct packet *packet, const str
 	struct icmp_header *icmp;
 	void *answer;
 
-	if (packet_trim(packet->context, size - added) || packet_grow_head(packet->context, added))
+	if (packet_trim(context, size - added) || packet_grow_head(context, added))
 		return -1;
-	answer = packet_data(packet->context);
-	if (answer + size > packet_end(packet->context))
+	answer = packet_data(context);
+	if (answer + size > packet_end(context))
 		return -1;
 	/* The old link header now stands just before the quoted packet. */
 	refuse_swap_link(answer, answer + added);
@@ -257,13 +247,13 @@ static __always_inline struct refusal refuse_error(enum mp_reason reason, __u32 
 	return refusal;
 }
 
-static __always_inline int refuse_icmp(const struct packet *packet, const struct refusal *refusal)
+static __always_inline int refuse_icmp(mp_context *context, const struct packet *packet, const struct refusal *refusal)
 {
 	if (packet->key.protocol == IPPROTO_TCP)
-		return packet->version == 4 ? refuse_icmp_v4(packet, refusal, QUOTED_TCP) :
-					      refuse_icmp_v6(packet, refusal, QUOTED_TCP);
-	return packet->version == 4 ? refuse_icmp_v4(packet, refusal, QUOTED_UDP) :
-				      refuse_icmp_v6(packet, refusal, QUOTED_UDP);
+		return packet->version == 4 ? refuse_icmp_v4(context, packet, refusal, QUOTED_TCP) :
+					      refuse_icmp_v6(context, packet, refusal, QUOTED_TCP);
+	return packet->version == 4 ? refuse_icmp_v4(context, packet, refusal, QUOTED_UDP) :
+				      refuse_icmp_v6(context, packet, refusal, QUOTED_UDP);
 }
 
 /* What says nothing about the connection, only about one packet or the way at this moment. */
@@ -273,7 +263,7 @@ static __always_inline int refuse_is_passing(enum mp_reason reason)
 }
 
 /* Answer the sender of a packet that ends with `reason`; the action to return. */
-static __noinline int refuse(const struct packet *packet, enum mp_reason reason,
+static __noinline int refuse(mp_context *context, const struct packet *packet, enum mp_reason reason,
 				  const struct mp_settings *current, __u32 mtu)
 {
 	int reset = packet->key.protocol == IPPROTO_TCP && !refuse_is_passing(reason);
@@ -286,13 +276,13 @@ static __noinline int refuse(const struct packet *packet, enum mp_reason reason,
 	if (!refuse_within_limit(current))
 		return packet_drop();
 	if (reset) {
-		failed = packet->version == 4 ? refuse_reset_v4(packet) : refuse_reset_v6(packet);
+		failed = packet->version == 4 ? refuse_reset_v4(context, packet) : refuse_reset_v6(context, packet);
 	} else {
 		struct refusal refusal = refuse_error(reason, mtu);
 
-		failed = refuse_icmp(packet, &refusal);
+		failed = refuse_icmp(context, packet, &refusal);
 	}
-	return failed ? packet_drop() : packet_send_back(packet->context);
+	return failed ? packet_drop() : packet_send_back(context);
 }
 
 #endif

@@ -12,13 +12,13 @@ struct rewrite {
 	__u64 ports;
 };
 
-static __always_inline int rewrite_v4(const struct packet *packet, const struct mp_flow *flow, struct rewrite *change)
+static __always_inline int rewrite_v4(mp_context *context, const struct packet *packet, const struct mp_flow *flow, struct rewrite *change)
 {
-	struct iphdr *ip = packet_data(packet->context) + L3;
+	struct iphdr *ip = packet_data(context) + L3;
 	__u64 sum = 0;
 	__u16 old;
 
-	if ((void *)(ip + 1) > packet_end(packet->context))
+	if ((void *)(ip + 1) > packet_end(context))
 		return -1;
 	sum = checksum_replace(sum, ip->saddr, flow->source.word[3]);
 	sum = checksum_replace(sum, ip->daddr, flow->destination.word[3]);
@@ -33,12 +33,12 @@ static __always_inline int rewrite_v4(const struct packet *packet, const struct 
 	return 0;
 }
 
-static __always_inline int rewrite_v6(const struct packet *packet, const struct mp_flow *flow, struct rewrite *change)
+static __always_inline int rewrite_v6(mp_context *context, const struct packet *packet, const struct mp_flow *flow, struct rewrite *change)
 {
-	struct ipv6hdr *ip = packet_data(packet->context) + L3;
+	struct ipv6hdr *ip = packet_data(context) + L3;
 	__u64 sum = 0;
 
-	if ((void *)(ip + 1) > packet_end(packet->context))
+	if ((void *)(ip + 1) > packet_end(context))
 		return -1;
 	for (int i = 0; i < 4; i++) {
 		sum = checksum_replace(sum, ip->saddr.in6_u.u6_addr32[i], flow->source.word[i]);
@@ -51,15 +51,32 @@ static __always_inline int rewrite_v6(const struct packet *packet, const struct 
 	return 0;
 }
 
-static __always_inline int rewrite_ports(const struct packet *packet, const struct mp_flow *flow,
+/* The identifier of an echo is the one port that its header has. */
+static __always_inline int rewrite_identifier(mp_context *context, const struct packet *packet, const struct mp_flow *flow,
+					      struct rewrite *change)
+{
+	struct icmp_header *icmp = packet_transport(context, packet);
+	__be16 identifier = packet->opens ? flow->source_port : flow->destination_port;
+
+	if ((void *)(icmp + 1) > packet_end(context))
+		return -1;
+	change->ports = checksum_replace(0, icmp->identifier, identifier);
+	icmp->identifier = identifier;
+	/* ICMP's checksum has no pseudo header, ICMPv6's has (RFC 4443 section 2.3). */
+	if (packet->version == 4)
+		change->addresses = 0;
+	return 0;
+}
+
+static __always_inline int rewrite_ports(mp_context *context, const struct packet *packet, const struct mp_flow *flow,
 					 struct rewrite *change)
 {
 	struct {
 		__be16 source;
 		__be16 destination;
-	} *ports = packet_transport(packet);
+	} *ports = packet_transport(context, packet);
 
-	if ((void *)(ports + 1) > packet_end(packet->context))
+	if ((void *)(ports + 1) > packet_end(context))
 		return -1;
 	change->ports = checksum_replace(0, *(__u32 *)ports,
 					 (__u32)flow->source_port | (__u32)flow->destination_port << 16);
@@ -68,14 +85,22 @@ static __always_inline int rewrite_ports(const struct packet *packet, const stru
 	return 0;
 }
 
+/* Of the checksum in the transport header. */
+static __always_inline __u32 rewrite_checksum_offset(const struct packet *packet)
+{
+	if (packet->key.protocol == IPPROTO_TCP)
+		return 16;
+	return packet->key.protocol == IPPROTO_UDP ? 6 : 2;
+}
+
 #ifdef MP_XDP
 
-static __always_inline int rewrite_checksum(const struct packet *packet, const struct rewrite *change)
+static __always_inline int rewrite_checksum(mp_context *context, const struct packet *packet, const struct rewrite *change)
 {
-	__u32 offset = packet->key.protocol == IPPROTO_TCP ? 16 : 6;
-	__u16 *check = packet_transport(packet) + offset;
+	__u32 offset = rewrite_checksum_offset(packet);
+	__u16 *check = packet_transport(context, packet) + offset;
 
-	if ((void *)(check + 1) > packet_end(packet->context))
+	if ((void *)(check + 1) > packet_end(context))
 		return -1;
 	*check = checksum_apply(*check, change->addresses + change->ports);
 	/* UDP: a computed zero is sent as all ones (RFC 768). */
@@ -88,24 +113,24 @@ static __always_inline int rewrite_checksum(const struct packet *packet, const s
 
 /* The helpers know whether the buffer holds a whole checksum or only the pseudo header's, with the rest left to the
  * device: only then may a change of ports be skipped. Invalidates. */
-static __always_inline int rewrite_checksum(const struct packet *packet, const struct rewrite *change)
+static __always_inline int rewrite_checksum(mp_context *context, const struct packet *packet, const struct rewrite *change)
 {
-	__u32 offset = packet->l4 + (packet->key.protocol == IPPROTO_TCP ? 16 : 6);
+	__u32 offset = packet->l4 + rewrite_checksum_offset(packet);
 	__u64 flags = packet->key.protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 
-	if (bpf_l4_csum_replace(packet->context, offset, 0, checksum_fold32(change->addresses),
+	if (bpf_l4_csum_replace(context, offset, 0, checksum_fold32(change->addresses),
 				BPF_F_PSEUDO_HDR | flags))
 		return -1;
-	return bpf_l4_csum_replace(packet->context, offset, 0, checksum_fold32(change->ports), flags) ? -1 : 0;
+	return bpf_l4_csum_replace(context, offset, 0, checksum_fold32(change->ports), flags) ? -1 : 0;
 }
 
 #endif
 
-static __always_inline int rewrite_link(const struct packet *packet, const struct mp_flow *flow)
+static __always_inline int rewrite_link(mp_context *context, const struct packet *packet, const struct mp_flow *flow)
 {
-	struct ethhdr *ethernet = packet_data(packet->context);
+	struct ethhdr *ethernet = packet_data(context);
 
-	if ((void *)(ethernet + 1) > packet_end(packet->context))
+	if ((void *)(ethernet + 1) > packet_end(context))
 		return -1;
 	__builtin_memcpy(ethernet->h_dest, flow->next_hop, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, flow->own_mac, ETH_ALEN);
@@ -113,19 +138,23 @@ static __always_inline int rewrite_link(const struct packet *packet, const struc
 }
 
 /* Everything but the link header. Returns 0, or -1 where the bytes are not there. Invalidates. */
-static __always_inline int rewrite(const struct packet *packet, const struct mp_flow *flow)
+static __always_inline int rewrite(mp_context *context, const struct packet *packet, const struct mp_flow *flow)
 {
 	struct rewrite change = {};
-	int failed = packet->version == 4 ? rewrite_v4(packet, flow, &change) : rewrite_v6(packet, flow, &change);
+	int failed = packet->version == 4 ? rewrite_v4(context, packet, flow, &change) : rewrite_v6(context, packet, flow, &change);
 
 	if (failed)
 		return -1;
 	/* Later fragments have no transport header, and the first one's checksum covers them all. */
 	if (packet->fragment == MP_LATER_FRAGMENT)
 		return 0;
-	if (rewrite_ports(packet, flow, &change))
+	if (packet_has_ports(packet))
+		failed = rewrite_ports(context, packet, flow, &change);
+	else
+		failed = rewrite_identifier(context, packet, flow, &change);
+	if (failed)
 		return -1;
-	return packet->checksum ? rewrite_checksum(packet, &change) : 0;
+	return packet->checksum ? rewrite_checksum(context, packet, &change) : 0;
 }
 
 #endif

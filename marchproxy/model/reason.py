@@ -38,6 +38,7 @@ class Reason(IntEnum):
     POLICY_CHANGED = 27
     HANDED_UP = 28
     UNSUPPORTED = 29
+    SPOOFED = 30
 
 
 class Verdict(StrEnum):

@@ -209,9 +209,9 @@ class Bed:
         """Make `plan` the policy that holds."""
         self._banks.switch(self._builder.build(plan), revision)
 
-    def know_interface(self, own: bytes, *, native: bool) -> None:
+    def know_interface(self, own: bytes, *, native: bool, role: int = 0) -> None:
         """Tell the programs whether the interface of that link address takes bare frames."""
-        value = layouts.INTERFACE.struct.pack(own, native)
+        value = layouts.INTERFACE.struct.pack(own, native, role)
         self.maps["interfaces"].set(layouts.U32.pack(self.ifindex[own]), value)
 
     def send(self, tier: Tier, packet: Packet | bytes, *, segments: tuple[int, int] = (0, 0)) -> Outcome:

@@ -5,7 +5,7 @@ from enum import Enum
 
 from marchproxy.dataplane.kernel import layouts
 
-TCP, UDP, FRAGMENT, ICMPV6 = 6, 17, 44, 58
+ICMP, TCP, UDP, FRAGMENT, ICMPV6 = 1, 6, 17, 44, 58
 _HEADERS = {0, 43, 60}
 """Hop-by-hop, routing and destination options: same form, skipped."""
 _LONGEST_CHAIN = 6
@@ -83,7 +83,26 @@ def read(frame: bytes) -> Read | Unread:
         return packet
     if packet.protocol == TCP:
         return _read_tcp(frame, packet)
-    return _read_udp(frame, packet) if packet.protocol == UDP else packet
+    if packet.protocol == UDP:
+        return _read_udp(frame, packet)
+    return (
+        _read_icmp(frame, packet) if packet.protocol == (ICMP if packet.version == 4 else ICMPV6) else packet
+    )
+
+
+def _read_icmp(frame: bytes, packet: Read) -> Read | Unread:
+    icmp = frame[packet.transport : packet.end]
+    if len(icmp) < 8:
+        return Unread.MALFORMED
+    request, reply = (8, 0) if packet.version == 4 else (128, 129)
+    identifier = icmp[4:6]
+    if icmp[0] == request:
+        packet.ports = identifier + bytes(2)
+    elif icmp[0] == reply:
+        packet.ports = bytes(2) + identifier
+    else:
+        packet.ports = b"\xff" * 4
+    return packet
 
 
 def _read4(frame: bytes) -> Read | Unread:

@@ -111,7 +111,8 @@ class Fuzz:
             return {Reason.PASSED_TO_HOST if local else Reason.FRAGMENT}
         port = int.from_bytes(packet.ports[2:])
         if not local:
-            return {Reason.NO_MAPPING}
+            opens = packet.protocol != reference.TCP or packet.flags & (_SYN | _RST | _ACK) == _SYN
+            return {Reason.NO_MAPPING if opens else Reason.NO_FLOW}
         if port != 80 or packet.protocol not in (reference.TCP, reference.UDP):
             return {Reason.PASSED_TO_HOST}
         if packet.protocol == reference.TCP and packet.flags & (_SYN | _RST | _ACK) != _SYN:

@@ -11,7 +11,8 @@ from marchproxy.model.reason import Reason
 from tests.bpf import test_nat, test_tcp
 
 SOURCES = Path(bpf.__file__).parent
-BANKED = ("BANKS", "LISTENERS", "RULES", "POOL_SLOTS", "BACKENDS", "SOURCES", "SOURCE_BITS")
+BANKED = ("BANKS", "LISTENERS", "RULES", "POOL_SLOTS", "BACKENDS", "PREFIXES", "SOURCE_BITS")
+TRANSIT = ("TRANSIT_BITS", "TRANSIT_CLASSES", "TRANSIT_GROUPS", "PORT_ECHO", "PORT_CLASSES", "NAT_ADDRESSES")
 
 
 def defined(header: str, name: str) -> int:
@@ -24,7 +25,18 @@ def defined(header: str, name: str) -> int:
 LIMITS = ("LIMITS", "LIMIT_SETS", "LIMIT_PREFIXES", "LIMIT_SHARED", "LIMIT_NONE", "LIMIT_SHIFT")
 
 
-@pytest.mark.parametrize("name", [*BANKED, *LIMITS, "CLASS_STRANGER", "CLASS_ANYONE", "CLASS_BANK_SHIFT"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *BANKED,
+        *LIMITS,
+        *TRANSIT,
+        "CLASS_STRANGER",
+        "CLASS_ANYONE",
+        "CLASS_DIMENSION_SHIFT",
+        "CLASS_BANK_SHIFT",
+    ],
+)
 def test_constant_of_the_policy_maps(name: str) -> None:
     assert defined("marchproxy.h", f"MP_{name}") == getattr(layouts, name)
 

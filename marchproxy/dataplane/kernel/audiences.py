@@ -1,15 +1,19 @@
-"""From the source lists of rules to what the programs look up: prefixes to classes, classes to rules."""
+"""From the services that rules name to what the programs look up: prefixes to classes, classes to rules."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.classes import Audience, ClassBits, Lists
+from marchproxy.dataplane.kernel.classes import Audience, ClassBits, Dimension
 from marchproxy.dataplane.kernel.entries import Place, Tables
 from marchproxy.dataplane.kernel.memberships import NOBODY, Membership, Memberships, Move
 from marchproxy.model.address import Prefix
-from marchproxy.policy.plan import ANYONE, Rule
+from marchproxy.policy.plan import ANYONE
+
+type Names = tuple[str, ...]
+"""Qualified names of services, or ANYONE alone."""
+_BY_ADDRESS = (Dimension.LISTENER, Dimension.SOURCE, Dimension.DESTINATION)
 
 
 @dataclass(slots=True, eq=False)
@@ -23,52 +27,53 @@ class _Group:
 
 
 class Audiences:
-    """Keeps `sources` and `bits` equal to the rules that have joined and the sources of the plan.
+    """Keeps classes of addresses, and their bits, equal to the rules that have joined and the services.
 
     Who joins is taken in by `settle`. Numbers of classes are never given out twice, so that what refers to an
     old one finds nothing.
     """
 
     def __init__(self, tables: Tables) -> None:
-        self._sources = tables.sources
-        self._bits = ClassBits(tables.bits)
+        self._classes = tables.address_classes
+        self._bits = ClassBits(tables)
         self._memberships = Memberships()
-        self._everyone = Audience(frozenset((ANYONE,)), frozenset())
-        self._bits.assign(layouts.CLASS_ANYONE, frozenset((self._everyone,)))
-        self._known: dict[Lists, Audience] = {self._everyone.lists: self._everyone}
-        self._lately: dict[tuple[int, int], tuple[Rule, Audience]] = {}
+        everyone = [Audience(each, frozenset((ANYONE,))) for each in _BY_ADDRESS]
+        self._bits.assign(layouts.CLASS_ANYONE, frozenset(everyone))
+        self._known = {_identity(each): each for each in everyone}
+        self._everyone = frozenset(everyone)
+        self._lately: dict[tuple[Dimension, int, int], tuple[Names, Names, Audience]] = {}
         """By the identity of the lists, since the last `settle`: ten thousand names are hashed once."""
-        self._of_rule: dict[int, Audience] = {}
+        self._of_rule: dict[tuple[Dimension, int], Audience] = {}
         self._unsettled: set[Audience] = set()
-        self._naming: dict[str, set[Audience]] = {}
-        """By service, or ANYONE for everyone but some: the settled audiences that have it as a source."""
+        self._naming: dict[object, set[Audience]] = {}
+        """By service, or ANYONE for everyone but some: the settled audiences that include it."""
         self._groups = {NOBODY: _Group(layouts.CLASS_STRANGER)}
-        self._containing: dict[str, set[Membership]] = {}
+        self._containing: dict[object, set[Membership]] = {}
         """By service: the groups whose addresses are in it."""
         self._numbers: dict[frozenset[Audience], int] = {}
         self._uses: Counter[int] = Counter()
         self._next = layouts.CLASS_STRANGER + 1
         self.settle({})
 
-    def join(self, number: int, rule: Rule) -> None:
-        """Let rule `number` match its sources."""
-        key = (id(rule.sources), id(rule.excluded))
+    def join(self, dimension: Dimension, number: int, included: Names, excluded: Names) -> None:
+        """Let rule `number` match addresses in services of one list and in none of the other."""
+        key = (dimension, id(included), id(excluded))
         if key not in self._lately:
-            self._lately[key] = (rule, self._audience(rule))
-        _, audience = self._lately[key]
-        self._of_rule[number] = audience
+            self._lately[key] = (included, excluded, self._audience(dimension, included, excluded))
+        *_, audience = self._lately[key]
+        self._of_rule[dimension, number] = audience
         self._bits.join(audience, number)
 
-    def leave(self, number: int) -> None:
+    def leave(self, dimension: Dimension, number: int) -> None:
         """Let rule `number` match nobody."""
-        audience = self._of_rule.pop(number)
+        audience = self._of_rule.pop((dimension, number))
         self._bits.leave(audience, number)
-        if audience is not self._everyone:
+        if audience not in self._everyone:
             self._unsettled.add(audience)
 
-    def settle(self, sources: Mapping[str, tuple[Prefix, ...]]) -> None:
-        """Take over who has joined and left, and the sources. Raises `PlanTooLarge`."""
-        concerned = self._regroup(self._memberships.update(sources))
+    def settle(self, services: Mapping[str, tuple[Prefix, ...]]) -> None:
+        """Take over who has joined and left, and the services. Raises `PlanTooLarge`."""
+        concerned = self._regroup(self._memberships.update(services))
         for audience in self._unsettled:
             concerned |= self._enlist(audience) if audience.words else self._strike(audience)
         self._unsettled.clear()
@@ -76,50 +81,50 @@ class Audiences:
         for membership in concerned & self._groups.keys():
             self._classify(membership)
 
-    def _audience(self, rule: Rule) -> Audience:
-        sources = (ANYONE,) if ANYONE in rule.sources else rule.sources
-        lists = (frozenset(sources), frozenset(rule.excluded))
-        if lists not in self._known:
-            self._known[lists] = Audience(*lists)
-            self._unsettled.add(self._known[lists])
-        return self._known[lists]
+    def _audience(self, dimension: Dimension, included: Names, excluded: Names) -> Audience:
+        names = (ANYONE,) if ANYONE in included else included
+        audience = Audience(dimension, frozenset(names), frozenset(excluded))
+        if _identity(audience) not in self._known:
+            self._known[_identity(audience)] = audience
+            self._unsettled.add(audience)
+        return self._known[_identity(audience)]
 
     def _enlist(self, audience: Audience) -> set[Membership]:
-        """Have an audience found by its sources; the groups that this concerns."""
+        """Have an audience found by its services; the groups that this concerns."""
         if audience.settled:
             return set()
         audience.settled = True
-        for name in audience.sources:
+        for name in audience.included:
             self._naming.setdefault(name, set()).add(audience)
         return self._concerned_by(audience)
 
     def _strike(self, audience: Audience) -> set[Membership]:
         """Forget an audience that has no rules; the groups that this concerns."""
-        del self._known[audience.lists]
+        del self._known[_identity(audience)]
         if not audience.settled:
             return set()
-        for name in audience.sources:
+        for name in audience.included:
             _discard(self._naming, name, audience)
         return self._concerned_by(audience)
 
     def _concerned_by(self, audience: Audience) -> set[Membership]:
-        if ANYONE in audience.sources:
+        if ANYONE in audience.included:
             return set(self._groups)
-        return {group for name in audience.sources for group in self._containing.get(name, ())}
+        return {group for name in audience.included for group in self._containing.get(name, ())}
 
     def _regroup(self, moves: Sequence[Move]) -> set[Membership]:
         """Put prefixes where they belong now; the groups that are new."""
         new: set[Membership] = set()
         for place, _, after in moves:
             if after is None:
-                del self._sources[place]
+                del self._classes[place]
                 continue
             group = self._groups.get(after) or self._form(after)
             group.places.add(place)
             if group.number is None:
                 new.add(after)
             else:
-                self._sources[place] = group.number
+                self._classes[place] = group.number
         # Last, so that a group whose only prefix is replaced keeps its class.
         for place, before, _ in moves:
             if before is not None:
@@ -153,7 +158,7 @@ class Audiences:
             number = self._enter(audiences)
             self._release(group)
             group.number, group.audiences = number, audiences
-            self._sources.update(dict.fromkeys(group.places, number))
+            self._classes.update(dict.fromkeys(group.places, number))
 
     def _enter(self, audiences: frozenset[Audience]) -> int:
         """The number of a class, for one group more."""
@@ -174,6 +179,11 @@ class Audiences:
             del self._uses[group.number]
             del self._numbers[group.audiences]
             self._bits.assign(group.number, frozenset())
+
+
+def _identity(audience: Audience) -> tuple[Dimension, frozenset[object], frozenset[object]]:
+    """What no other audience has."""
+    return audience.dimension, audience.included, audience.excluded
 
 
 def _discard[K, V](index: dict[K, set[V]], key: K, value: V) -> None:

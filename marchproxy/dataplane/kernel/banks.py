@@ -6,6 +6,7 @@ packet therefore sees the old policy or the new one, never a mixture, and a chan
 """
 
 import time
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ from marchproxy.dataplane.kernel.settings import Settings
 
 GRACE = 0.1
 """Seconds after which no packet still reads the bank that it found in the settings: programs run for µs."""
-_SOURCE_KEY_SIZE = 21
+_STRETCH = 4096
+"""Ports whose classes are written in one call."""
+_ADDRESS_KEY_SIZE = 21
 """The trie's key leaves the tail padding of the struct out."""
 
 
@@ -37,6 +40,8 @@ class Banks:
     def __init__(self, maps: Mapping[str, Map], settings: Settings) -> None:
         self._maps = maps
         self._settings = settings
+        self._ports: list[array[int] | None] = [None] * layouts.BANKS
+        """The classes of ports that a bank holds."""
         self._held: list[Tables | None] = [None] * layouts.BANKS
         """Whose entries a bank holds, but for pending ones; None: an earlier daemon's, or a mixture."""
         self._switched = 0.0
@@ -64,12 +69,16 @@ class Banks:
         self._write("backends", _BACKENDS, tables.backends, bank, whole)
         self._write("pools", _POOLS, tables.pools, bank, whole)
         self._write("rules", _RULES, tables.rules, bank, whole)
-        self._write("sources", _SOURCES, tables.sources, bank, whole)
+        self._write("address_classes", _ADDRESSES, tables.address_classes, bank, whole)
         self._write("source_bits", _BITS, tables.bits, bank, whole)
+        self._write("transit_rules", _RULES, tables.transit_rules, bank, whole)
+        self._write("transit_bits", _BITS, tables.transit_bits, bank, whole)
+        self._write("transit_words", _WORDS, tables.transit_words, bank, whole)
+        self._write_ports(tables.port_classes, bank)
         self._write("listeners", _LISTENERS, tables.listeners, bank, whole)
         self._write("limits", _LIMITS, tables.limits, bank, whole)
         self._write("limit_sets", _LIMIT_SETS, tables.limit_sets, bank, whole)
-        self._write("limit_prefixes", _SOURCES, tables.limit_prefixes, bank, whole)
+        self._write("limit_prefixes", _ADDRESSES, tables.limit_prefixes, bank, whole)
         self._write("limit_generations", _LIMIT_GENERATIONS, tables.limit_generations, bank, whole)
         self._held[bank] = tables
 
@@ -89,16 +98,29 @@ class Banks:
         )
         pending.clear()
 
+    def _write_ports(self, classes: "array[int]", bank: int) -> None:
+        """Write the stretches that differ."""
+        held = self._ports[bank]
+        if held is classes:
+            return
+        self._ports[bank] = None
+        target, base = self._maps["port_classes"], bank * layouts.PORT_CLASSES
+        for first in range(0, layouts.PORT_CLASSES, _STRETCH):
+            stretch = classes[first : first + _STRETCH]
+            if held is None or held[first : first + _STRETCH] != stretch:
+                target.update_run(base + first, stretch.tobytes())
+        self._ports[bank] = classes
+
 
 def _index_in(size: int) -> Callable[[int, int], bytes]:
     """The key of an array whose banks are `size` entries long."""
     return lambda bank, number: layouts.U32.pack(bank * size + number)
 
 
-def _source_key(bank: int, place: Place) -> bytes:
+def _address_key(bank: int, place: Place) -> bytes:
     address, length = place
-    packed = layouts.SOURCE_KEY.struct.pack(8 + length, bank, address.to_bytes(16))
-    return packed[:_SOURCE_KEY_SIZE]
+    packed = layouts.ADDRESS_KEY.struct.pack(8 + length, bank, address.to_bytes(16))
+    return packed[:_ADDRESS_KEY_SIZE]
 
 
 def _listener_key(bank: int, key: bytes) -> bytes:
@@ -110,6 +132,10 @@ def _bits_key(bank: int, place: BitsKey) -> bytes:
     return layouts.BITS_KEY.struct.pack(source_class | bank << layouts.CLASS_BANK_SHIFT, word)
 
 
+def _class_key(bank: int, number: int) -> bytes:
+    return layouts.U32.pack(number | bank << layouts.CLASS_BANK_SHIFT)
+
+
 def _bits_bank(key: bytes) -> int:
     source_class, _ = layouts.BITS_KEY.struct.unpack(key)
     return int(source_class) >> layouts.CLASS_BANK_SHIFT
@@ -118,7 +144,8 @@ def _bits_bank(key: bytes) -> int:
 _BACKENDS = _Packing(_index_in(layouts.BACKENDS), bytes)
 _POOLS = _Packing(_index_in(layouts.POOL_SLOTS), bytes)
 _RULES = _Packing(_index_in(layouts.RULES), bytes)
-_SOURCES = _Packing(_source_key, layouts.U32.pack, lambda key: key[4])
+_ADDRESSES = _Packing(_address_key, layouts.U32.pack, lambda key: key[4])
+_WORDS = _Packing(_class_key, bytes, lambda key: int(layouts.U32.unpack(key)[0]) >> layouts.CLASS_BANK_SHIFT)
 _BITS = _Packing(_bits_key, layouts.U64.pack, _bits_bank)
 _LISTENERS = _Packing(_listener_key, bytes, lambda key: key[-1])
 _LIMITS = _Packing(_index_in(layouts.LIMITS), bytes)

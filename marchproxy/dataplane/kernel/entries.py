@@ -1,5 +1,6 @@
 """What the policy maps are to hold, in the terms of `bpf/marchproxy.h` but without the bank."""
 
+from array import array
 from collections.abc import Iterable, Mapping
 
 from marchproxy.dataplane.kernel import layouts
@@ -49,8 +50,9 @@ class Tables:
     """The maps that make up a policy. Keys and values are bytes where they are packed when they arise."""
 
     __slots__ = (
-        *("backends", "bits", "listeners", "pools", "rules", "sources"),
+        *("address_classes", "backends", "bits", "listeners", "pools", "port_classes", "rules"),
         *("limit_generations", "limit_prefixes", "limit_sets", "limits"),
+        *("transit_bits", "transit_rules", "transit_words"),
     )
 
     def __init__(self) -> None:
@@ -59,9 +61,16 @@ class Tables:
         self.rules: Table[int, bytes] = Table()
         self.pools: Table[int, bytes] = Table()
         self.backends: Table[int, bytes] = Table()
-        self.sources: Table[Place, int] = Table()
-        """To classes."""
+        self.address_classes: Table[Place, int] = Table()
         self.bits: Table[BitsKey, int] = Table()
+        """Of listeners' rules."""
+        self.transit_rules: Table[int, bytes] = Table()
+        self.transit_bits: Table[BitsKey, int] = Table()
+        """Classes carry their dimension here, as `tagged` does it."""
+        self.transit_words: Table[int, bytes] = Table()
+        """By tagged class."""
+        self.port_classes = array("I", bytes(4 * layouts.PORT_CLASSES))
+        """Replaced, never changed: what a bank holds is compared with it."""
         self.limits: Table[int, bytes] = Table()
         """By slot."""
         self.limit_sets: Table[int, bytes] = Table()
@@ -69,3 +78,8 @@ class Tables:
         """To sets of limits."""
         self.limit_generations: Table[int, int] = Table()
         """One number, which changes with sets and prefixes; 0: there are no limits."""
+
+
+def tagged(number: int, dimension: int) -> int:
+    """A class of one dimension of transit traffic."""
+    return number | dimension << layouts.CLASS_DIMENSION_SHIFT

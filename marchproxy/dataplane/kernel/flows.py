@@ -92,7 +92,7 @@ class _Conversation:
     @property
     def was_reported(self) -> bool:
         """Whether its start was reported and its end was not."""
-        answered = self.raw_key[_PROTOCOL] == UDP and self.entry.state == layouts.STATE_ANSWERED
+        answered = self.raw_key[_PROTOCOL] != TCP and self.entry.state == layouts.STATE_ANSWERED
         return answered or self.entry.state == layouts.STATE_ESTABLISHED
 
     def read(self, reader: RecordReader, reason: Reason = Reason.FORWARDED) -> Flow:

@@ -19,7 +19,7 @@ from marchproxy.dataplane.kernel.links import LinkKind, attach_tc, attach_xdp, o
 from marchproxy.dataplane.kernel.loading import Programs
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.records import InterfaceState
-from marchproxy.model.entities import Interface, Mode
+from marchproxy.model.entities import Interface, Mode, Role
 from marchproxy.model.errors import MarchproxyError
 
 AGAIN = 5.0
@@ -28,6 +28,7 @@ AGAIN = 5.0
 Some drivers restart their queues at every try."""
 _SIOCGIFHWADDR, _IFREQ_SIZE, _ETHERNET = 0x8927, 40, 1
 """ioctl, size of its `struct ifreq`, and the kind of link (ARPHRD_ETHER) whose addresses have six bytes."""
+_ROLES = {Role.INSIDE: layouts.ROLE_INSIDE, Role.OUTSIDE: layouts.ROLE_OUTSIDE}
 _NAMES = {LinkKind.TCX: "tc", LinkKind.CLSACT: "clsact"}
 
 
@@ -126,9 +127,11 @@ class Attachments:
         each.attached, each.native = str(mode), not generic
 
     def _tell(self) -> None:
-        """Tell the programs the link address of each interface, and which of them take bare frames."""
+        """Tell the programs each interface's link address and side, and whether it takes bare frames."""
         wanted = {
-            each.ifindex: layouts.INTERFACE.struct.pack(link_address(each.interface.name), each.native)
+            each.ifindex: layouts.INTERFACE.struct.pack(
+                link_address(each.interface.name), each.native, _ROLES[each.interface.role]
+            )
             for each in self._watched.values()
             if 0 < each.ifindex < self._known.max_entries
         }

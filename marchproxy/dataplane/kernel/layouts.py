@@ -21,7 +21,7 @@ LISTENERS: Final = 65536
 RULES: Final = 65536
 POOL_SLOTS: Final = 1048576
 BACKENDS: Final = 65536
-SOURCES: Final = 262144
+PREFIXES: Final = 262144
 SOURCE_BITS: Final = 1048576
 LIMITS: Final = 1024
 LIMIT_SETS: Final = 4096
@@ -31,7 +31,8 @@ LIMIT_NONE: Final = 0xFFFF
 LIMIT_SHIFT: Final = 14
 
 CLASS_STRANGER: Final = 0
-CLASS_ANYONE: Final = 0x7FFFFFFF
+CLASS_ANYONE: Final = 0x1FFFFFFF
+CLASS_DIMENSION_SHIFT: Final = 29
 CLASS_BANK_SHIFT: Final = 31
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
@@ -40,6 +41,14 @@ FLAG_REPLY, FLAG_FIN, FLAG_PEER_FIN = 1, 2, 4
 FLAGS_CLOSING: Final = FLAG_FIN | FLAG_PEER_FIN
 """One side or the other has sent its FIN; each direction knows of both."""
 EVENT_START, EVENT_END, EVENT_DENIED, EVENT_AUDITED = 1, 2, 3, 4
+DIMENSION_SOURCE, DIMENSION_DESTINATION, DIMENSION_PORT = 0, 1, 2
+PORT_ECHO: Final = 131072
+PORT_CLASSES: Final = 131073
+TRANSIT_BITS: Final = 1048576
+TRANSIT_CLASSES: Final = 262144
+TRANSIT_GROUPS: Final = 16
+ROLE_INSIDE, ROLE_OUTSIDE = 1, 2
+NAT_ADDRESSES: Final = 8
 
 
 class Layout(NamedTuple):
@@ -118,8 +127,11 @@ BALANCES: Final = {
 """`enum mp_balance`."""
 BACKEND = _layout("mp_backend", address="16s", source="16s", port="2s", weight="H", pad="4x")
 BACKEND_KEY = _layout("mp_backend_key", address="16s", port="2s", pad="2x")
-SOURCE_KEY = _layout("mp_source_key", prefix_length="I", bank="B", address="16s", pad="3x")
+ADDRESS_KEY = _layout("mp_address_key", prefix_length="I", bank="B", address="16s", pad="3x")
 BITS_KEY = _layout("mp_bits_key", **{"class": "I", "word": "I"})
+TRANSIT_RULE = _layout("mp_transit_rule", mapping="I", rank="I", reason="H", flags="B", pad="x")
+TRANSIT_WORDS = _layout("mp_transit_words", group="128s")
+NAT_POOL = _layout("mp_nat_pool", v4="128s", v6="128s", v4_count="I", v6_count="I")
 SETTINGS = _layout(
     "mp_settings",
     bank="I",
@@ -141,7 +153,7 @@ LIMIT_COUNTER = _layout(
     "mp_limit_counter", passed_packets="Q", passed_bytes="Q", dropped_packets="Q", dropped_bytes="Q"
 )
 MANAGEMENT = _layout("mp_management", tcp="8192s")
-INTERFACE = _layout("mp_interface", address="6s", native_xdp="B", pad="x")
+INTERFACE = _layout("mp_interface", address="6s", native_xdp="B", role="B")
 COUNTER = _layout("mp_counter", packets="Q", bytes="Q")
 DENIED_KEY = _layout("mp_denied_key", mapping="I", reason="H", kind="H")
 EVENT = _layout(
@@ -171,7 +183,10 @@ LAYOUTS = (
     RULE,
     BACKEND,
     BACKEND_KEY,
-    SOURCE_KEY,
+    ADDRESS_KEY,
+    TRANSIT_RULE,
+    TRANSIT_WORDS,
+    NAT_POOL,
     BITS_KEY,
     SETTINGS,
     LIMIT,

@@ -25,7 +25,8 @@ from marchproxy.model.appliance import DEFAULT_SETTINGS
 
 READ_OR_WRITTEN = frozenset(
     {
-        *("active", "backends", "listeners", "pools", "rules", "source_bits", "sources"),
+        *("active", "address_classes", "backends", "listeners", "pools", "port_classes", "rules"),
+        *("source_bits", "transit_bits", "transit_rules", "transit_words", "nat_pools"),
         *("flows", "opening", "mapping_names", "settings", "management", "interfaces"),
         *("limits", "limit_sets", "limit_prefixes", "limit_generations", "limit_buckets"),
         *("limit_counters", "limit_names"),

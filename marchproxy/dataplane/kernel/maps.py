@@ -129,6 +129,13 @@ class Map:
             _expect_sizes(values, self.value_size, "value")
             self._write_batch(keys, values, written=start)
 
+    def update_run(self, first: int, values: bytes) -> None:
+        """Write consecutive entries of an array: their packed values, from index `first` on."""
+        _expect_size(values[len(values) // self.value_size * self.value_size :], 0, "rest")
+        numbers = range(first, first + len(values) // self.value_size)
+        pieces = [values[at : at + self.value_size] for at in range(0, len(values), self.value_size)]
+        self._write_batch([bytes(U32(number)) for number in numbers], pieces, written=0)
+
     def delete_many(self, keys: Sequence[bytes]) -> int:
         """Remove entries, ignoring keys that are missing; how many were there."""
         _expect_sizes(keys, self.key_size, "key")

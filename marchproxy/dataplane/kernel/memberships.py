@@ -41,10 +41,10 @@ class Memberships:
         for name in differing | (old.keys() - new.keys()):
             moved |= self._rename(name, old.get(name, ()), new.get(name, ()))
         self._sources = new
-        if len(self._named) > layouts.SOURCES:
+        if len(self._named) > layouts.PREFIXES:
             raise PlanTooLarge(
-                f"too many source prefixes: the kernel's table holds {layouts.SOURCES}",
-                hint="use wider prefixes, or fewer services as sources",
+                f"too many prefixes of services: the kernel's table holds {layouts.PREFIXES}",
+                hint="use wider prefixes, or name fewer services in mappings",
             )
         return self._move(moved) if moved else []
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.audiences import Audiences
 from marchproxy.dataplane.kernel.backends import PoolTables, SourceTowards
+from marchproxy.dataplane.kernel.classes import Dimension
 from marchproxy.dataplane.kernel.entries import Tables
 from marchproxy.dataplane.kernel.limits import LimitTables, SlotsOf, slots_in_order
 from marchproxy.dataplane.kernel.runs import PlanTooLarge, Runs
+from marchproxy.dataplane.kernel.transit import TransitTables
 from marchproxy.policy.plan import Listener, Plan, Rule
 
 
@@ -35,6 +37,7 @@ class TableBuilder:
         self._number_of = number_of
         self._audiences = Audiences(self.tables)
         self._limits = LimitTables(self.tables, slots_of)
+        self._transit = TransitTables(self.tables, self._audiences, number_of)
         self._rule_runs = Runs("rules of listeners", layouts.RULES)
         self._listeners: tuple[Listener, ...] = ()
         self._firsts: dict[int, int] = {}
@@ -50,6 +53,7 @@ class TableBuilder:
             self._remove(listener)
         for listener in came:
             self._place(listener)
+        self._transit.build(plan.transit)
         self._audiences.settle(plan.sources)
         self._limits.settle(plan.limits)
         self._listeners = plan.listeners
@@ -62,14 +66,14 @@ class TableBuilder:
         first = self._firsts[id(listener)] = self._rule_runs.take(count)
         for number, rule in enumerate(listener.rules, first):
             self.tables.rules[number] = self._pack(rule)
-            self._audiences.join(number, rule)
+            self._audiences.join(Dimension.LISTENER, number, rule.sources, rule.excluded)
         self.tables.listeners[listener_key(listener)] = layouts.LISTENER.struct.pack(first, count)
 
     def _remove(self, listener: Listener) -> None:
         first = self._firsts.pop(id(listener))
         for number, rule in enumerate(listener.rules, first):
             del self.tables.rules[number]
-            self._audiences.leave(number)
+            self._audiences.leave(Dimension.LISTENER, number)
             if rule.pool:
                 self.pools.leave(rule.pool)
         self._rule_runs.give_back(first, len(listener.rules))
@@ -88,6 +92,8 @@ class TableBuilder:
         for what, table, limit in (
             ("listeners", self.tables.listeners, layouts.LISTENERS),
             ("pairs of source and mapping", self.tables.bits, layouts.SOURCE_BITS),
+            ("pairs of service and transit mapping", self.tables.transit_bits, layouts.TRANSIT_BITS),
+            ("groups of addresses", self.tables.transit_words, layouts.TRANSIT_CLASSES),
         ):
             if len(table.entries) > limit:
                 raise PlanTooLarge(

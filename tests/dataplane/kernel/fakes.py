@@ -46,6 +46,18 @@ class FakeMap(Map):
             self.entries[key] = value
             self.written += 1
 
+    def update_run(self, first: int, values: bytes) -> None:
+        """Arrays hold zeros where nothing was written, and so does this."""
+        nothing = bytes(self.value_size)
+        if not self.entries and not any(values):
+            return
+        for number in range(len(values) // self.value_size):
+            key = layouts.U32.pack(first + number)
+            value = values[number * self.value_size : (number + 1) * self.value_size]
+            if value != self.entries.get(key, nothing):
+                self.entries[key] = value
+                self.written += 1
+
     def delete_many(self, keys: Sequence[bytes]) -> int:
         self.written += len(keys)
         return sum(self.entries.pop(key, None) is not None for key in keys)
@@ -56,6 +68,18 @@ class FakeArray(FakeMap):
 
     def get(self, key: bytes) -> bytes | None:
         return self.entries.get(key, bytes(self.value_size))
+
+    def update_run(self, first: int, values: bytes) -> None:
+        """Arrays hold zeros where nothing was written, and so does this."""
+        nothing = bytes(self.value_size)
+        if not self.entries and not any(values):
+            return
+        for number in range(len(values) // self.value_size):
+            key = layouts.U32.pack(first + number)
+            value = values[number * self.value_size : (number + 1) * self.value_size]
+            if value != self.entries.get(key, nothing):
+                self.entries[key] = value
+                self.written += 1
 
     def delete_many(self, keys: Sequence[bytes]) -> int:
         raise AssertionError("an array's entries cannot be deleted")
@@ -81,15 +105,17 @@ def fake_policy_maps() -> Mapping[str, Map]:
         "rules": layouts.RULE.size,
         "pools": layouts.U32.size,
         "backends": layouts.BACKEND.size,
+        "port_classes": layouts.U32.size,
+        "transit_rules": layouts.TRANSIT_RULE.size,
         "settings": layouts.SETTINGS.size,
         "limits": layouts.LIMIT.size,
         "limit_sets": layouts.LIMIT_SET.size,
         "limit_generations": layouts.U32.size,
     }
     return {
-        **{name: FakeMap(name) for name in ("listeners", "source_bits")},
+        **{name: FakeMap(name) for name in ("listeners", "source_bits", "transit_bits", "transit_words")},
         **{name: FakeArray(name, value_size=size) for name, size in arrays.items()},
-        **{name: FakeTrie(name) for name in ("sources", "limit_prefixes")},
+        **{name: FakeTrie(name) for name in ("address_classes", "limit_prefixes")},
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.banks import _SOURCE_KEY_SIZE
+from marchproxy.dataplane.kernel.banks import _ADDRESS_KEY_SIZE
 from marchproxy.dataplane.kernel.classes import WORD
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.settings import Settings
@@ -46,7 +46,7 @@ def interpret(maps: Mapping[str, Map], names: Mapping[str, int], query: Query) -
     if listener is None:
         return Outcome(Reason.PASSED_TO_HOST if query.is_local() else Reason.NO_MAPPING)
     first, count = layouts.LISTENER.struct.unpack(listener)
-    source_class = _class(maps["sources"], query.source, bank)
+    source_class = _class(maps["address_classes"], query.source, bank)
     for number in range(first, first + count):
         if any(
             _bit(maps["source_bits"], each, number, bank) for each in (source_class, layouts.CLASS_ANYONE)
@@ -63,8 +63,8 @@ def _listener(listeners: Map, address: IPAddress, query: Query, bank: int) -> by
 
 
 def _class(sources: Map, address: IPAddress, bank: int) -> int:
-    key = layouts.SOURCE_KEY.struct.pack(8 + 128, bank, layouts.pack_address(address))
-    found = sources.get(key[:_SOURCE_KEY_SIZE])
+    key = layouts.ADDRESS_KEY.struct.pack(8 + 128, bank, layouts.pack_address(address))
+    found = sources.get(key[:_ADDRESS_KEY_SIZE])
     return int(layouts.U32.unpack(found)[0]) if found else layouts.CLASS_STRANGER
 
 

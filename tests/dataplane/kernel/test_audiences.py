@@ -4,8 +4,8 @@ from ipaddress import ip_address, ip_network
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.audiences import Audiences
-from marchproxy.dataplane.kernel.classes import WORD
-from marchproxy.dataplane.kernel.entries import Tables
+from marchproxy.dataplane.kernel.classes import WORD, Dimension
+from marchproxy.dataplane.kernel.entries import Tables, tagged
 from marchproxy.dataplane.kernel.memberships import V4_ROOT, place_of
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import ANYONE, Rule
@@ -34,13 +34,13 @@ class Made:
 
     def join(self, *rules: Rule, first: int = 0) -> None:
         for number, rule in enumerate(rules, first):
-            self.audiences.join(number, rule)
+            self.audiences.join(Dimension.LISTENER, number, rule.sources, rule.excluded)
         self.settle()
 
     def class_of(self, text: str) -> int:
         place, _ = place_of(ip_network(ip_address(text)))
         around = [((place >> (128 - length)) << (128 - length), length) for length in range(128, -1, -1)]
-        entries = self.tables.sources.entries
+        entries = self.tables.address_classes.entries
         return next((entries[each] for each in around if each in entries), layouts.CLASS_STRANGER)
 
     def matching(self, text: str) -> set[int]:
@@ -55,7 +55,7 @@ class Made:
         }
 
     def forget_pending(self) -> None:
-        for table in (self.tables.sources, self.tables.bits):
+        for table in (self.tables.address_classes, self.tables.bits):
             table.pending[0].clear()
 
 
@@ -71,7 +71,7 @@ def test_a_rule_for_everyone_is_one_bit() -> None:
     made = Made(a="10.0.0.0/8")
     made.join(for_sources(ANYONE))
     assert made.tables.bits.entries == {(layouts.CLASS_ANYONE, 0): 1}
-    made.audiences.leave(0)
+    made.audiences.leave(Dimension.LISTENER, 0)
     made.settle()
     made.join(for_sources(ANYONE), first=70)
     assert made.matching("192.0.2.1") == {70}
@@ -100,7 +100,7 @@ def test_a_collection_is_one_class_and_one_bit() -> None:
     assert made.matching("10.0.7.1") == set(range(WORD + 1))
     assert made.matching("10.0.8.1") == set(range(WORD))
     assert len(made.tables.bits.entries) == 3, "s7 is a class of its own now"
-    made.audiences.leave(WORD)
+    made.audiences.leave(Dimension.LISTENER, WORD)
     made.settle()
     assert made.class_of("10.0.7.1") == made.class_of("10.0.8.1")
     assert len(made.tables.bits.entries) == 1
@@ -126,10 +126,10 @@ def test_who_comes_before_its_services_do() -> None:
 def test_who_leaves_takes_its_bits_and_no_others() -> None:
     made = Made(a="10.0.0.0/8")
     made.join(for_sources("a"), for_sources("a"))
-    made.audiences.leave(0)
+    made.audiences.leave(Dimension.LISTENER, 0)
     made.settle()
     assert made.matching("10.0.0.1") == {1}
-    made.audiences.leave(1)
+    made.audiences.leave(Dimension.LISTENER, 1)
     made.settle()
     assert not made.tables.bits.entries
     made.settle(a="10.9.0.0/16")
@@ -141,10 +141,10 @@ def test_a_rule_that_is_replaced_moves_nobody() -> None:
     made.join(for_sources("a"), for_sources(ANYONE, excluded=("a",)))
     made.forget_pending()
     for number, rule in enumerate((for_sources("a"), for_sources(ANYONE, excluded=("a",)))):
-        made.audiences.leave(number)
-        made.audiences.join(number, rule)
+        made.audiences.leave(Dimension.LISTENER, number)
+        made.audiences.join(Dimension.LISTENER, number, rule.sources, rule.excluded)
     made.settle()
-    assert not made.tables.sources.pending[0]
+    assert not made.tables.address_classes.pending[0]
     assert (made.matching("10.0.0.1"), made.matching("192.0.2.1")) == ({0}, {1})
 
 
@@ -156,14 +156,14 @@ def test_a_service_that_moves_keeps_its_class() -> None:
     made.settle(a="10.0.0.0/16")
     assert made.class_of("10.0.0.1") == number
     assert not made.tables.bits.pending[0]
-    assert len(made.tables.sources.pending[0]) == 2
+    assert len(made.tables.address_classes.pending[0]) == 2
 
 
 def test_a_number_is_not_given_out_twice() -> None:
     made = Made(a="10.0.0.0/8")
     made.join(for_sources("a"))
     first = made.class_of("10.0.0.1")
-    made.audiences.leave(0)
+    made.audiences.leave(Dimension.LISTENER, 0)
     made.settle(b="10.0.0.0/8")
     made.join(for_sources("b"), first=1)
     assert made.class_of("10.0.0.1") > first
@@ -175,16 +175,33 @@ def test_only_what_is_concerned_is_written() -> None:
     made.forget_pending()
     made.settle(late="10.0.7.9")
     made.join(for_sources("late"), first=100)
-    assert made.tables.sources.pending[0] == {place_of(ip_network("10.0.7.9"))}
+    assert made.tables.address_classes.pending[0] == {place_of(ip_network("10.0.7.9"))}
     assert {word for _, word in made.tables.bits.pending[0]} <= {7 // WORD, 100 // WORD}
 
 
 def test_the_place_of_ipv4_is_never_missing() -> None:
     made = Made()
-    assert made.tables.sources.entries == {V4_ROOT: layouts.CLASS_STRANGER}
+    assert made.tables.address_classes.entries == {V4_ROOT: layouts.CLASS_STRANGER}
     made.settle(all="0.0.0.0/0 ::/0")
     made.join(for_sources("all"))
     assert made.matching("192.0.2.1") == made.matching("2001:db8::1") == {0}
     made.sources.clear()
     made.settle()
-    assert made.tables.sources.entries == {V4_ROOT: layouts.CLASS_STRANGER}
+    assert made.tables.address_classes.entries == {V4_ROOT: layouts.CLASS_STRANGER}
+
+
+def test_sources_and_destinations_of_transit_rules_have_bits_of_their_own() -> None:
+    made = Made(a="10.0.0.0/8", b="192.0.2.0/24")
+    for dimension, number, name in ((Dimension.SOURCE, 3, "a"), (Dimension.DESTINATION, 3, "b")):
+        made.audiences.join(dimension, number, (name,), ())
+    made.join(for_sources("a"), first=3)
+    bits, words = made.tables.transit_bits.entries, made.tables.transit_words.entries
+    source = tagged(made.class_of("10.0.0.1"), Dimension.SOURCE)
+    destination = tagged(made.class_of("192.0.2.1"), Dimension.DESTINATION)
+    assert bits == {(source, 0): 1 << 3, (destination, 0): 1 << 3}
+    assert set(words) == {source, destination}
+    assert made.matching("10.0.0.1") == {3}
+    made.audiences.leave(Dimension.SOURCE, 3)
+    made.settle()
+    assert set(words) == {destination}
+    assert made.matching("10.0.0.1") == {3}

@@ -24,7 +24,7 @@ from tests.policy.build import compiled, mapping, query, service
 
 OFFICE, LAB = service("office", "10.0.0.0/16"), service("lab", "10.0.9.0/24", "2001:db8::/32")
 WEB = service("web", "10.2.0.2", "10.2.0.3", "fd02::2", port=80)
-POLICY_MAPS = ("listeners", "rules", "pools", "backends", "sources", "source_bits")
+POLICY_MAPS = ("listeners", "rules", "pools", "backends", "address_classes", "source_bits")
 QUERIES = [
     query(source, destination, port)
     for source in ("10.0.0.1", "10.0.9.1", "203.0.113.1", "2001:db8::5")
@@ -131,7 +131,7 @@ def test_an_earlier_daemon_s_entries_go(bench: Bench) -> None:
     fresh = Bench(fake_policy_maps())
     fresh.apply(LESS)
     fresh.apply(LESS)
-    for name in ("listeners", "sources", "source_bits"):
+    for name in ("listeners", "address_classes", "source_bits"):
         assert len(list(bench.maps[name].keys())) == len(list(fresh.maps[name].keys()))
 
 
@@ -208,7 +208,7 @@ def test_tables_are_as_large_as_the_maps() -> None:
         "rules": layouts.RULES,
         "pools": layouts.POOL_SLOTS,
         "backends": layouts.BACKENDS,
-        "sources": layouts.SOURCES,
+        "address_classes": layouts.PREFIXES,
         "source_bits": layouts.SOURCE_BITS,
     }
 

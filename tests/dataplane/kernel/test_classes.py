@@ -1,10 +1,13 @@
 """classes: bits are those of the rules of a class' audiences, at every moment."""
 
+import struct
+from collections.abc import Callable
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from marchproxy.dataplane.kernel.classes import WORD, Audience, ClassBits
-from marchproxy.dataplane.kernel.entries import BitsKey, Table
+from marchproxy.dataplane.kernel.classes import WORD, Audience, ClassBits, Dimension
+from marchproxy.dataplane.kernel.entries import BitsKey, Tables, tagged
 
 RULES = (0, 1, WORD - 1, WORD, WORD + 1, 5 * WORD)
 
@@ -14,9 +17,14 @@ class BitsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table: Table[BitsKey, int] = Table()
-        self.bits = ClassBits(self.table)
-        self.audiences = [Audience(frozenset(name), frozenset()) for name in "abc"]
+        self.tables = Tables()
+        self.bits = ClassBits(self.tables)
+        self.audiences = [
+            Audience(dimension, frozenset(name))
+            for dimension, name in zip(
+                (Dimension.LISTENER, Dimension.SOURCE, Dimension.SOURCE), "abc", strict=True
+            )
+        ]
         self.held: dict[int, int] = {}
         """Rule to audience."""
         self.classes: dict[int, frozenset[int]] = {}
@@ -36,28 +44,39 @@ class BitsMachine(RuleBasedStateMachine):
 
     @invariant()
     def bits_are_those_of_the_rules(self) -> None:
-        expected = {
-            (number, which)
-            for number, consists_of in self.classes.items()
-            for which, audience in self.held.items()
-            if audience in consists_of
-        }
-        found = {
-            (number, word * WORD + bit)
-            for (number, word), mask in self.table.entries.items()
+        assert self._found(self.tables.bits.entries) == self._expected((0,), lambda number: number)
+        transit = self._found(self.tables.transit_bits.entries)
+        assert transit == self._expected((1, 2), lambda number: tagged(number, Dimension.SOURCE))
+        every = [*self.tables.bits.entries.values(), *self.tables.transit_bits.entries.values()]
+        assert all(every), "words without a bit are absent"
+
+    @invariant()
+    def a_class_says_which_words_it_has(self) -> None:
+        said = {
+            (key, group * WORD + bit)
+            for key, packed in self.tables.transit_words.entries.items()
+            for group, mask in enumerate(struct.unpack("=16Q", packed))
             for bit in range(WORD)
             if mask >> bit & 1
         }
-        assert found == expected
-        assert all(self.table.entries.values()), "words without a bit are absent"
+        assert said == set(self.tables.transit_bits.entries)
+        assert all(any(packed) for packed in self.tables.transit_words.entries.values())
+
+    def _expected(self, audiences: tuple[int, ...], key: Callable[[int], int]) -> set[tuple[int, int]]:
+        return {
+            (key(number), which)
+            for number, consists_of in self.classes.items()
+            for which, audience in self.held.items()
+            if audience in consists_of and audience in audiences
+        }
+
+    def _found(self, entries: dict[BitsKey, int]) -> set[tuple[int, int]]:
+        return {
+            (number, word * WORD + bit)
+            for (number, word), mask in entries.items()
+            for bit in range(WORD)
+            if mask >> bit & 1
+        }
 
 
 TestBits = BitsMachine.TestCase
-
-
-def test_lists_tell_audiences_apart() -> None:
-    one = Audience(frozenset("a"), frozenset())
-    assert one.lists == (frozenset("a"), frozenset())
-    assert one != Audience(*one.lists), (
-        "they are told apart by identity, and kept once for each pair of lists"
-    )

@@ -86,13 +86,13 @@ class Daemon:
 
     def told(self) -> dict[int, bytes]:
         """Interfaces and their link addresses, as the programs know them."""
-        return {ifindex: address for ifindex, (address, _) in self._entries() if any(address)}
+        return {ifindex: address for ifindex, (address, *_) in self._entries() if any(address)}
 
     def natives(self) -> set[int]:
         """Interfaces that take bare frames."""
-        return {ifindex for ifindex, (_, native) in self._entries() if native}
+        return {ifindex for ifindex, (_, native, _) in self._entries() if native}
 
-    def _entries(self) -> Iterator[tuple[int, tuple[bytes, int]]]:
+    def _entries(self) -> Iterator[tuple[int, tuple[bytes, int, int]]]:
         for key, value in self.known.items():
             yield layouts.U32.unpack(key)[0], layouts.INTERFACE.struct.unpack(value)
 

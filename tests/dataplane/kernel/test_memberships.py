@@ -118,8 +118,8 @@ def test_only_what_changes_moves() -> None:
 
 
 def test_too_many_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layouts, "SOURCES", 3)
+    monkeypatch.setattr(layouts, "PREFIXES", 3)
     made = Memberships()
     made.update(sources(a="10.0.0.1 10.0.0.2"))
-    with pytest.raises(PlanTooLarge, match="too many source prefixes: the kernel's table holds 3"):
+    with pytest.raises(PlanTooLarge, match="too many prefixes of services: the kernel's table holds 3"):
         made.update(sources(a="10.0.0.1 10.0.0.2 10.0.0.3"))

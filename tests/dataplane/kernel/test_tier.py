@@ -39,6 +39,7 @@ ECHO = service("echo", "10.2.0.2", "fd02::2", port=7)
 SERVICES = (CLIENT, OTHER, ECHO)
 BOTH = mapping("both", "client,other", "echo", "*:7000", "tcp,udp")
 ONLY_CLIENT = mapping("both", "client", "echo", "*:7000", "tcp,udp")
+WIDE = {"net.ipv4.ip_local_port_range": "1024 65000"}
 INTERFACES = (Interface("inside0", Role.INSIDE), Interface("outside0", Role.OUTSIDE))
 
 type Scenario[T] = Callable[[KernelTier], Awaitable[T]]
@@ -398,7 +399,8 @@ def test_a_tier_that_cannot_be_made_keeps_nothing_open(bench: Bench, monkeypatch
 
 
 def test_ports_of_flows_are_reserved(bench: Bench) -> None:
-    """The rig's hosts take local ports from 1024 on."""
+    """Of those that the kernel would give to local sockets."""
+    bench.rig.middle.sysctl(WIDE)
 
     async def scenario(kernel: KernelTier) -> None:
         assert kernel.problems() == []
@@ -413,6 +415,7 @@ def test_ports_that_cannot_be_reserved_are_a_problem(bench: Bench, monkeypatch: 
         raise NotPermitted("cannot write it")
 
     monkeypatch.setattr(Sysctls, "set", refuse)
+    bench.rig.middle.sysctl(WIDE)
 
     async def scenario(kernel: KernelTier) -> None:
         (problem,) = kernel.problems()
