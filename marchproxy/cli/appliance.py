@@ -7,9 +7,8 @@ from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.fields import Field, number, on_off, seconds
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import TABLE, OutputOption
-from marchproxy.model.appliance import SETTINGS_NAME, Settings
+from marchproxy.model.appliance import SETTINGS_NAME
 from marchproxy.model.change import Kind
-from marchproxy.model.documents import read_entity
 
 app = noun("Manage the settings of the appliance as a whole")
 
@@ -60,7 +59,7 @@ FIELDS = (
         many=True,
     ),
 )
-EDITOR = Editor(Kind.SETTINGS, lambda document: read_entity(Settings, document), {})
+EDITOR = Editor(Kind.SETTINGS, {})
 
 
 @verb(app, "show", "marchproxy appliance show", "marchproxy appliance show --output json | jq .flow_table")

@@ -14,8 +14,8 @@ from marchproxy.cli.framework import environment_of
 from marchproxy.cli.output import Output, show_one, show_rows
 from marchproxy.cli.rows import row
 from marchproxy.cli.table import Columns
-from marchproxy.model.change import OF_APPLIANCE, Kind
-from marchproxy.model.documents import Document, Entity, to_document
+from marchproxy.model.change import ENTITIES, OF_APPLIANCE, Kind
+from marchproxy.model.documents import Document, Entity, read_entity, to_document
 from marchproxy.model.names import DEFAULT_CLUSTER
 from marchproxy.model.snapshot import Snapshot
 
@@ -32,14 +32,12 @@ class Editor:
     """The verbs of one noun. Their `cluster` is empty for what belongs to the appliance and to no cluster."""
 
     kind: Kind
-    read: Callable[[object], Entity]
-    """From a document to the entity; raises `InvalidValue`."""
     columns: Columns
     order: Callable[[Any], Any] = _by_name
 
     def add(self, context: typer.Context, name: str, cluster: str, output: Output) -> ExitCode:
         """Store a new entity made of the given fields."""
-        return self.put(context, self.read(amend({"name": name}, given(context))), cluster, output)
+        return self.put(context, self._read(amend({"name": name}, given(context))), cluster, output)
 
     def put(self, context: typer.Context, entity: Entity, cluster: str, output: Output) -> ExitCode:
         """Store a new entity."""
@@ -59,7 +57,7 @@ class Editor:
 
         def build(snapshot: Snapshot) -> Snapshot:
             held = intent.find(snapshot, self.kind, cluster, name)
-            changed[:] = [self.read(amend(to_document(held), changes))]
+            changed[:] = [self._read(amend(to_document(held), changes))]
             return intent.swap(snapshot, self.kind, cluster, changed[0])
 
         environment = environment_of(context)
@@ -97,6 +95,9 @@ class Editor:
         """What was written, for programs; people have read the revision's number on stderr."""
         if output is not Output.TABLE:
             show_one(environment, output, self._row(entity, cluster))
+
+    def _read(self, document: Document) -> Entity:
+        return read_entity(ENTITIES[self.kind], document)
 
     def _row(self, entity: Entity, cluster: str) -> Document:
         return row(entity, None if self.kind in OF_APPLIANCE else cluster)

@@ -11,7 +11,6 @@ from marchproxy.cli.fields import Field, Switch
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import TABLE, OutputOption, YesOption
 from marchproxy.model.change import Kind
-from marchproxy.model.documents import read_interface
 
 app = noun("Manage the network devices that the appliance attaches to")
 
@@ -29,7 +28,6 @@ FIELDS = (
 )
 EDITOR = Editor(
     Kind.INTERFACE,
-    read_interface,
     {
         "NAME": "name",
         "ROLE": "role",

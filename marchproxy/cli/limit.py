@@ -16,9 +16,8 @@ from marchproxy.cli.options import TABLE, OutputOption, YesOption
 from marchproxy.cli.output import show_one, show_rows
 from marchproxy.cli.rows import row
 from marchproxy.cli.table import Columns
-from marchproxy.model.appliance import Limit
 from marchproxy.model.change import Kind
-from marchproxy.model.documents import Document, Entity, read_entity
+from marchproxy.model.documents import Document, Entity
 from marchproxy.model.errors import DaemonNotRunning
 
 app = noun("Manage rate limits: what is beyond them is dropped")
@@ -36,7 +35,7 @@ FIELDS = (
     Field("burst", "--burst", "N", "How many may come at once; what comes in 100 ms unless given", amount),
     Field("exempt", "--exempt", "CIDR", "Client address or prefix it is not for; may be repeated", many=True),
 )
-EDITOR = Editor(Kind.LIMIT, lambda document: read_entity(Limit, document), {})
+EDITOR = Editor(Kind.LIMIT, {})
 COLUMNS: Columns = {
     "NAME": "name",
     "PER": "per",

@@ -19,7 +19,6 @@ app = noun("Manage addresses and ports that the appliance itself serves")
 FIELDS = (Field("bind", "--bind", "ADDR:PORT", "Address and port to serve; [v6]:PORT, or *:PORT for all"),)
 EDITOR = Editor(
     Kind.LISTENER,
-    lambda document: read_entity(ApplianceListener, document),
     {"NAME": "name", "KIND": "kind", "BIND": "bind"},
 )
 OfKind = Annotated[

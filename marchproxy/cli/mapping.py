@@ -12,7 +12,6 @@ from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.cli.rows import decision_order
 from marchproxy.model.change import Kind
-from marchproxy.model.documents import read_mapping
 
 app = noun("Manage mappings: who may talk to whom")
 
@@ -44,7 +43,6 @@ FIELDS = (
 )
 EDITOR = Editor(
     Kind.MAPPING,
-    read_mapping,
     {
         "PRIORITY": "priority",
         "NAME": "name",

@@ -11,7 +11,6 @@ from marchproxy.cli.fields import Clear, Field, Switch, number, seconds
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.model.change import Kind
-from marchproxy.model.documents import read_service
 
 app = noun("Manage services: named sets of addresses")
 
@@ -49,7 +48,6 @@ FIELDS = (
 )
 EDITOR = Editor(
     Kind.SERVICE,
-    read_service,
     {
         "NAME": "name",
         "ADDRESSES": "addresses",
