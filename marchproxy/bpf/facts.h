@@ -7,6 +7,7 @@
 #include "packet.h"
 
 #define FACTS_SECOND 1000000000ull
+#define FACTS_BLOCKED 1000 /* blocked sources that are looked at for an event, for each second and CPU */
 
 static __always_inline void facts_count(enum mp_reason reason, const struct packet *packet)
 {
@@ -146,11 +147,29 @@ static __noinline int facts_tell_denied(const struct packet *packet, enum mp_eve
 	return 0;
 }
 
+/* Whether one more drop of a blocked source is worth an event. They are counted, every one; but a flood of them must not
+ * cost an event each, nor fill the ring. */
+static __always_inline int facts_wants_blocked(void)
+{
+	__u32 zero = 0;
+	struct mp_spent *told = bpf_map_lookup_elem(&block_reports, &zero);
+	__u64 second = bpf_ktime_get_coarse_ns() / FACTS_SECOND;
+
+	if (!told)
+		return 0;
+	if (told->second != second) {
+		told->second = second;
+		told->sent = 0;
+	}
+	return told->sent++ < FACTS_BLOCKED;
+}
+
 static __always_inline void facts_refused(const struct packet *packet, enum mp_event_kind kind, enum mp_reason reason,
 					  __u32 mapping, const struct mp_settings *current)
 {
 	facts_count_denied(packet, kind, reason, mapping);
-	facts_tell_denied(packet, kind, reason, mapping, current);
+	if (reason != MP_BLOCKED_SOURCE || facts_wants_blocked())
+		facts_tell_denied(packet, kind, reason, mapping, current);
 }
 
 /* `forward` is client to backend. */

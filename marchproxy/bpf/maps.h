@@ -197,6 +197,33 @@ struct {
 	__type(value, struct mp_nat_pool);
 } nat_pools SEC(".maps");
 
+/* An image of what is blocked: as many lines as it takes. Sizes and no types, because clang leaves the types of an inner map
+ * out of the BTF. */
+struct block_image {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct mp_block_line));
+};
+
+/* By layer; an empty place blocks nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MP_BLOCK_LAYERS);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+	__array(values, struct block_image);
+} blocks SEC(".maps");
+
+/* How many drops of blocked sources were reported lately. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_spent);
+} block_reports SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

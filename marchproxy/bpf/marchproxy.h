@@ -211,6 +211,38 @@ struct mp_settings {
 	__u32 limiting;           /* 0: there is no rate limit */
 	__u32 denied_events_per_second; /* DENIED and AUDITED, for each CPU: what a scan may cost user space */
 	__u32 repeat_ms;          /* for so long what a client tries again is told as one */
+	__u32 block_layers;       /* bit per enum mp_block_layer: those that hold anything */
+};
+
+/* ---- blocks: see block.h ---- */
+
+#define MP_BLOCK_LAYERS 2
+
+enum mp_block_layer {
+	MP_BLOCK_SINGLE = 0,
+	MP_BLOCK_LISTS = 1,
+};
+
+#define MP_BLOCK_OWNER 0xffffffu /* numbers as those of mappings */
+#define MP_BLOCK_LEVEL_48 1u
+#define MP_BLOCK_LEVEL_32 2u
+#define MP_BLOCK_LEVEL_24 4u
+#define MP_BLOCK_LEVEL_16 8u
+
+struct mp_block_line {
+	__u64 word[8];
+};
+
+/* Places are numbers of lines. */
+struct mp_block_header {
+	__u32 v4_slots;           /* 0: no IPv4 prefix */
+	__u32 v4_shift;           /* an address shifted right by this is the number of its slot; at least 5 */
+	__u32 v6_slots;
+	__u32 v6_shift;           /* the same of a 64-bit hash */
+	__u32 levels;             /* MP_BLOCK_LEVEL_…: lengths under which IPv6 prefixes are found */
+	__u32 starts;
+	__u32 infos;
+	__u32 pad[9];
 };
 
 /* One bit per TCP port that always reaches the host. */
@@ -368,5 +400,6 @@ _Static_assert(sizeof(struct mp_limit_set) == 32, "mirrored in dataplane/kernel/
 _Static_assert(sizeof(struct mp_limited) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_repeat_key) == 44, "a hash key without stray bytes");
 _Static_assert(sizeof(struct mp_event) == 136, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_block_header) == sizeof(struct mp_block_line), "the header is line 0");
 
 #endif

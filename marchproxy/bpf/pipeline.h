@@ -9,6 +9,7 @@
 #define MP_PIPELINE_H
 
 #include "balance.h"
+#include "block.h"
 #include "facts.h"
 #include "flow.h"
 #include "fragment.h"
@@ -224,6 +225,8 @@ static __noinline enum mp_reason pipeline_admit(mp_context *context, const struc
 		return MP_NO_BACKEND;
 	if (address_is_unset(&backend->source))
 		return MP_NO_ROUTE;
+	if (block_by(&backend->address, current))
+		return MP_BLOCKED_DESTINATION;
 	reason = limit_opening(packet, current, verdict->bank);
 	if (reason != MP_NONE)
 		return reason;
@@ -377,11 +380,28 @@ static __always_inline struct mp_flow *pipeline_begin(mp_context *context, const
 	return flow;
 }
 
+/* Whether a packet may go nowhere because of its addresses; `verdict` then says so. The management guard comes first, but
+ * it costs a look at the routes, and matters to blocked packets only. */
+static __always_inline int pipeline_is_blocked(mp_context *context, const struct packet *packet,
+					       const struct mp_settings *current, struct verdict *verdict)
+{
+	verdict->reason = block_verdict(packet, current, &verdict->mapping);
+	if (verdict->reason == MP_NONE)
+		return 0;
+	if (!pipeline_is_management(packet) || pipeline_whereto(context, packet, verdict) != ROUTE_LOCAL)
+		return 1;
+	verdict->reason = MP_NONE;
+	verdict->mapping = 0;
+	return 0;
+}
+
 static __always_inline void pipeline_decide(mp_context *context, struct packet *packet, const struct mp_settings *current,
 					    struct verdict *verdict)
 {
 	struct mp_flow *flow = NULL;
 
+	if (pipeline_is_blocked(context, packet, current, verdict))
+		return;
 	if (packet->fragment != MP_LATER_FRAGMENT || !fragment_recall(packet)) {
 		flow = bpf_map_lookup_elem(&flows, &packet->key);
 		if (!flow) {
@@ -430,7 +450,7 @@ static __always_inline int pipeline(mp_context *context)
 		return verdict.action;
 	facts_refused(&packet, MP_EVENT_DENIED, verdict.reason, verdict.mapping, current);
 	if (verdict.reason == MP_MALFORMED || verdict.reason == MP_UNSUPPORTED || verdict.reason == MP_FRAGMENT ||
-	    verdict.reason == MP_RATE_LIMITED)
+	    verdict.reason == MP_RATE_LIMITED || verdict.reason == MP_BLOCKED_SOURCE)
 		return packet_drop();
 	return refuse(context, &packet, verdict.reason, current, verdict.mtu);
 }

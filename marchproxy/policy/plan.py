@@ -19,6 +19,7 @@ from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.blocks import NOTHING_BLOCKED, Blocks
 from marchproxy.policy.checks import Watched
 
 LAST_PRIORITY = MAX_PRIORITY + 1
@@ -204,6 +205,8 @@ class Plan:
     sources: MappingABC[str, tuple[Prefix, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Qualified service name to its prefixes, for every service that some rule names as a source or some
     transit rule as a destination."""
+    blocks: Blocks = NOTHING_BLOCKED
+    """What nothing may come from or go to, whatever the rules say."""
     interfaces: tuple[Interface, ...] = ()
     limits: tuple[RateLimit, ...] = ()
     """Sorted by name."""

@@ -20,6 +20,7 @@ from typing import Final, Literal
 from marchproxy import bpf
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.banks import Banks
+from marchproxy.dataplane.kernel.blocks import BlockTables
 from marchproxy.dataplane.kernel.layouts import FlowEntry
 from marchproxy.dataplane.kernel.libbpf import BatchOptions, TestRunOptions, library, possible_cpus
 from marchproxy.dataplane.kernel.limitslots import LimitSlots
@@ -202,12 +203,15 @@ class Bed:
         self.limits = LimitSlots(self.maps)
         self._builder = TableBuilder(self._number_of, source_towards, self.limits.settle)
         self._banks = Banks(self.maps, self.settings)
+        self._blocks = BlockTables(self.maps, self.settings, self._number_of)
         self.apply(Plan())
         self.counters.difference()
 
     def apply(self, plan: Plan, revision: int = 1) -> None:
         """Make `plan` the policy that holds."""
+        self._blocks.prepare(plan.blocks)
         self._banks.switch(self._builder.build(plan), revision)
+        self._blocks.switch()
 
     def know_interface(self, own: bytes, *, native: bool, role: int = 0) -> None:
         """Tell the programs whether the interface of that link address takes bare frames."""

@@ -144,6 +144,7 @@ SETTINGS = _layout(
     limiting="I",
     denied_events_per_second="I",
     repeat_ms="I",
+    block_layers="I",
 )
 LIMIT = _layout("mp_limit", step="24s", tolerance="24s")
 BUCKET = _layout("mp_bucket", until="24s")
@@ -152,6 +153,23 @@ LIMITED = _layout("mp_limited", set="Q", bucket="24s")
 LIMIT_COUNTER = _layout(
     "mp_limit_counter", passed_packets="Q", passed_bytes="Q", dropped_packets="Q", dropped_bytes="Q"
 )
+BLOCK_HEADER = _layout(
+    "mp_block_header",
+    v4_slots="I",
+    v4_shift="I",
+    v6_slots="I",
+    v6_shift="I",
+    levels="I",
+    starts="I",
+    infos="I",
+    pad="36x",
+)
+BLOCK_LINE: Final = 64
+BLOCK_OWNER_MAX: Final = 0xFFFFFF
+BLOCK_LAYERS: Final = 2
+BLOCK_SINGLE, BLOCK_LISTS = 0, 1
+BLOCK_LEVELS: Final = {48: 1, 32: 2, 24: 4, 16: 8}
+"""Lengths under which IPv6 prefixes are found, and their bits in `mp_block_header.levels`."""
 MANAGEMENT = _layout("mp_management", tcp="8192s")
 INTERFACE = _layout("mp_interface", address="6s", native_xdp="B", role="B")
 COUNTER = _layout("mp_counter", packets="Q", bytes="Q")
@@ -194,6 +212,7 @@ LAYOUTS = (
     LIMIT_SET,
     LIMITED,
     LIMIT_COUNTER,
+    BLOCK_HEADER,
     MANAGEMENT,
     INTERFACE,
     COUNTER,

@@ -59,6 +59,20 @@ class BatchOptions(Options):
     _fields_ = (("sz", SIZE), ("elem_flags", U64), ("flags", U64))
 
 
+class MapCreateOptions(Options):
+    """`struct bpf_map_create_opts`, up to the field that is used."""
+
+    _fields_ = (
+        ("sz", SIZE),
+        ("btf_fd", U32),
+        ("btf_key_type_id", U32),
+        ("btf_value_type_id", U32),
+        ("btf_vmlinux_value_type_id", U32),
+        ("inner_map_fd", U32),
+        ("map_flags", U32),
+    )
+
+
 class XdpQueryOptions(Options):
     """`struct bpf_xdp_query_opts`: program ids by mode, filled in by the kernel."""
 

@@ -30,7 +30,7 @@ READ_OR_WRITTEN = frozenset(
         *("flows", "opening", "mapping_names", "settings", "management", "interfaces"),
         *("limits", "limit_sets", "limit_prefixes", "limit_generations", "limit_buckets"),
         *("limit_counters", "limit_names"),
-        *("counters", "denied", "events", "lost_events"),
+        *("counters", "denied", "events", "lost_events", "blocks"),
     }
 )
 """The maps that user space uses; the programs keep some for themselves."""

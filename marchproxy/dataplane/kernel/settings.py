@@ -34,6 +34,11 @@ class Settings:
         """The revision in force; 0 before the first."""
         return self._values["revision"]
 
+    @property
+    def block_layers(self) -> int:
+        """One bit for each layer of blocks that holds anything."""
+        return self._values["block_layers"]
+
     def change(self, **values: int) -> None:
         """Write the named fields, all at once."""
         changed = self._values | values

@@ -1,0 +1,359 @@
+"""Block lists as the world writes them: plain text, CSV, `ipset save`, nftables sets. From lines to contents.
+
+    10.0.0.0/8                        one a line; 10.0.0.1-10.0.0.9 too, and host names with a dot in them
+    # ; //                            begin comments
+    address,reason,expires            CSV with a header, its columns in any order; without one, the first
+    1.2.3.4,scanner,2026-12-31…       column that holds an address, then reason, then expiry (RFC 3339)
+    add NAME 1.2.3.0/24 timeout 600   ipset save; `create` and the like are passed over
+    elements = { 1.2.3.4, … }         nftables, on any number of lines, with `timeout 1h` and `comment "…"`
+    0.0.0.0 ads.example.com           hosts files
+
+What is none of these is a bad line: reported with its number, and left out.
+"""
+
+import csv
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, summarize_address_range
+
+from marchproxy.model.address import HostName, IPAddress, Prefix, parse_address, parse_ip
+from marchproxy.model.blocklist import NOTHING, BlockContents, Note, from_entries
+from marchproxy.model.documents import parse_expiry
+from marchproxy.model.errors import InvalidValue, MarchproxyError
+
+SHOWN = 20
+"""Bad lines that are kept with their text; the rest are counted."""
+MAX_ENTRIES = 4_000_000
+PROGRESS_LINES = 20_000
+"""Lines between two reports of progress."""
+
+_V4_LENGTHS = {str(length): length for length in range(33)}
+_V6_LENGTHS = {str(length): length for length in range(129)}
+_V6_ALL = (1 << 128) - 1
+_MAPPED = bytes(10) + b"\xff\xff"
+"""How IPv4 looks inside IPv6 (RFC 4291, 2.5.5.2): not to be blocked under that disguise."""
+_COMMENT = re.compile(r"(?:^|\s)(?:#|;|//).*|[#;].*")
+_RANGE = re.compile(r"[0-9A-Fa-f.:]+\s*-\s*[0-9A-Fa-f.:]+")
+_IPSET_QUIET = ("create ", "flush", "destroy", "swap ", "rename ", "COMMIT")
+_IPSET_OPTION = re.compile(r'(timeout|comment|packets|bytes)\s+("[^"]*"|\S+)')
+_NFT_OPEN = re.compile(r"elements\s*=\s*\{|add\s+element\s[^{]*\{")
+_NFT_QUIET = re.compile(
+    r"(table|set|map)\s.*\{|type\s|flags\s|auto-merge|gc-interval\s|timeout\s|size\s|policy\s|counter$|comment\s"
+    r"|\}|add\s+(table|set)\s|(flush|delete|destroy)\s"
+)
+_NFT_ITEM = re.compile(r'(?:[^,"]|"[^"]*"?)+')
+_NFT_OPTION = re.compile(
+    r'\s(timeout|expires|comment|counter(?=\s+packets))\s+("[^"]*"|packets \d+ bytes \d+|\S+)'
+)
+_DURATION = re.compile(r"(\d+)(d|h|ms|m|s)")
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_ADDRESS_TITLES = (
+    *("address", "ip", "cidr", "prefix", "network", "subnet", "range", "ip_address", "ipaddress", "src_ip"),
+    *("host", "domain", "dst_ip", "indicator", "entry", "value"),
+)
+_REASON_TITLES = ("reason", "comment", "description", "note", "category", "tag", "threat")
+_EXPIRY_TITLES = ("expires", "expiry", "until", "valid_until", "expiration", "expires_at")
+_OVER = -1
+"""The mark of entries that have expired."""
+_REMEMBERED = 10_000
+_HOSTS = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1"})  # noqa: S104  (words of a file, not bound to)
+
+
+class TooManyEntries(MarchproxyError):
+    """The file holds more than one list may."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that is nothing we know."""
+
+    number: int
+    """From 1."""
+    text: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file came to."""
+
+    contents: BlockContents
+    read: int
+    """Entries, before repeated and covered ones were left out."""
+    bad: tuple[BadLine, ...]
+    """The first of them."""
+    bad_lines: int
+    expired: int
+    """Entries left out because the file says that they are over."""
+
+
+class _Bad(Exception):
+    """Why a line says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which column of a CSV file holds what; -1: none."""
+
+    address: int
+    reason: int
+    expires: int
+
+
+def read_blocks(
+    lines: Iterable[str], now: datetime, progress: Callable[[int], None] = lambda count: None
+) -> Reading:
+    """Read a whole file. `now` has a zone; `progress` is told how many lines have been read, now and then.
+
+    Raises `TooManyEntries`.
+    """
+    reader = _Reader(now)
+    number = 0
+    for number, line in enumerate(lines, 1):
+        reader.line(number, line)
+        if number % PROGRESS_LINES == 0:
+            _expect_room(reader, number)
+            progress(number)
+    _expect_room(reader, number)
+    progress(number)
+    return reader.finish()
+
+
+def _expect_room(reader: "_Reader", number: int) -> None:
+    if reader.count > MAX_ENTRIES:
+        raise TooManyEntries(f"more than {MAX_ENTRIES} entries by line {number}", hint="split the list")
+
+
+class _Reader:
+    """Collects entries. Keys are numbers and bytes that sort as addresses do: 60 MB for a million of them."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self._v4: list[int] = []
+        self._v6: list[bytes] = []
+        self._names: list[tuple[str, int]] = []
+        self._marks: dict[Note, int] = {NOTHING: 0}
+        self._known: dict[tuple[str, float, str], int] = {}
+        """Marks by what the file said, lately: a million lines mostly say the same few things."""
+        self._bad: list[BadLine] = []
+        self._bad_lines = 0
+        self._expired = 0
+        self._columns: _Columns | None = None
+        self._in_elements = False
+
+    def line(self, number: int, line: str) -> None:
+        """Take one line."""
+        text = line.strip()
+        # What nearly every line of a large list is, without a detour.
+        if not self._in_elements and self._quickly(text, 0):
+            return
+        try:
+            self._slowly(text)
+        except (_Bad, InvalidValue, csv.Error) as error:
+            self._bad_lines += 1
+            if len(self._bad) < SHOWN:
+                why = f"expected {error.expected if isinstance(error, InvalidValue) else error}"
+                self._bad.append(BadLine(number, text[:200], why))
+
+    @property
+    def count(self) -> int:
+        """Entries so far."""
+        return len(self._v4) + len(self._v6) + len(self._names)
+
+    def _quickly(self, text: str, mark: int) -> bool:
+        """Take an address or prefix that is exactly as it should be; False: look closer."""
+        head, slash, length = text.partition("/")
+        try:
+            if ":" not in head:
+                start = int.from_bytes(socket.inet_pton(socket.AF_INET, head))
+                bits = _V4_LENGTHS[length] if slash else 32
+                if start & (0xFFFFFFFF >> bits):
+                    return False
+                self._v4.append((start << 6 | bits) << 32 | mark)
+                return True
+            packed = socket.inet_pton(socket.AF_INET6, head)
+            bits = _V6_LENGTHS[length] if slash else 128
+        except (OSError, KeyError, ValueError):
+            return False
+        if int.from_bytes(packed) & (_V6_ALL >> bits) or packed.startswith(_MAPPED):
+            return False
+        self._v6.append(packed + bytes((bits,)) + mark.to_bytes(4))
+        return True
+
+    def finish(self) -> Reading:
+        """Sort what there is and make it contents."""
+        read = self.count
+        self._v4.sort()
+        self._v6.sort()
+        v4 = ((key >> 38, key >> 32 & 0x3F, key & 0xFFFFFFFF) for key in self._v4)
+        v6 = ((int.from_bytes(key[:16]), key[16], int.from_bytes(key[17:])) for key in self._v6)
+        contents = from_entries(v4, v6, self._names, tuple(self._marks))
+        return Reading(contents, read, tuple(self._bad), self._bad_lines, self._expired)
+
+    def _slowly(self, text: str) -> None:
+        if self._in_elements:
+            self._nft(text)
+        elif text.startswith("add ") and "{" not in text:
+            self._ipset(text)
+        elif "{" in text and _NFT_OPEN.search(text):
+            self._nft(text)
+        else:
+            self._plain(text if '"' in text else _COMMENT.sub("", text).strip())
+
+    def _plain(self, text: str) -> None:
+        if not text or text.startswith(_IPSET_QUIET) or _NFT_QUIET.match(text):
+            return
+        words = text.split()
+        if "," in text or "\t" in text or self._columns:
+            self._csv(text)
+        elif len(words) > 1 and words[0] in _HOSTS:
+            for name in words[1:]:
+                self._add(name)
+        else:
+            self._add(text)
+
+    def _ipset(self, text: str) -> None:
+        _, _, address, *more = text.split(None, 3) if text.count(" ") > 1 else ("", "", ",")
+        if "," in address:
+            raise _Bad("an address alone: with a port, it would block more than it says")
+        rest = more[0] if more else ""
+        if "nomatch" in rest.split():
+            raise _Bad("no nomatch: exceptions inside what is blocked are not supported")
+        options = dict(_IPSET_OPTION.findall(rest)) if rest else {}
+        seconds = options.get("timeout", "0")
+        if not seconds.isdigit() or len(seconds) > 9:
+            raise _Bad("a timeout in seconds")
+        self._add(address, self._mark(options.get("comment", ""), seconds=float(seconds)))
+
+    def _nft(self, text: str) -> None:
+        if not self._in_elements:
+            opening = _NFT_OPEN.search(text)
+            text = text[opening.end() :] if opening else text
+            self._in_elements = True
+        text, closing, _ = (text if '"' in text else text.partition("#")[0]).partition("}")
+        self._in_elements = not closing
+        problem: _Bad | InvalidValue | None = None
+        for item in _NFT_ITEM.findall(text) if '"' in text else text.split(","):
+            try:
+                if item.strip():
+                    self._nft_element(item)
+            except (_Bad, InvalidValue) as error:
+                problem = error
+        if problem:
+            raise problem
+
+    def _nft_element(self, item: str) -> None:
+        options: dict[str, str] = dict(_NFT_OPTION.findall(item))
+        limit = options.get("expires", options.get("timeout", ""))
+        seconds = sum((float(count) * _UNITS[unit] for count, unit in _DURATION.findall(limit)), 0.0)
+        if limit and not seconds:
+            raise _Bad("a timeout such as 1h30m")
+        address = _NFT_OPTION.sub("", item).removesuffix(" counter").strip()
+        self._add(address, self._mark(options.get("comment", ""), seconds=seconds))
+
+    def _csv(self, text: str) -> None:
+        delimiter = "\t" if "\t" in text and "," not in text else ","
+        fields = next(csv.reader([text], delimiter=delimiter)) if '"' in text else text.split(delimiter)
+        fields = [field.strip() for field in fields]
+        if self._columns is None:
+            titles = [field.lower().replace(" ", "_") for field in fields]
+            if any(title in _ADDRESS_TITLES for title in titles):
+                self._columns = _Columns(
+                    _find(titles, _ADDRESS_TITLES),
+                    _find(titles, _REASON_TITLES),
+                    _find(titles, _EXPIRY_TITLES),
+                )
+                return
+            self._columns = _guess(fields)
+        columns = self._columns
+        if columns.address >= len(fields):
+            raise _Bad(f"an address in column {columns.address + 1}")
+        reason, expires = _field(fields, columns.reason), _field(fields, columns.expires)
+        self._add(fields[columns.address], self._mark(reason, expires=expires))
+
+    def _mark(self, reason: str, *, seconds: float = 0, expires: str = "") -> int:
+        """The mark of entries with this reason that end at an instant, or after some seconds (0: never)."""
+        key = (reason, seconds, expires)
+        mark = self._known.get(key)
+        if mark is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            mark = self._known[key] = self._new_mark(reason, seconds, expires)
+        return mark
+
+    def _new_mark(self, reason: str, seconds: float, expires: str) -> int:
+        reason = reason.strip().strip('"').strip()[:200]
+        if not reason.isprintable():
+            raise _Bad("a reason of printable characters")
+        ends = parse_expiry(expires) if expires else None
+        if seconds:
+            try:
+                ends = self._now.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
+            except OverflowError:
+                raise _Bad("a shorter timeout") from None
+        if ends is not None and ends <= self._now:
+            return _OVER
+        return self._marks.setdefault(Note(reason, ends), len(self._marks))
+
+    def _add(self, text: str, mark: int = 0) -> None:
+        if mark == _OVER:
+            list(_meant(text))
+            self._expired += 1
+            return
+        if self._quickly(text, mark):
+            return
+        for each in list(_meant(text)):
+            if isinstance(each, str):
+                self._names.append((each, mark))
+            else:
+                self._quickly(str(each), mark)
+
+
+def _meant(text: str) -> Iterator[Prefix | str]:
+    """What one entry means: prefixes, or a host name."""
+    if _RANGE.fullmatch(text):
+        first, _, last = text.partition("-")
+        yield from _between(parse_ip(first), parse_ip(last), text)
+        return
+    if text.startswith("*."):
+        yield f"*.{_host(text[2:])}"
+        return
+    address = parse_address(text)
+    yield _host(text) if isinstance(address, HostName) else address
+
+
+def _host(text: str) -> str:
+    name = parse_address(text)
+    if not isinstance(name, HostName) or "." not in name.name:
+        raise _Bad("an IPv4 or IPv6 address, a prefix, a range, or a host name with a dot in it")
+    return name.name
+
+
+def _between(first: IPAddress, last: IPAddress, text: str) -> Iterator[Prefix]:
+    if first.version != last.version or int(first) > int(last):
+        raise _Bad("a range from low to high, of one IP version")
+    if isinstance(first, IPv4Address) and isinstance(last, IPv4Address):
+        return summarize_address_range(first, last)
+    return summarize_address_range(first, last)
+
+
+def _find(titles: list[str], wanted: tuple[str, ...]) -> int:
+    return next((titles.index(name) for name in wanted if name in titles), -1)
+
+
+def _field(fields: list[str], column: int) -> str:
+    return fields[column] if 0 <= column < len(fields) else ""
+
+
+def _guess(fields: list[str]) -> _Columns:
+    """Columns of a file without a header: the first that holds an address, then reason and expiry."""
+    for column, field in enumerate(fields):
+        try:
+            list(_meant(field))
+        except (_Bad, InvalidValue):
+            continue
+        return _Columns(column, column + 1, column + 2)
+    raise _Bad("a column with an address, or a header that names one")

@@ -1,0 +1,278 @@
+"""What is blocked at one moment: single blocks and lists, merged so that every address has one answer.
+
+Two layers, because their sizes and habits differ: imported lists hold millions of prefixes and change once a
+day, single blocks and the addresses of blocked names are few and change every minute. What did not change
+stays the same object, so that nobody builds a million entries anew for one more.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping as MappingABC
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+
+from marchproxy.model.address import HostName, IPAddress, Prefix, parse_address
+from marchproxy.model.appliance import Block, BlockList
+from marchproxy.model.blocklist import BlockContents, Entry, Prefixes, read_words
+
+MAX_RESOLVED = 1000
+"""Blocked names that are resolved, single blocks first. The DNS listener refuses all of them."""
+_OWNER_LENGTH = 127
+
+type Contents = MappingABC[str, BlockContents]
+"""By the SHA-256 that lists name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Prefixes of one IP version that do not overlap, ascending, each with the number of its owner."""
+
+    version: int
+    starts: bytes = b""
+    """IPv4: 4 bytes each in the machine's order; IPv6: 16 bytes in network order."""
+    lengths: bytes = b""
+    owners: bytes = b""
+    """4 bytes each in the machine's order."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def owner_numbers(self) -> memoryview:
+        """The owners as numbers."""
+        return memoryview(self.owners).cast("I")
+
+    def find(self, address: IPAddress) -> int | None:
+        """The owner of the prefix that contains `address`."""
+        if not self.lengths:
+            return None
+        number, bits = int(address), address.max_prefixlen
+        if self.version == 4:
+            starts = memoryview(self.starts).cast("I")
+            at = bisect_right(starts, number) - 1
+            start = starts[at]
+        else:
+            at = bisect_right(range(len(self)), address.packed, key=self._packed) - 1
+            start = int.from_bytes(self._packed(at))
+        if at < 0 or (number ^ start) >> (bits - self.lengths[at]):
+            return None
+        return int(self.owner_numbers()[at])
+
+    def _packed(self, at: int) -> bytes:
+        return self.starts[16 * at : 16 * at + 16]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLayer:
+    """Some of what is blocked; `owners` says by what, as events name it."""
+
+    v4: Ranges = Ranges(4)
+    v6: Ranges = Ranges(6)
+    owners: tuple[str, ...] = ()
+    """`block:ENTRY` or `block-list:NAME`."""
+
+    def __len__(self) -> int:
+        return len(self.v4) + len(self.v6)
+
+    def find(self, address: IPAddress) -> str:
+        """What blocks an address; empty: nothing."""
+        owner = (self.v4 if address.version == 4 else self.v6).find(address)
+        return "" if owner is None else self.owners[owner]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """All that is blocked. An address in both layers is blocked by the single block."""
+
+    single: BlockLayer = BlockLayer()
+    lists: BlockLayer = BlockLayer()
+    names: MappingABC[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Host names, `*.` wildcards included, to what blocks them."""
+
+    def __bool__(self) -> bool:
+        return bool(len(self.single) or len(self.lists) or self.names)
+
+    def find(self, address: IPAddress) -> str:
+        """What blocks an address; empty: nothing."""
+        return self.single.find(address) or self.lists.find(address)
+
+    def find_name(self, name: str) -> str:
+        """What blocks a host name, itself or by a wildcard above it; empty: nothing."""
+        name = name.lower().removesuffix(".")
+        found = self.names.get(name, "")
+        while not found and "." in name:
+            name = name.partition(".")[2]
+            found = self.names.get(f"*.{name}", "")
+        return found
+
+
+NOTHING_BLOCKED = Blocks()
+
+
+@dataclass(frozen=True, slots=True)
+class BlockMemo:
+    """What blocks were compiled from, and what they came to."""
+
+    blocks: Blocks = NOTHING_BLOCKED
+    resolving: frozenset[str] = frozenset()
+    """Host names whose addresses are blocked."""
+    next_expiry: datetime | None = None
+    own: tuple[Block, ...] = ()
+    """The single blocks that hold."""
+    lists: tuple[object, ...] = ()
+    """What tells the lists that hold from others."""
+    resolved: MappingABC[str, tuple[IPAddress, ...]] = field(default_factory=dict)
+
+
+def compile_blocks(
+    blocks: Sequence[Block],
+    lists: Sequence[BlockList],
+    contents: Contents,
+    names: MappingABC[str, Sequence[IPAddress]],
+    now: datetime,
+    before: BlockMemo,
+) -> BlockMemo:
+    """Everything that is blocked at `now`. A list whose contents are not given blocks nothing."""
+    if not blocks and not lists:
+        return BlockMemo() if before.blocks or before.next_expiry else before
+    own = tuple(block for block in blocks if block.expires is None or block.expires > now)
+    parts = [
+        _Part(item, contents[item.sha256], _live_marks(contents[item.sha256], now))
+        for item in lists
+        if item.sha256 in contents and (item.expires is None or item.expires > now)
+    ]
+    key = tuple((part.list.name, part.list.sha256, part.live) for part in parts)
+    held, named, resolving = before.blocks, before.blocks.names, before.resolving
+    if (own, key) != (before.own, before.lists):
+        named = _names(own, parts)
+        resolving = frozenset([name for name in named if not name.startswith("*.")][:MAX_RESOLVED])
+    resolved = {name: tuple(names[name]) for name in sorted(resolving & names.keys())}
+    same_single = (own, resolved) == (before.own, before.resolved) and named is held.names
+    single = held.single if same_single else _single(own, resolved, named)
+    merged = held.lists if key == before.lists else _merge_lists(parts)
+    unchanged = single is held.single and merged is held.lists and named is held.names
+    result = held if unchanged else Blocks(single, merged, named)
+    return BlockMemo(result, resolving, _next_expiry(blocks, lists, contents, now), own, key, resolved)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    list: BlockList
+    contents: BlockContents
+    live: frozenset[int] | None
+    """Marks whose entries have not expired; None: all of them."""
+
+    def entries(self, prefixes: Prefixes) -> Iterator[Entry]:
+        if self.live is None:
+            return prefixes.entries()
+        live = self.live
+        return (entry for entry in prefixes.entries() if entry[2] in live)
+
+
+def _live_marks(contents: BlockContents, now: datetime) -> frozenset[int] | None:
+    if all(note.expires is None for note in contents.notes):
+        return None
+    marks = enumerate(contents.notes)
+    return frozenset(mark for mark, note in marks if note.expires is None or note.expires > now)
+
+
+def _next_expiry(
+    blocks: Iterable[Block], lists: Iterable[BlockList], contents: Contents, now: datetime
+) -> datetime | None:
+    instants = [block.expires for block in blocks] + [item.expires for item in lists]
+    for item in lists:
+        if item.sha256 in contents:
+            instants += [note.expires for note in contents[item.sha256].notes]
+    return min((instant for instant in instants if instant is not None and instant > now), default=None)
+
+
+def _names(blocks: Iterable[Block], parts: Iterable[_Part]) -> MappingABC[str, str]:
+    found = {block.name: owner_name("block", block.name) for block in blocks if _is_name(block.name)}
+    for part in parts:
+        owner = owner_name("block-list", part.list.name)
+        for name, mark in part.contents.names:
+            if part.live is None or mark in part.live:
+                found.setdefault(name, owner)
+    return MappingProxyType(found)
+
+
+def _single(
+    blocks: Iterable[Block],
+    resolved: MappingABC[str, Sequence[IPAddress]],
+    named: MappingABC[str, str],
+) -> BlockLayer:
+    owners: dict[str, int] = {}
+    found: dict[int, list[tuple[Prefix, int]]] = {4: [], 6: []}
+
+    def add(prefix: Prefix, owner: str) -> None:
+        found[prefix.version].append((prefix, owners.setdefault(owner, len(owners))))
+
+    for block in blocks:
+        if not _is_name(block.name):
+            address = parse_address(block.name)
+            if not isinstance(address, HostName):
+                add(address, owner_name("block", block.name))
+    for name, addresses in resolved.items():
+        for each in addresses:
+            address = parse_address(str(each))
+            if not isinstance(address, HostName):
+                add(address, named[name])
+    v4, v6 = (
+        _merge(version, [[(int(p.network_address), p.prefixlen, owner)] for p, owner in found[version]])
+        for version in (4, 6)
+    )
+    return BlockLayer(v4, v6, tuple(owners))
+
+
+def _merge_lists(parts: Sequence[_Part]) -> BlockLayer:
+    owners = tuple(owner_name("block-list", part.list.name) for part in parts)
+    if len(parts) == 1 and parts[0].live is None:
+        contents = parts[0].contents
+        return BlockLayer(_whole(contents.v4), _whole(contents.v6), owners)
+    v4 = _merge(4, [_owned(part.entries(part.contents.v4), at) for at, part in enumerate(parts)])
+    v6 = _merge(6, [_owned(part.entries(part.contents.v6), at) for at, part in enumerate(parts)])
+    return BlockLayer(v4, v6, owners)
+
+
+def _owned(entries: Iterable[Entry], owner: int) -> Iterator[Entry]:
+    return ((start, length, owner) for start, length, _ in entries)
+
+
+def _whole(prefixes: Prefixes) -> Ranges:
+    """A list by itself is in order already."""
+    starts = read_words(prefixes.starts).tobytes() if prefixes.version == 4 else prefixes.starts
+    return Ranges(prefixes.version, starts, prefixes.lengths, bytes(4 * len(prefixes)))
+
+
+def _merge(version: int, sources: Iterable[Iterable[Entry]]) -> Ranges:
+    """Put sorted sources together; where prefixes overlap the widest stays, and of equal ones the first's."""
+    bits = 32 if version == 4 else 128
+    # As single numbers they sort without a key function, and sorted runs are merged, not sorted again.
+    keys = [(start << 8 | length) << 32 | owner for each in sources for start, length, owner in each]
+    keys.sort()
+    starts, lengths, owners = [], bytearray(), array("I")
+    end = -1
+    for key in keys:
+        start = key >> 40
+        if start > end:
+            length = key >> 32 & 0xFF
+            end = start + (1 << (bits - length)) - 1
+            starts.append(start)
+            lengths.append(length)
+            owners.append(key & 0xFFFFFFFF)
+    if version == 4:
+        packed = array("I", starts).tobytes()
+    else:
+        packed = b"".join([start.to_bytes(16) for start in starts])
+    return Ranges(version, packed, bytes(lengths), owners.tobytes())
+
+
+def owner_name(kind: str, name: str) -> str:
+    """What events call the thing that blocks, at most 127 bytes."""
+    text = f"{kind}:{name}"
+    return text if len(text) <= _OWNER_LENGTH else text[: _OWNER_LENGTH - 3] + "..."
+
+
+def _is_name(text: str) -> bool:
+    return text.startswith("*.") or isinstance(parse_address(text), HostName)
