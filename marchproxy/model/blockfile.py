@@ -21,8 +21,8 @@ from ipaddress import IPv4Address, summarize_address_range
 
 from marchproxy.model.address import HostName, IPAddress, Prefix, parse_address, parse_ip
 from marchproxy.model.blocklist import NOTHING, BlockContents, Note, from_entries
-from marchproxy.model.documents import parse_expiry
 from marchproxy.model.errors import InvalidValue, MarchproxyError
+from marchproxy.model.readers import parse_expiry
 
 SHOWN = 20
 """Bad lines that are kept with their text; the rest are counted."""

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
 
-from marchproxy.model.documents import parse_expiry, write_field
+from marchproxy.model.documents import write_field
 from marchproxy.model.errors import InvalidValue
+from marchproxy.model.readers import parse_expiry
 
 MAGIC = b"marchproxy-blocks/1\n"
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
