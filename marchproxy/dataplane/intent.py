@@ -18,10 +18,12 @@ from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.names.table import NamesView
 from marchproxy.dataplane.status import Applied, Problem
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
+from marchproxy.model.blocklist import BlockContents
 from marchproxy.model.change import Change, patch
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.management import read_management_ports
 from marchproxy.model.snapshot import Snapshot
+from marchproxy.policy.blocks import Contents
 from marchproxy.policy.checks import BackendKey
 from marchproxy.policy.compile import Compiled, compile_plan
 from marchproxy.policy.plan import Finding, Plan, Severity
@@ -78,6 +80,7 @@ class Intent:
         self._resolver = resolver
         self._health = health
         self._apply = apply
+        self._contents = _ListContents()
         self._lock = asyncio.Lock()
         self._store: Store | None = None
         self._carried: _Ready | None = None
@@ -149,7 +152,8 @@ class Intent:
             )
         names, down = self._resolver.view, self._health.down
         wanted = await self.in_worker(lambda: patch(carried.snapshot, changes))
-        compiled = await self.in_worker(lambda: _compile(wanted, names, down, carried.compiled))
+        contents = await self.read(lambda store: self._contents.of(store, wanted))
+        compiled = await self.in_worker(lambda: _compile(wanted, names, down, contents, carried.compiled))
         _refuse_errors(number + 1, compiled.plan)
         return compiled.plan, compiled.plan.names - names.current.keys()
 
@@ -161,6 +165,10 @@ class Intent:
         expired = expiry is not None and expiry <= datetime.now(UTC)
         moved = self._carried.names.version != self._resolver.view.version
         return expired or moved or self._carried.down != self._health.down
+
+    def blocked_name(self, name: str) -> str:
+        """What blocks a host name in the plan that is carried out; empty: nothing."""
+        return self.plan.blocks.find_name(name)
 
     def names_in_force(self) -> int:
         """The version of the resolver's names that is carried out; 0: none yet."""
@@ -195,14 +203,15 @@ class Intent:
         """Compile with the names there are, wait a moment for those that are new, and then once more."""
         names, down = self._resolver.view, self._health.down
         previous = self._carried.compiled if self._carried else None
-        compiled = await self.in_worker(lambda: _compile(snapshot, names, down, previous))
+        contents = await self.read(lambda store: self._contents.of(store, snapshot))
+        compiled = await self.in_worker(lambda: _compile(snapshot, names, down, contents, previous))
         if not any(item.severity is Severity.ERROR for item in compiled.plan.findings):
             self._resolver.configure(compiled.plan.settings, compiled.plan.dns)
         await self._resolver.watch(compiled.plan.names | self.plan.names, wait=NAME_WAIT)
         known = self._resolver.view
         if known is names:
             return _Ready(snapshot, compiled, names, down)
-        again = await self.in_worker(lambda: _compile(snapshot, known, down, compiled))
+        again = await self.in_worker(lambda: _compile(snapshot, known, down, contents, compiled))
         return _Ready(snapshot, again, known, down)
 
     def _failed(self, error: Exception) -> None:
@@ -235,14 +244,32 @@ def _refuse_errors(revision: int, plan: Plan) -> None:
 
 
 def _compile(
-    snapshot: Snapshot, names: NamesView, down: frozenset[BackendKey], previous: Compiled | None
+    snapshot: Snapshot,
+    names: NamesView,
+    down: frozenset[BackendKey],
+    contents: Contents,
+    previous: Compiled | None,
 ) -> Compiled:
     return compile_plan(
         snapshot,
         names=names.current,
         lingering=names.lingering,
         down=down,
+        contents=contents,
         management=read_management_ports(os.environ),
         now=datetime.now(UTC),
         previous=previous,
     )
+
+
+class _ListContents:
+    """What the block lists of a snapshot hold, read once."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, BlockContents] = {}
+
+    def of(self, store: Store, snapshot: Snapshot) -> Contents:
+        """By SHA-256. Raises `NotFound` or `StoreError`."""
+        wanted = {item.sha256 for item in snapshot.block_lists}
+        self._held = {name: self._held.get(name) or store.block_contents(name) for name in wanted}
+        return self._held

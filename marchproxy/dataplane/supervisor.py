@@ -105,7 +105,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         renewal = Renewal(intent.refresh, intent.names_in_force)
         forwarder = Forwarder(resolver.asker)
         stack.push_async_callback(forwarder.close)
-        dns = DnsService(Responder(forwarder, resolver, renewal.reach, _unblocked))
+        dns = DnsService(Responder(forwarder, resolver, renewal.reach, intent.blocked_name))
         stack.push_async_callback(dns.close)
         supervisor = Supervisor(
             keeper, intent, probation, resolver, renewal, dns, checks, notifier, options.metrics
@@ -341,11 +341,6 @@ def _names_file(state_dir: Path | None) -> Path | None:
     """Beside the store's file; with a store elsewhere, in the state folder if there is one."""
     folder = state_dir or Path(os.environ.get("MARCHPROXY_STATE_DIR") or DEFAULT_STATE_DIR)
     return folder / memory.FILE_NAME if folder.is_dir() else None
-
-
-def _unblocked(name: str) -> str:
-    """No block list names host names yet."""
-    return ""
 
 
 def _raise_descriptor_limit() -> None:

@@ -18,6 +18,7 @@ from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import cluster_of
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
+from marchproxy.policy.blocks import BlockMemo, Contents, compile_blocks
 from marchproxy.policy.checks import BackendKey, Watched
 from marchproxy.policy.directory import (
     Delta,
@@ -63,6 +64,7 @@ class Memo:
     routes: Routes = field(default_factory=Routes)
     limits: tuple[RateLimit, ...] = ()
     pools: PoolCache = field(default_factory=PoolCache)
+    blocks: BlockMemo = field(default_factory=BlockMemo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Compiled:
     at: datetime
     """The instant the plan is for."""
     next_expiry: datetime | None
-    """When to compile again although nothing changed: the next mapping expires."""
+    """When to compile again although nothing changed: the next mapping or block expires."""
     memo: Memo = field(repr=False, compare=False)
 
 
@@ -84,14 +86,16 @@ def compile_plan(
     lingering: MappingABC[str, Sequence[IPAddress]] = MappingProxyType({}),
     down: frozenset[BackendKey] = frozenset(),
     management: frozenset[int] = MANAGEMENT_PORTS,
+    contents: Contents = MappingProxyType({}),
     now: datetime,
     previous: Compiled | None = None,
 ) -> Compiled:
     """Compile `snapshot` for the instant `now` (with a zone). `names`: host names and what they resolve to.
 
     `lingering`: what they resolved to until lately. It still says who a source is and where transit traffic
-    may go, and is no backend for new flows. `down`: the backends that checks found down. `management`: TCP
-    ports of the host that no listener may take.
+    may go, is still blocked if its name is, and is no backend for new flows. `down`: the backends that checks
+    found down. `contents`: what the snapshot's block lists hold, by SHA-256; without its contents a list
+    blocks nothing. `management`: TCP ports of the host that no listener may take.
 
     Never raises for what an operator can write: the plan's findings say what is wrong, and a plan with an
     error among them must not be applied. The result is equal with and without `previous`.
@@ -131,9 +135,23 @@ def compile_plan(
         audit_rules(snapshot, directories),
     )
     plan = _assemble(snapshot, directories, every, restrictions, places, routes, limits)
+    resolved = {host: (*hosts.get(host, ()), *left.get(host, ())) for host in hosts.keys() | left.keys()}
+    blocked = compile_blocks(snapshot.blocks, snapshot.block_lists, contents, resolved, now, before.blocks)
+    plan = replace(plan, blocks=blocked.blocks, names=plan.names | blocked.resolving)
     expiries = [part.mapping.expires for part in every if part.mapping.expires]
+    expiries += [blocked.next_expiry] if blocked.next_expiry else []
     memo = Memo(
-        hosts, left, failed, clusters, restrictions, places, audited, routes, limits.rates, before.pools
+        hosts,
+        left,
+        failed,
+        clusters,
+        restrictions,
+        places,
+        audited,
+        routes,
+        limits.rates,
+        before.pools,
+        blocked,
     )
     return Compiled(plan, now, min(expiries, default=None), memo)
 

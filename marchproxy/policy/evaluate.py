@@ -66,11 +66,13 @@ class Answer:
     rule: Rule | TransitRule | None = None
     destination_services: tuple[str, ...] = ()
     """The same of the destination, in transit."""
+    blocked_by: str = ""
+    """`block:ENTRY` or `block-list:NAME`, where no rule was asked."""
 
     @property
     def mapping(self) -> str:
-        """Qualified name of the mapping that decided; empty where none did."""
-        return self.rule.mapping if self.rule else ""
+        """Qualified name of the mapping that decided, or what blocks; empty where neither did."""
+        return self.rule.mapping if self.rule else self.blocked_by
 
     @property
     def keeps(self) -> bool:
@@ -118,9 +120,13 @@ class Evaluator:
         return TransitIndex(self.plan.transit)
 
     def evaluate(self, query: Query) -> Answer:
-        """Answer as the pipeline would (DESIGN, "The packet pipeline", steps 6 to 9)."""
+        """Answer as the pipeline would (DESIGN, "The packet pipeline", steps 3 and 6 to 9)."""
         services = self.sources.services(query.source)
         named = tuple(sorted(services))
+        blocked = self.blocked(query)
+        if blocked:
+            reason, owner = blocked
+            return Answer(Verdict.DENY, reason, named, blocked_by=owner)
         listener = self.listener(query)
         if listener is not None:
             matchers = self.matchers(listener)
@@ -131,6 +137,19 @@ class Evaluator:
         destinations = self.sources.services(query.destination)
         passing = self.transit.find(services, destinations, query.number, query.port)
         return Answer(*_decided(passing), named, None, passing, tuple(sorted(destinations)))
+
+    def blocked(self, query: Query) -> tuple[Reason, str] | None:
+        """Why the addresses go nowhere, and what blocks them. The management guard, which comes first, is the
+        data plane's.
+        """
+        blocks = self.plan.blocks
+        if not blocks:
+            return None
+        owner = blocks.find(query.source)
+        if owner:
+            return Reason.BLOCKED_SOURCE, owner
+        owner = blocks.find(query.destination)
+        return (Reason.BLOCKED_DESTINATION, owner) if owner else None
 
     def listener(self, query: Query) -> Listener | None:
         """The listener that a query reaches: the one at its very address, or else at every local address."""

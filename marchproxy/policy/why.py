@@ -26,6 +26,9 @@ _OUTCOMES = {
 def why(evaluator: Evaluator, query: Query) -> tuple[str, ...]:
     """How `Evaluator.evaluate` comes to its answer: sentences without full stops, in order of decision."""
     answer = evaluator.evaluate(query)
+    blocked = evaluator.blocked(query)
+    if blocked:
+        return (_blocked(query, *blocked),)
     sources = _belongs(evaluator, "source", query.source, answer.source_services)
     if answer.listener is not None:
         return (*sources, _reaches(query, answer.listener), *_rules(evaluator, answer, answer.listener))
@@ -41,6 +44,14 @@ def why(evaluator: Evaluator, query: Query) -> tuple[str, ...]:
 
 
 _OWN_ECHO = "{} is the appliance's own address, so the host answers"
+
+
+def _blocked(query: Query, reason: Reason, owner: str) -> str:
+    kind, _, name = owner.partition(":")
+    by = f"block list {name}" if kind == "block-list" else f"the block of {name}"
+    if reason is Reason.BLOCKED_SOURCE:
+        return f"source {query.source} is blocked by {by}: no mapping is asked"
+    return f"destination {query.destination} is blocked by {by}: no mapping is asked"
 
 
 def _wanted(query: Query) -> str:

@@ -197,7 +197,27 @@ def trials(dal: "DAL") -> None:
     )
 
 
-MIGRATIONS: tuple[Step, ...] = (first_tables, gateway_tables, trials)
+def block_contents(dal: "DAL") -> None:
+    """What block lists hold, by SHA-256."""
+    from pydal import Field
+
+    create(
+        dal,
+        "block_contents",
+        Field("sha256", length=64, notnull=True, unique=True),
+        Field("size", "integer", notnull=True),
+    )
+    create(
+        dal,
+        "block_piece",
+        Field("contents", "reference block_contents", notnull=True, ondelete="CASCADE"),
+        Field("number", "integer", notnull=True),
+        Field("data", "text", notnull=True),
+    )
+    index(dal, "block_piece", "contents", "number", unique=True)
+
+
+MIGRATIONS: tuple[Step, ...] = (first_tables, gateway_tables, trials, block_contents)
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 
 

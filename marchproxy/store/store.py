@@ -6,10 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from marchproxy.model.blocklist import BlockContents
 from marchproxy.model.change import Change, diff, patch
 from marchproxy.model.errors import Conflict
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store import keys, reader
+from marchproxy.store.contents import check_contents, read_contents, write_contents
 from marchproxy.store.database import Database
 from marchproxy.store.engines import BUSY_TIMEOUT
 from marchproxy.store.errors import StoreCorrupt, StoreMissing
@@ -128,9 +130,17 @@ class Store:
         return self._change(lambda current: patch(current, changes), message, author, trial)
 
     def replace(
-        self, build: Build, *, message: str, author: str | None = None, trial: int | None = None
+        self,
+        build: Build,
+        *,
+        message: str,
+        author: str | None = None,
+        trial: int | None = None,
+        contents: Sequence[bytes] = (),
     ) -> Revision:
         """Make one revision of what `build` makes of the current snapshot. Raises as `commit` does.
+
+        `contents` are packed contents of block lists that the revision brings.
 
         No other writer comes between reading and writing, so no update is lost. `build` runs with the write
         lock held: it must not ask anybody anything.
@@ -143,7 +153,12 @@ class Store:
             # file.
             return patch(current, diff(current, wanted))
 
-        return self._change(rebuild, message, author, trial)
+        return self._change(rebuild, message, author, trial, contents=contents)
+
+    def block_contents(self, sha256: str) -> BlockContents:
+        """What a block list holds. Raises `NotFound`."""
+        with self._database.transaction():
+            return read_contents(self._database, sha256)
 
     def changes_since(self, number: int) -> tuple[Revision, tuple[Change, ...]]:
         """Head, and what turns the snapshot of revision `number` into its own. Raises `NotFound`."""
@@ -248,6 +263,7 @@ class Store:
         trial: int | None = None,
         *,
         ends_at: int | None = None,
+        contents: Sequence[bytes] = (),
     ) -> Revision:
         with self._database.writing() as dal:
             running = read_trial(self._database)
@@ -261,6 +277,9 @@ class Store:
             changes = diff(current, wanted)
             if not changes:
                 return head
+            for packed in contents:
+                write_contents(dal, self._database, packed)
+            check_contents(self._database, current, wanted)
             revision = _next(head.number, wanted, message, author)
             write_revision(dal, revision, changes)
             if trial is not None:

@@ -88,6 +88,17 @@ def _define(dal: DAL) -> None:
         Field("boot", length=NAME_LENGTH, requires=_line(NAME_LENGTH)),
         Field("uptime", "integer", requires=_POSITIVE),
     )
+    dal.define_table(
+        "block_contents",
+        Field("sha256", length=64, requires=_SHA256),
+        Field("size", "integer", requires=_POSITIVE),
+    )
+    dal.define_table(
+        "block_piece",
+        Field("contents", "reference block_contents", ondelete="CASCADE", requires=_POSITIVE),
+        Field("number", "integer", requires=_POSITIVE),
+        Field("data", "text", requires=_BASE64),
+    )
     for kind in OF_CLUSTER:
         # That the cluster exists is the foreign key's to say: pydal's IS_IN_DB would ask once for every row.
         cluster = Field("cluster", "reference cluster", ondelete="RESTRICT", requires=_POSITIVE)
@@ -135,4 +146,5 @@ def _optional(validator: Callable[..., Judgement]) -> Callable[..., Judgement]:
 
 
 _POSITIVE = IS_INT_IN_RANGE(1, None, error_message="expected a number from 1")
+_BASE64 = IS_MATCH("^[A-Za-z0-9+/]+=*$", error_message="expected base64")
 _SHA256 = IS_MATCH("^[0-9a-f]{64}$", error_message="expected a SHA-256 in hexadecimal")

@@ -9,6 +9,7 @@ from marchproxy.dataplane.kernel.layouts import FlowKey
 from marchproxy.dataplane.kernel.tables import difference, listener_key
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.blocks import Blocks
 from marchproxy.policy.evaluate import Evaluator, Query
 from marchproxy.policy.plan import Listener, Plan
 
@@ -29,6 +30,7 @@ class FlowReview:
 
     def review(self, plan: Plan, report: Report) -> None:
         """End what `plan` does not allow. Flows whose listener and sources are as before are passed over."""
+        self._end_blocked(plan.blocks, report)
         changed = None if self._reviewed is None else changed_listeners(self._reviewed, plan)
 
         def is_concerned(raw_key: bytes) -> bool:
@@ -54,6 +56,24 @@ class FlowReview:
 
             self._table.end_where(is_concerned, is_refused, report)
         self._reviewed = plan
+
+    def _end_blocked(self, blocks: Blocks, report: Report) -> None:
+        """The programs drop their packets already; this is for the table, and for who wants to know."""
+        if not blocks or (self._reviewed is not None and self._reviewed.blocks is blocks):
+            return
+
+        @functools.cache
+        def is_blocked(address: bytes) -> bool:
+            return bool(blocks.find(layouts.read_address(address)))
+
+        def reason_of(key: FlowKey, backend: bytes) -> Reason | None:
+            if is_blocked(key.source):
+                return Reason.BLOCKED_SOURCE
+            if is_blocked(key.destination) or is_blocked(backend):
+                return Reason.BLOCKED_DESTINATION
+            return None
+
+        self._table.end_blocked(reason_of, report)
 
 
 def changed_listeners(old: Plan, new: Plan) -> frozenset[bytes]:

@@ -181,6 +181,20 @@ class FlowTable:
         for table in (self._established, self._opening):
             self._end(table, is_concerned, lambda each: refused(each.key), Reason.POLICY_CHANGED, report)
 
+    def end_blocked(self, reason_of: Callable[[FlowKey, bytes], Reason | None], report: Report) -> None:
+        """End the flows that are blocked now. `reason_of` is told a key and the packed backend."""
+
+        def is_forward(_: bytes, raw: bytes) -> bool:
+            return not _PULSE.unpack(raw)[2] & layouts.FLAG_REPLY
+
+        for reason in (Reason.BLOCKED_SOURCE, Reason.BLOCKED_DESTINATION):
+
+            def is_blocked(each: _Conversation, reason: Reason = reason) -> bool:
+                return reason_of(each.key, each.entry.destination) is reason
+
+            for table in (self._established, self._opening):
+                self._end(table, is_forward, is_blocked, reason, report)
+
     def _end(
         self,
         table: Map,

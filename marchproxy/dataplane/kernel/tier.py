@@ -10,6 +10,7 @@ from typing import Self
 from marchproxy.dataplane.kernel import layouts, location
 from marchproxy.dataplane.kernel.active import ActiveFlows
 from marchproxy.dataplane.kernel.banks import Banks
+from marchproxy.dataplane.kernel.blocks import BlockTables
 from marchproxy.dataplane.kernel.changes import FlowReview
 from marchproxy.dataplane.kernel.denials import read_denials
 from marchproxy.dataplane.kernel.events import EventReader
@@ -73,6 +74,7 @@ class KernelTier:
         self._sysctls = Sysctls(location.sysctl_record())
         self._banks = Banks(maps, self._settings)
         self._limit_slots = LimitSlots(maps)
+        self._blocks = BlockTables(maps, self._settings, self._names.number)
         self._builder = self._new_builder()
         self._table = FlowTable(maps, self._names, Timeouts())
         self._attachments = Attachments(
@@ -221,7 +223,13 @@ class KernelTier:
             # Runs may only be scattered: once more from nothing, and if that fails it really is too large.
             self._builder = self._new_builder()
             tables = self._builder.build(plan)
-        self._banks.switch(tables, revision)
+        self._blocks.prepare(plan.blocks)
+        try:
+            self._banks.switch(tables, revision)
+        except MarchproxyError:
+            self._blocks.forget()
+            raise
+        self._blocks.switch()
 
     def _poll(self) -> None:
         self._events.read(self._sink)

@@ -149,7 +149,22 @@ class Ledger:
 
     def still_allowed(self, conversation: Conversation) -> bool:
         """Whether the plan in force would admit this conversation now. Its backend may have left the pool."""
+        backend = conversation.backend
+        if backend and self.is_blocked(backend):
+            return False
         return self._evaluator.evaluate(conversation.query).keeps
+
+    def reason_to_end(self, conversation: Conversation) -> Reason:
+        """Why a conversation that is not allowed any more ends."""
+        blocked = self._evaluator.blocked(conversation.query)
+        if blocked:
+            return blocked[0]
+        backend = conversation.backend
+        return Reason.BLOCKED_DESTINATION if backend and self.is_blocked(backend) else Reason.POLICY_CHANGED
+
+    def is_blocked(self, backend: Backend) -> bool:
+        """Whether nothing may go to a backend, whatever pool it is in."""
+        return bool(self._evaluator.plan.blocks.find(backend.address))
 
     def begin(self, query: Query, source_port: int, answer: Answer) -> Conversation:
         """Number a conversation that was admitted; `opened` follows, or `refuse` when no backend answers."""

@@ -90,7 +90,7 @@ class TcpCarrier:
         """End what the plan in force no longer allows."""
         for connection in tuple(self.live):
             if not self._ledger.still_allowed(connection.conversation):
-                self.end(connection, Reason.POLICY_CHANGED)
+                self.end(connection, self._ledger.reason_to_end(connection.conversation))
 
     def expire(self) -> None:
         """End what has been silent for too long."""
@@ -127,13 +127,16 @@ class TcpCarrier:
             connection.relay.start()
         else:
             # A new plan came while the backend was being looked for.
-            connection.relay.end(Reason.POLICY_CHANGED)
+            connection.relay.end(self._ledger.reason_to_end(conversation))
 
     async def _reach(self, conversation: Conversation) -> tuple[Backend, socket.socket]:
         """The first backend that answers. Raises `_Unreachable` with the reason of the last one tried."""
         reason = Reason.NO_BACKEND
         deadline = asyncio.get_running_loop().time() + self.limits.admission
         for backend in self._ledger.candidates(conversation):
+            if self._ledger.is_blocked(backend):
+                reason = Reason.BLOCKED_DESTINATION
+                continue
             try:
                 return backend, await self._connect(backend, deadline)
             except OSError as error:

@@ -60,6 +60,9 @@ class UdpSession:
         """Turn to the next backend; None: there is none left."""
         self.disconnect()
         for backend in self._backends:
+            if self.carrier.ledger.is_blocked(backend):
+                self.failure = Reason.BLOCKED_DESTINATION
+                continue
             try:
                 self._upstream = _connected(backend)
             except OSError as error:
@@ -163,9 +166,9 @@ class UdpCarrier:
 
     def recheck(self) -> None:
         """End what the plan in force no longer allows."""
-        self._end_where(
-            lambda session: not self.ledger.still_allowed(session.conversation), Reason.POLICY_CHANGED
-        )
+        for session in tuple(self.live.values()):
+            if not self.ledger.still_allowed(session.conversation):
+                self.end(session, self.ledger.reason_to_end(session.conversation))
 
     def expire(self) -> None:
         """End what has been silent for too long."""

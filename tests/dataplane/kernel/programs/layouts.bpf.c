@@ -15,6 +15,7 @@ struct mp_transit_words transit_words;
 struct mp_nat_pool nat_pool;
 struct mp_bits_key bits_key;
 struct mp_settings settings;
+struct mp_block_header block_header;
 struct mp_limit limit;
 struct mp_bucket bucket;
 struct mp_limit_set limit_set;
