@@ -21,7 +21,7 @@ class Image:
     def __init__(self, raw: bytes) -> None:
         self.words: tuple[int, ...] = struct.unpack(f"={len(raw) // 8}Q", raw)
         fields = layouts.BLOCK_HEADER.struct.unpack(raw[: layouts.BLOCK_HEADER.size])
-        self.header = dict(zip(layouts.BLOCK_HEADER.fields, fields, strict=True))
+        self.header: dict[str, int] = dict(zip(layouts.BLOCK_HEADER.fields, fields, strict=True))
 
     def word(self, line: str, index: int) -> int:
         word: int = self.words[self.header[line] * 8 + index]
