@@ -132,7 +132,8 @@ class Directory:
     """The qualified names of all services: whom `external` excludes."""
     locked: tuple[str, ...]
     """The qualified names of those that want a credential."""
-    hosts: frozenset[str]
+    hosts: MappingABC[str, tuple[str, ...]]
+    """Host names to the plain names of the services that have them."""
     findings: tuple[Finding, ...]
     _known: dict[tuple[str, ...], Referents] = field(default_factory=dict, repr=False)
 
@@ -183,7 +184,7 @@ class Directory:
 
 def empty_directory(cluster: str) -> Directory:
     """What there is before the first compilation."""
-    return Directory(Cluster(cluster), {}, {}, (), (), frozenset(), ())
+    return Directory(Cluster(cluster), {}, {}, (), (), {}, ())
 
 
 def build_directory(
@@ -201,8 +202,9 @@ def build_directory(
     else than when `before` was built. `turned` are the services of which other backends are `down` than then.
     """
     turned = turned & set(before.names) if turned else turned
-    if cluster.services is before.cluster.services and moved.isdisjoint(before.hosts) and not turned:
-        return before
+    if cluster.services is before.cluster.services and not turned:
+        touched = {name for host in moved & before.hosts.keys() for name in before.hosts[host]}
+        return _readdress(before, touched, hosts, lingering, down) if touched else before
     entries: dict[str, Entry] = {}
     for service in cluster.services:
         old = before.entries.get(service.name)
@@ -220,9 +222,28 @@ def build_directory(
         collections=_collections(entries.values()),
         names=before.names if names == before.names else names,
         locked=before.locked if locked == before.locked else locked,
-        hosts=frozenset(host for entry in entries.values() for host in entry.hosts),
+        hosts=_by_host(entries),
         findings=tuple(finding for entry in entries.values() for finding in _findings(entry)),
     )
+
+
+def _readdress(
+    before: Directory, touched: Iterable[str], hosts: HostTable, lingering: HostTable, down: DownTable
+) -> Directory:
+    """The same services, some of whose host names resolve to something else: a client waits for this."""
+    name = before.cluster.name
+    entries = {
+        each: _build_entry(name, before.entries[each].service, hosts, lingering, down) for each in touched
+    }
+    return replace(before, entries={**before.entries, **entries}, _known={})
+
+
+def _by_host(entries: MappingABC[str, Entry]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for name, entry in entries.items():
+        for host in entry.hosts:
+            found.setdefault(host, []).append(name)
+    return {host: tuple(names) for host, names in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +262,11 @@ def compare(old: Directory, new: Directory) -> Delta:
     """What changed from `old` to `new`, in terms of the references that mappings make."""
     if old is new:
         return Delta(frozenset(), frozenset(), frozenset())
+    if old.cluster.services is new.cluster.services:
+        # Ten thousand services of which a name has moved: only contents can differ.
+        moved = {name for name, entry in new.entries.items() if old.entries[name] is not entry}
+        groups = [each for each, names in new.collections.items() if not moved.isdisjoint(names)]
+        return Delta(frozenset(), frozenset(), frozenset((*moved, *groups)))
     names = old.entries.keys() | new.entries.keys()
     replaced = {name for name in names if old.entries.get(name) is not new.entries.get(name)}
     members = set(old.entries.keys() ^ new.entries.keys())

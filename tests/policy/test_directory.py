@@ -99,3 +99,20 @@ def test_destinations_are_grouped_by_what_they_want_and_by_port() -> None:
     )
     assert found.targets(by_port=False) == (Target(("e",), locked=True), Target(("a", "b", "c", "d")))
     assert found.targets(by_port=True) is found.targets(by_port=True)
+
+
+def test_a_name_that_moves_costs_what_it_touches_and_nothing_else() -> None:
+    named = service("named", "n.example.com", collection="colours")
+    services = cluster(WEB, RED, named)
+    before = build_directory(services, {}, set(), NOTHING)
+    table = {"n.example.com": (ip_address("10.9.0.1"),)}
+    after = build_directory(services, table, {"n.example.com", "other.example.com"}, before)
+    fresh = build_directory(services, table, set(), NOTHING)
+    assert after.entries["named"].prefixes == fresh.entries["named"].prefixes == (ip_network("10.9.0.1"),)
+    assert after.entries["web"] is before.entries["web"]
+    assert list(after.entries) == list(fresh.entries)
+    assert (after.hosts, after.collections) == (fresh.hosts, fresh.collections)
+    assert after.resolve(("named",)).entries == (after.entries["named"],)
+    assert compare(before, after) == Delta(
+        frozenset(), frozenset(), frozenset({"named", "collection:colours"})
+    )

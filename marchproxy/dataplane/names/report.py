@@ -86,7 +86,7 @@ def _failing(name: str, state: Following, held: HeldAddresses) -> str:
 
 def _refused(name: str, state: Following) -> str:
     told = ", ".join(f"{address} is {what}" for address, what in list(state.refused.items())[:3])
-    return f"{name} may not resolve to inside addresses: {told}; appliance set --private-answer {name} would allow it"
+    return f"{name} may not resolve to inside addresses: {told}; if meant: --private-answer {name}"
 
 
 def _left(fresh_until: float, gone_at: float, now: float) -> float | None:
