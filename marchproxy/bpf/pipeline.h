@@ -324,19 +324,21 @@ static __always_inline enum mp_reason pipeline_judge(mp_context *context, const 
 						     struct verdict *verdict)
 {
 	const struct mp_listener *listener = pipeline_listener(packet, route == ROUTE_LOCAL, verdict->bank);
-
 	enum mp_reason limited;
+	int spoofed;
 
 	if (!listener && route == ROUTE_LOCAL)
 		return MP_PASSED_TO_HOST;
-	limited = limit_packet(packet, current, verdict->bank);
+	/* Nobody's limits are used up by others who claim to be them. */
+	spoofed = (packet->opens || current->limiting) && pipeline_is_spoofed(context, packet);
+	limited = spoofed ? MP_NONE : limit_packet(packet, current, verdict->bank);
 	if (limited != MP_NONE)
 		return limited;
 	if (!listener && route == ROUTE_NONE)
 		return MP_NO_ROUTE;
 	if (!packet->opens)
 		return packet_has_ports(packet) ? MP_NO_FLOW : MP_NO_MAPPING;
-	if (pipeline_is_spoofed(context, packet))
+	if (spoofed)
 		return MP_SPOOFED;
 	if (listener)
 		return pipeline_admit(context, packet, listener, current, verdict);

@@ -1,13 +1,24 @@
 """Rate limits: who is charged for what, in both tiers. (How exactly: test_limit_rates.py.)"""
 
+import random
+import struct
+from dataclasses import replace
+from ipaddress import ip_address
+
 import pytest
 
+from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.limits import buckets_of
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.model.reason import Reason
-from tests.bpf.bed import Action, Bed, Tier
+from marchproxy.policy.limits import Bucket, Held, HeldIndex
+from marchproxy.policy.plan import RateLimit
+from tests.bpf.bed import FROM_SERVER, INSIDE, OUTSIDE, Action, Bed, Tier
 from tests.bpf.packets import Packet, Tcp, Udp
+from tests.bpf.policies import WEB
 from tests.bpf.talk import Talk, from_client
 from tests.limits import limited, packets, rate
+from tests.policy.build import mapping, plan
 
 pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs")
 
@@ -177,6 +188,87 @@ def test_counters_say_what_each_limit_did(bed: Bed, tier: Tier) -> None:
         "source-packets": (5, 5 * size, 2, 2 * size),
         "opens": (4, 4 * size, 1, size),
     }
+
+
+def test_routed_traffic_is_limited_in_both_directions(bed: Bed, tier: Tier) -> None:
+    routed = plan(WEB, mapping("through", "all", "web", protocols="tcp,udp", ports="80"))
+    bed.apply(replace(routed, limits=(packets("source", SLOW, 6),)))
+    asks = from_client(Udp(40000, 80), destination="10.2.0.2")
+    answers = asks.but(link=FROM_SERVER, source=asks.destination, destination=asks.source)
+    answers = answers.but(transport=Udp(80, 40000))
+    assert passed(bed, tier, asks, 2) == 2
+    assert passed(bed, tier, answers, 2) == 2
+    assert passed(bed, tier, asks, 4) == 2
+    assert passed(bed, tier, answers, 1) == 0
+    assert counters(bed)["source-packets"][0] == 6
+    assert passed(bed, tier, from_client(Udp(1, 80), "10.1.0.3", "10.2.0.2"), 9) == 6
+
+
+def test_others_cannot_use_up_a_clients_limit(bed: Bed, tier: Tier) -> None:
+    bed.know_interface(INSIDE, native=True, role=layouts.ROLE_INSIDE)
+    bed.know_interface(OUTSIDE, native=True, role=layouts.ROLE_OUTSIDE)
+    bed.apply(limited(packets("source", SLOW, 3)))
+    for transport in (Udp(40000, 80), Tcp(40000, 80), Tcp(40000, 80, "A")):
+        forged = from_client(transport, destination="10.2.0.1", link=FROM_SERVER)
+        assert passed(bed, tier, forged, 5) == 5
+    assert bed.count("limited") == 0
+    assert passed(bed, tier, DATAGRAM, 5) == 3
+
+
+def test_a_flood_from_invented_addresses_opens_what_the_total_allows(bed: Bed, tier: Tier) -> None:
+    bed.apply(limited())
+    talk = Talk.established(bed, tier, SYN)
+    bed.apply(limited(rate("opens", "total", flows_per_second=SLOW, burst=10)))
+    bed.counters.difference()
+    for number in range(500):
+        frame = from_client(Tcp(40000, 80), f"10.77.{number // 250}.{number % 250 + 1}")
+        bed.runners[tier].run(frame.build(), bed.ifindex[INSIDE])
+    seen = bed.counters.difference()
+    assert seen[Reason.RATE_LIMITED][0] >= 480
+    assert bed.count("opening") <= 40
+    assert talk.ask(transport__flags="A").reason is Reason.FORWARDED
+    assert talk.answer(transport__flags="A").reason is Reason.FORWARDED
+
+
+PREFIXES = ("10.1.0.0/16", "10.1.0.0/24", "10.1.0.2", "10.1.0.2/31", "10.1.3.0/24", "0.0.0.0/0")
+
+
+def test_programs_and_policy_agree_on_whom_limits_hold_for(bed: Bed) -> None:
+    chance = random.Random(3)
+    addresses = [f"10.1.{chance.randrange(5)}.{chance.randrange(2, 6)}" for _ in range(25)]
+    for _ in range(40):
+        limits = tuple(_random_limit(chance, number) for number in range(chance.randrange(1, 6)))
+        bed.apply(limited(*limits))
+        index, names = (
+            HeldIndex(limits),
+            {slot: bucket for bucket, slot in bed.limits.settle(_buckets(limits)).items()},
+        )
+        for address in addresses:
+            bed.send("tc", datagram(address))
+            raw = bed.maps["limited"].get(layouts.pack_address(ip_address(address)))
+            assert raw is not None
+            assert _found(bed, raw, names) == index.find(ip_address(address)), (limits, address)
+
+
+def _random_limit(chance: random.Random, number: int) -> RateLimit:
+    per = chance.choice(("source", "service", "total"))
+    sources = {
+        name: ",".join(chance.sample(PREFIXES, 2)) for name in "st"[: chance.randrange(per == "service", 3)]
+    }
+    exempt = chance.choice((*PREFIXES, "", "", ""))
+    return rate(f"l{number}", per, sources, exempt, packets_per_second=10**6)
+
+
+def _buckets(limits: tuple[RateLimit, ...]) -> list[Bucket]:
+    return [bucket for each in limits for bucket in buckets_of(each.limit)]
+
+
+def _found(bed: Bed, raw: bytes, names: dict[int, Bucket]) -> Held:
+    number = layouts.LIMITED.struct.unpack(raw)[0] & 0xFFFFFFFF
+    key = layouts.U32.pack(bed.settings.bank * layouts.LIMIT_SETS + number)
+    own, count, shared = layouts.LIMIT_SET.struct.unpack(bed.maps["limit_sets"].get(key) or b"")
+    slots = struct.unpack(f"={layouts.LIMIT_SHARED}H", shared)[:count]
+    return Held("" if own == layouts.LIMIT_NONE else names[own].limit, tuple(names[slot] for slot in slots))
 
 
 def counters(bed: Bed) -> dict[str, tuple[int, ...]]:
