@@ -1,19 +1,25 @@
 """Ending flows that a new policy no longer allows."""
 
 import functools
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.flows import FlowTable, Report
 from marchproxy.dataplane.kernel.layouts import FlowKey
 from marchproxy.dataplane.kernel.tables import difference, listener_key
+from marchproxy.model.address import Prefix, is_single
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.blocks import Blocks
 from marchproxy.policy.evaluate import Evaluator, Query
-from marchproxy.policy.plan import Listener, Plan
+from marchproxy.policy.plan import Listener, Plan, TransitRule
+
+type Concern = Callable[[bytes], bool]
 
 _V4_START = layouts.ANY_V4[:12]
+_TRANSPORTS = {layouts.TCP: Transport.TCP, layouts.UDP: Transport.UDP}
 
 
 class FlowReview:
@@ -29,18 +35,10 @@ class FlowReview:
         """None: what an earlier daemon's plan allowed is not known."""
 
     def review(self, plan: Plan, report: Report) -> None:
-        """End what `plan` does not allow. Flows whose listener and sources are as before are passed over."""
+        """End what `plan` does not allow. Flows that nothing has changed for are passed over."""
         self._end_blocked(plan.blocks, report)
-        changed = None if self._reviewed is None else changed_listeners(self._reviewed, plan)
-
-        def is_concerned(raw_key: bytes) -> bool:
-            if changed is None:
-                return True
-            end = raw_key[34:37]
-            wildcard = layouts.ANY_V4 if raw_key.startswith(_V4_START, 16) else layouts.ANY_V6
-            return raw_key[16:32] + end in changed or wildcard + end in changed
-
-        if changed is None or changed:
+        concerned = _anything if self._reviewed is None else concern(self._reviewed, plan)
+        if concerned is not None:
             # Indexed only for a flow to ask about: ten thousand services take longer than all else here.
             evaluator, local = functools.cache(lambda: Evaluator(plan)), functools.cache(is_local)
 
@@ -49,12 +47,12 @@ class FlowReview:
                     layouts.read_address(key.source),
                     layouts.read_address(key.destination),
                     layouts.read_port(key.destination_port),
-                    Transport.TCP if key.protocol == layouts.TCP else Transport.UDP,
+                    _TRANSPORTS.get(key.protocol),
                     local,
                 )
                 return not evaluator().evaluate(query).keeps
 
-            self._table.end_where(is_concerned, is_refused, report)
+            self._table.end_where(concerned, is_refused, report)
         self._reviewed = plan
 
     def _end_blocked(self, blocks: Blocks, report: Report) -> None:
@@ -76,6 +74,76 @@ class FlowReview:
         self._table.end_blocked(reason_of, report)
 
 
+def concern(old: Plan, new: Plan) -> Concern | None:
+    """Which flows the new plan may decide differently about, told by their packed keys; None: none."""
+    listeners = changed_listeners(old, new)
+    transit = changed_transit(old, new)
+    if not listeners and transit is None:
+        return None
+
+    def is_concerned(raw_key: bytes) -> bool:
+        end = raw_key[34:37]
+        wildcard = layouts.ANY_V4 if raw_key.startswith(_V4_START, 16) else layouts.ANY_V6
+        if raw_key[16:32] + end in listeners or wildcard + end in listeners:
+            return True
+        return transit is not None and transit(raw_key)
+
+    return is_concerned
+
+
+def changed_transit(old: Plan, new: Plan) -> Concern | None:
+    """Which flows in transit the new plan may decide differently about; None: none.
+
+    Names resolve to something else all the time, so it matters that what only adds addresses to what is
+    allowed makes no flow be looked at, and that other single addresses make only their own flows be.
+    """
+    if len(old.transit) != len(new.transit) or not all(map(_decides_alike, old.transit, new.transit)):
+        return _anything
+    lost: set[Prefix] = set()
+    for name in _moved(old, new) & _named(new.transit):
+        before, after = set(old.sources.get(name, ())), set(new.sources.get(name, ()))
+        lost |= before - after
+        if any(_may_refuse(rule, name) for rule in new.transit):
+            lost |= after - before
+    if not lost:
+        return None
+    if not all(map(is_single, lost)):
+        return _anything
+    addresses = {layouts.pack_address(prefix.network_address) for prefix in lost}
+    return lambda raw_key: raw_key[:16] in addresses or raw_key[16:32] in addresses
+
+
+def _anything(raw_key: bytes) -> bool:
+    return True
+
+
+def _decides_alike(old: TransitRule, new: TransitRule) -> bool:
+    return old is new or replace(old, mapping=new.mapping, expires=new.expires) == new
+
+
+def _named(rules: Iterable[TransitRule]) -> set[str]:
+    """The services that some rule names. Mostly few lists, which many rules share."""
+    lists = {
+        id(names): names
+        for rule in rules
+        for names in (rule.sources, rule.excluded, rule.destinations, rule.excluded_destinations)
+    }
+    return set().union(*lists.values())
+
+
+def _may_refuse(rule: TransitRule, name: str) -> bool:
+    """Whether an address more in a service may make the rule refuse what was allowed."""
+    if name in rule.excluded or name in rule.excluded_destinations:
+        return True
+    return rule.reason is not Reason.FORWARDED and (name in rule.sources or name in rule.destinations)
+
+
+def _moved(old: Plan, new: Plan) -> set[str]:
+    """Services whose prefixes are others."""
+    names = old.sources.keys() | new.sources.keys()
+    return {name for name in names if old.sources.get(name) != new.sources.get(name)}
+
+
 def changed_listeners(old: Plan, new: Plan) -> frozenset[bytes]:
     """Packed keys of listeners that decide differently: other rules, or sources with other prefixes.
 
@@ -85,8 +153,7 @@ def changed_listeners(old: Plan, new: Plan) -> frozenset[bytes]:
     held = {listener_key(listener): _decisions(listener) for listener in gone}
     wanted = {listener_key(listener): _decisions(listener) for listener in came}
     changed = {key for key in held.keys() | wanted.keys() if held.get(key) != wanted.get(key)}
-    names = old.sources.keys() | new.sources.keys()
-    moved = {name for name in names if old.sources.get(name) != new.sources.get(name)}
+    moved = _moved(old, new)
     if moved:
         changed.update(
             listener_key(listener)

@@ -4,12 +4,14 @@ So the way from a plan to bytes in maps can be compared with the reference evalu
 without privileges. (`tests/bpf` compares the programs themselves.)
 """
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.banks import _ADDRESS_KEY_SIZE
-from marchproxy.dataplane.kernel.classes import WORD
+from marchproxy.dataplane.kernel.classes import WORD, Dimension
+from marchproxy.dataplane.kernel.entries import tagged
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.model.address import IPAddress
@@ -44,7 +46,7 @@ def interpret(maps: Mapping[str, Map], names: Mapping[str, int], query: Query) -
         wildcard = layouts.ANY_V4 if query.destination.version == 4 else layouts.ANY_V6
         listener = _listener(maps["listeners"], layouts.read_address(wildcard), query, bank)
     if listener is None:
-        return Outcome(Reason.PASSED_TO_HOST if query.is_local() else Reason.NO_MAPPING)
+        return Outcome(Reason.PASSED_TO_HOST) if query.is_local() else _transit(maps, names, query, bank)
     first, count = layouts.LISTENER.struct.unpack(listener)
     source_class = _class(maps["address_classes"], query.source, bank)
     for number in range(first, first + count):
@@ -55,7 +57,50 @@ def interpret(maps: Mapping[str, Map], names: Mapping[str, int], query: Query) -
     return Outcome(Reason.NO_MAPPING)
 
 
+def _transit(maps: Mapping[str, Map], names: Mapping[str, int], query: Query, bank: int) -> Outcome:
+    """Every rule whose bit all three dimensions have; the one of lowest rank decides."""
+    zero = {6: 0, 17: 65536}.get(query.number)
+    index = layouts.PORT_ECHO if zero is None else zero + query.port
+    stored = maps["port_classes"].get(layouts.U32.pack(bank * layouts.PORT_CLASSES + index))
+    classes = {
+        Dimension.SOURCE: _class(maps["address_classes"], query.source, bank),
+        Dimension.DESTINATION: _class(maps["address_classes"], query.destination, bank),
+        Dimension.PORT: layouts.U32.unpack(stored)[0] if stored else layouts.CLASS_STRANGER,
+    }
+    satisfied = set(range(layouts.RULES))
+    for dimension, number in classes.items():
+        satisfied &= _rules_of(maps, dimension, number, bank) | _rules_of(
+            maps, dimension, layouts.CLASS_ANYONE, bank
+        )
+    found = [
+        maps["transit_rules"].get(layouts.U32.pack(bank * layouts.RULES + number)) for number in satisfied
+    ]
+    entries = [layouts.TRANSIT_RULE.struct.unpack(raw) for raw in found if raw]
+    if not entries:
+        return Outcome(Reason.NO_MAPPING)
+    mapping, _, reason, _ = min(entries, key=lambda entry: entry[1])
+    return Outcome(Reason(reason), next((name for name, held in names.items() if held == mapping), ""))
+
+
+def _rules_of(maps: Mapping[str, Map], dimension: Dimension, number: int, bank: int) -> set[int]:
+    """The rules that a class satisfies, in the words that it is said to have."""
+    key = tagged(number, dimension) | bank << layouts.CLASS_BANK_SHIFT
+    words = maps["transit_words"].get(layouts.U32.pack(key))
+    if words is None:
+        return set()
+    groups = struct.unpack(f"={layouts.TRANSIT_GROUPS}Q", words)
+    rules = set()
+    for word in (at * WORD + bit for at, mask in enumerate(groups) for bit in range(WORD) if mask >> bit & 1):
+        raw = maps["transit_bits"].get(layouts.BITS_KEY.struct.pack(key, word))
+        assert raw is not None, "a word that is said to be there"
+        mask = layouts.U64.unpack(raw)[0]
+        rules |= {word * WORD + bit for bit in range(WORD) if mask >> bit & 1}
+    return rules
+
+
 def _listener(listeners: Map, address: IPAddress, query: Query, bank: int) -> bytes | None:
+    if query.transport is None:
+        return None
     key = layouts.LISTENER_KEY.struct.pack(
         layouts.pack_address(address), layouts.pack_port(query.port), query.number, bank
     )

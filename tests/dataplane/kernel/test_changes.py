@@ -226,3 +226,70 @@ def test_changed_listeners() -> None:
     )
     assert changed_listeners(first.plan, moved.plan) == {listener_key(one), listener_key(out)}
     assert listener_key(two) not in changed_listeners(first.plan, moved.plan)
+
+
+REMOTE = service("remote", "203.0.113.1", "203.0.113.2")
+OUT = mapping("out", "office", "remote", protocols="tcp,icmp")
+PASSING = Conversation(
+    id=8, port=8, nat_port=8, listener="203.0.113.1", backend="203.0.113.1", listen_port=443
+)
+PASSING_TOO = Conversation(
+    id=9, port=9, nat_port=9, listener="203.0.113.2", backend="203.0.113.2", listen_port=443
+)
+PINGING = Conversation(
+    id=10, port=77, nat_port=77, listener="203.0.113.1", listen_port=0, protocol=layouts.ICMP
+)
+
+
+@pytest.fixture
+def gateway(daemon: Daemon) -> Daemon:
+    """With three flows in transit beside those of `daemon`, all reviewed."""
+    for flow in (PASSING, PASSING_TOO, PINGING):
+        flow.put(daemon.flows)
+    assert not daemon.review(made(*SERVICES, REMOTE, AT_ONE, AT_TWO, OUT))
+    return daemon
+
+
+def test_a_mapping_that_goes_ends_its_flows_in_transit(gateway: Daemon) -> None:
+    assert sorted(gateway.review(made(*SERVICES, REMOTE, AT_ONE, AT_TWO))) == [8, 9, 10]
+
+
+def test_ports_of_a_mapping_hold_for_running_flows(gateway: Daemon) -> None:
+    only_web = mapping("out", "office", "remote", protocols="tcp", ports="80,443")
+    assert gateway.review(made(*SERVICES, REMOTE, AT_ONE, AT_TWO, only_web)) == [10]
+
+
+def test_an_address_that_goes_ends_its_flows_and_asks_about_no_others(gateway: Daemon) -> None:
+    fewer = service("remote", "203.0.113.1")
+    assert gateway.review(made(*SERVICES, fewer, AT_ONE, AT_TWO, OUT)) == [9]
+    assert [str(query.destination) for query in gateway.asked] == ["203.0.113.2"]
+
+
+def test_an_address_that_comes_to_what_is_allowed_concerns_nobody(gateway: Daemon) -> None:
+    more = service("remote", "203.0.113.1", "203.0.113.2", "203.0.113.3")
+    assert not gateway.review(made(*SERVICES, more, AT_ONE, AT_TWO, OUT))
+    assert not gateway.asked
+
+
+def test_an_address_that_comes_to_what_is_denied_ends_its_flows(gateway: Daemon) -> None:
+    bad = service("bad", "198.51.100.1")
+    denying = mapping("no", "all", "bad", action="deny", priority=1)
+    policy = (*SERVICES, REMOTE, AT_ONE, AT_TWO, OUT, denying)
+    assert not gateway.review(made(*policy, bad))
+    assert gateway.review(made(*policy, service("bad", "198.51.100.1", "203.0.113.2"))) == [9]
+
+
+def test_what_external_no_longer_is_ends_with_it(gateway: Daemon) -> None:
+    anywhere = mapping("out", "office", "external", protocols="tcp,icmp")
+    policy = (*SERVICES, AT_ONE, AT_TWO, anywhere)
+    assert not gateway.review(made(*policy, service("other", "192.0.2.77")))
+    assert gateway.review(made(*policy, service("other", "192.0.2.77", "203.0.113.2"))) == [9]
+
+
+def test_a_wide_prefix_that_goes_concerns_all_flows_in_transit(gateway: Daemon) -> None:
+    wide = service("remote", "203.0.113.0/24")
+    assert not gateway.review(made(*SERVICES, wide, AT_ONE, AT_TWO, OUT))
+    assert sorted(gateway.review(made(*SERVICES, service("remote", "203.0.113.2"), AT_ONE, AT_TWO, OUT))) == [
+        8,
+        10,
+    ]
