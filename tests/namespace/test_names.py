@@ -15,6 +15,7 @@ PUBLIC = "198.51.100.10"
 ZONE = {
     "www.wild.test": PUBLIC,
     "deep.www.wild.test": PUBLIC,
+    "late.wild.test": "198.51.100.12",
     "exact.test": PUBLIC,
     "elsewhere.test": "198.51.100.11",
     "rebind.wild.test": "10.2.0.2",
@@ -54,7 +55,7 @@ def upstream(rig: Rig) -> Iterator[Process]:
 
 @pytest.fixture(scope="module")
 def appliance(rig: Rig, upstream: Process) -> Iterator[Appliance]:
-    """A wildcard at port 8080, a name at 8081; DNS for whoever is inside."""
+    """A wildcard at port 8080 and routed, a name at 8081; DNS for whoever is inside."""
     with Appliance(rig) as built:
         built.cli("init")
         built.cli("interface", "add", "inside0", "--role", "inside")
@@ -67,6 +68,20 @@ def appliance(rig: Rig, upstream: Process) -> Iterator[Appliance]:
                 "mapping", "add", name, "--from", "all", "--to", name, "--protocol", "tcp",
                 "--listen", f"{LISTENER}:{port}",
             )  # fmt: skip
+        built.cli("service", "add", "clients", "--address", "10.1.0.0/24")
+        built.cli(
+            "mapping",
+            "add",
+            "routed",
+            "--from",
+            "clients",
+            "--to",
+            "wild",
+            "--protocol",
+            "tcp",
+            "--ports",
+            "80",
+        )
         built.start()
         yield built
 
@@ -91,8 +106,21 @@ def test_a_client_connects_at_once_to_what_it_was_told(rig: Rig, appliance: Appl
     assert names["exact.test"]["state"] == "resolved"
 
 
+def test_a_client_is_routed_to_what_it_was_told_and_nowhere_else(rig: Rig, appliance: Appliance) -> None:
+    rig.server.add_address("eth0", "198.51.100.12/32")
+    start_http(rig.server, 80, "198.51.100.12")
+    for address in ("198.51.100.11", "198.51.100.12"):
+        with pytest.raises(OSError, match=r"refused|unreachable|No route"):
+            rig.client.call(fetch, address, 80)
+    assert dig(rig, "late.wild.test") == ["198.51.100.12"]
+    assert b"198.51.100.12" in rig.client.call(fetch, "198.51.100.12", 80)
+    assert dig(rig, "elsewhere.test") == ["198.51.100.11"]
+    with pytest.raises(OSError, match=r"refused|unreachable|No route"):
+        rig.client.call(fetch, "198.51.100.11", 80)
+
+
 def test_many_who_ask_at_once_are_all_answered(rig: Rig, appliance: Appliance) -> None:
-    batch = "".join(f"{name}\n" for name in list(ZONE)[:3] * 30)
+    batch = "".join(f"{name}\n" for name in ("www.wild.test", "exact.test") * 45)
     answered = rig.client.run(["dig", "+short", f"@{LISTENER}", "-f", "-"], stdin=batch).stdout.split()
     assert answered == [PUBLIC] * 90
 

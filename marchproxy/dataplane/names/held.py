@@ -114,7 +114,7 @@ class HeldAddresses:
             (held.fresh_until if held.fresh_until > now else held.gone_at for held in self._held.values()),
             default=inf,
         )
-        current, lingering = _ordered(fresh), _ordered(stale)
+        current, lingering = in_order(fresh), in_order(stale)
         changed = (current, lingering) != (self.current, self.lingering)
         self.current, self.lingering = current, lingering
         return changed
@@ -138,5 +138,6 @@ class HeldAddresses:
         return bool(stale)
 
 
-def _ordered(addresses: Iterable[IPAddress]) -> tuple[IPAddress, ...]:
+def in_order(addresses: Iterable[IPAddress]) -> tuple[IPAddress, ...]:
+    """IPv4 before IPv6, then by number."""
     return tuple(sorted(addresses, key=lambda address: (address.version, int(address))))

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from marchproxy.dataplane.names.held import HeldAddresses
-from marchproxy.dataplane.names.patterns import Patterns
+from marchproxy.dataplane.names.held import HeldAddresses, in_order
+from marchproxy.dataplane.names.patterns import WILDCARD, Patterns
 from marchproxy.model.address import IPAddress
 
 MOST_TOGETHER = 65_536
@@ -111,11 +111,18 @@ class NameTable:
         before = len(held)
         changed = change(held)
         self._size += len(held) - before
-        if changed:
-            self._version += 1
-            _put(self._current, name, held.current)
-            _put(self._lingering, name, held.lingering)
-        return changed
+        if not changed:
+            return False
+        current, lingering = held.current, held.lingering
+        if name.startswith(WILDCARD):
+            # Nobody has said of these that they are no longer addresses of such names: they stay backends.
+            current, lingering = in_order((*current, *lingering)), ()
+        if (self._current.get(name, ()), self._lingering.get(name, ())) == (current, lingering):
+            return False
+        self._version += 1
+        _put(self._current, name, current)
+        _put(self._lingering, name, lingering)
+        return True
 
 
 def _put(table: dict[str, tuple[IPAddress, ...]], name: str, addresses: tuple[IPAddress, ...]) -> None:

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 import pytest
 
 from marchproxy.dataplane.names import table as module
+from marchproxy.dataplane.names.held import LINGER
 from marchproxy.dataplane.names.table import NameTable
 from marchproxy.model.address import IPAddress
 
@@ -67,8 +68,20 @@ def test_time_passes_for_those_that_are_due() -> None:
     made.learn("x.example.com", a(7), 60, 0)
     assert made.due(59) == []
     assert made.due(60) == ["*.example.com"]
-    assert made.drop("*.example.com", 60)
-    assert (shown(made), made.view.lingering) == ({}, {"*.example.com": tuple(a(7))})
+    before = made.view
+    assert not made.drop("*.example.com", 60)
+    assert made.view is before
+    # Its time is over, and nobody has said that it is no longer an address of such a name.
+    assert (shown(made), made.view.lingering) == ({"*.example.com": [7]}, {})
+    assert made.drop("*.example.com", 60 + LINGER)
+    assert shown(made) == {}
+
+
+def test_a_name_of_its_own_has_its_past_apart() -> None:
+    made = table()
+    made.learn("www.example.net", a(7), 60, 0)
+    assert made.drop("www.example.net", 60)
+    assert (shown(made), made.view.lingering) == ({}, {"www.example.net": tuple(a(7))})
 
 
 def test_names_that_are_dropped_take_their_addresses_along() -> None:
@@ -91,7 +104,7 @@ def test_all_names_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> Non
     assert made.learn("y.example.com", a(3, 4), 600, 0) > 0
     assert made.due(60) == ["*.example.com"]
     made.drop("*.example.com", 60)
-    assert shown(made) == {"*.example.com": [3]}
+    assert shown(made) == {"*.example.com": [1, 2, 3]}
     made.keep(frozenset({"db.example.com"}))
     assert made.learn("db.example.com", a(1, 2, 3, 4), 60, 0) > 0
 
