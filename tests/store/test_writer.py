@@ -51,6 +51,8 @@ def test_only_the_cluster_that_is_meant_changes(store: Store) -> None:
 
 
 def test_every_kind_is_added_changed_and_removed(store: Store) -> None:
+    known = "INSERT INTO block_contents (sha256, size) VALUES (?, 1)"
+    store._database.query(known, "0" * 64)
     rule = mapping("rule", "all", "external")
     eth0 = {"name": "eth0", "role": "inside"}
     things: dict[Kind, tuple[Document, Document]] = {
