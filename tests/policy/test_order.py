@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from marchproxy.model.entities import Action
 from marchproxy.model.reason import Reason
-from marchproxy.policy.order import exchange, merge
+from marchproxy.policy.order import FEW, exchange, merge
 from marchproxy.policy.plan import ANYONE, Match, TransitRule, precedence
 
 
@@ -36,6 +36,14 @@ def test_exchanging_a_few_is_sorting_all(rules: list[TransitRule], data: st.Data
     held = tuple(sorted(rules, key=precedence))
     expected = [each for each in held if not any(each is other for other in lost)] + gained
     assert exchange(held, lost, gained) == tuple(sorted(expected, key=precedence))
+
+
+def test_many_are_exchanged_as_few_are() -> None:
+    held = tuple(rule(number, "a", Action.ALLOW, ()) for number in range(3 * FEW))
+    lost, staying = held[1::3] + held[2::3], held[::3]
+    more = [rule(number, "b", Action.ALLOW, ()) for number in range(2)]
+    assert exchange(held, lost, more) == (staying[0], *more, *staying[1:])
+    assert exchange(held, lost[:FEW], []) == tuple(each for each in held if each not in lost[:FEW])
 
 
 def test_nothing_to_exchange_is_the_same_tuple() -> None:

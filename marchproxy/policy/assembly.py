@@ -1,0 +1,92 @@
+"""The plan, put together from what clusters contribute."""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from types import MappingProxyType
+
+from marchproxy.model.names import cluster_of
+from marchproxy.model.reason import Reason
+from marchproxy.model.snapshot import Snapshot
+from marchproxy.policy.checks import Watched
+from marchproxy.policy.directory import Directory
+from marchproxy.policy.limits import Limits
+from marchproxy.policy.listeners import Places, meet
+from marchproxy.policy.needs import Needs
+from marchproxy.policy.ownlisteners import dns_endpoints, own_listener_findings
+from marchproxy.policy.plan import Finding, Listener, Plan, Severity, TransitRule
+from marchproxy.policy.restrictions import Restrictions
+from marchproxy.policy.rules import Part
+from marchproxy.policy.transit import Routes
+
+
+def assemble(
+    snapshot: Snapshot,
+    directories: Sequence[Directory],
+    parts: Sequence[Part],
+    restrictions: Restrictions,
+    places: Places,
+    routes: Routes,
+    needs: Needs,
+    limits: Limits,
+) -> Plan:
+    """The plan; `directories` and `parts` in the snapshot's order. Blocks are not among its names yet."""
+    met = meet(places, restrictions)
+    sources = {}
+    resolving = {host for part in parts for host in part.hosts} | limits.hosts
+    for directory in directories:
+        for entry in directory.entries.values():
+            if entry.name in needs.uses:
+                sources[entry.name] = entry.prefixes
+                resolving.update(entry.hosts)
+    listeners = tuple([place.listener for place in places.values() if place.listener])
+    findings = [finding for directory in directories for finding in directory.findings]
+    findings += [finding for part in parts for finding in part.findings]
+    findings += [finding for findings in met.values() for finding in findings]
+    findings += limits.findings
+    findings += _plan_findings(snapshot, listeners, routes.mapped)
+    findings += own_listener_findings(snapshot.listeners, listeners)
+    return Plan(
+        listeners=listeners,
+        transit=routes.every,
+        sources=MappingProxyType(sources),
+        interfaces=snapshot.interfaces,
+        limits=limits.rates,
+        settings=snapshot.settings,
+        dns=dns_endpoints(snapshot.listeners),
+        names=frozenset(resolving),
+        watched=_watched(parts),
+        findings=tuple(findings),
+    )
+
+
+def _watched(parts: Iterable[Part]) -> tuple[Watched, ...]:
+    """Each once: mappings that send to the same port of a service hold the same tuple."""
+    lists = {id(watched): watched for part in parts for watched in part.watched}
+    return tuple(chain.from_iterable(lists.values()))
+
+
+def _plan_findings(
+    snapshot: Snapshot, listeners: Iterable[Listener], transit: Iterable[TransitRule]
+) -> list[Finding]:
+    """What only the whole plan shows."""
+    findings = []
+    # One cluster shares with nobody, and ten thousand listeners need no look.
+    for listener in listeners if len(snapshot.clusters) > 1 else ():
+        if len(listener.rules) > 1:
+            owners = {cluster_of(rule.mapping) for rule in listener.rules if rule.mapping}
+            if len(owners) > 1:
+                message = (
+                    f"clusters {', '.join(sorted(owners))} share it: one's mappings may decide for the other"
+                )
+                findings.append(Finding(Severity.WARNING, f"listener {listener}", message))
+    if not snapshot.interfaces and listeners:
+        message = "there are listeners, but no interface that traffic could come in by"
+        findings.append(
+            Finding(Severity.WARNING, "interfaces", message, "add the interface that faces the clients")
+        )
+    if len(snapshot.interfaces) < 2 and any(rule.reason is Reason.FORWARDED for rule in transit):
+        message = "mappings without listen address allow routed traffic, which needs two interfaces"
+        findings.append(
+            Finding(Severity.WARNING, "interfaces", message, "add one inside and one outside interface")
+        )
+    return findings

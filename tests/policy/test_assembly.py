@@ -1,0 +1,82 @@
+"""The plan as a whole: what it holds beside rules, and what only all of it together shows."""
+
+from ipaddress import ip_network
+
+from marchproxy.model.appliance import Settings
+from marchproxy.model.entities import Interface, Mapping, Service
+from marchproxy.model.snapshot import Snapshot
+from marchproxy.policy.compile import compile_plan
+from tests.policy.build import (
+    INSIDE,
+    NOW,
+    OUTSIDE,
+    cluster,
+    mapping,
+    plan,
+    service,
+    texts,
+)
+
+WEB = service("web", "10.1.0.1", port=8080)
+OFFICE = service("office", "10.0.0.0/16")
+
+
+def test_sources_hold_the_prefixes_of_services_that_rules_need() -> None:
+    made = plan(OFFICE, WEB, service("idle", "10.9.0.1"), mapping("www", "office", "web", "*:80"))
+    assert made.sources == {"office": (ip_network("10.0.0.0/16"),)}
+
+
+def test_external_needs_the_prefixes_of_every_service() -> None:
+    made = plan(OFFICE, WEB, mapping("www", "external", "web", "*:80"))
+    assert set(made.sources) == {"office", "web"}
+    assert made.listeners[0].rules[0].excluded == ("office", "web")
+
+
+def test_names_are_those_the_plan_needs() -> None:
+    made = plan(
+        service("clients", "c.example.com"),
+        service("web", "w.example.com"),
+        service("idle", "i.example.com"),
+        mapping("www", "clients", "web", "*:80"),
+    )
+    assert made.names == {"c.example.com", "w.example.com"}
+
+
+def test_clusters_that_share_a_listener_are_told_so() -> None:
+    made = plan(
+        WEB,
+        mapping("www", "all", "web", "192.0.2.1:80"),
+        cluster(WEB, mapping("www", "all", "web", "192.0.2.1:80"), name="other"),
+    )
+    assert texts(made.findings) == [
+        "warning listener 192.0.2.1:80/tcp: "
+        "clusters default, other share it: one's mappings may decide for the other"
+    ]
+
+
+def test_interfaces_are_taken_over_and_missed() -> None:
+    entities = cluster(WEB, mapping("www", "all", "web", "192.0.2.1:80"))
+    assert compile_plan(Snapshot((entities,), (INSIDE,)), now=NOW).plan.interfaces == (INSIDE,)
+    without = compile_plan(Snapshot((entities,)), now=NOW).plan
+    assert texts(without.findings) == [
+        "warning interfaces: there are listeners, but no interface that traffic could come in by"
+    ]
+
+
+def test_settings_are_taken_over() -> None:
+    settings = Settings(audit=True, resolvers=("9.9.9.9",))
+    assert compile_plan(Snapshot(settings=settings), now=NOW).plan.settings is settings
+
+
+def test_routed_traffic_takes_two_interfaces() -> None:
+    def told(*entities: Service | Mapping, interfaces: tuple[Interface, ...]) -> list[str]:
+        return texts(compile_plan(Snapshot((cluster(*entities),), interfaces), now=NOW).plan.findings)
+
+    allowing = (OFFICE, WEB, mapping("m", "office", "web"))
+    missing = [
+        "warning interfaces: mappings without listen address allow routed traffic, which needs two interfaces"
+    ]
+    assert told(*allowing, interfaces=(INSIDE,)) == missing
+    assert told(*allowing, interfaces=()) == missing
+    assert told(*allowing, interfaces=(INSIDE, OUTSIDE)) == []
+    assert told(OFFICE, WEB, mapping("m", "office", "web", action="deny"), interfaces=(INSIDE,)) == []
