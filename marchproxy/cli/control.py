@@ -41,6 +41,10 @@ class Control:
         """Have the daemon do something, and wait until it has."""
         return self._exchange("POST", target, body, APPLY_SECONDS)
 
+    def delete(self, target: str) -> Any:
+        """Have the daemon forget something."""
+        return self._exchange("DELETE", target, None, ANSWER_SECONDS)
+
     def stream(self, target: str, **query: object) -> Iterator[Any]:
         """JSON lines as they come, until the daemon ends."""
         with self._open("GET", _with_query(target, query), None, ANSWER_SECONDS) as (connection, body):

@@ -35,6 +35,7 @@ COMMANDS = {
     "detach": "Take programs, pins and flows out of the kernel",
     "status": "Show whether the appliance serves, and how",
     "flows": "Show the conversations that are carried, or what was refused",
+    "learn": "Learn from audit which mappings are missing",
     "explain": "Explain which mapping decides about a connection",
     "version": "Show the version and what it runs on",
 }

@@ -10,7 +10,7 @@ from marchproxy.cli.intent import cluster_of
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.names import DEFAULT_CLUSTER
-from marchproxy.model.snapshot import FORMAT, OF_APPLIANCE, OF_CLUSTER, Snapshot, read_snapshot
+from marchproxy.model.snapshot import FORMAT, OF_APPLIANCE, OF_CLUSTER, Cluster, Snapshot, read_snapshot
 
 _APPLIANCE = (*OF_APPLIANCE, "settings")
 """Keys of a file for what belongs to the appliance and to no cluster."""
@@ -35,6 +35,8 @@ def propose(document: Document, name: str, cluster: str | None) -> Proposal:
     if fleet.is_fleet(document):
         wanted = cluster or DEFAULT_CLUSTER
         return Proposal(lambda snapshot: _located(name, lambda: _import(snapshot, document, wanted)), False)
+    if "merge" in document:
+        return _merging(document, name, cluster or DEFAULT_CLUSTER)
     whole = "format" in document or "clusters" in document
     if whole and cluster is not None:
         raise WrongUsage(f"{name} names its clusters itself", hint="leave out --cluster")
@@ -83,15 +85,40 @@ def _replace(snapshot: Snapshot, wanted: Snapshot, spoken: Iterable[str], whole:
     return replace(snapshot, clusters=tuple(clusters[name] for name in sorted(clusters)), **fields)
 
 
+def _merging(document: Document, name: str, cluster: str) -> Proposal:
+    """A file with `merge: true` adds to a cluster and updates it: what `learn propose` writes."""
+    if document["merge"] is not True:
+        raise InvalidValue("merge", document["merge"], "true, or no such key").at(name)
+    added = {key: value for key, value in document.items() if key != "merge"}
+    if not added.keys() <= OF_CLUSTER.keys():
+        unknown = min(added.keys() - OF_CLUSTER.keys())
+        raise InvalidValue("field", unknown, f"only {' and '.join(OF_CLUSTER)} beside merge").at(name)
+    wanted = _located(name, lambda: _read(added, cluster, False)).clusters[0] if added else None
+
+    def build(snapshot: Snapshot) -> Snapshot:
+        held = cluster_of(snapshot, cluster)
+        if wanted is None:
+            return snapshot
+        services = _by_name(held.services) | _by_name(wanted.services)
+        mappings = _by_name(held.mappings) | _by_name(wanted.mappings)
+        return _with(snapshot, replace(held, services=_ordered(services), mappings=_ordered(mappings)))
+
+    return Proposal(build, False)
+
+
+def _with(snapshot: Snapshot, cluster: Cluster) -> Snapshot:
+    """The snapshot with `cluster` in place of the one of its name."""
+    kept = [held for held in snapshot.clusters if held.name != cluster.name]
+    return replace(snapshot, clusters=tuple(sorted((*kept, cluster), key=lambda each: each.name)))
+
+
 def _import(snapshot: Snapshot, document: Document, name: str) -> Snapshot:
     held = cluster_of(snapshot, name)
     services = _by_name(held.services)
     mappings = _by_name(held.mappings)
     services |= _by_name(fleet.import_services(document, services))
     mappings |= _by_name(fleet.import_mappings(document, mappings))
-    merged = replace(held, services=_ordered(services), mappings=_ordered(mappings))
-    kept = [cluster for cluster in snapshot.clusters if cluster.name != name]
-    return replace(snapshot, clusters=tuple(sorted((*kept, merged), key=lambda cluster: cluster.name)))
+    return _with(snapshot, replace(held, services=_ordered(services), mappings=_ordered(mappings)))
 
 
 def _by_name(entities: Iterable[Any]) -> dict[str, Any]:

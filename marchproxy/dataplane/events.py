@@ -3,10 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import BackendEvent, Decision, Event, EventKind
+from marchproxy.model.address import IPAddress
 from marchproxy.policy.plan import Plan
 
 RECENT_REFUSALS = 10_000
@@ -96,6 +97,10 @@ class EventHub:
     def __init__(self) -> None:
         self.names = ServiceNames(Plan())
         """Of the plan that is carried out; the supervisor replaces it with the plan."""
+        self.host_name: Callable[[IPAddress], str] = _nameless
+        """Which host name an address was asked for by, where somebody knows."""
+        self.audited: Callable[[Decision], None] = _ignore
+        """Takes what audit lets through, completed."""
         self._refusals: deque[Decision] = deque(maxlen=RECENT_REFUSALS)
         self._subscriptions: set[Subscription] = set()
 
@@ -107,7 +112,10 @@ class EventHub:
         flow = self.names.complete_flow(event.flow) if event.flow else None
         decision = flow.decision if flow else self.names.complete(event.decision)
         if refused:
+            decision = self._named(decision)
             self._refusals.append(decision)
+        if event.kind is EventKind.AUDITED:
+            self.audited(decision)
         self._offer(event.kind, Event(event.kind, decision, flow))
 
     def tell(self, event: BackendEvent) -> None:
@@ -118,6 +126,10 @@ class EventHub:
         for subscription in self._subscriptions:
             if kind in subscription.kinds:
                 subscription.offer(event)
+
+    def _named(self, decision: Decision) -> Decision:
+        name = decision.name or self.host_name(decision.destination)
+        return replace(decision, name=name) if name else decision
 
     @property
     def wanted(self) -> frozenset[EventKind]:
@@ -138,3 +150,12 @@ class EventHub:
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget a subscriber."""
         self._subscriptions.discard(subscription)
+
+
+def _nameless(_: IPAddress) -> str:
+    """Nobody knows a name."""
+    return ""
+
+
+def _ignore(_: Decision) -> None:
+    """Nobody learns."""

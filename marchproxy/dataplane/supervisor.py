@@ -16,6 +16,7 @@ from typing import Any
 
 import uvloop
 
+from marchproxy.dataplane.askednames import AskedNames
 from marchproxy.dataplane.choice import choose_tier
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer, Limits
@@ -27,6 +28,7 @@ from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.http import HealthServer
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.keeper import TierKeeper
+from marchproxy.dataplane.learning import Learning, learned_file
 from marchproxy.dataplane.logs import configure
 from marchproxy.dataplane.names import memory
 from marchproxy.dataplane.names.resolver import Resolver
@@ -105,10 +107,13 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         renewal = Renewal(intent.refresh, intent.names_in_force)
         forwarder = Forwarder(resolver.asker)
         stack.push_async_callback(forwarder.close)
-        dns = DnsService(Responder(forwarder, resolver, renewal.reach, intent.blocked_name))
+        asked = AskedNames(resolver)
+        learning = Learning(learned_file(options.state_dir))
+        keeper.events.host_name, keeper.events.audited = asked.name, learning.take
+        dns = DnsService(Responder(forwarder, asked, renewal.reach, intent.blocked_name))
         stack.push_async_callback(dns.close)
         supervisor = Supervisor(
-            keeper, intent, probation, resolver, renewal, dns, checks, notifier, options.metrics
+            keeper, intent, probation, learning, resolver, renewal, dns, checks, notifier, options.metrics
         )
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
@@ -126,6 +131,7 @@ class Supervisor:
         keeper: TierKeeper,
         intent: Intent,
         probation: Probation,
+        learning: Learning,
         resolver: Resolver,
         renewal: Renewal,
         dns: DnsService,
@@ -136,6 +142,7 @@ class Supervisor:
         self._keeper = keeper
         self._intent = intent
         self._probation = probation
+        self.learning = learning
         self._resolver = resolver
         self._renewal = renewal
         self._dns = dns
@@ -255,6 +262,7 @@ class Supervisor:
     async def close(self) -> None:
         """End what runs in the background."""
         await self._tasks.stop()
+        self.learning.save()
         await self._health.close()
 
     async def _tend(self) -> None:
@@ -271,6 +279,8 @@ class Supervisor:
             if turn % turns_of_a_second == 0:
                 if self._attending is None or self._attending.done():
                     self._attending = self._tasks.start(self._attend_trial(), name="trial")
+                if self.learning.due():
+                    await self._intent.in_worker(self.learning.save)
                 await self._dns.look_after(self._intent.plan)
                 self._tell_problems()
                 await self._health.ensure()

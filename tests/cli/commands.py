@@ -27,6 +27,7 @@ run
 detach
 status
 flows
+learn show|propose|forget
 explain
 version
 """

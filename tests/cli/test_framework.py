@@ -14,7 +14,21 @@ from tests.cli.console import Console
 ALL = [pytest.param(words, command, id=words) for words, command in commands()]
 
 IMPERATIVES = {
-    *("Add", "Change", "Create", "Explain", "Keep", "List", "Look", "Make", "Manage", "Print"),
+    *(
+        "Add",
+        "Change",
+        "Create",
+        "Explain",
+        "Forget",
+        "Keep",
+        "Learn",
+        "List",
+        "Look",
+        "Make",
+        "Manage",
+        "Print",
+        "Propose",
+    ),
     *("Remove", "Replace", "Return", "Run", "Show", "Take"),
 }
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.learning import Learning
 from marchproxy.dataplane.preview import Cut, Preview
 from marchproxy.dataplane.records import (
     Decision,
@@ -105,6 +106,7 @@ class StandIn:
 
     def __init__(self, *flows: Flow) -> None:
         self.events = EventHub()
+        self.learning = Learning(None)
         self.held = flows
         self.asked_for: list[int] = []
         self.refusal: MarchproxyError | None = None

@@ -12,6 +12,7 @@ from marchproxy.dataplane.control.http1 import HttpError, Request, Response
 from marchproxy.dataplane.control.server import as_http
 from marchproxy.dataplane.events import EventHub, Subscription
 from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.learning import Learning, learned_document
 from marchproxy.dataplane.preview import Preview
 from marchproxy.dataplane.records import EventKind, Flow
 from marchproxy.dataplane.status import Applied, Status
@@ -36,6 +37,10 @@ class Appliance(Protocol):
     @property
     def events(self) -> EventHub:
         """Events, recent refusals, and the names of the plan that is carried out."""
+
+    @property
+    def learning(self) -> Learning:
+        """What audit has let through."""
 
     def status(self) -> Status:
         """The daemon now."""
@@ -71,6 +76,7 @@ class ControlApi:
             "/v1/reload": {"POST": self._reload},
             "/v1/preview": {"POST": self._preview},
             "/v1/explain": {"POST": self._explain},
+            "/v1/learned": {"GET": self._learned, "DELETE": self._forget},
         }
 
     async def handle(self, request: Request) -> Response:
@@ -148,6 +154,14 @@ class ControlApi:
         # Elsewhere: the changes of a whole site are megabytes, and nothing is answered while they are read.
         sha256, changes = await asyncio.to_thread(read_preview, request.body)
         return _json(documents.preview_document(await self._appliance.preview(sha256, changes)))
+
+    async def _learned(self, request: Request) -> Response:
+        _take_nothing(request)
+        return _json(learned_document(self._appliance.learning))
+
+    async def _forget(self, request: Request) -> Response:
+        _take_nothing(request)
+        return _json({"forgotten": self._appliance.learning.forget()})
 
     async def _explain(self, request: Request) -> Response:
         _take_nothing(request)
