@@ -1,7 +1,7 @@
 """HTTP/1.1 with keep-alive.
 
 `GET /bytes/N` answers with N bytes of `rig.payload`, `POST` to any path with the SHA-256 of what was sent,
-and any other `GET` with who was seen: `client 10.2.0.1, server 10.2.0.2`.
+and any other `GET` with who was seen: `client 10.2.0.1, server 10.2.0.2`; under `/status/N` with that status.
 """
 
 import asyncio
@@ -60,10 +60,11 @@ async def answer(
     return len(body), [body]
 
 
-def head(size: int, keep: bool) -> bytes:
+def head(path: str, size: int, keep: bool) -> bytes:
     """The head of every answer."""
     connection = "keep-alive" if keep else "close"
-    return f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nConnection: {connection}\r\n\r\n".encode()
+    status = path.removeprefix("/status/") if path.startswith("/status/") else "200"
+    return f"HTTP/1.1 {status} OK\r\nContent-Length: {size}\r\nConnection: {connection}\r\n\r\n".encode()
 
 
 async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,7 +74,7 @@ async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamW
             method, path, headers = request
             keep = headers.get("connection", "").lower() != "close"
             size, pieces = await answer(method, path, headers, reader, writer)
-            writer.write(head(size, keep))
+            writer.write(head(path, size, keep))
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
