@@ -162,6 +162,32 @@ def test_a_flood_of_new_flows_leaves_old_ones_alone(rig: Rig, appliance: Applian
     assert b"server" in rig.clients[1].call(fetch, "10.1.1.1", 8080)
 
 
+def test_limits_and_their_counts_outlive_the_daemon(
+    rig: Rig, appliance: Appliance, sink: socket.socket, limit: list[str]
+) -> None:
+    flags = ("--name", "lasting", "--per", "source", "--packets-per-second", "1", "--burst", "50")
+    limit.append(appliance.json("limit", "add", *flags)["name"])
+
+    def knock() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((LIMITED, 0))
+            for _ in range(100):
+                sock.sendto(b"knock", (VIP, SINK))
+
+    start = time.monotonic()
+    rig.client.call(knock)
+    came = received(sink)["knock"]
+    appliance.kill9()
+    rig.client.call(knock)
+    came += received(sink).get("knock", 0)
+    appliance.start()
+    rig.client.call(knock)
+    came += received(sink).get("knock", 0)
+    assert 50 <= came <= 51 + time.monotonic() - start
+    (row,) = appliance.json("limit", "list")
+    assert (row["passed_packets"], row["dropped_packets"]) == (came, 300 - came)
+
+
 def test_management_is_not_limited(rig: Rig, appliance: Appliance, limit: list[str]) -> None:
     flags = ("--per", "source", "--packets-per-second", "1", "--burst", "1")
     limit.append(appliance.json("limit", "add", *flags)["name"])
