@@ -57,8 +57,11 @@ static __always_inline __u64 flow_new_id(void)
 	return (bpf_ktime_get_ns() >> 9) << 6 | (bpf_get_smp_processor_id() & 63);
 }
 
+/* Errors about a conversation are no part of it (RFC 5508 REQ-7). */
 static __always_inline void flow_count(struct mp_flow *flow, const struct packet *packet)
 {
+	if (packet->icmp_error)
+		return;
 	__sync_fetch_and_add(&flow->packets, packet->segments);
 	__sync_fetch_and_add(&flow->bytes, packet->wire_bytes);
 	flow->last_seen = packet->now;

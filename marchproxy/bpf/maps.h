@@ -246,6 +246,15 @@ struct {
 	__type(value, struct mp_interface);
 } interfaces SEC(".maps");
 
+/* By interface number. Apart from `interfaces`, of which XDP reads an entry with every frame. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct mp_own_addresses);
+} own_addresses SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, MP_REASON_COUNT);

@@ -323,6 +323,12 @@ struct mp_limit_counter {
 	__u64 dropped_bytes;
 };
 
+/* What the ICMP errors of an interface come from; all zero: none. */
+struct mp_own_addresses {
+	struct mp_address v4;
+	struct mp_address v6;
+};
+
 /* ---- facts ---- */
 
 struct mp_counter {

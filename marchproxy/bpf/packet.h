@@ -58,7 +58,9 @@ struct packet {
 	__u8 options;         /* IPv4 options or IPv6 extension headers other than the fragment header */
 	__u8 checksum;        /* the transport checksum is in use (UDP may leave it out: RFC 768, RFC 6936) */
 	__u8 opens;           /* may begin a conversation: TCP's SYN, any datagram, an echo request */
-	__u8 icmp_error;      /* quotes a packet of the conversation that it is about */
+	__u8 icmp_error;      /* enum icmp_error: quotes a packet of the conversation that it is about */
+	__u8 quoted_protocol;
+	__u16 quoted_l4;      /* offset of the quoted transport header; 0: none, or none that we could have sent */
 };
 
 static __always_inline void *packet_data(mp_context *context)

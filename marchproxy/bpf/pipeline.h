@@ -13,6 +13,7 @@
 #include "facts.h"
 #include "flow.h"
 #include "fragment.h"
+#include "icmp.h"
 #include "limit.h"
 #include "maps.h"
 #include "packet.h"
@@ -337,7 +338,7 @@ static __always_inline enum mp_reason pipeline_judge(mp_context *context, const 
 	if (!listener && route == ROUTE_NONE)
 		return MP_NO_ROUTE;
 	if (!packet->opens)
-		return packet_has_ports(packet) ? MP_NO_FLOW : MP_NO_MAPPING;
+		return packet_has_ports(packet) || packet->icmp_error ? MP_NO_FLOW : MP_NO_MAPPING;
 	if (spoofed)
 		return MP_SPOOFED;
 	if (listener)
@@ -404,7 +405,9 @@ static __always_inline void pipeline_decide(mp_context *context, struct packet *
 
 	if (pipeline_is_blocked(context, packet, current, verdict))
 		return;
-	if (packet->fragment != MP_LATER_FRAGMENT || !fragment_recall(packet)) {
+	if (packet->icmp_error) {
+		flow = icmp_flow(context, packet, &verdict->reason);
+	} else if (packet->fragment != MP_LATER_FRAGMENT || !fragment_recall(packet)) {
 		flow = bpf_map_lookup_elem(&flows, &packet->key);
 		if (!flow) {
 			flow = bpf_map_lookup_elem(&opening, &packet->key);

@@ -2,7 +2,8 @@
 /* Quick, honest refusal: the packet itself becomes the TCP reset or ICMP error that goes back to its sender.
  *
  * Without one a refused client waits for its timeout. Limited per second and CPU, so that spoofed packets cannot
- * make us flood their victims. Never answers resets, ICMP, later fragments or packets with options (RFC 1122, 3.2.2).
+ * make us flood their victims. Never answers resets, ICMP but echoes, later fragments or packets with options (RFC
+ * 1122, 3.2.2).
  */
 #ifndef MP_REFUSE_H
 #define MP_REFUSE_H
@@ -17,7 +18,6 @@
 #define ICMP_HOST_UNREACH 1
 #define ICMP_FRAG_NEEDED 4
 #define ICMP_PKT_FILTERED 13
-#define ICMPV6_DEST_UNREACH 1
 #define ICMPV6_NO_ROUTE 0
 #define ICMPV6_PROHIBITED 1
 #define ICMPV6_TOO_BIG 2
@@ -262,14 +262,35 @@ static __always_inline int refuse_is_passing(enum mp_reason reason)
 	return reason == MP_TTL_EXPIRED || reason == MP_TOO_BIG || reason == MP_NO_ROUTE;
 }
 
+/* An echo, which of ICMP alone is answered: a request whatever it is refused for, a reply where the way is at fault. */
+static __always_inline int refuse_is_echo(const struct packet *packet, enum mp_reason reason)
+{
+	if (packet->key.protocol != (packet->version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) || packet->icmp_error)
+		return 0;
+	return packet->opens || (!packet->key.source_port && refuse_is_passing(reason));
+}
+
+/* Errors come from the interface that the packet came in by (RFC 1812 section 4.3.2.4), so that a traced way shows us; from
+ * where the packet went only while no address is known. What is quoted is in the packet itself, and stays. */
+static __always_inline void refuse_as_ourselves(struct packet *packet)
+{
+	__u32 ifindex = packet->ingress;
+	const struct mp_own_addresses *own = bpf_map_lookup_elem(&own_addresses, &ifindex);
+
+	if (own && packet->version == 4 && !address_is_unset(&own->v4))
+		packet->key.destination = own->v4;
+	if (own && packet->version == 6 && !address_is_unset(&own->v6))
+		packet->key.destination = own->v6;
+}
+
 /* Answer the sender of a packet that ends with `reason`; the action to return. */
-static __noinline int refuse(mp_context *context, const struct packet *packet, enum mp_reason reason,
+static __noinline int refuse(mp_context *context, struct packet *packet, enum mp_reason reason,
 				  const struct mp_settings *current, __u32 mtu)
 {
 	int reset = packet->key.protocol == IPPROTO_TCP && !refuse_is_passing(reason);
 	int failed;
 
-	if (packet->key.protocol != IPPROTO_TCP && packet->key.protocol != IPPROTO_UDP)
+	if (!packet_has_ports(packet) && !refuse_is_echo(packet, reason))
 		return packet_drop();
 	if (packet->fragment == MP_LATER_FRAGMENT || packet->options || packet->tcp_flags & TCP_RST)
 		return packet_drop();
@@ -280,6 +301,7 @@ static __noinline int refuse(mp_context *context, const struct packet *packet, e
 	} else {
 		struct refusal refusal = refuse_error(reason, mtu);
 
+		refuse_as_ourselves(packet);
 		failed = refuse_icmp(context, packet, &refusal);
 	}
 	return failed ? packet_drop() : packet_send_back(context);

@@ -4,6 +4,7 @@
 #define MP_REWRITE_H
 
 #include "checksum.h"
+#include "icmp.h"
 #include "packet.h"
 #include "parse.h"
 
@@ -14,16 +15,17 @@ struct rewrite {
 
 static __always_inline int rewrite_v4(mp_context *context, const struct packet *packet, const struct mp_flow *flow, struct rewrite *change)
 {
+	const struct mp_address *source = icmp_source(packet, flow);
 	struct iphdr *ip = packet_data(context) + L3;
 	__u64 sum = 0;
 	__u16 old;
 
 	if ((void *)(ip + 1) > packet_end(context))
 		return -1;
-	sum = checksum_replace(sum, ip->saddr, flow->source.word[3]);
+	sum = checksum_replace(sum, ip->saddr, source->word[3]);
 	sum = checksum_replace(sum, ip->daddr, flow->destination.word[3]);
 	change->addresses = sum;
-	ip->saddr = flow->source.word[3];
+	ip->saddr = source->word[3];
 	ip->daddr = flow->destination.word[3];
 	/* TTL and protocol share a 16-bit word of the header checksum. */
 	old = *(__u16 *)&ip->ttl;
@@ -35,15 +37,16 @@ static __always_inline int rewrite_v4(mp_context *context, const struct packet *
 
 static __always_inline int rewrite_v6(mp_context *context, const struct packet *packet, const struct mp_flow *flow, struct rewrite *change)
 {
+	const struct mp_address *source = icmp_source(packet, flow);
 	struct ipv6hdr *ip = packet_data(context) + L3;
 	__u64 sum = 0;
 
 	if ((void *)(ip + 1) > packet_end(context))
 		return -1;
 	for (int i = 0; i < 4; i++) {
-		sum = checksum_replace(sum, ip->saddr.in6_u.u6_addr32[i], flow->source.word[i]);
+		sum = checksum_replace(sum, ip->saddr.in6_u.u6_addr32[i], source->word[i]);
 		sum = checksum_replace(sum, ip->daddr.in6_u.u6_addr32[i], flow->destination.word[i]);
-		ip->saddr.in6_u.u6_addr32[i] = flow->source.word[i];
+		ip->saddr.in6_u.u6_addr32[i] = source->word[i];
 		ip->daddr.in6_u.u6_addr32[i] = flow->destination.word[i];
 	}
 	ip->hop_limit--;
@@ -145,6 +148,8 @@ static __always_inline int rewrite(mp_context *context, const struct packet *pac
 
 	if (failed)
 		return -1;
+	if (packet->icmp_error)
+		return icmp_rewrite(context, packet, flow, change.addresses);
 	/* Later fragments have no transport header, and the first one's checksum covers them all. */
 	if (packet->fragment == MP_LATER_FRAGMENT)
 		return 0;

@@ -3,7 +3,7 @@
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.model.reason import Reason
 from tests.bpf.packets import Icmp, Link, Packet, Tcp
-from tests.bpf.reference import TCP, UDP, Piece, Read
+from tests.bpf.reference import ICMP, ICMPV6, TCP, UDP, Piece, Read
 
 _RST, _FIN, _SYN, _ACK = 4, 1, 2, 16
 
@@ -20,7 +20,8 @@ SILENT = {Reason.MALFORMED, Reason.UNSUPPORTED, Reason.FRAGMENT}
 def answer_to(frame: bytes, packet: Read, reason: Reason, mtu: int = 0) -> bytes | None:
     """The frame that goes back, or None (RFC 1122 section 3.2.2, RFC 4443 section 2.4)."""
     unanswerable = packet.piece is Piece.LATER or packet.options or packet.flags & _RST
-    if reason in SILENT or packet.protocol not in (TCP, UDP) or unanswerable:
+    spoken = packet.protocol in (TCP, UDP) or _is_echo(frame, packet, reason)
+    if reason in SILENT or not spoken or unanswerable:
         return None
     if packet.protocol == TCP and reason not in ERRORS:
         return _back(frame, packet, _reset(frame, packet))
@@ -28,6 +29,15 @@ def answer_to(frame: bytes, packet: Read, reason: Reason, mtu: int = 0) -> bytes
     quoted = (20 if packet.version == 4 else 40) + (20 if packet.protocol == TCP else 8)
     value = mtu if reason is Reason.TOO_BIG else 0
     return _back(frame, packet, Icmp(kind, code, value, frame[14 : 14 + quoted]))
+
+
+def _is_echo(frame: bytes, packet: Read, reason: Reason) -> bool:
+    """A request is told whatever happens to it, a reply what is wrong with the way."""
+    four = packet.version == 4
+    if packet.protocol != (ICMP if four else ICMPV6):
+        return False
+    kind = frame[packet.transport]
+    return kind == (8 if four else 128) or (kind == (0 if four else 129) and reason in ERRORS)
 
 
 def _reset(frame: bytes, packet: Read) -> Tcp:

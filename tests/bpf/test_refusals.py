@@ -1,12 +1,14 @@
 """Resets and ICMP errors: to the byte, to whom they may go, and how many."""
 
 import time
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+from marchproxy.dataplane.kernel import layouts
 from marchproxy.model.reason import Reason
 from tests.bpf import reference
-from tests.bpf.bed import FROM_CLIENT, OUTSIDE, Action, Bed, Outcome, Tier
+from tests.bpf.bed import FROM_CLIENT, INSIDE, OUTSIDE, Action, Bed, Outcome, Tier
 from tests.bpf.packets import Icmp, Link, Other, Packet, Tcp, Udp, packet
 from tests.bpf.policies import OPEN, WEB
 from tests.bpf.reading import read
@@ -17,6 +19,7 @@ from tests.policy.build import mapping, plan, service
 pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs")
 
 FAMILIES = pytest.mark.parametrize(("client", "own"), [("10.1.0.2", "10.1.0.1"), ("fd01::2", "fd01::1")])
+OWN4, OWN6 = IPv4Address("10.1.0.99"), IPv6Address("fd01::99")
 NOBODY = service("nobody", "192.0.2.1", "2001:db8::1")
 CLOSED = (NOBODY, WEB, mapping("closed", "nobody", "web", "*:80", protocols="tcp,udp"))
 
@@ -90,17 +93,48 @@ def test_denied_datagram_is_prohibited(bed: Bed, tier: Tier, client: str, own: s
 @pytest.mark.parametrize(
     "denied",
     [
-        packet("10.1.0.2", "10.2.0.2", Icmp(8, payload=b"ping"), link=FROM_CLIENT),
-        packet("fd01::2", "fd02::2", Icmp(128, payload=b"ping"), link=FROM_CLIENT),
+        packet("10.1.0.2", "10.2.0.2", Icmp(0, payload=b"pong"), link=FROM_CLIENT),
+        packet("fd01::2", "fd02::2", Icmp(129, payload=b"pong"), link=FROM_CLIENT),
+        packet("10.1.0.2", "10.2.0.2", Icmp(13, payload=bytes(12)), link=FROM_CLIENT),
+        packet("fd01::2", "fd02::2", Icmp(138, payload=bytes(12)), link=FROM_CLIENT),
         packet("10.1.0.2", "10.2.0.2", Other(47, bytes(40)), link=FROM_CLIENT),
         packet("fd01::2", "fd02::2", Other(50, bytes(40)), link=FROM_CLIENT),
     ],
-    ids=["icmp", "icmpv6", "gre", "esp"],
+    ids=["echo reply", "echo reply 6", "timestamp", "renumbering", "gre", "esp"],
 )
 def test_transit_of_other_protocols_is_dropped_without_an_answer(
     bed: Bed, tier: Tier, denied: Packet
 ) -> None:
     check_dropped(bed.send(tier, denied), Reason.NO_MAPPING)
+
+
+@pytest.mark.parametrize("ends", [("10.1.0.2", "10.2.0.2"), ("fd01::2", "fd02::2")], ids=["v4", "v6"])
+def test_denied_ping_is_told_at_once(bed: Bed, tier: Tier, ends: tuple[str, str]) -> None:
+    asked = packet(*ends, Icmp(8 if "." in ends[0] else 128, payload=b"ping"), link=FROM_CLIENT)
+    check_refused(bed.send(tier, asked), Reason.NO_MAPPING, asked)
+
+
+@pytest.mark.parametrize("ends", [("10.1.0.2", "10.2.0.2"), ("fd01::2", "fd02::2")], ids=["v4", "v6"])
+@pytest.mark.parametrize("kind", ["udp", "echo"])
+def test_error_comes_from_the_interface_and_a_reset_from_whom_was_asked(
+    bed: Bed, tier: Tier, ends: tuple[str, str], kind: str
+) -> None:
+    four = "." in ends[0]
+    transport = Udp(5, 6, b"hello") if kind == "udp" else Icmp(8 if four else 128, payload=b"ping")
+    own = layouts.OWN_ADDRESSES.struct.pack(layouts.pack_address(OWN4), layouts.pack_address(OWN6))
+    bed.maps["own_addresses"].set(layouts.U32.pack(bed.ifindex[INSIDE]), own)
+    try:
+        denied = packet(*ends, transport, link=FROM_CLIENT)
+        answer = read(bed.send(tier, denied).frame)
+        assert answer.packet is not None
+        assert answer.problems == []
+        assert answer.packet.source == (OWN4 if four else OWN6)
+        assert isinstance(answer.packet.transport, Icmp)
+        quoted = denied.build()[14:]
+        assert answer.packet.transport.payload == quoted[: len(answer.packet.transport.payload)]
+        check_refused(bed.send(tier, reset := denied.but(transport=Tcp(5, 6))), Reason.NO_MAPPING, reset)
+    finally:
+        bed.maps["own_addresses"].delete(layouts.U32.pack(bed.ifindex[INSIDE]))
 
 
 def test_transit_between_servers_and_clients_is_refused_on_the_side_it_came_from(

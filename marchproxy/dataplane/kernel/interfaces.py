@@ -99,7 +99,7 @@ class Attachments:
         self.states = tuple(each.state() for each in self._watched.values())
 
     def _look_after(self, each: _Watched) -> None:
-        ifindex, now = _index_of(each.interface.name), time.monotonic()
+        ifindex, now = index_of(each.interface.name), time.monotonic()
         if ifindex != each.ifindex:
             each.ifindex, each.attached, each.native, each.tried = ifindex, "", False, -math.inf
         if not ifindex:
@@ -196,7 +196,7 @@ def link_address(interface: str) -> bytes:
     return answer[18:24] if kind == _ETHERNET else bytes(6)
 
 
-def _index_of(interface: str) -> int:
+def index_of(interface: str) -> int:
     """0 where there is no such interface in this network namespace."""
     try:
         return socket.if_nametoindex(interface)

@@ -172,6 +172,7 @@ BLOCK_LEVELS: Final = {48: 1, 32: 2, 24: 4, 16: 8}
 """Lengths under which IPv6 prefixes are found, and their bits in `mp_block_header.levels`."""
 MANAGEMENT = _layout("mp_management", tcp="8192s")
 INTERFACE = _layout("mp_interface", address="6s", native_xdp="B", role="B")
+OWN_ADDRESSES = _layout("mp_own_addresses", v4="16s", v6="16s")
 COUNTER = _layout("mp_counter", packets="Q", bytes="Q")
 DENIED_KEY = _layout("mp_denied_key", mapping="I", reason="H", kind="H")
 EVENT = _layout(
@@ -215,6 +216,7 @@ LAYOUTS = (
     BLOCK_HEADER,
     MANAGEMENT,
     INTERFACE,
+    OWN_ADDRESSES,
     COUNTER,
     DENIED_KEY,
     EVENT,

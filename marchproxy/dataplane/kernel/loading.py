@@ -27,7 +27,7 @@ READ_OR_WRITTEN = frozenset(
     {
         *("active", "address_classes", "backends", "listeners", "pools", "port_classes", "rules"),
         *("source_bits", "transit_bits", "transit_rules", "transit_words", "nat_pools"),
-        *("flows", "opening", "mapping_names", "settings", "management", "interfaces"),
+        *("flows", "opening", "mapping_names", "settings", "management", "interfaces", "own_addresses"),
         *("limits", "limit_sets", "limit_prefixes", "limit_generations", "limit_buckets"),
         *("limit_counters", "limit_names"),
         *("counters", "denied", "events", "lost_events", "blocks"),

@@ -16,7 +16,7 @@ from marchproxy.dataplane.kernel.denials import read_denials
 from marchproxy.dataplane.kernel.events import EventReader
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.forwarding import Forwarding
-from marchproxy.dataplane.kernel.interfaces import Attachments
+from marchproxy.dataplane.kernel.interfaces import Attachments, index_of
 from marchproxy.dataplane.kernel.limitslots import LimitSlots
 from marchproxy.dataplane.kernel.loading import BpfNotPermitted, Pipeline, load_pipeline
 from marchproxy.dataplane.kernel.names import MappingNames
@@ -26,6 +26,7 @@ from marchproxy.dataplane.kernel.routewatch import RouteWatch
 from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.dataplane.kernel.sourceaddress import source_towards
+from marchproxy.dataplane.kernel.sourcepools import SourcePools
 from marchproxy.dataplane.kernel.sweep import Sweep
 from marchproxy.dataplane.kernel.sysctls import Sysctls
 from marchproxy.dataplane.kernel.tables import TableBuilder
@@ -88,6 +89,7 @@ class KernelTier:
         self._active = ActiveFlows(maps)
         self._sweep = Sweep(self._table, self._take_stock)
         self._review = FlowReview(self._table)
+        self._sources = SourcePools(maps["own_addresses"], maps["nat_pools"])
         self._plan = Plan()
         self._sink: EventSink = _ignore
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
@@ -166,6 +168,7 @@ class KernelTier:
             *broken,
             *self._unreachable,
             *self._ports_problem,
+            *self._sources.problems,
             *self._pressure.problems,
             *self._size_problem(),
         ]
@@ -203,8 +206,11 @@ class KernelTier:
 
     def _apply(self, plan: Plan, revision: int) -> None:
         try:
+            # First: not one flow may leave with an address that is to be hidden.
+            self._follow_addresses(plan)
             self._switch(plan, revision)
         except MarchproxyError:
+            self._follow_addresses(self._plan)
             # The builder holds a plan that is not in force, or half of one.
             self._builder = self._new_builder()
             self._builder.build(self._plan)
@@ -240,6 +246,7 @@ class KernelTier:
             if self._builder.pools.renew_sources():
                 self._banks.switch(self._builder.tables, self._settings.revision)
             self._find_unreachable()
+        self._follow_addresses(self._plan, moved=heard.routes)
         self._attachments.look_after()
         self._banks.follow()
         self._sweep.turn(self._sink)
@@ -247,6 +254,10 @@ class KernelTier:
     def _take_stock(self, census: Census) -> None:
         self._pressure.update(census)
         self._active.correct()
+
+    def _follow_addresses(self, plan: Plan, *, moved: bool = False) -> None:
+        indexes = {index_of(each.name): each for each in plan.interfaces}
+        self._sources.follow({index: each for index, each in indexes.items() if index}, moved=moved)
 
     def _size_problem(self) -> Iterator[str]:
         """A table that is pinned is not given another size: see ARCHITECTURE, "Flows"."""

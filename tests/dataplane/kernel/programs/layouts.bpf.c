@@ -23,6 +23,7 @@ struct mp_limited limited;
 struct mp_limit_counter limit_counter;
 struct mp_management management;
 struct mp_interface interface;
+struct mp_own_addresses own_addresses;
 struct mp_counter counter;
 struct mp_denied_key denied_key;
 struct mp_event event;
