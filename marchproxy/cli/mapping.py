@@ -18,11 +18,14 @@ app = noun("Manage mappings: who may talk to whom")
 _WHO = "Services by name, collection:NAME, external or all"
 FIELDS = (
     Field("sources", "--from", "S[,S]", f"{_WHO}: the clients", many=True, suggest=suggest.references),
-    Field("destinations", "--to", "S[,S]", f"{_WHO}: the backends", many=True, suggest=suggest.references),
+    Field("destinations", "--to", "S[,S]", f"{_WHO}: the servers", many=True, suggest=suggest.references),
     Field("protocols", "--protocol", "P[,P]", "tcp, udp, icmp, http, https, grpc or quic", many=True),
     Field("ports", "--ports", "PORTS", "Ports of the destination, such as 443,8000-8100", many=True),
     Field(
-        "listen", "--listen", "ADDR:PORT", "Address and port to open; [v6]:PORT, or *:PORT for all addresses"
+        "listen",
+        "--listen",
+        "ADDR:PORT",
+        "Address and port to open; [v6]:PORT, or *:PORT for all addresses; without: routed traffic",
     ),
     Field("host", "--host", "HOST", "Only this host name, or *.NAME for those below it"),
     Field("path_prefix", "--path-prefix", "PATH", "Only paths that start with this"),
@@ -65,6 +68,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocomple
     app,
     "add",
     "marchproxy mapping add clients-web --from clients --to web --protocol tcp --listen 10.1.0.1:80",
+    "marchproxy mapping add out --from clients --to external --protocol tcp,udp,icmp --ports 53,443",
     "marchproxy mapping add not-lab --from lab --to web --protocol tcp --listen 10.1.0.1:80"
     " --action deny --priority 10",
     fields=FIELDS,
@@ -76,7 +80,9 @@ def add(
     """Add a mapping
 
     The first mapping that matches decides: lowest priority first, at equal priority deny before allow. Where
-    none matches, traffic is denied. With --listen and no --ports the backends' own port is used.
+    none matches, traffic is denied. With --listen clients connect to the appliance; without it the mapping is
+    for traffic that is routed through it, to the destination's own addresses. Without --ports the
+    destinations' own ports are used, or any.
     """
     return EDITOR.add(context, name, cluster, output)
 
