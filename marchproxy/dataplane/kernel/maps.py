@@ -8,6 +8,7 @@ import ctypes as ct
 import errno
 import os
 import struct
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Self
 
@@ -132,9 +133,17 @@ class Map:
     def update_run(self, first: int, values: bytes) -> None:
         """Write consecutive entries of an array: their packed values, from index `first` on."""
         _expect_size(values[len(values) // self.value_size * self.value_size :], 0, "rest")
-        numbers = range(first, first + len(values) // self.value_size)
-        pieces = [values[at : at + self.value_size] for at in range(0, len(values), self.value_size)]
-        self._write_batch([bytes(U32(number)) for number in numbers], pieces, written=0)
+        numbers = array("I", range(first, first + len(values) // self.value_size))
+        count = U32(len(numbers))
+        code = -library().bpf_map_update_batch(
+            self.fd, numbers.tobytes(), values, ct.byref(count), ct.byref(BatchOptions())
+        )
+        if code in _WITHOUT_BATCH:
+            for at, number in enumerate(numbers):
+                value = values[at * self.value_size : (at + 1) * self.value_size]
+                self._write(bytes(U32(number)), value, ANY, written=at)
+        elif code:
+            raise self._write_refusal(code, count.value)
 
     def delete_many(self, keys: Sequence[bytes]) -> int:
         """Remove entries, ignoring keys that are missing; how many were there."""

@@ -26,7 +26,7 @@ def compile_bpf(tmp_path_factory: pytest.TempPathFactory) -> Compile:
 
     def compiled(source: Path) -> Path:
         target = folder / source.with_suffix(".o").name
-        flags = ["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", *include]
+        flags = ["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", *include]
         subprocess.run(["clang", *flags, "-c", source, "-o", target], check=True)
         return target
 
