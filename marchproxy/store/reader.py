@@ -48,6 +48,8 @@ def read_snapshot(database: Database) -> Snapshot:
             for key, (head,) in heads.items()
         ]
         own = {kind: read_rows(kind, database.query(_SELECT[kind])) for kind in OF_APPLIANCE}
+        if len(own[Kind.SETTINGS]) != 1:
+            raise ValueError("it does not hold one row of settings")
         snapshot = Snapshot(tuple(sorted(clusters, key=lambda cluster: cluster.name)))
         return holding(snapshot, own)
     except (InvalidValue, TypeError, ValueError) as error:

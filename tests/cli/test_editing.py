@@ -107,7 +107,13 @@ def test_hostile_names_are_refused_and_shown_harmlessly(site: Console, noun: str
 
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
-@pytest.mark.parametrize("flag", ["--address", "--port", "--tag", "--health", "--auth", "--collection"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--address", "--port", "--tag", "--health", "--auth", "--collection"),
+        *("--drain", "--health-interval", "--health-rise"),
+    ],
+)
 def test_hostile_values_change_nothing(site: Console, flag: str, value: str) -> None:
     before = site.ok("export").out
     result = site("service", "set", "web", f"{flag}={value}")
@@ -116,3 +122,26 @@ def test_hostile_values_change_nothing(site: Console, flag: str, value: str) -> 
     assert all(line.isprintable() for line in result.err.splitlines())
     after = site.ok("export").out
     assert after == before or value.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(f"appliance set --{flag}" for flag in ("audit", "refusal", "flow-table", "timeout-udp")),
+        "appliance set --resolver",
+        "appliance set --private-answer",
+        "mapping set cw --audit",
+        "mapping set cw --balance",
+        "cluster set default --audit",
+        "listener add dns --bind",
+        "interface add eth0 --role outside --masquerade --nat-address",
+    ],
+)
+def test_hostile_values_of_other_nouns_change_nothing(site: Console, words: str) -> None:
+    before = site.ok("export").out
+    for value in filter(str.strip, HOSTILE.values()):
+        result = site(*f"{words}={value}".split(" ", words.count(" ")))
+        assert result.code == 5, value
+        assert len(result.err) < 2500
+        assert all(line.isprintable() for line in result.err.splitlines())
+    assert site.ok("export").out == before

@@ -88,6 +88,25 @@ def test_a_history_that_does_not_lead_back_is_damage(store: Store, damage: str, 
         store.snapshot_at(1)
 
 
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        ("DELETE FROM settings", "one row of settings"),
+        ("UPDATE settings SET flow_table = 7", "flow_table: 7 is not valid"),
+        ("UPDATE settings SET resolvers = 'x'", "Expecting value"),
+        ("UPDATE service SET drain = NULL", "must be str"),
+        ("UPDATE service SET drain = '[\"10.9.9.9\"]'", "drain: '10.9.9.9' is not valid"),
+        ("UPDATE cluster SET name = 'a b'", "name: 'a b' is not valid"),
+    ],
+)
+def test_a_row_that_nobody_of_ours_wrote_is_damage(store: Store, damage: str, why: str) -> None:
+    store.replace(holding([WEB]), message="web")
+    store._database.query(damage)
+    store._known = None
+    with pytest.raises(StoreCorrupt, match=why):
+        store.snapshot()
+
+
 def test_history_is_readable_with_any_sql_shell(store: Store) -> None:
     store.replace(holding([WEB]), message="web")
     [(after,)] = store._database.query('SELECT after FROM "change" WHERE revision = 2')
