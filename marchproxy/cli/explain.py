@@ -103,7 +103,8 @@ def _from_policy(environment: Environment, question: dict[str, Any]) -> dict[str
     query = read_question(question)
     with intent.opened(environment, read_only=True) as store:
         snapshot, revision = store.snapshot(), store.head().number
-    evaluator = Evaluator(compile_plan(snapshot, now=datetime.now(UTC)).plan)
+        contents = store.contents_of(snapshot)
+    evaluator = Evaluator(compile_plan(snapshot, contents=contents, now=datetime.now(UTC)).plan)
     document = answer_document(evaluator.evaluate(query), why(evaluator, query))
     return {**document, "tier": "policy", "revision": revision}
 

@@ -1,6 +1,6 @@
 """The way to the store: reading what is configured, changing it in one revision, telling the daemon."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -87,9 +87,16 @@ def write(environment: Environment, message: str, build: Callable[[Snapshot], Sn
 
 
 def commit(
-    environment: Environment, store: "Store", message: str, build: Callable[[Snapshot], Snapshot]
+    environment: Environment,
+    store: "Store",
+    message: str,
+    build: Callable[[Snapshot], Snapshot],
+    *,
+    contents: Sequence[bytes] = (),
 ) -> "Revision":
     """Make one revision of what `build` does to the snapshot, and say its number.
+
+    `contents` are those of block lists that it brings.
 
     `build` runs inside the store's transaction, so what it checks still holds when its result is written.
     """
@@ -103,7 +110,7 @@ def commit(
         changed = wanted != snapshot
         return wanted
 
-    revision = store.replace(careful, message=message, trial=environment.trial)
+    revision = store.replace(careful, message=message, trial=environment.trial, contents=contents)
     show_warnings(environment, warnings)
     tell(environment, revision, changed)
     return revision

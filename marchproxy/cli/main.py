@@ -24,6 +24,7 @@ COMMANDS = {
     "interface": "Manage the network devices that the appliance attaches to",
     "listener": "Manage addresses and ports that the appliance itself serves",
     "limit": "Manage rate limits: what is beyond them is dropped",
+    "block": "Manage blocks: addresses and names that nothing may come from or go to",
     "appliance": "Manage the settings of the appliance as a whole",
     "revision": "Look at the history and return to an earlier state",
     "apply": "Make the appliance equal to a file, or import a fleet file",

@@ -37,6 +37,17 @@ def limits(context: typer.Context, incomplete: str) -> list[str]:
     return _names(context, lambda snapshot: (item.name for item in snapshot.limits))
 
 
+def blocks(context: typer.Context, incomplete: str) -> list[str]:
+    """Blocked entries and block lists."""
+    return _names(
+        context,
+        lambda snapshot: (
+            *(block.name for block in snapshot.blocks),
+            *(item.name for item in snapshot.block_lists),
+        ),
+    )
+
+
 def listeners(context: typer.Context, incomplete: str) -> list[str]:
     """Names of the appliance's own listeners."""
     return _names(context, lambda snapshot: (item.name for item in snapshot.listeners))

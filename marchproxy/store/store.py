@@ -160,6 +160,12 @@ class Store:
         with self._database.transaction():
             return read_contents(self._database, sha256)
 
+    def contents_of(self, snapshot: Snapshot) -> dict[str, BlockContents]:
+        """What the block lists of a snapshot hold, by SHA-256. Raises `NotFound`."""
+        with self._database.transaction():
+            named = {item.sha256 for item in snapshot.block_lists}
+            return {sha256: read_contents(self._database, sha256) for sha256 in named}
+
     def changes_since(self, number: int) -> tuple[Revision, tuple[Change, ...]]:
         """Head, and what turns the snapshot of revision `number` into its own. Raises `NotFound`."""
         with self._database.transaction():

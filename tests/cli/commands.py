@@ -16,6 +16,7 @@ mapping add|list|show|set|remove
 interface add|list|show|set|remove
 listener add|list|remove
 limit add|list|show|set|remove
+block add|import|list|remove|check
 appliance show|set
 revision list|show|diff|rollback
 apply
