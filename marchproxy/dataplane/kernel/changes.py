@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from marchproxy.dataplane.hostaddresses import is_local
@@ -76,8 +77,9 @@ class FlowReview:
 
 def concern(old: Plan, new: Plan) -> Concern | None:
     """Which flows the new plan may decide differently about, told by their packed keys; None: none."""
-    listeners = changed_listeners(old, new)
-    transit = changed_transit(old, new)
+    moved = moved_services(old, new)
+    listeners = changed_listeners(old, new, moved)
+    transit = changed_transit(old, new, moved)
     if not listeners and transit is None:
         return None
 
@@ -91,7 +93,7 @@ def concern(old: Plan, new: Plan) -> Concern | None:
     return is_concerned
 
 
-def changed_transit(old: Plan, new: Plan) -> Concern | None:
+def changed_transit(old: Plan, new: Plan, moved: AbstractSet[str]) -> Concern | None:
     """Which flows in transit the new plan may decide differently about; None: none.
 
     Names resolve to something else all the time, so it matters that what only adds addresses to what is
@@ -100,7 +102,7 @@ def changed_transit(old: Plan, new: Plan) -> Concern | None:
     if len(old.transit) != len(new.transit) or not all(map(_decides_alike, old.transit, new.transit)):
         return _anything
     lost: set[Prefix] = set()
-    for name in _moved(old, new) & _named(new.transit):
+    for name in moved & _named(new.transit) if moved else ():
         before, after = set(old.sources.get(name, ())), set(new.sources.get(name, ()))
         lost |= before - after
         if any(_may_refuse(rule, name) for rule in new.transit):
@@ -138,13 +140,18 @@ def _may_refuse(rule: TransitRule, name: str) -> bool:
     return rule.reason is not Reason.FORWARDED and (name in rule.sources or name in rule.destinations)
 
 
-def _moved(old: Plan, new: Plan) -> set[str]:
-    """Services whose prefixes are others."""
-    names = old.sources.keys() | new.sources.keys()
-    return {name for name in names if old.sources.get(name) != new.sources.get(name)}
+def moved_services(old: Plan, new: Plan) -> set[str]:
+    """Services whose prefixes are others. Mostly they are the same objects, and a client waits for this."""
+    before, after = dict(old.sources), dict(new.sources)
+    moved = {
+        name
+        for name, prefixes in after.items()
+        if before.get(name) is not prefixes and before.get(name) != prefixes
+    }
+    return moved | (before.keys() - after.keys())
 
 
-def changed_listeners(old: Plan, new: Plan) -> frozenset[bytes]:
+def changed_listeners(old: Plan, new: Plan, moved: AbstractSet[str]) -> frozenset[bytes]:
     """Packed keys of listeners that decide differently: other rules, or sources with other prefixes.
 
     Which backends take new flows is no part of that, so a change of health makes no flow be looked at.
@@ -153,7 +160,6 @@ def changed_listeners(old: Plan, new: Plan) -> frozenset[bytes]:
     held = {listener_key(listener): _decisions(listener) for listener in gone}
     wanted = {listener_key(listener): _decisions(listener) for listener in came}
     changed = {key for key in held.keys() | wanted.keys() if held.get(key) != wanted.get(key)}
-    moved = _moved(old, new)
     if moved:
         changed.update(
             listener_key(listener)

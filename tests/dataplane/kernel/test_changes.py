@@ -3,7 +3,7 @@
 import pytest
 
 from marchproxy.dataplane.kernel import changes, layouts
-from marchproxy.dataplane.kernel.changes import FlowReview, changed_listeners
+from marchproxy.dataplane.kernel.changes import FlowReview, changed_listeners, moved_services
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.tables import listener_key
@@ -216,7 +216,7 @@ def test_a_review_that_failed_is_made_up_for(daemon: Daemon, monkeypatch: pytest
 def test_changed_listeners() -> None:
     first = made(*SERVICES, AT_ONE, AT_TWO, mapping("out", "external", "web", "192.0.2.1:81"))
     one, out, two = first.plan.listeners
-    assert changed_listeners(first.plan, first.plan) == frozenset()
+    assert changed_listeners(first.plan, first.plan, set()) == frozenset()
     moved = made(
         OFFICE,
         service("lab", "10.0.10.0/24"),
@@ -224,8 +224,13 @@ def test_changed_listeners() -> None:
         mapping("out", "external", "web", "192.0.2.1:81"),
         before=first,
     )
-    assert changed_listeners(first.plan, moved.plan) == {listener_key(one), listener_key(out)}
-    assert listener_key(two) not in changed_listeners(first.plan, moved.plan)
+    assert changed_listeners(first.plan, moved.plan, moved_services(first.plan, moved.plan)) == {
+        listener_key(one),
+        listener_key(out),
+    }
+    assert listener_key(two) not in changed_listeners(
+        first.plan, moved.plan, moved_services(first.plan, moved.plan)
+    )
 
 
 REMOTE = service("remote", "203.0.113.1", "203.0.113.2")
