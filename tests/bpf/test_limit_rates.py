@@ -113,28 +113,31 @@ class Flood:
             testrun.run(program, frame, ifindex=ifindex, repeat=self.repeat)
 
 
-def expect_rate(state: LimitState, per_second: int, seconds: float, burst: float = 0.1) -> None:
-    """Within 5 %, the burst aside. On a machine that cannot send so many, at least not more."""
+def expect_rate(state: LimitState, per_second: int, seconds: float, burst: int) -> None:
+    """Within 5 % behind the burst. On a machine that cannot send so many, at least not more.
+
+    A burst of half a second, which is spent at once, makes up for as long in which neither thread ran.
+    """
     offered = state.passed.packets + state.dropped.packets
-    assert state.passed.packets < per_second * (seconds * (1 + ALLOWED) + burst) + 1
-    if offered > 1.3 * per_second * seconds:
-        assert state.passed.packets > per_second * seconds * (1 - ALLOWED)
+    assert state.passed.packets < per_second * seconds * (1 + ALLOWED) + burst + 1
+    if offered > 1.3 * per_second * seconds + burst:
+        assert state.passed.packets > per_second * seconds * (1 - ALLOWED) + burst
 
 
-@pytest.mark.parametrize("per_second", [100, 1_000_000])
+@pytest.mark.parametrize("per_second", [100, 300_000])
 @pytest.mark.parametrize("per", ["source", "total"])
 def test_two_cpus_at_once_get_the_rate_together(bed: Bed, tier: Tier, per: str, per_second: int) -> None:
-    bed.apply(limited(packets(per, per_second)))
+    bed.apply(limited(packets(per, per_second, per_second // 2)))
     bed.settings.change(refusals_per_second=0)
     frame = STRAY.build()
     seconds, states = Flood(bed, tier, (frame, frame)).run(1.0)
-    expect_rate(states[f"{per}-packets"], per_second, seconds)
+    expect_rate(states[f"{per}-packets"], per_second, seconds, per_second // 2)
 
 
 def test_two_sources_get_a_rate_each_and_one_total(bed: Bed, tier: Tier) -> None:
-    bed.apply(limited(packets("source", 40_000), packets("total", 60_000)))
+    bed.apply(limited(packets("source", 40_000, 20_000), packets("total", 60_000, 30_000)))
     bed.settings.change(refusals_per_second=0)
     other = from_client(Udp(40000, 81), "10.1.0.3", "10.2.0.2")
     seconds, states = Flood(bed, tier, (STRAY.build(), other.build())).run(1.0)
-    expect_rate(states["total-packets"], 60_000, seconds)
+    expect_rate(states["total-packets"], 60_000, seconds, 30_000)
     assert states["source-packets"].passed == states["total-packets"].passed
