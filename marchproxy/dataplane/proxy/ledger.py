@@ -118,6 +118,8 @@ class Ledger:
         self._tallies: dict[Reason, Tally] = {}
         self._denied: dict[tuple[Reason, str], Tally] = {}
         """By reason and mapping; of mappings there are as many as an operator has made."""
+        self._audited: dict[tuple[Reason, str], Tally] = {}
+        """The same of what audit let through."""
         self._evaluator = Evaluator(Plan())
         self._balancer = Balancer()
         self.limits = FlowLimits()
@@ -134,10 +136,11 @@ class Ledger:
         return {reason: tally.traffic() for reason, tally in self._tallies.items()}
 
     def denials(self) -> Sequence[Denials]:
-        """What was refused since start."""
+        """What was refused, or let through by audit, since start."""
         return [
-            Denials(reason, mapping, audited=False, traffic=tally.traffic())
-            for (reason, mapping), tally in self._denied.items()
+            Denials(reason, mapping, audited=audited, traffic=tally.traffic())
+            for audited, tallies in ((False, self._denied), (True, self._audited))
+            for (reason, mapping), tally in tallies.items()
         ]
 
     def decide(
@@ -167,7 +170,13 @@ class Ledger:
         return bool(self._evaluator.plan.blocks.find(backend.address))
 
     def begin(self, query: Query, source_port: int, answer: Answer) -> Conversation:
-        """Number a conversation that was admitted; `opened` follows, or `refuse` when no backend answers."""
+        """Number a conversation that was admitted; `opened` follows, or `refuse` when no backend answers.
+
+        If audit admitted it, that is told.
+        """
+        if answer.verdict is Verdict.AUDIT:
+            self._audited.setdefault((answer.reason, answer.mapping), Tally()).add(0)
+            self._tell(EventKind.AUDITED, query, source_port, answer)
         forwarded = self._tally(Reason.FORWARDED)
         return Conversation(next(self._numbers), query, source_port, answer, self.revision, forwarded)
 
@@ -205,14 +214,16 @@ class Ledger:
         """Count and tell a connection or datagram that goes nowhere; `size` is the datagram's."""
         self._tally(reason).add(size)
         self._denied.setdefault((reason, answer.mapping), Tally()).add(size)
-        if EventKind.DENIED in self.wanted:
-            decision = _decision(query, source_port, answer, self.revision)
-            decision = replace(decision, time=time.time(), verdict=Verdict.DENY, reason=reason)
-            self.sink(Event(EventKind.DENIED, decision))
+        self._tell(EventKind.DENIED, query, source_port, replace(answer, verdict=Verdict.DENY, reason=reason))
 
     def drop(self, reason: Reason, size: int) -> None:
         """Count a datagram of a conversation that could not be sent on."""
         self._tally(reason).add(size)
+
+    def _tell(self, kind: EventKind, query: Query, source_port: int, answer: Answer) -> None:
+        if kind in self.wanted:
+            decision = _decision(query, source_port, answer, self.revision)
+            self.sink(Event(kind, replace(decision, time=time.time())))
 
     def _leave(self, conversation: Conversation) -> None:
         if conversation.backend:

@@ -134,10 +134,10 @@ class SocketsTier:
         return 0
 
     def problems(self) -> Sequence[str]:
-        """Listeners that cannot accept, or whose address is not here; limits that sockets cannot keep."""
+        """Listeners that cannot accept, or whose address is not here; what sockets cannot carry or keep."""
         paused = {item.overloaded for item in self._open.values() if isinstance(item, TcpListener)} - {""}
         pauses = (f"accepting connections pauses: {why}" for why in sorted(paused))
-        return [*pauses, *self._absent, *self._ledger.limits.problems()]
+        return [*pauses, *self._absent, *_uncarried(self._plan), *self._ledger.limits.problems()]
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, wait for connections to end, then end what is left. Sessions go on meanwhile."""
@@ -200,6 +200,14 @@ class SocketsTier:
             for address in sorted(addresses, key=lambda address: (address.version, int(address)))
             if not is_local(address)
         ]
+
+
+def _uncarried(plan: Plan) -> Iterator[str]:
+    """A host that routes lets everything through or nothing: no socket sees what is not for the host."""
+    allowing = dict.fromkeys(rule.mapping for rule in plan.transit if rule.reason is Reason.FORWARDED)
+    if allowing:
+        more = f" and {len(allowing) - 1} more" if len(allowing) > 1 else ""
+        yield f"routed traffic is not carried without BPF: mapping {next(iter(allowing))}{more}"
 
 
 def default_limits(descriptors: int) -> tuple[TcpLimits, UdpLimits]:

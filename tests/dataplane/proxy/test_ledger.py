@@ -1,9 +1,10 @@
 """What the sockets tier writes down."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
-from marchproxy.dataplane.records import Event, EventKind, FlowState, Traffic
+from marchproxy.dataplane.records import Denials, Event, EventKind, FlowState, Traffic
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Tier, Verdict
 from tests.dataplane.plans import backend, listener, plan, rule
@@ -98,3 +99,23 @@ def test_kinds_that_nobody_wants_are_counted_all_the_same() -> None:
     kept.ended(conversation, Reason.RESET)
     assert events == []
     assert kept.counters()[Reason.FORWARDED] == Traffic(1, 1)
+
+
+def test_what_audit_admits_is_told_and_counted_once() -> None:
+    audited = replace(rule(WEB, reason=Reason.DENY_MAPPING), audit=True)
+    kept, events = ledger()
+    kept.adopt(plan(listener(80, audited, address="0.0.0.0"), sources=SOURCES), 8)
+    conversation = begun(kept)
+    kept.opened(conversation, WEB)
+    told, start = events
+    assert (told.kind, told.decision.verdict, told.decision.reason) == (
+        *(EventKind.AUDITED, Verdict.AUDIT),
+        Reason.DENY_MAPPING,
+    )
+    assert (told.decision.mapping, told.flow) == ("m", None)
+    assert start.kind is EventKind.FLOW_START
+    assert list(kept.denials()) == [Denials(Reason.DENY_MAPPING, "m", audited=True, traffic=Traffic(1, 0))]
+    assert kept.still_allowed(conversation)
+    kept.wanted = frozenset()
+    begun(kept)
+    assert len(events) == 2

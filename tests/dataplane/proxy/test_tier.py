@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from marchproxy.model.entities import Interface, Role
 from marchproxy.model.errors import Conflict
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
-from marchproxy.policy.plan import Plan
+from marchproxy.policy.plan import ANYONE, Match, Plan, TransitRule
 from tests.dataplane.loops import looped, until
 from tests.dataplane.plans import backend, listener, plan, rule
 from tests.dataplane.proxy.peers import appliance, ask, dial, echo, free_port, says, tcp_server
@@ -164,6 +165,17 @@ async def test_a_listen_address_that_is_not_here_is_a_problem_and_no_refusal() -
         assert running.tier.problems() == ["listen address 192.0.2.1 is on no interface of this host"]
         await running.tier.apply(Plan(), 2)
         assert running.tier.problems() == []
+
+
+@looped
+async def test_routed_traffic_is_a_problem_because_no_socket_sees_it() -> None:
+    one = TransitRule("one", 1, ("net",), (), (ANYONE,), (), (Match(6),), Reason.FORWARDED)
+    other, deny = replace(one, mapping="other"), replace(one, mapping="no", reason=Reason.DENY_MAPPING)
+    async with appliance(replace(Plan(), transit=(deny,))) as running:
+        assert running.tier.problems() == []
+        await running.tier.apply(replace(Plan(), transit=(deny, one, one, other)), 2)
+        problem = "routed traffic is not carried without BPF: mapping one and 1 more"
+        assert running.tier.problems() == [problem]
 
 
 @looped
