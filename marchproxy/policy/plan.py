@@ -57,10 +57,15 @@ class Pool:
     """Indexes into `backends` of those that take new flows, as often as their weights want: in the order of
     turns for ROUND_ROBIN, else a Maglev table. Empty: all of them are down or drained."""
 
+    idle: tuple[Backend, ...] = ()
+    """Those of `backends` that take no new flows."""
+
     @property
     def taking(self) -> tuple[Backend, ...]:
         """The backends that new flows go to."""
-        return tuple([self.backends[index] for index in sorted(set(self.table))])
+        return (
+            tuple([each for each in self.backends if each not in self.idle]) if self.idle else self.backends
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,8 @@ def _build_pool(members: Members, version: int, balance: Balance) -> Pool:
     taking = [index for index, (_, takes) in enumerate(sorted_members) if takes]
     build = turns_table if balance is Balance.ROUND_ROBIN else build_table
     table = build(_weighted_keys([backends[index] for index in taking]))
-    return Pool(backends, tuple([taking[place] for place in table]))
+    idle = tuple([backend for backend, takes in sorted_members if not takes])
+    return Pool(backends, tuple([taking[place] for place in table]), idle)
 
 
 def _weighted_keys(backends: Sequence[Backend]) -> list[tuple[bytes, int]]:

@@ -122,10 +122,9 @@ def _backends(rule: Rule | TransitRule, pool: Pool) -> Iterator[str]:
         strategy = "" if balance is Balance.MAGLEV else f" by {balance}"
         yield f"new flows go{strategy} to " + ", ".join(_backend(backend) for backend in taking[:SHOWN])
         yield from _rest(len(taking), "backends")
-    idle = [backend for backend in pool.backends if backend not in taking]
-    if idle:
-        yield "down or drained: " + ", ".join(_backend(backend) for backend in idle[:SHOWN])
-        yield from _rest(len(idle), "backends are down or drained")
+    if pool.idle:
+        yield "down or drained: " + ", ".join(_backend(backend) for backend in pool.idle[:SHOWN])
+        yield from _rest(len(pool.idle), "backends are down or drained")
 
 
 def _decides(rule: Rule | TransitRule) -> str:

@@ -1,7 +1,9 @@
 """Backends that die, come back, falter and are drained, behind the real appliance."""
 
 import json
+import select
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -189,6 +191,40 @@ def test_running_flows_stay_when_a_host_is_cut_off_and_new_ones_avoid_it(
     farm.wait(BACKENDS[2], "up", "echo")
     farm.wait_for_answers(*BACKENDS)
     assert all(say(farm, talk) for talk in talks), "also the one that was cut off goes on"
+
+
+def test_connections_that_are_being_opened_find_another_backend(farm: Farm) -> None:
+    """Their clients repeat the first packet after 1, 3 and 7 seconds."""
+    server = farm.rig.servers[0]
+    server.ip("link set eth0 down")
+    try:
+        assert farm.backends()[BACKENDS[0]]["state"] == "up", "nobody knows yet"
+        assert farm.rig.client.call(connect_at_once, 9) == 9
+    finally:
+        server.ip("link set eth0 up", "route replace default via 10.2.0.1")
+    farm.wait(BACKENDS[0], "up")
+    farm.wait_for_answers(*BACKENDS)
+
+
+def connect_at_once(count: int) -> int:
+    """How many of so many connections, all begun now, stand in the end."""
+    waiting = [socket.socket() for _ in range(count)]
+    stand = 0
+    try:
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex((VIP, HTTP_PORT))
+        deadline = time.monotonic() + PATIENCE
+        while waiting and time.monotonic() < deadline:
+            _, ready, _ = select.select([], waiting, [], 1)
+            for sock in ready:
+                stand += not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                sock.close()
+                waiting.remove(sock)
+    finally:
+        for sock in waiting:
+            sock.close()
+    return stand
 
 
 def echoes(farm: Farm) -> list[dict[str, Any]]:

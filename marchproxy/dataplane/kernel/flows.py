@@ -20,6 +20,8 @@ from marchproxy.model.reason import Reason
 
 _PROTOCOL = 36
 """Offset of the protocol in a packed key."""
+_DESTINATION, _DESTINATION_PORT = slice(16, 32), slice(34, 36)
+"""Where a packed flow sends its packets."""
 _PULSE = layouts.FLOW.pick("last_seen", "state", "flags")
 """Enough to pass over most entries without decoding them: a million of them should cost a second."""
 
@@ -194,6 +196,20 @@ class FlowTable:
 
             for table in (self._established, self._opening):
                 self._end(table, is_forward, is_blocked, reason, report)
+
+    def forget_unanswered(self, places: AbstractSet[bytes]) -> None:
+        """Delete flows that were opened to these backends (packed addresses and ports) and never answered.
+
+        The client tries again by itself, and what it sends then opens a flow to another backend. Nobody was
+        told of them, so nobody is told of their end.
+        """
+        gone: list[bytes] = []
+        for raw_key, raw in self._opening.items():
+            if raw[_DESTINATION] + raw[_DESTINATION_PORT] in places:
+                entry = layouts.read_flow(raw)
+                if entry.state == layouts.STATE_OPENING and not entry.flags & layouts.FLAG_REPLY:
+                    gone += [raw_key, entry.other_key(raw_key[_PROTOCOL])]
+        self._opening.delete_many(gone)
 
     def _end(
         self,

@@ -14,6 +14,7 @@ from marchproxy.dataplane.kernel.blocks import BlockTables
 from marchproxy.dataplane.kernel.changes import FlowReview
 from marchproxy.dataplane.kernel.denials import read_denials
 from marchproxy.dataplane.kernel.events import EventReader
+from marchproxy.dataplane.kernel.failover import Failover
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.forwarding import Forwarding
 from marchproxy.dataplane.kernel.interfaces import Attachments, index_of
@@ -87,6 +88,7 @@ class KernelTier:
         )
         self._pressure = Pressure(maps["flows"].max_entries, maps["opening"].max_entries)
         self._active = ActiveFlows(maps)
+        self._failover = Failover(self._table)
         self._sweep = Sweep(self._table, self._take_stock)
         self._review = FlowReview(self._table)
         self._sources = SourcePools(maps["own_addresses"], maps["nat_pools"])
@@ -220,6 +222,7 @@ class KernelTier:
         self._active.want(plan)
         self._attachments.want(plan.interfaces)
         self._review.review(plan, self._sink)
+        self._failover.follow(plan)
         self._find_unreachable()
 
     def _switch(self, plan: Plan, revision: int) -> None:
