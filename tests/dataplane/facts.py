@@ -8,6 +8,7 @@ from marchproxy.dataplane.events import EventHub, Subscription
 from marchproxy.dataplane.learning import Learning
 from marchproxy.dataplane.preview import Cut, Preview
 from marchproxy.dataplane.records import (
+    BackendState,
     Decision,
     Event,
     EventKind,
@@ -65,6 +66,20 @@ def denied(source: str = "10.0.0.1", reason: Reason = Reason.NO_MAPPING) -> Even
 
 def started() -> Event:
     return Event(EventKind.FLOW_START, decision(), flow())
+
+
+def backend_state() -> BackendState:
+    return BackendState(
+        service="web",
+        address=ip_address("10.9.0.1"),
+        port=8443,
+        check="http",
+        up=False,
+        checked=True,
+        drained=False,
+        since=NOON,
+        why="HTTP 503",
+    )
 
 
 def status(*problems: Problem) -> Status:

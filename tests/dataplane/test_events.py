@@ -7,7 +7,7 @@ from collections import deque
 from marchproxy.dataplane import events
 from marchproxy.dataplane.events import QUEUE, RECENT_REFUSALS, EventHub, Inbox, Lost
 from marchproxy.dataplane.naming import ServiceNames
-from marchproxy.dataplane.records import Event, EventKind
+from marchproxy.dataplane.records import BackendEvent, Event, EventKind
 from tests.dataplane import facts
 from tests.dataplane.loops import looped, until
 from tests.dataplane.plans import backend, listener, plan, rule
@@ -104,3 +104,15 @@ async def test_a_full_inbox_counts_what_it_loses() -> None:
     inbox.put(facts.denied())
     await asyncio.sleep(0)
     await until(lambda: len(taken) == events.INBOX + 1)
+
+
+@looped
+async def test_changes_of_health_are_told_to_who_asks_for_them() -> None:
+    hub = EventHub()
+    asks, others = hub.subscribe([EventKind.BACKEND]), hub.subscribe([EventKind.DENIED])
+    event = BackendEvent(facts.backend_state())
+    hub.tell(event)
+    hub.publish(facts.denied())
+    assert await anext(asks.batches()) == [event]
+    (refusal,) = await anext(others.batches())
+    assert isinstance(refusal, Event)

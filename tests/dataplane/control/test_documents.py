@@ -1,7 +1,10 @@
 """The JSON that scripts rely on."""
 
+from dataclasses import replace
+
 from marchproxy.dataplane.control import documents
 from marchproxy.dataplane.events import Lost
+from marchproxy.dataplane.records import BackendEvent
 from marchproxy.dataplane.status import Problem
 from marchproxy.model.reason import Reason
 from tests.dataplane import facts
@@ -83,3 +86,30 @@ def test_every_reason_has_a_place_among_the_counters() -> None:
 
 def test_never_is_empty() -> None:
     assert documents.instant(0.0) == ""
+
+
+BACKEND = {
+    "service": "web",
+    "address": "10.9.0.1",
+    "port": 8443,
+    "check": "http",
+    "state": "down",
+    "checked": True,
+    "drained": False,
+    "since": "2027-01-15T08:00:00.250Z",
+    "why": "HTTP 503",
+}
+
+
+def test_backends() -> None:
+    state = facts.backend_state()
+    assert documents.backend_document(state) == BACKEND
+    assert documents.backend_document(replace(state, up=True))["state"] == "up"
+    unchecked = documents.backend_document(replace(state, up=None, check="none", since=0.0))
+    assert (unchecked["state"], unchecked["since"]) == ("unchecked", "")
+    assert documents.status_document(replace(facts.status(), backends=[state]))["backends"] == [BACKEND]
+
+
+def test_a_change_of_health_is_a_line_of_its_own_kind() -> None:
+    told = documents.event_document(BackendEvent(facts.backend_state()))
+    assert told == {"kind": "backend", "time": BACKEND["since"], **BACKEND}

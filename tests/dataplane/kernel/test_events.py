@@ -90,3 +90,8 @@ def test_what_found_the_ring_full_is_counted(loaded: BpfObject, reader: EventRea
     delivered = len(read(reader))
     assert 1000 <= reader.lost <= room + 1000
     assert delivered + reader.lost == room + 1000
+
+
+def test_kinds_that_no_program_reports_are_not_asked_for() -> None:
+    assert EventReader.mask(frozenset({EventKind.BACKEND})) == 0
+    assert EventReader.mask(frozenset({EventKind.BACKEND, EventKind.DENIED})) == 1 << layouts.EVENT_DENIED

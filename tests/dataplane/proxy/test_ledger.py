@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.records import Denials, Event, EventKind, FlowState, Traffic
+from marchproxy.model.entities import Balance
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Tier, Verdict
 from tests.dataplane.plans import backend, listener, plan, rule
@@ -119,3 +120,33 @@ def test_what_audit_admits_is_told_and_counted_once() -> None:
     kept.wanted = frozenset()
     begun(kept)
     assert len(events) == 2
+
+
+def test_conversations_count_for_the_backend_they_are_with() -> None:
+    kept, spare = ledger()[0], backend(8081)
+    compared = replace(rule(WEB, spare), balance=Balance.LEAST_CONNECTIONS)
+    kept.adopt(plan(listener(80, compared, address="0.0.0.0")), 8)
+
+    def chosen() -> int:
+        """How many of 100 new conversations would try the first backend first."""
+        query, answer = kept.decide(Transport.TCP, CLIENT, HERE, 80)
+        new = (kept.begin(query, port, answer) for port in range(40_000, 40_100))
+        return sum(next(kept.candidates(each)) == WEB for each in new)
+
+    even = chosen()
+    conversation = begun(kept)
+    kept.opened(conversation, WEB)
+    with_first = chosen()
+    kept.moved(conversation, spare)
+    with_other = chosen()
+    kept.ended(conversation, Reason.CLOSED)
+    assert with_first < 40 < even < 60 < with_other
+    assert chosen() == even
+
+
+def test_what_is_refused_has_no_candidates() -> None:
+    kept, _ = ledger()
+    conversation = begun(kept)
+    assert list(kept.candidates(conversation)) == [WEB]
+    kept.adopt(CLOSED, 8)
+    assert list(kept.candidates(begun(kept))) == []
