@@ -85,19 +85,63 @@ static __noinline int pipeline_send(mp_context *context, const struct packet *pa
 
 #else
 
-/* Look the way out up again and keep it. Returns 0, or -1 where there is none. */
-static __noinline int pipeline_refresh(mp_context *context, const struct packet *packet, struct mp_flow *flow,
-				       const struct mp_settings *current, struct bpf_redir_neigh *next_hop)
+/* On its way to where its client asked for, and no error about such a packet. */
+static __always_inline int pipeline_is_transit(const struct packet *packet, const struct mp_flow *flow)
 {
+	return !(flow->flags & MP_FLOW_REPLY) && !packet->icmp_error &&
+	       address_equal(&flow->destination, &packet->key.destination);
+}
+
+/* Whether a flow may go on by an interface: in transit its source must be one that a new flow would get there, or answers
+ * would come back by another way, or to nobody. */
+static __noinline int pipeline_may_leave(const struct packet *packet, const struct mp_flow *flow, __u32 ifindex)
+{
+	const struct mp_nat_pool *pool;
+
+	if (!flow->ifindex || flow->ifindex == ifindex)
+		return 1;
+	if (!pipeline_is_transit(packet, flow))
+		return !packet->icmp_error;
+	pool = bpf_map_lookup_elem(&nat_pools, &ifindex);
+	if (!pool)
+		return address_equal(&flow->source, &packet->key.source);
+	for (__u32 i = 0; i < MP_NAT_ADDRESSES; i++) {
+		if (i < pool->v4_count && address_equal(&flow->source, &pool->v4[i]))
+			return 1;
+		if (i < pool->v6_count && address_equal(&flow->source, &pool->v6[i]))
+			return 1;
+	}
+	return 0;
+}
+
+/* Look the way out up again and keep it. Returns MP_NONE, or why there is none.
+ *
+ * In transit the client's own address asks, as it did when the flow was opened: where several ways are equally good, the one
+ * chosen depends on it. */
+static __noinline enum mp_reason pipeline_refresh(mp_context *context, const struct packet *packet,
+						  struct mp_flow *flow, const struct mp_settings *current,
+						  struct bpf_redir_neigh *next_hop)
+{
+	const struct mp_address *from = pipeline_is_transit(packet, flow) ? &packet->key.source : &flow->source;
 	struct route route;
 
-	route_lookup(&route, context, &flow->source, &flow->destination, packet->key.protocol);
+	route_lookup(&route, context, from, &flow->destination, packet->key.protocol);
 	if (route.state != ROUTE_READY && route.state != ROUTE_NEIGHBOUR)
-		return -1;
+		return MP_NO_ROUTE;
+	if (!pipeline_may_leave(packet, flow, route.fib.ifindex))
+		return MP_REROUTED;
 	route_keep(flow, &route, current, route.state == ROUTE_READY ? packet->now : 0);
 	next_hop->nh_family = route.fib.family;
 	__builtin_memcpy(next_hop->ipv6_nh, route.fib.ipv6_dst, sizeof(next_hop->ipv6_nh));
-	return 0;
+	return MP_NONE;
+}
+
+/* The flow cannot go on. What comes next of its tuple opens a new one, or is of no flow. */
+static __noinline void pipeline_part(const struct packet *packet, struct mp_flow *flow)
+{
+	if (flow->state == MP_STATE_ESTABLISHED)
+		flow_end(packet, flow, MP_REROUTED);
+	flow_forget(packet, flow);
 }
 
 /* A packet that refreshed its flow's way out goes through the kernel's neighbour table, which resolves, queues meanwhile, and
@@ -108,10 +152,11 @@ static __noinline int pipeline_send(mp_context *context, const struct packet *pa
 	int fresh = route_is_fresh(flow, current, packet->now);
 	struct bpf_redir_neigh next_hop = {};
 
-	if (!fresh && pipeline_refresh(context, packet, flow, current, &next_hop)) {
-		verdict->reason = MP_NO_ROUTE;
+	verdict->reason = fresh ? MP_NONE : pipeline_refresh(context, packet, flow, current, &next_hop);
+	if (verdict->reason == MP_REROUTED && !packet->icmp_error)
+		pipeline_part(packet, flow);
+	if (verdict->reason != MP_NONE)
 		return 0;
-	}
 	if (flow->mtu && packet_largest(context, packet) > flow->mtu) {
 		verdict->reason = MP_TOO_BIG;
 		verdict->mtu = flow->mtu;

@@ -39,7 +39,8 @@
 	X(POLICY_CHANGED,      27)  /* flow end: no longer allowed */ \
 	X(HANDED_UP,           28)  /* XDP only: left whole to the TC program of the same interface */ \
 	X(UNSUPPORTED,         29)  /* a protocol the pipeline does not read */ \
-	X(SPOOFED,             30)  /* the way back to the source is by the other side of the appliance */
+	X(SPOOFED,             30)  /* the way back to the source is by the other side of the appliance */ \
+	X(REROUTED,            31)  /* flow end: its way out moved to an interface that its source address is not of */
 
 /* Counters are an array of this many entries, so a new reason needs no new map layout. */
 #define MP_REASON_COUNT 64

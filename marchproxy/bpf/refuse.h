@@ -240,7 +240,7 @@ static __always_inline struct refusal refuse_error(enum mp_reason reason, __u32 
 		refusal.v6_type = ICMPV6_TOO_BIG;
 		refusal.v6_code = 0;
 		refusal.value = mtu;
-	} else if (reason == MP_NO_ROUTE) {
+	} else if (reason == MP_NO_ROUTE || reason == MP_REROUTED) {
 		refusal.v4_code = ICMP_HOST_UNREACH;
 		refusal.v6_code = ICMPV6_NO_ROUTE;
 	}

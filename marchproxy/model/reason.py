@@ -39,6 +39,7 @@ class Reason(IntEnum):
     HANDED_UP = 28
     UNSUPPORTED = 29
     SPOOFED = 30
+    REROUTED = 31
 
 
 class Verdict(StrEnum):

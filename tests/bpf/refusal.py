@@ -13,6 +13,7 @@ ERRORS = {
     Reason.TOO_BIG: ((3, 4), (2, 0)),
     Reason.NO_ROUTE: ((3, 1), (1, 0)),
 }
+"""Told by ICMP to TCP as well: they are passing conditions."""
 PROHIBITED = ((3, 13), (1, 1))
 SILENT = {Reason.MALFORMED, Reason.UNSUPPORTED, Reason.FRAGMENT}
 
