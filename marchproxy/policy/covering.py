@@ -48,22 +48,32 @@ class Covers:
         ends = (
             self._sources.cells((rule.sources, rule.excluded)),
             self._destinations.cells((rule.destinations, rule.excluded_destinations)),
-            list(self._matches.cells(rule.matches)),
+            _Cells(list(self._matches.cells(rule.matches))),
         )
-        found = before
-        for cells in ends:
-            found &= _all(cells)
+        found = before & ends[0].whole & ends[1].whole & ends[2].whole
         if found:
             return [self._rules[lowest(found)]]
-        if prod(map(len, ends)) > MOST_CELLS:
+        if prod(len(end.each) for end in ends) > MOST_CELLS:
             return []
         taken = set()
-        for source, destination, match in product(*ends):
+        for source, destination, match in product(*[end.each for end in ends]):
             found = source & destination & match & before
             if not found:
                 return []
             taken.add(lowest(found))
         return [self._rules[each] for each in sorted(taken)]
+
+
+class _Cells:
+    """Parts of what a rule is for that can be looked at by themselves."""
+
+    __slots__ = ("each", "whole")
+
+    def __init__(self, each: Sequence[int]) -> None:
+        self.each = each
+        """For each part, of which there is one at least: the rules that cover it."""
+        self.whole = _all(each)
+        """The rules that cover all parts."""
 
 
 class _Ends:
@@ -83,7 +93,7 @@ class _Ends:
         self._except: list[tuple[frozenset[str], int]] = []
         self._naming: dict[str, int] = {}
         self._services: dict[str, int] = {}
-        self._known: dict[tuple[int, int], list[int]] = {}
+        self._known: dict[tuple[int, int], _Cells] = {}
         for (included, excluded), mask in alike(audiences):
             if ANYONE not in included:
                 for service in () if excluded else included:
@@ -93,15 +103,15 @@ class _Ends:
             else:
                 self._everyone |= mask
 
-    def cells(self, audience: Audience) -> list[int]:
-        """For each part of an audience that can be looked at by itself: the rules that cover it."""
+    def cells(self, audience: Audience) -> _Cells:
+        """Its services, or everyone as one."""
         included, excluded = audience
         key = (id(included), id(excluded))
         found = self._known.get(key)
         if found is None:
             everyone = ANYONE in included
-            found = [self._but(excluded)] if everyone else [self._service(each) for each in included]
-            self._known[key] = found
+            each = [self._but(excluded)] if everyone else [self._service(name) for name in included]
+            found = self._known[key] = _Cells(each)
         return found
 
     def _but(self, excluded: tuple[str, ...]) -> int:
