@@ -7,7 +7,8 @@ from collections import deque
 from marchproxy.dataplane import events
 from marchproxy.dataplane.events import QUEUE, RECENT_REFUSALS, EventHub, Inbox, Lost
 from marchproxy.dataplane.naming import ServiceNames
-from marchproxy.dataplane.records import BackendEvent, Event, EventKind
+from marchproxy.dataplane.records import BackendEvent, Decision, Event, EventKind
+from marchproxy.model.reason import Reason
 from tests.dataplane import facts
 from tests.dataplane.loops import looped, until
 from tests.dataplane.plans import backend, listener, plan, rule
@@ -116,3 +117,15 @@ async def test_changes_of_health_are_told_to_who_asks_for_them() -> None:
     assert await anext(asks.batches()) == [event]
     (refusal,) = await anext(others.batches())
     assert isinstance(refusal, Event)
+
+
+@looped
+async def test_what_audit_lets_through_is_learned_and_shown_with_names() -> None:
+    hub = EventHub()
+    learned: list[Decision] = []
+    hub.audited = learned.append
+    hub.host_name = lambda address: f"host-of-{address}"
+    hub.publish(facts.denied())
+    hub.publish(Event(EventKind.AUDITED, facts.decision(reason=Reason.NO_MAPPING, mapping="")))
+    assert [decision.name for decision in hub.refusals()] == ["host-of-10.0.0.9"] * 2
+    assert [decision.name for decision in learned] == ["host-of-10.0.0.9"]

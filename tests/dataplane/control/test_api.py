@@ -223,6 +223,17 @@ async def test_proposals_that_cannot_be_meant(tmp_path: Path, body: object) -> N
 
 
 @looped
+async def test_what_was_learned_and_forgotten(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        assert (await ask(path, "GET", "/v1/learned")).document == {"missed": 0, "observations": []}
+        appliance.learning.take(facts.decision(reason=Reason.NO_MAPPING, mapping=""))
+        (row,) = (await ask(path, "GET", "/v1/learned")).document["observations"]
+        assert (row["source"], row["destination"], row["port"]) == ("10.0.0.1/32", "10.0.0.9", 443)
+        assert (await ask(path, "DELETE", "/v1/learned")).document == {"forgotten": 1}
+        assert (await ask(path, "POST", "/v1/learned", {})).status == 405
+
+
+@looped
 async def test_an_echo_request_has_no_port(tmp_path: Path) -> None:
     async with talking(tmp_path) as (path, _):
         asked = {name: value for name, value in QUESTION.items() if name != "port"}
