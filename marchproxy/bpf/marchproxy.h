@@ -206,12 +206,13 @@ struct mp_settings {
 	__u32 route_epoch;        /* raised when routes or neighbours change: cached ways out are looked up again */
 	__u16 nat_first;          /* source ports towards backends, host order */
 	__u16 nat_count;
-	__u32 refusals_per_second; /* for each CPU; 0: drop silently */
+	__u32 refusals_per_second; /* answers to packets that are not carried, for each CPU */
 	__u32 wanted_events;      /* bit per enum mp_event_kind: what somebody listens to */
 	__u32 limiting;           /* 0: there is no rate limit */
 	__u32 denied_events_per_second; /* DENIED and AUDITED, for each CPU: what a scan may cost user space */
 	__u32 repeat_ms;          /* for so long what a client tries again is told as one */
 	__u32 block_layers;       /* bit per enum mp_block_layer: those that hold anything */
+	__u32 silent;             /* 1: whoever is denied hears nothing */
 };
 
 /* ---- blocks: see block.h ---- */

@@ -36,6 +36,7 @@ struct verdict {
 	__u32 bank;           /* of the policy that decides */
 	__u32 way_out;        /* interface that the routing table names; 0: none */
 	__u8 sent;            /* `action` is final: nothing is to be refused or dropped */
+	__u8 listens;         /* a listener was asked for */
 };
 
 static __always_inline void verdict_host(struct verdict *verdict)
@@ -375,6 +376,7 @@ static __always_inline enum mp_reason pipeline_judge(mp_context *context, const 
 
 	if (!listener && route == ROUTE_LOCAL)
 		return MP_PASSED_TO_HOST;
+	verdict->listens = listener != NULL;
 	/* Nobody's limits are used up by others who claim to be them. */
 	spoofed = (packet->opens || current->limiting) && pipeline_is_spoofed(context, packet);
 	limited = spoofed ? MP_NONE : limit_packet(packet, current, verdict->bank);
@@ -478,6 +480,18 @@ static __always_inline void pipeline_decide(mp_context *context, struct packet *
 		flow_follow_tcp(packet, flow);
 }
 
+/* Whether nobody is told why. Errors about the way (path MTU, hop limit) are always told; a denial is told to clients inside,
+ * and outside only by listeners, whose ports are known to be there: to strangers the network behind has no word. */
+static __always_inline int pipeline_is_silent(const struct packet *packet, const struct verdict *verdict,
+					      const struct mp_settings *current)
+{
+	if (refuse_is_passing(verdict->reason))
+		return 0;
+	if (current->silent)
+		return 1;
+	return !verdict->listens && pipeline_role(packet->ingress) == MP_ROLE_OUTSIDE;
+}
+
 static __always_inline int pipeline(mp_context *context)
 {
 	const struct mp_settings *current = settings_get();
@@ -501,6 +515,8 @@ static __always_inline int pipeline(mp_context *context)
 	facts_refused(&packet, MP_EVENT_DENIED, verdict.reason, verdict.mapping, current);
 	if (verdict.reason == MP_MALFORMED || verdict.reason == MP_UNSUPPORTED || verdict.reason == MP_FRAGMENT ||
 	    verdict.reason == MP_RATE_LIMITED || verdict.reason == MP_BLOCKED_SOURCE)
+		return packet_drop();
+	if (pipeline_is_silent(&packet, &verdict, current))
 		return packet_drop();
 	return refuse(context, &packet, verdict.reason, current, verdict.mtu);
 }

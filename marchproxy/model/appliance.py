@@ -99,7 +99,7 @@ class Refusal(StrEnum):
     """What a denied client is told."""
 
     ANSWER = "answer"
-    """A TCP reset, or ICMP administratively prohibited."""
+    """A TCP reset, or ICMP administratively prohibited; to clients outside only by listeners."""
     DROP = "drop"
 
 

@@ -188,7 +188,7 @@ class Bed:
         for name in ("flows", "opening", "fragments", "active", "denied", "repeats", "limited"):
             self.maps[name].delete_many(list(self.maps[name].keys()))
         self.settings = Settings(self.maps["settings"])
-        self.settings.change(revision=0, route_epoch=0, wanted_events=0)
+        self.settings.change(revision=0, route_epoch=0, wanted_events=0, silent=0)
         self.settings.prepare(_ONE_PORT)
         guard = bytearray(layouts.MANAGEMENT.size)
         guard[22 // 8] |= 1 << 22 % 8

@@ -251,3 +251,26 @@ def test_without_a_limit_nothing_is_answered(bed: Bed, tier: Tier) -> None:
     bed.settings.change(refusals_per_second=0)
     asked = from_client(Tcp(40000, 80), destination="10.2.0.2")
     check_dropped(bed.send(tier, asked), Reason.NO_MAPPING)
+
+
+def test_a_silent_appliance_denies_without_a_word(bed: Bed, tier: Tier) -> None:
+    bed.apply(plan(*OPEN, *CLOSED[:1]))
+    bed.settings.change(silent=1)
+    elsewhere = from_client(Tcp(40000, 25), "10.1.0.2", "192.0.2.9")
+    check_dropped(bed.send(tier, elsewhere), Reason.NO_MAPPING)
+    check_dropped(bed.send(tier, from_client(Tcp(40000, 80, "A"))), Reason.NO_FLOW)
+    late = from_client(Tcp(40000, 80), ttl=1)
+    check_refused(bed.send(tier, late), Reason.TTL_EXPIRED, late)
+
+
+def test_strangers_outside_hear_of_listeners_only(bed: Bed, tier: Tier) -> None:
+    bed.apply(plan(*CLOSED))
+    through = from_client(Tcp(40000, 25), "10.1.0.2", "192.0.2.9")
+    listening = from_client(Tcp(40000, 80))
+    bed.know_interface(INSIDE, native=True, role=layouts.ROLE_INSIDE)
+    check_refused(bed.send(tier, through), Reason.NO_MAPPING, through)
+    check_refused(bed.send(tier, listening), Reason.NO_MAPPING, listening)
+    bed.know_interface(INSIDE, native=True, role=layouts.ROLE_OUTSIDE)
+    check_dropped(bed.send(tier, through), Reason.NO_MAPPING)
+    check_dropped(bed.send(tier, through.but(transport__flags="A")), Reason.NO_FLOW)
+    check_refused(bed.send(tier, listening), Reason.NO_MAPPING, listening)

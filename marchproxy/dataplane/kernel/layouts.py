@@ -145,6 +145,7 @@ SETTINGS = _layout(
     denied_events_per_second="I",
     repeat_ms="I",
     block_layers="I",
+    silent="I",
 )
 LIMIT = _layout("mp_limit", step="24s", tolerance="24s")
 BUCKET = _layout("mp_bucket", until="24s")

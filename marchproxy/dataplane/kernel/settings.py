@@ -3,9 +3,7 @@
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.natports import NatPorts
-
-REFUSALS_PER_SECOND = 1000
-"""TCP resets and ICMP errors that each CPU sends at most; Linux's own limit for ICMP is of the same order."""
+from marchproxy.model import appliance
 
 DENIED_EVENTS_PER_SECOND = 2000
 """Refusals that each CPU tells of at most: each costs user space 30 µs. Of more only the number is known."""
@@ -50,10 +48,15 @@ class Settings:
         self.change(
             nat_first=ports.first,
             nat_count=ports.count,
-            refusals_per_second=REFUSALS_PER_SECOND,
+            refusals_per_second=appliance.DEFAULT_SETTINGS.refusals_per_second,
             denied_events_per_second=DENIED_EVENTS_PER_SECOND,
             repeat_ms=REPEAT_MS,
         )
+
+    def refuse_as(self, settings: appliance.Settings) -> None:
+        """Answer denied clients as the appliance's settings say."""
+        silent = settings.refusal is appliance.Refusal.DROP
+        self.change(silent=silent, refusals_per_second=settings.refusals_per_second)
 
     def routes_changed(self) -> None:
         """Make every flow look its way out up again."""

@@ -218,6 +218,7 @@ class KernelTier:
             self._builder.build(self._plan)
             raise
         self._plan = plan
+        self._settings.refuse_as(plan.settings)
         self._table.allow(Timeouts.of(plan.settings))
         self._active.want(plan)
         self._attachments.want(plan.interfaces)

@@ -6,10 +6,11 @@ from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.settings import (
     DENIED_EVENTS_PER_SECOND,
-    REFUSALS_PER_SECOND,
     REPEAT_MS,
     Settings,
 )
+from marchproxy.model import appliance
+from marchproxy.model.appliance import Refusal
 from tests.dataplane.kernel.fakes import FakeArray
 
 
@@ -37,11 +38,19 @@ def test_preparing_keeps_the_policy_in_force(held: FakeArray) -> None:
     expected = {
         "nat_first": 2000,
         "nat_count": 100,
-        "refusals_per_second": REFUSALS_PER_SECOND,
+        "refusals_per_second": 1000,
         "denied_events_per_second": DENIED_EVENTS_PER_SECOND,
         "repeat_ms": REPEAT_MS,
     }
     assert fields(held) == fields(held) | expected | {"bank": 1, "revision": 7}
+
+
+@pytest.mark.parametrize(("refusal", "silent"), [(Refusal.ANSWER, 0), (Refusal.DROP, 1)])
+def test_denied_clients_are_answered_as_the_appliance_says(
+    held: FakeArray, refusal: Refusal, silent: int
+) -> None:
+    Settings(held).refuse_as(appliance.Settings(refusal=refusal, refusals_per_second=7))
+    assert (fields(held)["silent"], fields(held)["refusals_per_second"]) == (silent, 7)
 
 
 def test_bank_and_revision_change_in_one_write(held: FakeArray) -> None:
