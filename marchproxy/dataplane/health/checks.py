@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from marchproxy.dataplane.health.probes import CannotCheck, probe
 from marchproxy.dataplane.health.state import Health
-from marchproxy.dataplane.health.timetable import Timetable
+from marchproxy.dataplane.health.timetable import FIRST_WITHIN, Timetable
 from marchproxy.dataplane.records import BackendState
 from marchproxy.dataplane.status import Problem
 from marchproxy.dataplane.tasks import Tasks
@@ -21,6 +21,9 @@ AT_ONCE = 250
 """Checks under way at the same time; each has one descriptor."""
 
 type Probe = Callable[[BackendKey, Check], Awaitable[str]]
+GRAIN = 0.01
+"""Seconds between two looks at the timetable: of thousands of checks a second many begin together."""
+
 type Clock = Callable[[], float]
 type Tell = Callable[[BackendState], None]
 
@@ -125,7 +128,7 @@ class HealthChecks:
             await self._slots.acquire()
             key = await self._next_due()
             backend = self._backends[key]
-            name = f"check of {key.service} {Endpoint(key.address, key.port)}"
+            name = f"check of {key.service} {key.address} {key.port}"
             task = self._tasks.start(self._check(key, backend), name=name)
             task.add_done_callback(lambda _: self._slots.release())
 
@@ -133,11 +136,11 @@ class HealthChecks:
         while (key := self._timetable.take(self._clock())) is None:
             self._news.clear()
             due = self._timetable.next_due()
-            try:
-                async with asyncio.timeout(None if due is None else max(due - self._clock(), 0)):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+            if due is None:
+                await self._news.wait()
+            else:
+                # An interval is a second or more, so what is put down meanwhile can wait as long.
+                await asyncio.sleep(min(max(due - self._clock(), GRAIN), FIRST_WITHIN / 10))
         return key
 
     async def _check(self, key: BackendKey, backend: _Backend) -> None:

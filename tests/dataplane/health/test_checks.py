@@ -206,4 +206,4 @@ async def test_a_defect_in_a_check_does_not_end_the_checks(caplog: pytest.LogCap
         await made.asked_again(2, 1)
         await made.asked_again(2, 2)
         assert made.state().up
-    assert "check of web 10.0.0.1:80 failed: ZeroDivisionError" in caplog.text
+    assert "check of web 10.0.0.1 80 failed: ZeroDivisionError" in caplog.text
