@@ -14,6 +14,7 @@ from marchproxy.cli.options import TABLE, OutputOption
 from marchproxy.cli.output import Output, serialise, show_lines
 from marchproxy.cli.table import Columns, Row, draw
 from marchproxy.cli.units import duration, size
+from marchproxy.model.reason import Reason
 
 app = single()
 
@@ -39,7 +40,12 @@ _BACKENDS: Columns = {
     "WHY": "why",
 }
 _SHOWN_BACKENDS = 20
-_COUNTERS: Columns = {"REASON": "reason", "PACKETS": "packets", "BYTES": lambda row: size(row["bytes"])}
+_COUNTERS: Columns = {
+    "REASON": "reason",
+    "PACKETS": "packets",
+    "BYTES": lambda row: size(row["bytes"]),
+    "MEANING": lambda row: _meaning(row["reason"]),
+}
 _DENIALS: Columns = {
     "VERDICT": "verdict",
     "REASON": "reason",
@@ -77,6 +83,11 @@ def status(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
     else:
         environment.stdout.write(serialise(document, output))
     return ExitCode.DONE if document["healthy"] else ExitCode.FAILED
+
+
+def _meaning(reason: str) -> str:
+    """Empty for what only a newer daemon knows."""
+    return Reason[reason].meaning if reason in Reason.__members__ else ""
 
 
 def _flat(document: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 The same name is metric label, syslog field, the TUI's text and the answer of `explain`.
 """
 
+from collections.abc import Mapping
 from enum import Enum, IntEnum, StrEnum
+from types import MappingProxyType
 
 
 class Reason(IntEnum):
@@ -40,6 +42,48 @@ class Reason(IntEnum):
     UNSUPPORTED = 29
     SPOOFED = 30
     REROUTED = 31
+
+    @property
+    def meaning(self) -> str:
+        """What an operator should make of it, in a few words."""
+        return _MEANINGS[self]
+
+
+_MEANINGS: Mapping[Reason, str] = MappingProxyType(
+    {
+        Reason.FORWARDED: "carried by a flow",
+        Reason.HANDED_OFF: "carried, after user space admitted the connection",
+        Reason.PASSED_TO_HOST: "for the appliance's own host",
+        Reason.NO_MAPPING: "no mapping allows it",
+        Reason.DENY_MAPPING: "a mapping denies it",
+        Reason.BLOCKED_SOURCE: "its source is blocked",
+        Reason.BLOCKED_DESTINATION: "its destination is blocked",
+        Reason.RATE_LIMITED: "above a rate limit",
+        Reason.NO_BACKEND: "allowed, but no destination can take it now",
+        Reason.NO_ROUTE: "the routing table has no way to its destination",
+        Reason.NO_NAT_PORT: "no source port is free, or no address to masquerade with",
+        Reason.FLOW_TABLE_FULL: "no room for a new flow; established ones go on",
+        Reason.MALFORMED: "headers that contradict themselves or end early",
+        Reason.TTL_EXPIRED: "hop limit used up, as traceroute does on purpose",
+        Reason.TOO_BIG: "larger than the next link takes; its sender is told the size",
+        Reason.AUTH_MISSING: "the mapping wants a credential, and none came",
+        Reason.AUTH_INVALID: "the credential is wrong",
+        Reason.AUTH_EXPIRED: "the credential is too old",
+        Reason.UPSTREAM_REFUSED: "the backend refused the connection",
+        Reason.UPSTREAM_TIMEOUT: "the backend did not answer",
+        Reason.NO_FLOW: "from the middle of a connection not seen to begin: is one way routed past us?",
+        Reason.FRAGMENT: "a later fragment whose first was not seen",
+        Reason.NOT_CARRIED: "the mapping wants what this version or tier cannot do",
+        Reason.CLOSED: "both sides closed",
+        Reason.RESET: "one side reset the connection",
+        Reason.IDLE: "silent for too long",
+        Reason.POLICY_CHANGED: "no longer allowed",
+        Reason.HANDED_UP: "left by XDP to TC, which counts it again",
+        Reason.UNSUPPORTED: "IP options or headers that are never forwarded",
+        Reason.SPOOFED: "its source address belongs to the other side of the appliance",
+        Reason.REROUTED: "its way out moved to an interface that its source address is not of",
+    }
+)
 
 
 class Verdict(StrEnum):
