@@ -1,4 +1,4 @@
-"""docs/USAGE.md says what is true of the commands."""
+"""The pages for operators say what is true of the commands."""
 
 import re
 import shlex
@@ -11,7 +11,8 @@ from marchproxy.cli.proposal import propose
 from marchproxy.model.snapshot import Cluster, Snapshot
 from tests.cli.commands import commands, paths
 
-PAGE = (Path(__file__).parents[2] / "docs" / "USAGE.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = "".join((DOCS / name).read_text() for name in ("USAGE.md", "PROTECTION.md", "FILES.md"))
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
@@ -58,5 +59,5 @@ def test_the_files_shown_can_be_applied() -> None:
     lab = Snapshot((Cluster("default"),))
     for language in ("yaml", "json"):
         (text,) = blocks(PAGE, language)
-        built = propose(yaml.safe_load(text), "USAGE.md", None).build(lab)
+        built = propose(yaml.safe_load(text), "FILES.md", None).build(lab)
         assert built.cluster("default") != lab.cluster("default")
