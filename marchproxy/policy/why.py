@@ -56,7 +56,7 @@ def _blocked(query: Query, reason: Reason, owner: str) -> str:
 
 def _wanted(query: Query) -> str:
     if query.transport is None:
-        return f"{query.destination}, ICMP echo"
+        return f"{query.destination}/icmp"
     return f"{Endpoint(query.destination, query.port)}/{query.transport}"
 
 

@@ -95,7 +95,7 @@ def test_echo_requests() -> None:
     made = plan(OFFICE, WEB, mapping("ping", "office", "web", None, "icmp"))
     asked = Query(ip_address("10.0.0.1"), ip_address("10.1.0.1"), 0, None, OWN)
     assert told(made, asked)[2:] == [
-        "10.1.0.1, ICMP echo is no listener and not the appliance's own address: it is routed",
+        "10.1.0.1/icmp is no listener and not the appliance's own address: it is routed",
         "mapping ping (priority 100, allow) matches and allows it",
     ]
     own = replace(asked, destination=ip_address("192.0.2.1"))

@@ -83,9 +83,9 @@ class TableBuilder:
         first, size = (self.pools.enter(rule.pool), len(rule.pool.table)) if rule.pool else (0, 0)
         flags = layouts.RULE_AUDIT if rule.audit else 0
         balance = layouts.BALANCES[rule.balance]
-        return layouts.RULE.struct.pack(
-            self._number_of(rule.mapping), first, size, rule.reason, flags, balance
-        )
+        # What audit lets through for want of a mapping is of none, as is what is denied for want of one.
+        mapping = self._number_of(rule.mapping) if rule.mapping else 0
+        return layouts.RULE.struct.pack(mapping, first, size, rule.reason, flags, balance)
 
     def _expect_room(self) -> None:
         """For tables whose size does not show when numbers are given out."""

@@ -123,7 +123,7 @@ def _rule(maps: Mapping[str, Map], names: Mapping[str, int], number: int, bank: 
     raw = maps["rules"].get(layouts.U32.pack(bank * layouts.RULES + number))
     assert raw is not None
     mapping, first, size, reason, _, _ = layouts.RULE.struct.unpack(raw)
-    (name,) = (name for name, held in names.items() if held == mapping)
+    name = next((name for name, held in names.items() if held == mapping), "")
     slots = [_backend(maps, slot, bank) for slot in range(first, first + size)]
     return Outcome(Reason(reason), name, _shares(slots))
 

@@ -1,5 +1,6 @@
 """tables: whatever plans came before, the maps decide as the reference evaluator does."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
 import pytest
@@ -13,7 +14,9 @@ from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.dataplane.kernel.tables import TableBuilder, difference
 from marchproxy.model.address import IPAddress
+from marchproxy.model.appliance import Settings as ApplianceSettings
 from marchproxy.model.entities import Mapping
+from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.compile import Compiled, compile_plan
 from marchproxy.policy.evaluate import Evaluator, Query
@@ -21,7 +24,7 @@ from marchproxy.policy.plan import Plan
 from tests.dataplane.kernel.fakes import FakeNames, fake_policy_maps
 from tests.dataplane.kernel.interpreter import interpret, reference
 from tests.policy import strategies
-from tests.policy.build import NOW, compiled, mapping, plan, service
+from tests.policy.build import NOW, compiled, mapping, plan, service, snapshot
 
 TABLES = [name for name in Tables.__slots__ if name != "port_classes"]
 OWN_ADDRESS = IPv4Address("10.2.0.1")
@@ -70,6 +73,19 @@ def test_the_maps_decide_as_the_evaluator(
                 written.follow()
         fresh = TableBuilder(numbers.number, own_address)
         assert sizes(builder.tables) == sizes(fresh.build(done.plan))
+
+
+def test_what_audit_lets_through_for_want_of_a_mapping_has_no_number() -> None:
+    names = FakeNames()
+    wanted = snapshot(*CLIENTS, WEB, mapping("m", "c1", "web", "192.0.2.1:80"))
+    made = compile_plan(replace(wanted, settings=ApplianceSettings(audit=True)), now=NOW).plan
+    rules = TableBuilder(names.number, own_address).build(made).rules.entries
+    found = [layouts.RULE.struct.unpack(rules[number]) for number in sorted(rules)]
+    assert [(mapping, reason, flags) for mapping, _, _, reason, flags, _ in found] == [
+        (names["m"], Reason.FORWARDED, 0),
+        (0, Reason.NO_MAPPING, layouts.RULE_AUDIT),
+    ]
+    assert list(names) == ["m"]
 
 
 def test_nothing_stays_of_a_plan_that_is_gone() -> None:
