@@ -24,7 +24,8 @@ from marchproxy.policy.plan import Plan
 from tests.dataplane.kernel.fakes import FakeNames, fake_policy_maps
 from tests.dataplane.kernel.interpreter import interpret, reference
 from tests.policy import strategies
-from tests.policy.build import NOW, compiled, mapping, plan, service, snapshot
+from tests.policy.build import NOW, compiled, mapping, plan, service
+from tests.policy.build import snapshot as snapshot_of
 
 TABLES = [name for name in Tables.__slots__ if name != "port_classes"]
 OWN_ADDRESS = IPv4Address("10.2.0.1")
@@ -77,7 +78,7 @@ def test_the_maps_decide_as_the_evaluator(
 
 def test_what_audit_lets_through_for_want_of_a_mapping_has_no_number() -> None:
     names = FakeNames()
-    wanted = snapshot(*CLIENTS, WEB, mapping("m", "c1", "web", "192.0.2.1:80"))
+    wanted = snapshot_of(*CLIENTS, WEB, mapping("m", "c1", "web", "192.0.2.1:80"))
     made = compile_plan(replace(wanted, settings=ApplianceSettings(audit=True)), now=NOW).plan
     rules = TableBuilder(names.number, own_address).build(made).rules.entries
     found = [layouts.RULE.struct.unpack(rules[number]) for number in sorted(rules)]
