@@ -1,14 +1,15 @@
 """Which service an address belongs to, for records whose tier knows addresses only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 
 from marchproxy.dataplane.records import Decision, Flow
 from marchproxy.model.address import IPAddress
 from marchproxy.model.names import cluster_of
 from marchproxy.policy.evaluate import Evaluator
-from marchproxy.policy.plan import ANYONE, Plan
+from marchproxy.policy.plan import Plan
 
 
 class ServiceNames:
@@ -49,13 +50,15 @@ class ServiceNames:
             return decision
         return replace(decision, source_service=source, destination_service=destination)
 
-    def _claimed(self, address: IPAddress, mapping: str, named: Mapping[str, frozenset[str]]) -> str:
-        wanted = named.get(mapping, frozenset())
+    def _claimed(
+        self, address: IPAddress, mapping: str, named: Mapping[str, Sequence[frozenset[str]]]
+    ) -> str:
+        wanted = named.get(mapping, ())
         cluster = cluster_of(mapping)
         claims = self.evaluator.sources.services(address)
 
         def order(name: str) -> tuple[bool, bool, str]:
-            return name not in wanted, cluster_of(name) != cluster, name
+            return not any(name in names for names in wanted), cluster_of(name) != cluster, name
 
         return min(claims, key=order, default="")
 
@@ -69,14 +72,14 @@ class ServiceNames:
         return replace(flow, decision=decision) if decision is not flow.decision else flow
 
     @cached_property
-    def _rule_sources(self) -> dict[str, frozenset[str]]:
-        rules = (rule for listener in self._plan.listeners for rule in listener.rules)
-        named = {rule.mapping: frozenset(rule.sources) - {ANYONE} for rule in rules}
-        return named | {rule.mapping: frozenset(rule.sources) - {ANYONE} for rule in self._plan.transit}
+    def _rule_sources(self) -> Mapping[str, Sequence[frozenset[str]]]:
+        local = ((rule.mapping, rule.sources) for each in self._plan.listeners for rule in each.rules)
+        routed = ((rule.mapping, rule.sources) for rule in self._plan.transit)
+        return _by_mapping(chain(local, routed))
 
     @cached_property
-    def _rule_destinations(self) -> dict[str, frozenset[str]]:
-        return {rule.mapping: frozenset(rule.destinations) - {ANYONE} for rule in self._plan.transit}
+    def _rule_destinations(self) -> Mapping[str, Sequence[frozenset[str]]]:
+        return _by_mapping((rule.mapping, rule.destinations) for rule in self._plan.transit)
 
     @cached_property
     def _backends(self) -> dict[tuple[IPAddress, int], str]:
@@ -84,3 +87,16 @@ class ServiceNames:
         pools = {id(rule.pool): rule.pool for rule in rules if rule.pool}
         backends = (backend for pool in pools.values() for backend in pool.backends)
         return {(backend.address, backend.port): backend.service for backend in backends}
+
+
+def _by_mapping(named: Iterable[tuple[str, tuple[str, ...]]]) -> Mapping[str, Sequence[frozenset[str]]]:
+    """What each mapping names. One set for one list: many mappings may name the same ten thousand."""
+    sets: dict[int, frozenset[str]] = {}
+    found: dict[str, list[frozenset[str]]] = {}
+    for mapping, names in named:
+        if id(names) not in sets:
+            sets[id(names)] = frozenset(names)
+        held = found.setdefault(mapping, [])
+        if not any(each is sets[id(names)] for each in held):
+            held.append(sets[id(names)])
+    return found

@@ -6,6 +6,8 @@ from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.policy.plan import ANYONE
 from tests.dataplane.facts import decision, flow
 from tests.dataplane.plans import backend, listener, plan, rule
+from tests.policy.build import mapping, service
+from tests.policy.build import plan as compiled
 
 NAMES = ServiceNames(
     plan(
@@ -61,3 +63,12 @@ def test_what_a_tier_has_filled_in_stays() -> None:
 
 def test_an_unknown_backend_has_no_service() -> None:
     assert NAMES.destination(ip_address("10.9.0.1"), 1) == ""
+
+
+def test_every_rule_of_a_mapping_counts() -> None:
+    """One with several destination ports has several rules."""
+    hosts = (service("web", "10.1.0.1", port=80), service("xmpp", "10.1.0.2", port=5222))
+    around = service("any", "10.0.0.0/8")
+    made = compiled(around, *hosts, mapping("out", "any", "web,xmpp"), mapping("rest", "any", "any"))
+    asked = [ServiceNames(made).asked(ip_address(f"10.1.0.{last}"), "out") for last in (1, 2, 3)]
+    assert asked == ["web", "xmpp", "any"]
