@@ -15,15 +15,17 @@ from tests.bpf import errors, reference
 from tests.bpf.bed import CLIENT, INSIDE, OUTSIDE, SERVER, Action, Bed, Tier
 from tests.bpf.mutations import mutate
 from tests.bpf.packets import Icmp, Link, Packet, Tcp, Udp, packet
-from tests.bpf.policies import OPEN, OWN
+from tests.bpf.policies import OFFICE, OPEN, OWN
 from tests.bpf.reading import describe
 from tests.bpf.reference import Read, Unread
 from tests.bpf.talk import Talk, from_client
-from tests.policy.build import plan
+from tests.bpf.test_edges import ASKS, answer_to, masquerade, opened
+from tests.policy.build import mapping, plan
 
 pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs")
 
 FRAMES = 30_000
+OUT = mapping("out", "office", "all", protocols="tcp,udp,icmp")
 MTU = 1500
 ROUTERS = {4: "192.0.2.77", 6: "2001:db8:77::1"}
 _LOCAL = frozenset(map(layouts.pack_address, OWN))
@@ -35,12 +37,13 @@ _UNCLEAR = frozenset(
 
 
 class Fuzz:
-    """A bed with four established conversations, and errors about what was sent in them."""
+    """A bed with conversations at listeners and in transit, and errors about what was sent in them."""
 
     def __init__(self, bed: Bed, seed: int) -> None:
         self.bed = bed
         self.dice = random.Random(seed)
-        bed.apply(plan(*OPEN))
+        bed.apply(plan(*OPEN, OFFICE, OUT))
+        masquerade(bed, OUTSIDE)
         bed.settings.prepare(NatPorts())
         bed.settings.change(refusals_per_second=1 << 30)
         v6 = ("fd01::2", "fd01::1")
@@ -49,6 +52,10 @@ class Fuzz:
         for talk in [Talk.established(bed, "tc", first) for first in firsts]:
             self.corpus += self._errors_about(talk.asked(**_large(talk)), Link(OUTSIDE, SERVER))
             self.corpus += self._errors_about(talk.answered(**_large(talk)), Link(INSIDE, CLIENT))
+        for asks in ASKS.values():
+            sent = opened(bed, "tc", asks)
+            self.corpus += self._errors_about(sent, Link(OUTSIDE, SERVER))
+            self.corpus += self._errors_about(answer_to(sent), Link(INSIDE, CLIENT))
         self.flows = dict(bed.maps["flows"].items())
         self.met: Counter[tuple[Tier, Reason]] = Counter()
 
@@ -161,6 +168,8 @@ def test_every_outcome_is_predicted(bed: Bed) -> None:
     except AssertionError as error:
         error.add_note(f"MARCHPROXY_SEED={seed}")
         raise
+    finally:
+        bed.maps["nat_pools"].delete_many(list(bed.maps["nat_pools"].keys()))
     for reason in (Reason.FORWARDED, Reason.MALFORMED, Reason.UNSUPPORTED, Reason.NO_FLOW):
         for tier in ("tc", "xdp"):
             assert fuzz.met[tier, reason] > 100, f"mutations too weak: {fuzz.met}"
