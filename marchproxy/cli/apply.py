@@ -23,6 +23,9 @@ from marchproxy.model.snapshot import Snapshot
 
 app = single()
 
+_MANY = 5_000
+"""Changes that take seconds to write, at a few thousand a second."""
+
 FileOption = Annotated[str, typer.Option("--file", "-f", metavar="FILE", help="JSON or YAML; - is stdin")]
 MessageOption = Annotated[str, typer.Option("--message", metavar="TEXT", help="What revision list will show")]
 
@@ -81,6 +84,8 @@ def _carry_out(
             show_changes(environment, output, changes)
         if proposal.replaces and any(action(change) != "add" for change in changes):
             intent.confirm(environment, f"apply this: {summary(changes)}", yes)
+        if len(changes) >= _MANY:
+            environment.note(f"writing {len(changes)} changes: this takes a while")
         revision = intent.commit(environment, store, message, _unless_changed(before, after))
     if output is not Output.TABLE:
         _show(environment, output, changes, revision.number)

@@ -15,6 +15,10 @@ from marchproxy.model.snapshot import FORMAT, OF_APPLIANCE, OF_CLUSTER, Cluster,
 _APPLIANCE = (*OF_APPLIANCE, "settings")
 """Keys of a file for what belongs to the appliance and to no cluster."""
 
+MOST = 50_000
+"""Services, and mappings, that a file may have."""
+_MASSES = "one service may have many addresses and prefixes; block lists take a million"
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -32,6 +36,7 @@ def propose(document: Document, name: str, cluster: str | None) -> Proposal:
     `cluster` is the one that a file without clusters is for, the default one if None; a file that names its
     clusters takes none.
     """
+    _refuse_masses(document, name)
     if fleet.is_fleet(document):
         wanted = cluster or DEFAULT_CLUSTER
         return Proposal(lambda snapshot: _located(name, lambda: _import(snapshot, document, wanted)), False)
@@ -48,6 +53,17 @@ def propose(document: Document, name: str, cluster: str | None) -> Proposal:
         # What export prints of the whole appliance; it leaves out what there is none of.
         spoken = list(_APPLIANCE)
     return Proposal(lambda snapshot: _replace(snapshot, read, spoken, whole), True)
+
+
+def _refuse_masses(document: Document, name: str) -> None:
+    """Raise `InvalidFile` for more entities than an appliance can carry, before hours are spent on them."""
+    clusters = document.get("clusters")
+    holders = [document, *(clusters if isinstance(clusters, list) else ())]
+    for key in OF_CLUSTER:
+        lists = (holder.get(key) for holder in holders if isinstance(holder, dict))
+        count = sum(len(held) for held in lists if isinstance(held, list))
+        if count > MOST:
+            raise InvalidFile(f"{name} has {count} {key}: an appliance carries {MOST}", hint=_MASSES)
 
 
 def _read(document: Document, cluster: str, whole: bool) -> Snapshot:

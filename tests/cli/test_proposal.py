@@ -1,10 +1,12 @@
 """What a file asks for."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from marchproxy.cli.errors import WrongUsage
+from marchproxy.cli import proposal as module
+from marchproxy.cli.errors import InvalidFile, WrongUsage
 from marchproxy.cli.proposal import propose
 from marchproxy.model.errors import InvalidValue, NotFound
 from marchproxy.model.snapshot import Snapshot, read_snapshot
@@ -156,3 +158,56 @@ def test_an_import_adds_and_updates_and_removes_nothing() -> None:
         ],
         "mappings": [{"name": "m", "sources": ["all"], "destinations": ["web"], "protocols": ["tcp"]}],
     }
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda held: held, lambda held: {"clusters": [{"name": "default", **held}]}]
+)
+@pytest.mark.parametrize("key", ["services", "mappings"])
+def test_masses_are_refused_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, key: str, wrap: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    monkeypatch.setattr(module, "MOST", 3)
+    document = wrap({key: [{"nonsense": True}] * 4})
+    with pytest.raises(InvalidFile, match=f"site.yaml has 4 {key}: an appliance carries 3"):
+        propose(document, "site.yaml", None)
+
+
+def test_a_merging_file_adds_and_updates_and_removes_nothing() -> None:
+    before = read_snapshot(
+        {
+            "format": "marchproxy/1",
+            "clusters": [
+                {
+                    "name": "default",
+                    "services": [
+                        {"name": "a", "addresses": ["10.0.0.1"]},
+                        {"name": "b", "addresses": ["10.0.0.2"]},
+                    ],
+                }
+            ],
+        }
+    )
+    document = {"merge": True, "services": [{"name": "b", "addresses": ["10.0.0.9"]}], "mappings": []}
+    proposal = propose(document, "learned.yaml", None)
+    assert not proposal.replaces
+    (cluster,) = proposal.build(before).clusters
+    assert [(each.name, str(each.addresses[0])) for each in cluster.services] == [
+        ("a", "10.0.0.1/32"),
+        ("b", "10.0.0.9/32"),
+    ]
+    assert propose({"merge": True}, "empty.yaml", None).build(before) == before
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"merge": False, "services": []},
+        {"merge": "yes"},
+        {"merge": True, "settings": {}},
+        {"merge": True, "services": [{"name": "b"}]},
+    ],
+)
+def test_merging_files_that_cannot_be_meant(document: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue, match="learned"):
+        propose(document, "learned.yaml", None)

@@ -335,16 +335,11 @@ def test_hostile_clients_of_the_control_socket_harm_nobody(carrying: Daemon) -> 
     crowd = [socket.socket(socket.AF_UNIX) for _ in range(70)]
     for client in crowd:
         client.connect(path)
-    with pytest.raises(Refused, match="64 connections"):
-        carrying.status()
+    for _ in range(3):
+        assert carrying.status()["healthy"], "half-open connections give way to who asks"
     for client in crowd:
         client.close()
-    while True:
-        try:
-            assert carrying.status()["healthy"]
-            break
-        except Refused:
-            continue
+    assert carrying.status()["healthy"]
 
 
 def test_idle_it_costs_little_memory_and_next_to_no_time(tmp_path: Path, port: int) -> None:

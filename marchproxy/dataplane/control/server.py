@@ -33,6 +33,9 @@ class Limits:
     head: int = 16 * 1024
     body: int = 1024 * 1024
     connections: int = 64
+    """Beyond them, whoever has been longest without a whole request gives way to a newcomer."""
+    streams: int = 32
+    """Bodies without end among them: followers must leave room for questions."""
     idle: float = 10.0
     """For a whole head, a whole body, and a response to be taken."""
     stall: float = 60.0
@@ -49,6 +52,9 @@ class HttpServer:
         self._handler = handler
         self._limits = limits or Limits()
         self._tasks = Tasks()
+        self._waiting: dict[asyncio.StreamWriter, None] = {}
+        """Connections whose request is not there yet, or whose answer is not taken, the longest first."""
+        self._streams = 0
         self._server: asyncio.Server | None = None
 
     async def start(self, listening: socket.socket) -> None:
@@ -64,13 +70,26 @@ class HttpServer:
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serve = self._serve
-        if len(self._tasks) >= self._limits.connections:
+        if len(self._tasks) >= self._limits.connections and not self._make_room():
             # Left in the accept queue, a client would never learn that it is one too many.
             serve = self._turn_away
         if len(self._tasks) >= 2 * self._limits.connections:
             writer.transport.abort()
             return
+        self._waiting[writer] = None
         self._tasks.start(serve(reader, writer), name=f"{self._name} client")
+
+    def _make_room(self) -> bool:
+        """End the connection that has kept us waiting longest; False where all are at work.
+
+        Half-open connections, however many, thus keep nobody from asking: who asks at once is not the oldest.
+        """
+        oldest = next(iter(self._waiting), None)
+        if oldest is None:
+            return False
+        del self._waiting[oldest]
+        oldest.transport.abort()
+        return True
 
     async def _turn_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -79,7 +98,11 @@ class HttpServer:
         except (OSError, TimeoutError):
             writer.transport.abort()
         finally:
-            writer.close()
+            self._forget(writer)
+
+    def _forget(self, writer: asyncio.StreamWriter) -> None:
+        self._waiting.pop(writer, None)
+        writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -92,16 +115,19 @@ class HttpServer:
             writer.transport.abort()
             raise
         finally:
-            writer.close()
+            self._forget(writer)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request and its response; False when the connection is over."""
+        self._waiting[writer] = None
         try:
             request = await self._read(reader)
         except HttpError as error:
             await self._send(writer, error_response(error), None)
             await self._linger(reader, writer)
             return False
+        finally:
+            self._waiting.pop(writer, None)
         if request is None:
             return False
         response = await self._answer(request)
@@ -146,7 +172,11 @@ class HttpServer:
 
     async def _send(self, writer: asyncio.StreamWriter, response: Response, request: Request | None) -> None:
         keep_alive = request is not None and request.keep_alive
-        await self._write(writer, _rendered(response, keep_alive=keep_alive, request=request))
+        self._waiting[writer] = None
+        try:
+            await self._write(writer, _rendered(response, keep_alive=keep_alive, request=request))
+        finally:
+            self._waiting.pop(writer, None)
 
     async def _stream(
         self,
@@ -157,6 +187,24 @@ class HttpServer:
         request: Request,
     ) -> None:
         """Send a body as it comes, and watch for the client to go. A stream ends its connection."""
+        if self._streams >= self._limits.streams:
+            await pieces.aclose()
+            await self._send(writer, _overloaded(self._limits.streams, "streams"), None)
+            return
+        self._streams += 1
+        try:
+            await self._pour(reader, writer, response, pieces, request)
+        finally:
+            self._streams -= 1
+
+    async def _pour(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        response: Response,
+        pieces: AsyncGenerator[bytes],
+        request: Request,
+    ) -> None:
         chunked = request.chunked
         await self._write(writer, render_head(response, keep_alive=False, chunked=chunked))
         if request.method == "HEAD":
@@ -205,8 +253,8 @@ def error_response(error: HttpError) -> Response:
     return Response(json.dumps(document).encode() + b"\n", status=error.status, headers=error.headers)
 
 
-def _overloaded(connections: int) -> Response:
-    message = f"there are {connections} connections already"
+def _overloaded(number: int, what: str = "connections") -> Response:
+    message = f"there are {number} {what} already"
     return error_response(HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "TooManyConnections", message))
 
 

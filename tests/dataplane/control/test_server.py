@@ -93,12 +93,22 @@ async def test_what_is_too_much_is_refused_by_name(
 @looped
 async def test_one_connection_too_many_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    async with serving(path, reflect, Limits(connections=1)):
+    done = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        asked.set()
+        await done.wait()
+        return await reflect(request)
+
+    async with serving(path, slow, Limits(connections=1)):
         async with connected(path) as (reader, writer):
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
-            await read_answer(reader)
+            await asked.wait()
             answer = await ask(path, "GET", "/")
             assert (answer.status, answer.document["error"]["name"]) == (503, "TooManyConnections")
+            done.set()
+            assert (await read_answer(reader)).status == 200
 
         async def has_room() -> bool:
             try:
@@ -109,6 +119,62 @@ async def test_one_connection_too_many_is_told_so(tmp_path: Path) -> None:
 
         while not await has_room():
             await asyncio.sleep(0.005)
+
+
+@looped
+async def test_whoever_waits_longest_gives_way(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with (
+        serving(path, reflect, Limits(connections=2)),
+        connected(path) as (first, _),
+        connected(path) as (second, half),
+    ):
+        half.write(b"GET / HT")
+        assert (await ask(path, "GET", "/")).status == 200
+        with pytest.raises((EOFError, ConnectionResetError)):
+            await first.readexactly(1)
+        half.write(b"TP/1.1\r\n\r\n")
+        assert (await read_answer(second)).status == 200, "one place was enough"
+
+
+@looped
+async def test_whoever_does_not_take_an_answer_gives_way(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    answered = asyncio.Event()
+
+    async def large(request: Request) -> Response:
+        answered.set()
+        return Response(bytes(8 << 20) if request.path == "/large" else b"{}")
+
+    async with serving(path, large, Limits(connections=1)), connected(path) as (_, writer):
+        writer.write(b"GET /large HTTP/1.1\r\n\r\n")
+        await answered.wait()
+        await asyncio.sleep(0)
+        assert (await ask(path, "GET", "/")).status == 200
+
+
+@looped
+async def test_streams_leave_room_for_questions(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    gone = asyncio.Event()
+
+    async def forever() -> AsyncGenerator[bytes]:
+        try:
+            yield b"first\n"
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+
+    async def stream(request: Request) -> Response:
+        return Response(forever() if request.path == "/stream" else b"{}")
+
+    async with serving(path, stream, Limits(streams=1)), connected(path) as (reader, writer):
+        writer.write(b"GET /stream HTTP/1.1\r\n\r\n")
+        await reader.readuntil(b"first\n")
+        refused = await ask(path, "GET", "/stream")
+        assert (refused.status, refused.document["error"]["name"]) == (503, "TooManyConnections")
+        assert (await ask(path, "GET", "/")).status == 200
+        assert not gone.is_set()
 
 
 @pytest.mark.parametrize(
