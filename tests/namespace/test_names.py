@@ -16,6 +16,8 @@ ZONE = {
     "www.wild.test": PUBLIC,
     "deep.www.wild.test": PUBLIC,
     "late.wild.test": "198.51.100.12",
+    "six.wild.test": "2001:db8::10",
+    "x.ads.test": PUBLIC,
     "exact.test": PUBLIC,
     "elsewhere.test": "198.51.100.11",
     "rebind.wild.test": "10.2.0.2",
@@ -129,6 +131,33 @@ def test_many_who_ask_at_once_are_all_answered(rig: Rig, appliance: Appliance) -
     batch = "".join(f"{name}\n" for name in ("www.wild.test", "exact.test") * 45)
     answered = rig.client.run(["dig", "+short", f"@{LISTENER}", "-f", "-"], stdin=batch).stdout.split()
     assert answered == [PUBLIC] * 90
+
+
+def test_names_are_asked_for_and_told_over_ipv6(rig: Rig, appliance: Appliance) -> None:
+    for words in ((), ("+tcp",)):
+        asked = [
+            "dig",
+            "+short",
+            "+time=3",
+            "+tries=1",
+            *words,
+            f"@{rig.client.ipv6[:-1]}1",
+            "six.wild.test",
+            "AAAA",
+        ]
+        assert rig.client.run(asked).stdout.split() == ["2001:db8::10"]
+    assert "2001:db8::10" in appliance.json("status", check=False)["names"]["*.wild.test"]
+
+
+def test_a_blocked_name_is_not_told(rig: Rig, appliance: Appliance) -> None:
+    appliance.cli("block", "add", "*.ads.test")
+    try:
+        asked = ["dig", "+time=3", "+tries=1", f"@{LISTENER}", "x.ads.test"]
+        assert "NXDOMAIN" in rig.client.run(asked).stdout
+        assert appliance.json("status", check=False)["dns"]["questions"]["blocked"] > 0
+    finally:
+        appliance.cli("block", "remove", "*.ads.test", "--yes")
+    assert dig(rig, "x.ads.test") == [PUBLIC]
 
 
 def test_nobody_outside_is_answered(rig: Rig, appliance: Appliance) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from marchproxy.dataplane.dns.responder import Responder
 from marchproxy.dataplane.dns.tcp import TcpServer
 from marchproxy.dataplane.dns.udp import UdpServer
+from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.dataplane.status import DnsListenerState, DnsState, Problem
 from marchproxy.model.address import IPAddress
@@ -38,6 +39,7 @@ class DnsService:
         self._open: dict[Place, AsyncExitStack] = {}
         self._refused: dict[Place, str] = {}
         self._unreachable = False
+        self._absent: list[Endpoint] = []
 
     def state(self) -> DnsState:
         """The listeners, whom they serve right now, and what became of questions."""
@@ -52,6 +54,7 @@ class DnsService:
     def problems(self) -> Sequence[Problem]:
         """Listeners that could not be opened."""
         found = sorted(set(self._refused.values()))
+        found += [f"listen address {bind.address} is on no interface of this host" for bind in self._absent]
         if self._unreachable:
             found.append("nobody reaches the DNS listener: it serves inside interfaces, and there is none")
         return [Problem("dns", message) for message in found]
@@ -60,6 +63,7 @@ class DnsService:
         """Have open what `plan` wants on the interfaces that there are; what cannot be is a problem."""
         self._binds = plan.dns
         self._unreachable = bool(plan.dns) and not any(item.role is Role.INSIDE for item in plan.interfaces)
+        self._absent = [bind for bind in plan.dns if not _is_here(bind)]
         wanted = set(_places(plan.dns, plan.interfaces))
         for place in self._open.keys() - wanted:
             await self._open.pop(place).aclose()
@@ -69,6 +73,8 @@ class DnsService:
                 self._open[place] = await self._serve(place)
             except MarchproxyError as error:
                 self._refused[place] = error.message
+            except OSError as error:
+                self._refused[place] = f"listener {Endpoint(place.address, place.port)}: {error.strerror}"
 
     async def close(self) -> None:
         """Close everything."""
@@ -107,6 +113,10 @@ def _indexes() -> Mapping[str, int]:
 
 def _is_wildcard(bind: Endpoint) -> bool:
     return bind.address is None or bind.address.is_unspecified
+
+
+def _is_here(bind: Endpoint) -> bool:
+    return bind.address is None or bind.address.is_unspecified or is_local(bind.address)
 
 
 def _is_of(place: Place, bind: Endpoint) -> bool:

@@ -83,6 +83,7 @@ class Resolver:
         self._saved_at = 0.0
         self._unsaved = False
         self._save_problem = ""
+        self._age_problem = ""
 
     @property
     def view(self) -> NamesView:
@@ -100,6 +101,8 @@ class Resolver:
     def problems(self) -> Sequence[Problem]:
         """Resolvers that do not answer, names that do not resolve, and wildcards without room."""
         found = name_problems(self.asker, self._following, self._table)
+        if self._age_problem:
+            found.append(f"which addresses are in use is not known, so old ones stay: {self._age_problem}")
         if self._save_problem:
             found.append(f"answers are not kept for the next start: {self._save_problem}")
         return [Problem("names", message) for message in found]
@@ -199,6 +202,10 @@ class Resolver:
             return state.failed(Failure.TIMEOUT)
         except LookupFailed as error:
             return state.failed(error.failure, error.ttl)
+        except Exception as error:
+            # What a server sent may be stranger than anybody thought of: the next answer may be better.
+            log.error("looking for %s: %s: %s", name, type(error).__name__, error)
+            return state.failed(Failure.MALFORMED)
         refused = {} if found.is_local else self._refused(name, found.addresses)
         good = [address for address in found.addresses if address not in refused]
         if not good:
@@ -219,8 +226,13 @@ class Resolver:
         """Let time pass for addresses that are not in the last answer, and keep the file up to date."""
         while True:
             await asyncio.sleep(TICK)
-            for name in self._table.due(time.monotonic()):
-                await self._age(name)
+            try:
+                for name in self._table.due(time.monotonic()):
+                    await self._age(name)
+                self._age_problem = ""
+            except Exception as error:
+                # The tier may not say what is in use: the addresses stay until it does.
+                self._age_problem = f"{type(error).__name__}: {error}"
             if self._unsaved and time.monotonic() - self._saved_at >= SAVE_EVERY:
                 await self._save()
 

@@ -37,9 +37,15 @@ def test_an_ipv6_subnet_is_one_client_and_never_an_ipv4_one() -> None:
     assert admitted(rates, A, 0, 5) == 5
 
 
+def test_all_together_have_a_limit() -> None:
+    rates = ClientRates(per_second=10, burst=20, in_all=100)
+    assert sum(rates.admit(ip_address(number), 0) for number in range(1000)) == 200
+    assert sum(rates.admit(ip_address(number), 1) for number in range(1000)) == 100
+
+
 def test_a_million_strangers_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "REMEMBERED", 100)
-    rates = ClientRates()
+    rates = ClientRates(in_all=1e6)
     for number in range(1000):
         assert rates.admit(ip_address(number), 0)
     assert len(rates) == 100

@@ -116,3 +116,12 @@ async def test_every_address_is_for_inside_interfaces_alone() -> None:
     await dns_service.look_after(Plan())
     assert dns_service.problems() == []
     await dns_service.close()
+
+
+@looped
+async def test_an_address_that_is_not_here_is_a_problem() -> None:
+    dns_service = service()
+    await dns_service.look_after(plan(parse_endpoint(f"203.0.113.77:{free_port()}")))
+    (problem,) = dns_service.problems()
+    assert problem.message == "listen address 203.0.113.77 is on no interface of this host"
+    await dns_service.close()

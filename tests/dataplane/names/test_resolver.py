@@ -323,3 +323,47 @@ async def test_real_servers_are_those_of_the_settings_and_one_problem_when_they_
         await until(lambda: shown(resolver).get("db.example.com") == ["192.0.2.3"])
         await until(lambda: not resolver.problems())
     await resolver.close()
+
+
+@looped
+async def test_what_nobody_thought_of_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    directory = Directory(db=["192.0.2.1"])
+    broken = True
+
+    async def find(name: str) -> Found:
+        if broken:
+            raise ZeroDivisionError("odd")
+        return await directory.find(name)
+
+    resolver = make(find=find, shortest=0.005)
+    await resolver.watch(frozenset({"db"}), wait=10)
+    assert resolver.states()[0].error == "the resolver's answer cannot be read"
+    assert "ZeroDivisionError: odd" in caplog.text
+    broken = False
+    await until(lambda: shown(resolver) == {"db": ["192.0.2.1"]})
+    await resolver.close()
+
+
+@looped
+async def test_a_tier_that_cannot_say_what_is_in_use_keeps_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(held, "LINGER", 0.01)
+    failing = True
+
+    async def in_use(addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+        if failing:
+            raise OSError("no map")
+        return frozenset()
+
+    directory = Directory(db=["192.0.2.1"])
+    resolver = make(find=directory.find, in_use=in_use, shortest=0.005)
+    await resolver.watch(frozenset({"db"}), wait=10)
+    directory.entries["db"] = ["192.0.2.2"]
+    await until(lambda: bool(resolver.problems()))
+    assert messages(resolver)[0].endswith("so old ones stay: OSError: no map")
+    assert lingering(resolver) == {"db": ["192.0.2.1"]}
+    failing = False
+    await until(lambda: lingering(resolver) == {})
+    await until(lambda: not resolver.problems())
+    await resolver.close()
