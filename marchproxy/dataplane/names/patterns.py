@@ -18,6 +18,15 @@ class Patterns:
         self._suffixes = frozenset(name.removeprefix(WILDCARD) for name in every if name.startswith(WILDCARD))
         self._names = frozenset(name for name in every if not name.startswith(WILDCARD))
 
+    def meets(self, name: str) -> bool:
+        """Whether `name`, which may be a wildcard itself, and some member have a host name in common."""
+        if not name.startswith(WILDCARD):
+            return bool(self.matching(name))
+        parent = name.removeprefix(WILDCARD)
+        below = f".{parent}"
+        inside = any(each == parent or each.endswith(below) for each in self._suffixes)
+        return inside or any(each.endswith(below) for each in self._names) or bool(self.matching(f"x{below}"))
+
     def matching(self, name: str) -> list[str]:
         """The members that `name` (lower case, no trailing dot) falls under: itself first, then wildcards."""
         found = [name] if name in self._names else []

@@ -50,11 +50,14 @@ class Rebinding:
         self._is_local = is_local
 
     def refusal(self, name: str, address: IPAddress) -> str:
-        """What `address` is that `name` may not resolve to it, as in "a private address"; empty: it may."""
+        """What `address` is that `name` may not resolve to it, as in "a private address"; empty: it may.
+
+        A wildcard may have what some name below it may have.
+        """
         if isinstance(address, IPv6Address) and (address in _MAPPED or address.scope_id is not None):
             # On the wire it is IPv4, or means another host on each link: a plan has no place for either.
             return "no address of a host in the network"
-        if self._private.matching(name):
+        if self._private.meets(name):
             return ""
         return inward(address) or ("the appliance's own address" if self._is_local(address) else "")
 

@@ -168,7 +168,7 @@ class Resolver:
             state = self._following.get(name)
             if state is None or not state.is_local:
                 held = [address for address, _ in self._table[name].items()]
-                self._table.forget(name, self._refused(name.removeprefix(WILDCARD), held), time.monotonic())
+                self._table.forget(name, self._refused(name, held), time.monotonic())
 
     def _start(self, name: str) -> None:
         self._watchers[name] = self._tasks.start(
@@ -180,7 +180,7 @@ class Resolver:
         rows = [
             (address, now + fresh, now + left)
             for address, fresh, left in self._remembered.pop(name, ())
-            if not self.refusal(name.removeprefix(WILDCARD), address)
+            if not self.refusal(name, address)
         ]
         if rows:
             self._table.restore(name, rows, now)

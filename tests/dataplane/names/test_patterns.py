@@ -29,3 +29,23 @@ def test_a_wildcard_is_everything_below_and_not_itself(name: str, expected: list
 
 def test_no_patterns_match_nothing() -> None:
     assert Patterns(()).matching("example.com") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "met"),
+    [
+        ("db.corp.example", True),
+        ("www.corp.example", False),
+        ("a.lab.example", True),
+        ("lab.example", False),
+        ("*.corp.example", True),
+        ("*.lab.example", True),
+        ("*.b.lab.example", True),
+        ("*.example", True),
+        ("*.db.corp.example", False),
+        ("*.other.example", False),
+        ("*.ab.example", False),
+    ],
+)
+def test_wildcards_meet_what_has_a_name_in_common(name: str, met: bool) -> None:
+    assert Patterns(["db.corp.example", "*.lab.example"]).meets(name) is met

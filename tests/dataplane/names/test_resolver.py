@@ -367,3 +367,24 @@ async def test_a_tier_that_cannot_say_what_is_in_use_keeps_addresses(
     await until(lambda: lingering(resolver) == {})
     await until(lambda: not resolver.problems())
     await resolver.close()
+
+
+@looped
+async def test_private_addresses_of_a_wildcard_outlive_a_restart_where_they_are_allowed(
+    tmp_path: Path,
+) -> None:
+    file, names = tmp_path / "names.json", frozenset({"*.corp.example"})
+    for allowed in ("db.corp.example", "*.corp.example"):
+        settings = Settings(private_answers=(allowed,))
+        first = make(find=Directory().find, kept_in=file)
+        first.configure(settings)
+        await first.watch(names, wait=0)
+        first.learn("db.corp.example", [ip_address("10.0.0.7")], 600)
+        await first.close()
+        second = make(find=Directory().find, kept_in=file)
+        second.configure(settings)
+        await second.watch(names, wait=0)
+        assert shown(second) == {"*.corp.example": ["10.0.0.7"]}
+        second.configure(Settings())
+        assert shown(second) == {}
+        await second.close()
