@@ -44,31 +44,41 @@ static __always_inline __u64 limit_units(const struct limit_take *take, enum mp_
 	return rate == MP_RATE_PACKETS ? take->segments : take->bytes;
 }
 
+static __always_inline int limit_rate_is_over(const struct mp_limit *limit, const struct mp_bucket *bucket,
+					      const struct limit_take *take, enum mp_rate rate)
+{
+	__u64 until = *(const volatile __u64 *)&bucket->until[rate];
+
+	return limit_units(take, rate) && limit->step[rate] && until > take->now + limit->tolerance[rate];
+}
+
+static __always_inline void limit_pay_rate(const struct mp_limit *limit, struct mp_bucket *bucket,
+					   const struct limit_take *take, enum mp_rate rate)
+{
+	__u64 until = *(const volatile __u64 *)&bucket->until[rate];
+	__u64 units = limit_units(take, rate);
+
+	if (!units || !limit->step[rate])
+		return;
+	if (until < take->now)
+		__sync_val_compare_and_swap(&bucket->until[rate], until, take->now);
+	__sync_fetch_and_add(&bucket->until[rate], units * limit->step[rate] >> MP_LIMIT_SHIFT);
+}
+
 static __always_inline int limit_is_over(const struct mp_limit *limit, const struct mp_bucket *bucket,
 					 const struct limit_take *take)
 {
-	for (int rate = 0; rate < MP_RATES; rate++) {
-		__u64 until = *(const volatile __u64 *)&bucket->until[rate];
-
-		if (limit_units(take, rate) && limit->step[rate] && until > take->now + limit->tolerance[rate])
+	for (int rate = 0; rate < MP_RATES; rate++)
+		if (limit_rate_is_over(limit, bucket, take, rate))
 			return 1;
-	}
 	return 0;
 }
 
 static __always_inline void limit_pay(const struct mp_limit *limit, struct mp_bucket *bucket,
 				      const struct limit_take *take)
 {
-	for (int rate = 0; rate < MP_RATES; rate++) {
-		__u64 until = *(const volatile __u64 *)&bucket->until[rate];
-		__u64 units = limit_units(take, rate);
-
-		if (!units || !limit->step[rate])
-			continue;
-		if (until < take->now)
-			__sync_val_compare_and_swap(&bucket->until[rate], until, take->now);
-		__sync_fetch_and_add(&bucket->until[rate], units * limit->step[rate] >> MP_LIMIT_SHIFT);
-	}
+	for (int rate = 0; rate < MP_RATES; rate++)
+		limit_pay_rate(limit, bucket, take, rate);
 }
 
 static __always_inline const struct mp_limit *limit_get(__u32 slot, __u32 bank)
@@ -130,23 +140,48 @@ static long limit_pay_shared(__u32 index, void *state)
 	return 0;
 }
 
+/* The limit whose rate the client's own bucket keeps, if it is asked for that. */
+static __always_inline const struct mp_limit *limit_own(const struct limit_take *take, enum mp_rate rate)
+{
+	return limit_units(take, rate) ? limit_get(take->set->own[rate], take->bank) : NULL;
+}
+
+static __always_inline void limit_ask_own(struct limit_take *take, const struct mp_limited *client)
+{
+	for (int rate = 0; rate < MP_RATES && take->over == MP_LIMIT_NONE; rate++) {
+		const struct mp_limit *limit = limit_own(take, rate);
+
+		if (limit && limit_rate_is_over(limit, &client->bucket, take, rate))
+			take->over = take->set->own[rate];
+	}
+}
+
+static __always_inline void limit_pay_own(struct limit_take *take, struct mp_limited *client)
+{
+	const __u16 *own = take->set->own;
+
+	for (int rate = 0; rate < MP_RATES; rate++) {
+		const struct mp_limit *limit = limit_own(take, rate);
+
+		if (limit)
+			limit_pay_rate(limit, &client->bucket, take, rate);
+		/* One limit may be there for several rates. */
+		if (own[rate] != MP_LIMIT_NONE && (rate < 1 || own[rate] != own[0]) && (rate < 2 || own[rate] != own[1]))
+			limit_count_passed(own[rate], take);
+	}
+}
+
 /* From every limit of the set, or from none: then `take->over` says which is spent, and has counted it. */
 static __always_inline void limit_take_all(struct limit_take *take, struct mp_limited *client)
 {
-	const struct mp_limit *own = limit_get(take->set->source, take->bank);
-
-	if (own && limit_is_over(own, &client->bucket, take))
-		take->over = take->set->source;
-	else if (take->set->count)
+	limit_ask_own(take, client);
+	if (take->over == MP_LIMIT_NONE && take->set->count)
 		bpf_loop(take->set->count, limit_ask_shared, take, 0);
 	if (take->over != MP_LIMIT_NONE) {
 		limit_count_dropped(take->over, take);
 		return;
 	}
-	if (own) {
-		limit_pay(own, &client->bucket, take);
-		limit_count_passed(take->set->source, take);
-	}
+	limit_pay_own(take, client);
 	if (take->set->count)
 		bpf_loop(take->set->count, limit_pay_shared, take, 0);
 }

@@ -281,7 +281,7 @@ struct mp_nat_pool {
 #define MP_LIMITS 1024         /* per bank, as the next two */
 #define MP_LIMIT_SETS 4096
 #define MP_LIMIT_PREFIXES 262144
-#define MP_LIMIT_SHARED 13     /* that can hold for one address beside its own */
+#define MP_LIMIT_SHARED 12     /* that can hold for one address beside its own */
 #define MP_LIMIT_NONE 0xffffu
 #define MP_LIMIT_SHIFT 14
 
@@ -305,10 +305,9 @@ struct mp_bucket {
 
 /* The limits that hold for an address, by their slots. */
 struct mp_limit_set {
-	__u16 source;             /* whose bucket is the address's own; MP_LIMIT_NONE: no such limit */
+	__u16 own[MP_RATES];      /* those of the address's own bucket, by rate; MP_LIMIT_NONE: no such limit */
 	__u16 count;
 	__u16 shared[MP_LIMIT_SHARED];
-	__u16 pad;
 };
 
 /* A client as the limits know it. */

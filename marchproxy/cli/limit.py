@@ -72,9 +72,9 @@ def add(context: typer.Context, name: GivenName = None, output: OutputOption = T
     """Add a rate limit
 
     Every limit that holds for a client must be kept; what exceeds one is dropped and counted, RATE_LIMITED.
-    Of several limits per source, the one whose service has the longest prefix around the client holds, so
-    that a service may have more, or less, than everybody else. --burst counts packets, or bytes or flows in a
-    limit without a packet rate. Traffic to the appliance itself is not limited.
+    Of limits per source with the same kind of rate, the one whose service has the longest prefix around the
+    client holds, so that a service may have more, or less, than everybody else. --burst counts packets, or
+    bytes or flows in a limit without a packet rate. Traffic to the appliance itself is not limited.
     """
     return EDITOR.add(context, name or made_name(given(context)), "", output)
 

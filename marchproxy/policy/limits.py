@@ -1,8 +1,9 @@
 """Rate limits: from what an operator wrote to what a tier counts, and for whom.
 
 Every limit that holds for an address must be kept. A limit for services, or for all, together has one bucket
-that many addresses share, and each of them holds. Of limits per source address one holds for an address: the
-one that names the longest prefix around it, so that a service can be given more than everybody else.
+that many addresses share, and each of them holds. Of limits per source address one of each kind of rate holds
+for an address: that which names the longest prefix around it, so that a service can be given more than
+everybody else.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,8 +58,8 @@ class Bucket(NamedTuple):
 class Held(NamedTuple):
     """The limits that hold for an address."""
 
-    own: str = ""
-    """Name of the limit per source; empty: none."""
+    own: tuple[str, str, str] = ("", "", "")
+    """Names of the limits per source that say how many packets, bytes and flows; empty: none does."""
     shared: tuple[Bucket, ...] = ()
     """Sorted."""
 
@@ -112,6 +113,8 @@ class _Mark(NamedTuple):
 
     limit: str
     per: Per
+    rates: tuple[bool, ...]
+    """Whether it has one of packets, bytes and flows."""
     service: str
     exempt: bool = False
 
@@ -122,27 +125,28 @@ type _Marks = tuple[tuple[_Mark, ...], ...]
 
 def _marks(limits: Sequence[RateLimit]) -> Iterator[tuple[_Mark, Iterable[Prefix]]]:
     for rate in limits:
-        name, per = rate.limit.name, rate.limit.per
-        yield _Mark(name, per, "", exempt=True), rate.limit.exempt
+        head = rate.limit.name, rate.limit.per, tuple(each is not None for each in allowances(rate.limit))
+        yield _Mark(*head, "", exempt=True), rate.limit.exempt
         if not rate.limit.services:
-            yield _Mark(name, per, ""), ROOTS
+            yield _Mark(*head, ""), ROOTS
         for service, prefixes in rate.sources:
-            yield _Mark(name, per, service), prefixes
+            yield _Mark(*head, service), prefixes
 
 
 def _held(marks: _Marks) -> Held:
-    """Of limits per source that name the same prefix, one that names a service comes first, then by name."""
+    """Of limits per source for the same prefix, one that names a service comes first, then by name."""
     spared = {mark.limit for level in marks for mark in level if mark.exempt}
-    own = ""
+    own = ["", "", ""]
     shared: set[Bucket] = set()
     for level in marks:
         holding = [mark for mark in level if mark.limit not in spared]
-        sources = [mark for mark in holding if mark.per is Per.SOURCE]
-        if sources:
-            own = min(sources, key=lambda mark: (not mark.service, mark.limit)).limit
+        for rate in range(len(own)):
+            sources = [mark for mark in holding if mark.per is Per.SOURCE and mark.rates[rate]]
+            if sources:
+                own[rate] = min(sources, key=lambda mark: (not mark.service, mark.limit)).limit
         shared.update(Bucket(mark.limit, mark.service) for mark in holding if mark.per is Per.SERVICE)
         shared.update(Bucket(mark.limit, "") for mark in holding if mark.per is Per.TOTAL)
-    return Held(own, tuple(sorted(shared)))
+    return Held((own[0], own[1], own[2]), tuple(sorted(shared)))
 
 
 def _outside_in(prefix: Prefix) -> tuple[int, int, int]:
@@ -181,6 +185,7 @@ def compile_limits(
         hosts.update(host for entry in entries for host in entry.hosts)
         findings += [_unknown(limit, service) for service in unknown]
         findings += _burst_findings(limit)
+    findings += _rival_findings(limits)
     same = len(rates) == len(before) and all(map(lambda new, held: new is held, rates, before))
     return Limits(tuple(before) if same else tuple(rates), frozenset(hosts), tuple(findings))
 
@@ -209,6 +214,20 @@ def _burst_findings(limit: Limit) -> Iterator[Finding]:
         message = f"lets through {limit.burst} at once, less than come in a millisecond at that rate"
         hint = f"give it a burst of at least {allowed.per_second // SHORTEST_BURST}, or it will pass less"
         yield Finding(Severity.WARNING, f"limit {limit.name}", message, hint)
+
+
+def _rival_findings(limits: Sequence[Limit]) -> Iterator[Finding]:
+    """Limits per source that leave each other nothing: the same rate, for the same services."""
+    first: dict[tuple[str, int], str] = {}
+    for limit in sorted(limits, key=lambda each: each.name):
+        if limit.per is not Per.SOURCE:
+            continue
+        for number, rate in enumerate(("packets", "bytes", "flows")):
+            services = (limit.services or ("",)) if allowances(limit)[number] else ()
+            holding = {first.setdefault((service, number), limit.name) for service in services} - {limit.name}
+            for other in sorted(holding):
+                message = f"its rate of {rate} does not hold where limit {other} is for the same clients"
+                yield Finding(Severity.WARNING, f"limit {limit.name}", message, "remove one of them")
 
 
 def idle_limits(snapshot: Snapshot) -> Iterator[Finding]:

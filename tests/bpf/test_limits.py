@@ -92,6 +92,19 @@ def test_of_limits_per_source_the_narrowest_holds(bed: Bed, tier: Tier) -> None:
     assert passed(bed, tier, datagram("10.1.0.3"), 9) == 6
 
 
+def test_limits_per_source_of_different_rates_hold_together(bed: Bed, tier: Tier) -> None:
+    opens = rate("opens", "source", flows_per_second=SLOW, burst=2)
+    bed.apply(limited(packets("source", SLOW, 5), opens))
+    assert passed(bed, tier, DATAGRAM, 1) == 1
+    assert passed(bed, tier, DATAGRAM.but(transport__source=40001), 1) == 1
+    assert passed(bed, tier, DATAGRAM.but(transport__source=40002), 1) == 0, "a third flow"
+    assert passed(bed, tier, DATAGRAM, 9) == 2, "two more packets: the refused one was paid for"
+    assert {name: (each[0], each[2]) for name, each in counters(bed).items()} == {
+        "opens": (4, 1),
+        "source-packets": (5, 7),
+    }
+
+
 def test_every_limit_must_be_kept_and_a_dropped_packet_costs_nothing(bed: Bed, tier: Tier) -> None:
     bed.apply(limited(packets("source", SLOW, 3), packets("total", SLOW, 5)))
     assert passed(bed, tier, DATAGRAM, 9) == 3
@@ -256,7 +269,8 @@ def _random_limit(chance: random.Random, number: int) -> RateLimit:
         name: ",".join(chance.sample(PREFIXES, 2)) for name in "st"[: chance.randrange(per == "service", 3)]
     }
     exempt = chance.choice((*PREFIXES, "", "", ""))
-    return rate(f"l{number}", per, sources, exempt, packets_per_second=10**6)
+    kinds = chance.sample(("packets", "bytes", "flows"), chance.randrange(1, 3))
+    return rate(f"l{number}", per, sources, exempt, **{f"{kind}_per_second": 10**9 for kind in kinds})
 
 
 def _buckets(limits: tuple[RateLimit, ...]) -> list[Bucket]:
@@ -268,7 +282,10 @@ def _found(bed: Bed, raw: bytes, names: dict[int, Bucket]) -> Held:
     key = layouts.U32.pack(bed.settings.bank * layouts.LIMIT_SETS + number)
     own, count, shared = layouts.LIMIT_SET.struct.unpack(bed.maps["limit_sets"].get(key) or b"")
     slots = struct.unpack(f"={layouts.LIMIT_SHARED}H", shared)[:count]
-    return Held("" if own == layouts.LIMIT_NONE else names[own].limit, tuple(names[slot] for slot in slots))
+    packets, octets, flows = (
+        "" if slot == layouts.LIMIT_NONE else names[slot].limit for slot in struct.unpack("=HHH", own)
+    )
+    return Held((packets, octets, flows), tuple(names[slot] for slot in slots))
 
 
 def counters(bed: Bed) -> dict[str, tuple[int, ...]]:

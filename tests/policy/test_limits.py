@@ -76,11 +76,15 @@ def test_findings() -> None:
         limit("b", "service", services=["idle", "office"]),
         limit("c", packets_per_second=1_000_000, burst=100),
         limit("d", packets_per_second=1_000_000, burst=1000),
+        limit("e", flows_per_second=5),
+        limit("f", services=["office"]),
+        limit("g", services=["office"], bytes_per_second=7),
     )
     found = [text for text in texts(check(snapshot(*entities), compiled(*entities))) if "limit " in text]
     assert found == [
         "error limit a: names service nobody, which does not exist",
         "warning limit c: lets through 100 at once, less than come in a millisecond at that rate",
+        "warning limit d: its rate of packets does not hold where limit c is for the same clients",
         "warning limit a: is for nobody, which no mapping names as a source",
         "warning limit b: is for idle, which no mapping names as a source",
     ]
@@ -92,9 +96,21 @@ def test_of_limits_per_source_the_longest_prefix_holds() -> None:
         rate("wide", "source", {"w": "10.0.0.0/8"}, packets_per_second=1),
         rate("narrow", "source", {"n": "10.1.0.0/16"}, exempt="10.1.1.0/24", packets_per_second=1),
     )
-    held = {address: hold(limits, address).own for address in ("9.0.0.1", "10.0.0.1", "10.1.0.1", "10.1.1.1")}
+    held = {
+        address: hold(limits, address).own[0] for address in ("9.0.0.1", "10.0.0.1", "10.1.0.1", "10.1.1.1")
+    }
     assert list(held.values()) == ["source-packets", "wide", "narrow", "wide"]
-    assert hold(limits, "::1").own == "source-packets"
+    assert hold(limits, "::1").own == ("source-packets", "", "")
+
+
+def test_limits_per_source_with_different_rates_hold_together() -> None:
+    limits = (
+        rate("flows", "source", flows_per_second=1),
+        rate("all", "source", packets_per_second=1, bytes_per_second=1),
+        rate("some", "source", {"a": "10.0.0.0/8"}, packets_per_second=5),
+    )
+    assert hold(limits, "10.0.0.1").own == ("some", "all", "flows")
+    assert hold(limits, "11.0.0.1").own == ("all", "all", "flows")
 
 
 def test_all_shared_limits_hold() -> None:
@@ -131,16 +147,22 @@ PREFIXES = st.sampled_from(
 TEXTS = st.lists(PREFIXES, max_size=3).map(",".join)
 LIMITS = st.lists(
     st.builds(
-        lambda per, sources, exempt: (per, sources if per != "service" or sources else {"s": ""}, exempt),
+        lambda per, sources, exempt, rates: (
+            per,
+            sources if per != "service" or sources else {"s": ""},
+            exempt,
+            rates,
+        ),
         st.sampled_from(list(Per)),
         st.dictionaries(st.sampled_from("st"), TEXTS, max_size=2),
         TEXTS,
+        st.sets(st.sampled_from(["packets", "bytes", "flows"]), min_size=1),
     ),
     max_size=4,
 ).map(
     lambda drawn: tuple(
-        rate(f"l{number}", per, sources, exempt, packets_per_second=1)
-        for number, (per, sources, exempt) in enumerate(drawn)
+        rate(f"l{number}", per, sources, exempt, **{f"{kind}_per_second": 1 for kind in rates})
+        for number, (per, sources, exempt, rates) in enumerate(drawn)
     )
 )
 
@@ -153,7 +175,7 @@ def test_classes_are_what_going_through_all_limits_gives(
 
 
 def _slowly(limits: tuple[RateLimit, ...], address: IPAddress) -> Held:
-    own, best = "", (-2, "")
+    own, best = ["", "", ""], [-1, -1, -1]
     shared = set()
     for each in limits:
         if any(address in prefix for prefix in each.limit.exempt):
@@ -162,13 +184,14 @@ def _slowly(limits: tuple[RateLimit, ...], address: IPAddress) -> Held:
             lengths = [prefix.prefixlen for prefix in prefixes if address in prefix]
             if not lengths:
                 continue
-            if each.limit.per is Per.SOURCE:
-                rank = max(lengths) * 2 + bool(name)
-                if rank > best[0]:
-                    own, best = each.limit.name, (rank, each.limit.name)
-            else:
+            if each.limit.per is not Per.SOURCE:
                 shared.add(Bucket(each.limit.name, name if each.limit.per is Per.SERVICE else ""))
-    return Held(own, tuple(sorted(shared)))
+                continue
+            rank = max(lengths) * 2 + bool(name)
+            for number, allowed in enumerate(allowances(each.limit)):
+                if allowed and rank > best[number]:
+                    own[number], best[number] = each.limit.name, rank
+    return Held((own[0], own[1], own[2]), tuple(sorted(shared)))
 
 
 def _everything(each: RateLimit) -> tuple[Prefix, ...]:

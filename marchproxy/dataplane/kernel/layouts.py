@@ -26,7 +26,7 @@ SOURCE_BITS: Final = 1048576
 LIMITS: Final = 1024
 LIMIT_SETS: Final = 4096
 LIMIT_PREFIXES: Final = 262144
-LIMIT_SHARED: Final = 13
+LIMIT_SHARED: Final = 12
 LIMIT_NONE: Final = 0xFFFF
 LIMIT_SHIFT: Final = 14
 
@@ -149,7 +149,7 @@ SETTINGS = _layout(
 )
 LIMIT = _layout("mp_limit", step="24s", tolerance="24s")
 BUCKET = _layout("mp_bucket", until="24s")
-LIMIT_SET = _layout("mp_limit_set", source="H", count="H", shared="26s", pad="2x")
+LIMIT_SET = _layout("mp_limit_set", own="6s", count="H", shared="24s")
 LIMITED = _layout("mp_limited", set="Q", bucket="24s")
 LIMIT_COUNTER = _layout(
     "mp_limit_counter", passed_packets="Q", passed_bytes="Q", dropped_packets="Q", dropped_bytes="Q"

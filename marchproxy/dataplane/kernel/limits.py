@@ -69,7 +69,8 @@ class LimitTables:
                 f"at most {layouts.LIMIT_SHARED} can, beside one per source",
                 hint="use fewer limits per service or total, or exempt addresses from some",
             )
-        own = self._slots[Bucket(held.own, "")] if held.own else layouts.LIMIT_NONE
+        slots = (self._slots[Bucket(name, "")] if name else layouts.LIMIT_NONE for name in held.own)
+        own = b"".join(map(layouts.U16.pack, slots))
         shared = b"".join(layouts.U16.pack(self._slots[bucket]) for bucket in held.shared)
         room = 2 * layouts.LIMIT_SHARED
         return layouts.LIMIT_SET.struct.pack(own, len(held.shared), shared.ljust(room, b"\xff"))

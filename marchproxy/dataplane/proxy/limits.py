@@ -90,7 +90,8 @@ class FlowLimits:
 
     def _buckets(self, source: IPAddress) -> list[tuple[str, Allowance, _Bucket]]:
         client = self._client(source)
-        found = [(client.held.own, client.bucket)] if client.held.own else []
+        own = client.held.own[2]
+        found = [(own, client.bucket)] if own else []
         found += [(key.limit, self._shared.setdefault(key, _Bucket())) for key in client.held.shared]
         return [(name, self._allowed[name], bucket) for name, bucket in found if name in self._allowed]
 

@@ -25,14 +25,14 @@ def built(*limits: RateLimit) -> Tables:
 
 
 def found(tables: Tables, text: str) -> tuple[int, list[int]]:
-    """The slots for an address, as the trie finds them: that of its own bucket, and the shared ones."""
+    """The slots for an address, as the trie finds them: that of its own packets, and the shared ones."""
     address = int.from_bytes(layouts.pack_address(ip_address(text)))
     places = [place for place in tables.limit_prefixes.entries if _is_in(address, *place)]
     if not places:
         return layouts.LIMIT_NONE, []
     number = tables.limit_prefixes.entries[max(places, key=lambda place: place[1])]
     own, count, shared = layouts.LIMIT_SET.struct.unpack(tables.limit_sets.entries[number])
-    return own, list(unpack(f"={layouts.LIMIT_SHARED}H", shared))[:count]
+    return unpack("=HHH", own)[0], list(unpack(f"={layouts.LIMIT_SHARED}H", shared))[:count]
 
 
 def _is_in(address: int, network: int, length: int) -> bool:
@@ -46,6 +46,13 @@ def test_an_address_finds_its_limits() -> None:
     assert found(tables, "10.2.0.1") == (0, [2, 1])
     assert found(tables, "fd00::1") == (0, [3, 1])
     assert found(tables, "192.0.2.1") == (0, [1])
+
+
+def test_each_rate_of_the_own_bucket_has_its_limit() -> None:
+    tables = built(rate("a", "source", flows_per_second=1), rate("b", "source", packets_per_second=1))
+    owns = {layouts.LIMIT_SET.struct.unpack(each)[0] for each in tables.limit_sets.entries.values()}
+    nothing = layouts.U16.pack(layouts.LIMIT_NONE)
+    assert owns == {3 * nothing, layouts.U16.pack(1) + nothing + layouts.U16.pack(0)}
 
 
 def test_ipv6_for_all_does_not_mean_ipv4() -> None:
@@ -109,5 +116,5 @@ def test_more_limits_for_one_address_than_the_kernel_asks_are_refused() -> None:
         rate(f"t{number:02}", "total", packets_per_second=1) for number in range(layouts.LIMIT_SHARED + 1)
     ]
     built(EVERYONE, *total[1:])
-    with pytest.raises(PlanTooLarge, match="14 limits hold for the same address"):
+    with pytest.raises(PlanTooLarge, match="13 limits hold for the same address"):
         built(*total)
