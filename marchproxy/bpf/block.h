@@ -14,8 +14,10 @@
  *
  * A slot says which of 32 parts of it hold anything, which is all that a clean packet looks at, and where the first start in
  * it is; the next slot says where they end. Prefixes do not overlap, so the last start that is not above the address
- * is the only one that can contain it. An IPv6 prefix is in the slot of the longest of the four lengths that is not
- * longer than itself, and one shorter than 16 bits in several slots.
+ * is the only one that can contain it. An IPv6 prefix is in the slot of the longest of the four lengths that is not longer than
+ * itself, or in several slots of the next one. One of 48 bits or more is marked in the part of its first 32 bits
+ * as well, so that one look is enough for most addresses. The lengths 24 and 16 are used where there are too many short
+ * prefixes for that.
  *
  * Rejected: an LPM trie (1,460 ns with a million prefixes), and a hash for each prefix length (48 bytes of overhead an entry, and
  * two cache misses for each length in use).
@@ -28,6 +30,7 @@
 
 #define BLOCK_SEARCH_STEPS 32 /* a binary search among 2^32 */
 #define BLOCK_HASH 0x9e3779b97f4a7c15ull
+#define BLOCK_DESTINATION 0x80000000u
 #define BLOCK_PART_SHIFT 38   /* which bits of the hash choose among a slot's 32 parts */
 
 struct block_query {
@@ -37,19 +40,39 @@ struct block_query {
 	__u32 from, above;    /* the first start above the address is not before `from`, nor behind `above` */
 };
 
+static __always_inline const struct mp_block_line *block_line(void *image, __u32 first_line, __u32 number)
+{
+	__u32 line = first_line + number;
+
+	return bpf_map_lookup_elem(image, &line);
+}
+
 static __always_inline __u64 block_word(void *image, __u32 first_line, __u32 index)
 {
-	__u32 number = first_line + (index >> 3);
-	const struct mp_block_line *line = bpf_map_lookup_elem(image, &number);
+	const struct mp_block_line *line = block_line(image, first_line, index >> 3);
 
 	return line ? line->word[index & 7] : 0;
 }
 
-static __always_inline int block_contains(const struct block_query *query, __u64 high, __u64 low, __u32 length)
+/* Whether the prefix of that number starts at or below the address, and (`owner` then is not 0) contains it. */
+static __always_inline int block_compare(const struct block_query *query, __u32 number, __u32 *owner)
 {
-	if (length > 64)
-		return high == query->high && (low ^ query->low) >> (128 - length) == 0;
-	return !length || (high ^ query->high) >> (64 - length) == 0;
+	const struct mp_block_line *line = block_line(query->image, query->header->starts, number >> 2);
+	__u32 length, info;
+	__u64 high, low;
+
+	if (!line)
+		return 0;
+	high = line->word[(number & 3) * 2];
+	low = line->word[(number & 3) * 2 + 1];
+	if (high > query->high || (high == query->high && low > query->low))
+		return 0;
+	info = block_word(query->image, query->header->infos, number >> 1) >> (number & 1) * 32;
+	length = info >> 24;
+	if (length > 64 ? high == query->high && (low ^ query->low) >> (128 - length) == 0 :
+			  !length || (high ^ query->high) >> (64 - length) == 0)
+		*owner = info & MP_BLOCK_OWNER;
+	return 1;
 }
 
 /* One step of bpf_loop: halves what is left. Returns 1 to stop. */
@@ -57,12 +80,16 @@ static long block_step(__u32 index, void *state)
 {
 	struct block_query *query = state;
 	__u32 middle = query->from + (query->above - query->from) / 2;
+	const struct mp_block_line *line;
 	__u64 high, low;
 
 	if (query->from >= query->above)
 		return 1;
-	high = block_word(query->image, query->header->starts, 2 * middle);
-	low = block_word(query->image, query->header->starts, 2 * middle + 1);
+	line = block_line(query->image, query->header->starts, middle >> 2);
+	if (!line)
+		return 1;
+	high = line->word[(middle & 3) * 2];
+	low = line->word[(middle & 3) * 2 + 1];
 	if (high < query->high || (high == query->high && low <= query->low))
 		query->from = middle + 1;
 	else
@@ -73,94 +100,142 @@ static long block_step(__u32 index, void *state)
 /* The owner of the prefix that contains the address, 0: none. It is the last prefix that starts at or below it. */
 static __noinline __u32 block_search(struct block_query *query)
 {
-	__u64 high, low, info;
-	__u32 last;
+	__u32 owner = 0;
 
+	/* Mostly there is one in a slot, and it is the one. */
+	if (query->above && block_compare(query, query->above - 1, &owner))
+		return owner;
 	bpf_loop(BLOCK_SEARCH_STEPS, block_step, query, 0);
-	if (!query->from)
-		return 0;
-	last = query->from - 1;
-	high = block_word(query->image, query->header->starts, 2 * last);
-	low = block_word(query->image, query->header->starts, 2 * last + 1);
-	info = block_word(query->image, query->header->infos, last / 2) >> (last & 1) * 32;
-	if (!block_contains(query, high, low, info >> 24 & 0xff))
-		return 0;
-	return info & MP_BLOCK_OWNER;
+	if (query->from)
+		block_compare(query, query->from - 1, &owner);
+	return owner;
 }
 
-/* The owner found by way of one slot. */
-static __always_inline __u32 block_in_slot(struct block_query *query, __u32 slots, __u32 slot, __u32 part)
+/* Whether the part of a slot holds anything; `word` is then the slot. */
+static __always_inline int block_holds(void *image, __u32 slots, __u32 slot, __u32 part, __u64 *word)
 {
-	__u64 word = block_word(query->image, slots, slot);
+	*word = block_word(image, slots, slot);
+	return *word >> 32 >> (part & 31) & 1;
+}
 
-	if (!(word >> 32 >> (part & 31) & 1))
-		return 0;
+static __always_inline __u32 block_in_slot(struct block_query *query, __u32 slots, __u32 slot, __u64 word)
+{
 	query->from = word;
 	query->above = block_word(query->image, slots, slot + 1);
 	return block_search(query);
 }
 
-static __always_inline __u32 block_in_level(struct block_query *query, __u32 length)
+static __always_inline __u32 block_owner_v4(void *image, const struct mp_block_header *header, __be32 wire)
 {
-	__u64 key = (query->high & ~0ull << (64 - length)) | length;
-	__u64 hash = (key ^ key >> 32) * BLOCK_HASH;
+	__u32 address = bpf_ntohl(wire), shift = header->v4_shift & 31;
+	struct block_query query;
+	__u64 word;
 
-	return block_in_slot(query, query->header->v6_slots, hash >> (query->header->v6_shift & 63),
-			     hash >> BLOCK_PART_SHIFT);
+	if (!header->v4_slots ||
+	    !block_holds(image, header->v4_slots, address >> shift, address >> ((shift - 5) & 31), &word))
+		return 0;
+	query.image = image;
+	query.header = header;
+	query.high = 0;
+	query.low = 0xffffull << 32 | address;
+	return block_in_slot(&query, header->v4_slots, address >> shift, word);
 }
 
-/* The owner of the prefix in `layer` that contains the address; 0: none. */
-static __noinline __u32 block_owner(__u32 layer, const struct mp_address *address)
+/* By way of the first `length` bits. Returns whether the slot's part holds anything at all. */
+static __always_inline int block_in_level(void *image, const struct mp_block_header *header,
+					  const struct mp_address *address, __u64 high, __u32 length, __u32 *owner)
 {
-	struct block_query query = {.image = bpf_map_lookup_elem(&blocks, &layer)};
-	__u32 zero = 0, owner = 0, shift;
+	__u64 key = (high & ~0ull << (64 - length)) | length;
+	__u64 hash = (key ^ key >> 32) * BLOCK_HASH, word;
+	__u32 slot = hash >> (header->v6_shift & 63);
+	struct block_query query;
 
-	if (!query.image)
+	if (!block_holds(image, header->v6_slots, slot, hash >> BLOCK_PART_SHIFT, &word))
 		return 0;
-	query.header = bpf_map_lookup_elem(query.image, &zero);
-	if (!query.header)
-		return 0;
-	query.high = (__u64)bpf_ntohl(address->word[0]) << 32 | bpf_ntohl(address->word[1]);
+	query.image = image;
+	query.header = header;
+	query.high = high;
 	query.low = (__u64)bpf_ntohl(address->word[2]) << 32 | bpf_ntohl(address->word[3]);
-	if (address_is_v4(address)) {
-		shift = query.header->v4_shift & 31;
-		return query.header->v4_slots ? block_in_slot(&query, query.header->v4_slots, (__u32)query.low >> shift,
-							      (__u32)query.low >> ((shift - 5) & 31)) : 0;
-	}
-	if (query.header->levels & MP_BLOCK_LEVEL_48)
-		owner = block_in_level(&query, 48);
-	if (!owner && query.header->levels & MP_BLOCK_LEVEL_32)
-		owner = block_in_level(&query, 32);
-	if (!owner && query.header->levels & MP_BLOCK_LEVEL_24)
-		owner = block_in_level(&query, 24);
-	if (!owner && query.header->levels & MP_BLOCK_LEVEL_16)
-		owner = block_in_level(&query, 16);
-	return owner;
+	*owner = block_in_slot(&query, header->v6_slots, slot, word);
+	return 1;
 }
 
-/* The owner of what blocks an address, single blocks first; 0: nothing does. */
-static __always_inline __u32 block_by(const struct mp_address *address, const struct mp_settings *current)
+static __noinline __u32 block_owner_v6(void *image, const struct mp_block_header *header,
+				       const struct mp_address *address)
 {
+	__u64 high = (__u64)bpf_ntohl(address->word[0]) << 32 | bpf_ntohl(address->word[1]);
 	__u32 owner = 0;
 
-	if (current->block_layers & 1u << MP_BLOCK_SINGLE)
-		owner = block_owner(MP_BLOCK_SINGLE, address);
-	if (!owner && current->block_layers & 1u << MP_BLOCK_LISTS)
-		owner = block_owner(MP_BLOCK_LISTS, address);
+	if (header->levels & MP_BLOCK_LEVEL_32 && block_in_level(image, header, address, high, 32, &owner) && !owner &&
+	    header->levels & MP_BLOCK_LEVEL_48)
+		block_in_level(image, header, address, high, 48, &owner);
+	if (!owner && header->levels & MP_BLOCK_LEVEL_24)
+		block_in_level(image, header, address, high, 24, &owner);
+	if (!owner && header->levels & MP_BLOCK_LEVEL_16)
+		block_in_level(image, header, address, high, 16, &owner);
 	return owner;
+}
+
+static __always_inline __u32 block_owner(void *image, const struct mp_block_header *header,
+					 const struct mp_address *address)
+{
+	return address_is_v4(address) ? block_owner_v4(image, header, address->word[3]) :
+					block_owner_v6(image, header, address);
+}
+
+/* What blocks a packet between two addresses by one layer: in the top bit, that it is the destination; 0: nothing does. */
+static __noinline __u32 block_layer(__u32 layer, const struct mp_address *source, const struct mp_address *destination)
+{
+	void *image = bpf_map_lookup_elem(&blocks, &layer);
+	const struct mp_block_header *header;
+	__u32 zero = 0, owner;
+
+	if (!image)
+		return 0;
+	header = bpf_map_lookup_elem(image, &zero);
+	if (!header)
+		return 0;
+	owner = block_owner(image, header, source);
+	if (owner)
+		return owner;
+	owner = block_owner(image, header, destination);
+	return owner ? owner | BLOCK_DESTINATION : 0;
+}
+
+/* What blocks a packet: a source by any layer before a destination, and single blocks before lists. */
+static __always_inline __u32 block_pair(const struct mp_address *source, const struct mp_address *destination,
+					const struct mp_settings *current)
+{
+	__u32 single = 0, listed = 0;
+
+	if (current->block_layers & 1u << MP_BLOCK_SINGLE)
+		single = block_layer(MP_BLOCK_SINGLE, source, destination);
+	if (single && !(single & BLOCK_DESTINATION))
+		return single;
+	if (current->block_layers & 1u << MP_BLOCK_LISTS)
+		listed = block_layer(MP_BLOCK_LISTS, source, destination);
+	return !single || (listed && !(listed & BLOCK_DESTINATION)) ? listed : single;
+}
+
+/* What blocks an address, single blocks first; 0: nothing does. */
+static __always_inline __u32 block_by(const struct mp_address *address, const struct mp_settings *current)
+{
+	return current->block_layers ? block_pair(address, address, current) : 0;
 }
 
 /* MP_NONE, or why a packet with these addresses goes nowhere; `owner` is then what blocks it. */
 static __always_inline enum mp_reason block_verdict(const struct packet *packet, const struct mp_settings *current,
 						    __u32 *owner)
 {
+	__u32 found;
+
 	if (!current->block_layers)
 		return MP_NONE;
-	*owner = block_by(&packet->key.source, current);
-	if (*owner)
-		return MP_BLOCKED_SOURCE;
-	*owner = block_by(&packet->key.destination, current);
-	return *owner ? MP_BLOCKED_DESTINATION : MP_NONE;
+	found = block_pair(&packet->key.source, &packet->key.destination, current);
+	*owner = found & MP_BLOCK_OWNER;
+	if (!found)
+		return MP_NONE;
+	return found & BLOCK_DESTINATION ? MP_BLOCKED_DESTINATION : MP_BLOCKED_SOURCE;
 }
 
 #endif

@@ -6,7 +6,7 @@ a million of anything in Python is too slow one method call at a time.
 
 import sys
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -27,6 +27,8 @@ _HASH = 0x9E3779B97F4A7C15
 _PART_SHIFT = 38
 _MASK = (1 << 64) - 1
 _SHORTEST = min(BLOCK_LEVELS)
+_MARKING, _MARKED = 48, 32
+"""What is found by the first length is marked under the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,45 +84,60 @@ def _build_v6(ranges: Ranges, numbers: Sequence[int], before: int) -> _Section:
     halves = array("Q", ranges.starts)
     if sys.byteorder == "little":
         halves.byteswap()
-    places = list(_places(halves[::2], ranges.lengths))
+    high, low = halves[::2], halves[1::2]
+    level_of = _choose_levels(ranges.lengths)
+    places = list(_places(high, ranges.lengths, level_of))
     bits = _bits_for(len(places), V6_BITS)
     shift = 64 - bits
     parts = array("I", bytes(4 << bits))
-    for _, hashed in places:
+    for hashed in (*(hashed for _, hashed in places), *_marks(high, ranges.lengths)):
         parts[hashed >> shift] |= 1 << (hashed >> _PART_SHIFT & 31)
     # Stable: within a slot, addresses stay in order.
     places.sort(key=lambda place: place[1] >> shift)
     order = [at for at, _ in places]
     starts = array("Q", bytes(16 * len(order)))
-    high, low = halves[::2], halves[1::2]
     starts[::2] = array("Q", [high[at] for at in order])
     starts[1::2] = array("Q", [low[at] for at in order])
     infos = _infos(ranges, numbers, 0)
-    levels = 0
-    for length in set(ranges.lengths):
-        levels |= BLOCK_LEVELS[_level_of(length)]
+    used = {level_of[length] for length in ranges.lengths}
+    levels = sum(BLOCK_LEVELS[level] for level in used | ({_MARKED} if _MARKING in used else set()))
     slots = _pack_slots((hashed >> shift for _, hashed in places), parts, before)
     return _Section(slots, shift, starts.tobytes(), array("I", [infos[at] for at in order]), levels)
 
 
-def _places(highs: Iterable[int], lengths: bytes) -> Iterator[tuple[int, int]]:
-    """Number of an entry, and a hash that it is found by; short prefixes have several."""
+def _choose_levels(lengths: bytes) -> dict[int, int]:
+    """By prefix length, how many first bits a prefix is found by: 48 and 32, if not too many are shorter."""
+    short = sum(1 << (_MARKED - length) for length in lengths if length < _MARKED)
+    few = short <= 2 * len(lengths) + 65536
+    return {
+        length: _MARKING
+        if length >= _MARKING
+        else _MARKED
+        if few or length >= _MARKED
+        else next((level for level in (24, 16) if level <= length), _SHORTEST)
+        for length in set(lengths)
+    }
+
+
+def _places(highs: Iterable[int], lengths: bytes, level_of: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    """Number of an entry, and a hash that it is found by; one that is shorter than its level has several."""
     for at, (high, length) in enumerate(zip(highs, lengths, strict=True)):
-        if length >= _SHORTEST:
-            level = _level_of(length)
-            yield at, _hash(high >> (64 - level) << (64 - level) | level)
-        else:
-            first = high >> (64 - _SHORTEST)
-            for top in range(first, first + (1 << (_SHORTEST - length))):
-                yield at, _hash(top << (64 - _SHORTEST) | _SHORTEST)
+        level = level_of[length]
+        first = high >> (64 - level)
+        for top in range(first, first + (1 << max(0, level - length))):
+            yield at, _hash(top << (64 - level) | level)
+
+
+def _marks(highs: Iterable[int], lengths: bytes) -> Iterator[int]:
+    """Hashes of the first 32 bits of prefixes that are found by 48: an address looks there first."""
+    mask = ((1 << _MARKED) - 1) << (64 - _MARKED)
+    for high, length in zip(highs, lengths, strict=True):
+        if length >= _MARKING:
+            yield _hash(high & mask | _MARKED)
 
 
 def _hash(key: int) -> int:
     return (key ^ key >> 32) * _HASH & _MASK
-
-
-def _level_of(length: int) -> int:
-    return next((level for level in BLOCK_LEVELS if level <= length), _SHORTEST)
 
 
 def _bits_for(entries: int, limits: tuple[int, int]) -> int:

@@ -33,14 +33,22 @@ class Image:
             shift = self.header["v4_shift"]
             low = number & 0xFFFFFFFF
             return self.header["v4_slots"] and self.slot("v4_slots", low >> shift, low >> shift - 5, number)
-        for length, bit in layouts.BLOCK_LEVELS.items():
-            if self.header["levels"] & bit:
-                key = (number >> 64) >> (64 - length) << (64 - length) | length
-                hashed = (key ^ key >> 32) * 0x9E3779B97F4A7C15 & (1 << 64) - 1
-                found = self.slot("v6_slots", hashed >> self.header["v6_shift"], hashed >> 38, number)
-                if found:
-                    return found
-        return 0
+        if number >> 96 == 0 and number >> 32 == 0xFFFF:
+            raise AssertionError("on wires this is IPv4")
+        used = {length for length, bit in layouts.BLOCK_LEVELS.items() if self.header["levels"] & bit}
+        assert 48 not in used or 32 in used
+        held, owner = self.level(number, 32) if 32 in used else (False, 0)
+        for length in ({48} if held else set()) | {24, 16}:
+            if not owner and length in used:
+                _, owner = self.level(number, length)
+        return owner
+
+    def level(self, number: int, length: int) -> tuple[bool, int]:
+        key = (number >> 64) >> (64 - length) << (64 - length) | length
+        hashed = (key ^ key >> 32) * 0x9E3779B97F4A7C15 & (1 << 64) - 1
+        slot, part = hashed >> self.header["v6_shift"], hashed >> 38
+        held = bool(self.word("v6_slots", slot) >> 32 >> (part & 31) & 1)
+        return held, self.slot("v6_slots", slot, part, number)
 
     def slot(self, slots: str, slot: int, part: int, number: int) -> int:
         word = self.word(slots, slot)
