@@ -1,8 +1,10 @@
 """One mapping compiled: the rules it comes to, and what the operator should know about it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Action, Auth, Mapping
 from marchproxy.model.management import MANAGEMENT_PORTS
@@ -24,6 +26,7 @@ from marchproxy.policy.plan import (
 from marchproxy.policy.pools import Choice, PoolCache, choose_backends
 from marchproxy.policy.refusals import Refusal, credential_wanted, refusal_of
 from marchproxy.policy.remarks import (
+    Backing,
     backend_findings,
     listen_findings,
     loop_findings,
@@ -144,6 +147,30 @@ def _pass_through(reading: _Reading, directory: Directory, subject: str, finding
     )
 
 
+class _Served(NamedTuple):
+    """What a mapping leads to."""
+
+    choice: Choice
+    backing: Backing
+    problems: list[Finding]
+
+
+def _serve(
+    mapping: Mapping, listen: Endpoint, destinations: Referents, pools: PoolCache, subject: str
+) -> _Served:
+    choice = choose_backends(mapping, listen.port, destinations)
+    backing = [(at, pools.pool(choice.members, at.version, mapping.balance)) for at in _places(listen)]
+    problems = [
+        *backend_findings(subject, mapping, choice, backing),
+        *loop_findings(subject, listen, choice, backing),
+    ]
+    return _Served(choice, backing, problems)
+
+
+def _places(listen: Endpoint) -> Iterable[IPAddress]:
+    return WILDCARDS.values() if listen.address is None else (listen.address,)
+
+
 def _listen(
     reading: _Reading, listen: Endpoint, pools: PoolCache, subject: str, findings: list[Finding]
 ) -> Part:
@@ -151,13 +178,14 @@ def _listen(
     refusal = _refusal(mapping, reading.destinations)
     audit = reading.audit and refusal is not None
     # Under audit a mapping that allows is carried out, whatever keeps it from being so otherwise.
-    forwards = refusal is None or (audit and mapping.action is Action.ALLOW)
-    choice = choose_backends(mapping, listen.port, reading.destinations) if forwards else Choice()
-    addresses = WILDCARDS.values() if listen.address is None else (listen.address,)
-    backing = [(at, pools.pool(choice.members, at.version, mapping.balance)) for at in addresses]
-    if forwards:
-        findings += backend_findings(subject, mapping, choice, backing)
-        findings += loop_findings(subject, listen, choice, backing)
+    served = None
+    if refusal is None or (audit and mapping.action is Action.ALLOW):
+        served = _serve(mapping, listen, reading.destinations, pools, subject)
+    if served and refusal and any(problem.severity is Severity.ERROR for problem in served.problems):
+        # Audit must not be what makes a plan impossible: there is no harm in going on to refuse.
+        served = None
+    choice, backing, problems = served or _Served(Choice(), [(at, None) for at in _places(listen)], [])
+    findings += problems
     if refusal and refusal.surprise:
         findings.append(Finding(Severity.WARNING, subject, refusal.surprise))
     backed = any(pool for _, pool in backing)
@@ -166,8 +194,8 @@ def _listen(
     opened: list[Placed] = []
     joined: list[Placed] = []
     for address, pool in backing:
-        served = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
-        reason = refusal.reason if refusal else served
+        able = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
+        reason = refusal.reason if refusal else able
         keys = [listener_key(transport, address, listen.port) for transport in transports]
         placed = [(key, rule) for rule in reading.rules(reason, pool, audit=audit) for key in keys]
         (joined if backed and not pool else opened).extend(placed)

@@ -11,7 +11,7 @@ from marchproxy.model.reason import Reason, Verdict
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.compile import Compiled, compile_plan
 from marchproxy.policy.evaluate import evaluate
-from marchproxy.policy.plan import ANYONE, LAST_PRIORITY, Plan, Rule
+from marchproxy.policy.plan import ANYONE, LAST_PRIORITY, Plan, Rule, Severity
 from tests.policy.build import NOW, cluster, listener, mapping, query, service, snapshot
 
 OFFICE = service("office", "10.0.0.0/16")
@@ -85,6 +85,17 @@ def test_a_mapping_that_allows_leads_to_its_own_backends(fields: dict[str, Any])
     assert (services(first), first.audit) == ({"api"}, True)
     refused, _ = rules(made(mapping("api", "office", "api", AT, **fields), WWW))
     assert (services(refused), refused.audit) == (set(), False)
+
+
+@pytest.mark.parametrize("destinations", ["all", "range", "itself"])
+def test_audit_is_never_what_makes_a_plan_impossible(destinations: str) -> None:
+    """Without it the mapping refuses, and nobody minds where it would lead."""
+    odd = (service("range", "10.7.0.0/24"), service("itself", "192.0.2.1", port=80))
+    refusing = mapping("odd", "office", destinations, AT, auth_required=True, priority=1)
+    for scope in ("", "cluster", "appliance"):
+        plan = made(*odd, refusing, WWW, scope=scope)
+        assert not any(finding.severity is Severity.ERROR for finding in plan.findings)
+        assert services(rules(plan)[0]) == ({"web"} if scope else set())
 
 
 @pytest.mark.parametrize("scope", ["cluster", "appliance"])
