@@ -173,14 +173,21 @@ struct {
 	__type(value, __u64);
 } transit_bits SEC(".maps");
 
-/* By class, dimension and bank, as `mp_bits_key.class`. */
+/* By bank, dimension and class. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MP_BANKS * MP_TRANSIT_CLASSES);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_BANKS * MP_DIMENSIONS * MP_CLASSES);
 	__type(key, __u32);
-	__type(value, struct mp_transit_words);
-} transit_words SEC(".maps");
+	__type(value, struct mp_transit_digest);
+} transit_digests SEC(".maps");
+
+/* How many words of rules are in use. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_BANKS);
+	__type(key, __u32);
+	__type(value, __u32);
+} transit_extents SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

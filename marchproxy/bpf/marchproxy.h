@@ -156,7 +156,7 @@ struct mp_bits_key {
 };
 
 #define MP_CLASS_STRANGER 0u        /* in no service; of ports: in no rule's list */
-#define MP_CLASS_ANYONE 0x1fffffffu /* rules that match every class */
+#define MP_CLASS_ANYONE 1u          /* rules that match every class */
 #define MP_CLASS_DIMENSION_SHIFT 29 /* of transit rules */
 #define MP_CLASS_BANK_SHIFT 31
 
@@ -172,8 +172,7 @@ enum mp_dimension {
 #define MP_PORT_CLASSES 131073
 
 #define MP_TRANSIT_BITS 1048576
-#define MP_TRANSIT_CLASSES 262144
-#define MP_TRANSIT_GROUPS 16        /* of 64 words, each of 64 rules */
+#define MP_CLASSES 131072           /* in each dimension */
 
 struct mp_transit_rule {
 	__u32 mapping;
@@ -185,19 +184,22 @@ struct mp_transit_rule {
 
 /* A search for a rule, between its steps. */
 struct mp_transit_state {
-	__u64 words;              /* of the group, still to be looked at */
+	__u64 residues;           /* of words that may be there, still to be looked at */
 	__u64 rules;              /* of the word, still to be looked at */
 	__u32 classes[MP_DIMENSIONS]; /* the packet's, as in `mp_bits_key` */
-	__u32 group;              /* the next one */
 	__u32 word;
+	__u32 end;                /* one beyond the last word in use */
 	__u32 bank;
 	__u32 found;              /* index of a rule */
 	__u32 rank;               /* of `found` */
 };
 
-/* Which words of rules a class has, in one dimension: a bit a word. */
-struct mp_transit_words {
-	__u64 group[MP_TRANSIT_GROUPS];
+/* What is needed first of a class in one dimension; classes mostly have one word of rules. */
+struct mp_transit_digest {
+	__u64 residues;           /* bit n: some word whose number is n modulo 64 is there */
+	__u64 rules;              /* those of `word` */
+	__u32 word;
+	__u32 more;               /* there are others, in `transit_bits` */
 };
 
 struct mp_settings {

@@ -12,7 +12,7 @@ from tests.bpf import test_nat, test_tcp
 
 SOURCES = Path(bpf.__file__).parent
 BANKED = ("BANKS", "LISTENERS", "RULES", "POOL_SLOTS", "BACKENDS", "PREFIXES", "SOURCE_BITS")
-TRANSIT = ("TRANSIT_BITS", "TRANSIT_CLASSES", "TRANSIT_GROUPS", "PORT_ECHO", "PORT_CLASSES", "NAT_ADDRESSES")
+TRANSIT = ("TRANSIT_BITS", "CLASSES", "PORT_ECHO", "PORT_CLASSES", "NAT_ADDRESSES")
 
 
 def defined(header: str, name: str) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.classes import Audience, ClassBits, Dimension
+from marchproxy.dataplane.kernel.classes import Audience, ClassBits, ClassNumbers, Dimension
 from marchproxy.dataplane.kernel.entries import Place, Tables
 from marchproxy.dataplane.kernel.memberships import NOBODY, Membership, Memberships, Move
 from marchproxy.model.address import Prefix
@@ -29,8 +29,7 @@ class _Group:
 class Audiences:
     """Keeps classes of addresses, and their bits, equal to the rules that have joined and the services.
 
-    Who joins is taken in by `settle`. Numbers of classes are never given out twice, so that what refers to an
-    old one finds nothing.
+    Who joins is taken in by `settle`.
     """
 
     def __init__(self, tables: Tables) -> None:
@@ -52,7 +51,7 @@ class Audiences:
         """By service: the groups whose addresses are in it."""
         self._numbers: dict[frozenset[Audience], int] = {}
         self._uses: Counter[int] = Counter()
-        self._next = layouts.CLASS_STRANGER + 1
+        self._free = ClassNumbers("groups of addresses")
         self.settle({})
 
     def join(self, dimension: Dimension, number: int, included: Names, excluded: Names) -> None:
@@ -164,8 +163,7 @@ class Audiences:
         """The number of a class, for one group more."""
         number = self._numbers.get(audiences)
         if number is None:
-            number = self._numbers[audiences] = self._next
-            self._next += 1
+            number = self._numbers[audiences] = self._free.take()
             self._bits.assign(number, audiences)
         self._uses[number] += 1
         return number
@@ -179,6 +177,7 @@ class Audiences:
             del self._uses[group.number]
             del self._numbers[group.audiences]
             self._bits.assign(group.number, frozenset())
+            self._free.give_back(group.number)
 
 
 def _identity(audience: Audience) -> tuple[Dimension, frozenset[object], frozenset[object]]:

@@ -73,7 +73,8 @@ class Banks:
         self._write("source_bits", _BITS, tables.bits, bank, whole)
         self._write("transit_rules", _RULES, tables.transit_rules, bank, whole)
         self._write("transit_bits", _BITS, tables.transit_bits, bank, whole)
-        self._write("transit_words", _WORDS, tables.transit_words, bank, whole)
+        self._write("transit_digests", _DIGESTS, tables.transit_digests, bank, whole)
+        self._write("transit_extents", _EXTENTS, tables.transit_extents, bank, whole)
         self._write_ports(tables.port_classes, bank)
         self._write("listeners", _LISTENERS, tables.listeners, bank, whole)
         self._write("limits", _LIMITS, tables.limits, bank, whole)
@@ -132,10 +133,6 @@ def _bits_key(bank: int, place: BitsKey) -> bytes:
     return layouts.BITS_KEY.struct.pack(source_class | bank << layouts.CLASS_BANK_SHIFT, word)
 
 
-def _class_key(bank: int, number: int) -> bytes:
-    return layouts.U32.pack(number | bank << layouts.CLASS_BANK_SHIFT)
-
-
 def _bits_bank(key: bytes) -> int:
     source_class, _ = layouts.BITS_KEY.struct.unpack(key)
     return int(source_class) >> layouts.CLASS_BANK_SHIFT
@@ -145,7 +142,8 @@ _BACKENDS = _Packing(_index_in(layouts.BACKENDS), bytes)
 _POOLS = _Packing(_index_in(layouts.POOL_SLOTS), bytes)
 _RULES = _Packing(_index_in(layouts.RULES), bytes)
 _ADDRESSES = _Packing(_address_key, layouts.U32.pack, lambda key: key[4])
-_WORDS = _Packing(_class_key, bytes, lambda key: int(layouts.U32.unpack(key)[0]) >> layouts.CLASS_BANK_SHIFT)
+_DIGESTS = _Packing(_index_in(layouts.DIMENSIONS * layouts.CLASSES), bytes)
+_EXTENTS = _Packing(_index_in(1), layouts.U32.pack)
 _BITS = _Packing(_bits_key, layouts.U64.pack, _bits_bank)
 _LISTENERS = _Packing(_listener_key, bytes, lambda key: key[-1])
 _LIMITS = _Packing(_index_in(layouts.LIMITS), bytes)

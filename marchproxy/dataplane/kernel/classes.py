@@ -8,13 +8,13 @@ only name together, as a collection, are therefore one class, and a rule for all
 
 from collections.abc import Iterable
 from enum import IntEnum
-from struct import Struct
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.entries import Table, Tables, tagged
+from marchproxy.dataplane.kernel.runs import PlanTooLarge
 
 WORD = 64
-_GROUPS = Struct(f"={layouts.TRANSIT_GROUPS}Q")
+_NOTHING = bytes(layouts.TRANSIT_DIGEST.size)
 
 
 class Dimension(IntEnum):
@@ -45,15 +45,43 @@ class Audience:
         self.classes: set[int] = set()
 
 
+class ClassNumbers:
+    """Gives out numbers of classes, and takes them back. Raises `PlanTooLarge`.
+
+    A number may be given out again at once: what it meant before is in no bank that is read together with
+    what it means now.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._free: list[int] = []
+        self._next = layouts.CLASS_ANYONE + 1
+
+    def take(self) -> int:
+        """A number that nobody has."""
+        if self._free:
+            return self._free.pop()
+        if self._next >= layouts.CLASSES:
+            raise PlanTooLarge(
+                f"too many {self._what}: the kernel's table holds {layouts.CLASSES}",
+                hint="use fewer mappings, or mappings that name the same services",
+            )
+        self._next += 1
+        return self._next - 1
+
+    def give_back(self, number: int) -> None:
+        """Nobody has it any more."""
+        self._free.append(number)
+
+
 class ClassBits:
     """Keeps the tables of bits equal to what classes consist of, and the rules of their audiences."""
 
     def __init__(self, tables: Tables) -> None:
         self._listener_bits = tables.bits
         self._transit_bits = tables.transit_bits
-        self._transit_words = tables.transit_words
+        self._digests = Digests(tables)
         self._members: dict[int, frozenset[Audience]] = {}
-        """By tagged class."""
 
     def assign(self, number: int, audiences: frozenset[Audience]) -> None:
         """Make a class consist of these; of none: nothing is left of it."""
@@ -91,36 +119,55 @@ class ClassBits:
     def _write(self, number: int, dimension: Dimension, words: Iterable[int]) -> None:
         """Bring a class' bits up to date. Words without a bit are absent."""
         members = [each for each in self._members.get(number, ()) if each.dimension is dimension]
-        masks = {}
         for word in words:
             mask = 0
             for audience in members:
                 mask |= audience.words.get(word, 0)
+            if dimension is Dimension.LISTENER:
+                _put(self._listener_bits, (number, word), mask)
+            else:
+                _put(self._transit_bits, (tagged(number, dimension), word), mask)
+                self._digests.note(number, dimension, word, mask)
+
+
+class Digests:
+    """Keeps the digests of classes in transit equal to their bits."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._table = tables.transit_digests
+        self._masks: dict[int, dict[int, int]] = {}
+        """By index: the words of a class, in the order in which they came, the first of which is in its digest."""
+
+    def note(self, number: int, dimension: Dimension, word: int, mask: int) -> None:
+        """A word of a class has these bits now."""
+        index = dimension * layouts.CLASSES + number
+        masks = self._masks.setdefault(index, {})
+        if mask and word in masks and word != next(iter(masks)):
             masks[word] = mask
-        if dimension is Dimension.LISTENER:
-            _put(self._listener_bits, number, masks)
-        else:
-            _put(self._transit_bits, tagged(number, dimension), masks)
-            self._say_which(tagged(number, dimension), masks)
-
-    def _say_which(self, key: int, masks: dict[int, int]) -> None:
-        """Note which words of a class are there."""
-        held = self._transit_words.entries.get(key)
-        groups = list(_GROUPS.unpack(held)) if held else [0] * layouts.TRANSIT_GROUPS
-        for word, mask in masks.items():
-            group, bit = divmod(word, WORD)
-            groups[group] = groups[group] | 1 << bit if mask else groups[group] & ~(1 << bit)
-        if any(groups):
-            packed = _GROUPS.pack(*groups)
-            if packed != held:
-                self._transit_words[key] = packed
-        elif held:
-            del self._transit_words[key]
-
-
-def _put(table: Table[tuple[int, int], int], number: int, masks: dict[int, int]) -> None:
-    for word, mask in masks.items():
+            return
         if mask:
-            table[number, word] = mask
-        elif (number, word) in table.entries:
-            del table[number, word]
+            masks[word] = mask
+        else:
+            masks.pop(word, None)
+        if not masks:
+            del self._masks[index]
+        packed = _digest(masks)
+        if packed != self._table.entries.get(index, _NOTHING):
+            self._table[index] = packed
+
+
+def _digest(masks: dict[int, int]) -> bytes:
+    if not masks:
+        return _NOTHING
+    residues = 0
+    for word in masks:
+        residues |= 1 << word % WORD
+    first = next(iter(masks))
+    return layouts.TRANSIT_DIGEST.struct.pack(residues, masks[first], first, len(masks) > 1)
+
+
+def _put(table: Table[tuple[int, int], int], key: tuple[int, int], mask: int) -> None:
+    if mask:
+        table[key] = mask
+    elif key in table.entries:
+        del table[key]

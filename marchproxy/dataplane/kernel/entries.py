@@ -52,7 +52,7 @@ class Tables:
     __slots__ = (
         *("address_classes", "backends", "bits", "listeners", "pools", "port_classes", "rules"),
         *("limit_generations", "limit_prefixes", "limit_sets", "limits"),
-        *("transit_bits", "transit_rules", "transit_words"),
+        *("transit_bits", "transit_digests", "transit_extents", "transit_rules"),
     )
 
     def __init__(self) -> None:
@@ -67,8 +67,10 @@ class Tables:
         self.transit_rules: Table[int, bytes] = Table()
         self.transit_bits: Table[BitsKey, int] = Table()
         """Classes carry their dimension here, as `tagged` does it."""
-        self.transit_words: Table[int, bytes] = Table()
-        """By tagged class."""
+        self.transit_digests: Table[int, bytes] = Table()
+        """By dimension and class; zeros where nothing is left of one."""
+        self.transit_extents: Table[int, int] = Table()
+        """One number: words of transit rules in use."""
         self.port_classes = array("I", bytes(4 * layouts.PORT_CLASSES))
         """Replaced, never changed: what a bank holds is compared with it."""
         self.limits: Table[int, bytes] = Table()

@@ -31,7 +31,7 @@ LIMIT_NONE: Final = 0xFFFF
 LIMIT_SHIFT: Final = 14
 
 CLASS_STRANGER: Final = 0
-CLASS_ANYONE: Final = 0x1FFFFFFF
+CLASS_ANYONE: Final = 1
 CLASS_DIMENSION_SHIFT: Final = 29
 CLASS_BANK_SHIFT: Final = 31
 
@@ -45,8 +45,8 @@ DIMENSION_SOURCE, DIMENSION_DESTINATION, DIMENSION_PORT = 0, 1, 2
 PORT_ECHO: Final = 131072
 PORT_CLASSES: Final = 131073
 TRANSIT_BITS: Final = 1048576
-TRANSIT_CLASSES: Final = 262144
-TRANSIT_GROUPS: Final = 16
+CLASSES: Final = 131072
+DIMENSIONS: Final = 3
 ROLE_INSIDE, ROLE_OUTSIDE = 1, 2
 NAT_ADDRESSES: Final = 8
 
@@ -130,7 +130,7 @@ BACKEND_KEY = _layout("mp_backend_key", address="16s", port="2s", pad="2x")
 ADDRESS_KEY = _layout("mp_address_key", prefix_length="I", bank="B", address="16s", pad="3x")
 BITS_KEY = _layout("mp_bits_key", **{"class": "I", "word": "I"})
 TRANSIT_RULE = _layout("mp_transit_rule", mapping="I", rank="I", reason="H", flags="B", pad="x")
-TRANSIT_WORDS = _layout("mp_transit_words", group="128s")
+TRANSIT_DIGEST = _layout("mp_transit_digest", residues="Q", rules="Q", word="I", more="I")
 NAT_POOL = _layout("mp_nat_pool", v4="128s", v6="128s", v4_count="I", v6_count="I")
 SETTINGS = _layout(
     "mp_settings",
@@ -205,7 +205,7 @@ LAYOUTS = (
     BACKEND_KEY,
     ADDRESS_KEY,
     TRANSIT_RULE,
-    TRANSIT_WORDS,
+    TRANSIT_DIGEST,
     NAT_POOL,
     BITS_KEY,
     SETTINGS,

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.classes import Audience, ClassBits, Dimension
+from marchproxy.dataplane.kernel.classes import Audience, ClassBits, ClassNumbers, Dimension
 from marchproxy.dataplane.kernel.entries import Tables
 from marchproxy.policy.plan import Match
 
@@ -29,7 +29,7 @@ class PortAudiences:
         self._uses: Counter[Matches] = Counter()
         self._of_rule: dict[int, Matches] = {}
         self._numbers: dict[frozenset[Audience], int] = {frozenset(): layouts.CLASS_STRANGER}
-        self._next = layouts.CLASS_STRANGER + 1
+        self._free = ClassNumbers("groups of ports")
         self._moved = False
 
     def join(self, number: int, matches: Matches) -> None:
@@ -67,11 +67,12 @@ class PortAudiences:
         for audiences, number in self._numbers.items():
             if audiences not in numbers:
                 self._bits.assign(number, frozenset())
+                self._free.give_back(number)
         self._numbers = numbers
         self._tables.port_classes = classes
 
     def _enter(self, audiences: frozenset[Audience]) -> int:
-        number, self._next = self._next, self._next + 1
+        number = self._free.take()
         self._bits.assign(number, audiences)
         return number
 

@@ -93,7 +93,6 @@ class TableBuilder:
             ("listeners", self.tables.listeners, layouts.LISTENERS),
             ("pairs of source and mapping", self.tables.bits, layouts.SOURCE_BITS),
             ("pairs of service and transit mapping", self.tables.transit_bits, layouts.TRANSIT_BITS),
-            ("groups of addresses", self.tables.transit_words, layouts.TRANSIT_CLASSES),
         ):
             if len(table.entries) > limit:
                 raise PlanTooLarge(

@@ -28,6 +28,7 @@ class TransitTables:
 
     def __init__(self, tables: Tables, audiences: Audiences, number_of: Callable[[str], int]) -> None:
         self._rules = tables.transit_rules
+        self._extents = tables.transit_extents
         self._audiences = audiences
         self._ports = PortAudiences(tables)
         self._number_of = number_of
@@ -81,7 +82,9 @@ class TransitTables:
     def _take(self, shape: Shape) -> int:
         free = self._free[shape]
         if not free:
-            first = self._words.take(1) * WORD
+            word = self._words.take(1)
+            self._extents[0] = max(self._extents.entries.get(0, 0), word + 1)
+            first = word * WORD
             free.extend(range(first + WORD - 1, first - 1, -1))
         return free.pop()
 

@@ -107,13 +107,15 @@ def fake_policy_maps() -> Mapping[str, Map]:
         "backends": layouts.BACKEND.size,
         "port_classes": layouts.U32.size,
         "transit_rules": layouts.TRANSIT_RULE.size,
+        "transit_digests": layouts.TRANSIT_DIGEST.size,
+        "transit_extents": layouts.U32.size,
         "settings": layouts.SETTINGS.size,
         "limits": layouts.LIMIT.size,
         "limit_sets": layouts.LIMIT_SET.size,
         "limit_generations": layouts.U32.size,
     }
     return {
-        **{name: FakeMap(name) for name in ("listeners", "source_bits", "transit_bits", "transit_words")},
+        **{name: FakeMap(name) for name in ("listeners", "source_bits", "transit_bits")},
         **{name: FakeArray(name, value_size=size) for name, size in arrays.items()},
         **{name: FakeTrie(name) for name in ("address_classes", "limit_prefixes")},
     }

@@ -4,7 +4,6 @@ So the way from a plan to bytes in maps can be compared with the reference evalu
 without privileges. (`tests/bpf` compares the programs themselves.)
 """
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -83,17 +82,20 @@ def _transit(maps: Mapping[str, Map], names: Mapping[str, int], query: Query, ba
 
 
 def _rules_of(maps: Mapping[str, Map], dimension: Dimension, number: int, bank: int) -> set[int]:
-    """The rules that a class satisfies, in the words that it is said to have."""
-    key = tagged(number, dimension) | bank << layouts.CLASS_BANK_SHIFT
-    words = maps["transit_words"].get(layouts.U32.pack(key))
-    if words is None:
+    """The rules that a class satisfies, in the words that its digest says may be there."""
+    index = (bank * layouts.DIMENSIONS + dimension) * layouts.CLASSES + number
+    raw = maps["transit_digests"].get(layouts.U32.pack(index))
+    if raw is None:
         return set()
-    groups = struct.unpack(f"={layouts.TRANSIT_GROUPS}Q", words)
+    residues, first, at, more = layouts.TRANSIT_DIGEST.struct.unpack(raw)
+    (extent,) = layouts.U32.unpack(maps["transit_extents"].get(layouts.U32.pack(bank)) or bytes(4))
+    key = tagged(number, dimension) | bank << layouts.CLASS_BANK_SHIFT
     rules = set()
-    for word in (at * WORD + bit for at, mask in enumerate(groups) for bit in range(WORD) if mask >> bit & 1):
-        raw = maps["transit_bits"].get(layouts.BITS_KEY.struct.pack(key, word))
-        assert raw is not None, "a word that is said to be there"
-        mask = layouts.U64.unpack(raw)[0]
+    for word in range(extent):
+        if not residues >> word % WORD & 1:
+            continue
+        stored = maps["transit_bits"].get(layouts.BITS_KEY.struct.pack(key, word)) if more else None
+        mask = first if word == at else layouts.U64.unpack(stored)[0] if stored else 0
         rules |= {word * WORD + bit for bit in range(WORD) if mask >> bit & 1}
     return rules
 

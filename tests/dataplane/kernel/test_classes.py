@@ -1,15 +1,15 @@
 """classes: bits are those of the rules of a class' audiences, at every moment."""
 
-import struct
 from collections.abc import Callable
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.classes import WORD, Audience, ClassBits, Dimension
 from marchproxy.dataplane.kernel.entries import BitsKey, Tables, tagged
 
-RULES = (0, 1, WORD - 1, WORD, WORD + 1, 5 * WORD)
+RULES = (0, 1, WORD - 1, WORD, WORD + 1, 5 * WORD, 69 * WORD)
 
 
 class BitsMachine(RuleBasedStateMachine):
@@ -51,16 +51,20 @@ class BitsMachine(RuleBasedStateMachine):
         assert all(every), "words without a bit are absent"
 
     @invariant()
-    def a_class_says_which_words_it_has(self) -> None:
-        said = {
-            (key, group * WORD + bit)
-            for key, packed in self.tables.transit_words.entries.items()
-            for group, mask in enumerate(struct.unpack("=16Q", packed))
-            for bit in range(WORD)
-            if mask >> bit & 1
+    def a_digest_says_what_there_may_be_and_holds_one_word(self) -> None:
+        digests = {
+            index: layouts.TRANSIT_DIGEST.struct.unpack(packed)
+            for index, packed in self.tables.transit_digests.entries.items()
+            if any(packed)
         }
-        assert said == set(self.tables.transit_bits.entries)
-        assert all(any(packed) for packed in self.tables.transit_words.entries.values())
+        words: dict[int, dict[int, int]] = {}
+        for (key, word), mask in self.tables.transit_bits.entries.items():
+            words.setdefault(key, {})[word] = mask
+        assert {tagged(index % layouts.CLASSES, index // layouts.CLASSES) for index in digests} == set(words)
+        for index, (residues, rules, word, more) in digests.items():
+            held = words[tagged(index % layouts.CLASSES, index // layouts.CLASSES)]
+            assert residues == sum(1 << residue for residue in {each % WORD for each in held})
+            assert (rules, bool(more)) == (held[word], len(held) > 1)
 
     def _expected(self, audiences: tuple[int, ...], key: Callable[[int], int]) -> set[tuple[int, int]]:
         return {

@@ -40,7 +40,9 @@ def own_address(_: IPAddress) -> IPAddress:
 def sizes(made: Tables) -> dict[str, int]:
     """How much there is of everything, whatever its numbers."""
     counts = {
-        name: len(getattr(made, name).entries) for name in TABLES if not name.endswith(("bits", "words"))
+        name: len(getattr(made, name).entries)
+        for name in TABLES
+        if not name.endswith(("bits", "digests", "extents"))
     }
     bits = {name: getattr(made, name).entries.values() for name in ("bits", "transit_bits")}
     return counts | {name: sum(mask.bit_count() for mask in masks) for name, masks in bits.items()}

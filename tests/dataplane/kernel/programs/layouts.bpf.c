@@ -11,7 +11,7 @@ struct mp_backend backend;
 struct mp_backend_key backend_key;
 struct mp_address_key address_key;
 struct mp_transit_rule transit_rule;
-struct mp_transit_words transit_words;
+struct mp_transit_digest transit_digest;
 struct mp_nat_pool nat_pool;
 struct mp_bits_key bits_key;
 struct mp_settings settings;
