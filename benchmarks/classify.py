@@ -1,8 +1,8 @@
 """`python -m benchmarks.classify`: the price of first packets, by the number of mappings and prefixes.
 
 Traffic in transit: every mapping is between two services of its own, each with a prefix of its own, on ports
-that many share. Packets are single calls as in `benchmarks.packet`, each for another mapping, so nothing is in
-a cache because it has just been asked for. Every round measures all sizes one after the other.
+that many share. Packets are single calls as in `benchmarks.packet`, each by another mapping, so nothing is
+in a cache because it was just asked for. Every round measures all sizes one after the other.
 """
 
 import argparse

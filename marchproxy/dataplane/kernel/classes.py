@@ -136,7 +136,7 @@ class Digests:
     def __init__(self, tables: Tables) -> None:
         self._table = tables.transit_digests
         self._masks: dict[int, dict[int, int]] = {}
-        """By index: the words of a class, in the order in which they came, the first of which is in its digest."""
+        """By index: the words of a class as they came; the first of them is in its digest."""
 
     def note(self, number: int, dimension: Dimension, word: int, mask: int) -> None:
         """A word of a class has these bits now."""
