@@ -86,3 +86,24 @@ def test_a_fresh_appliance_shows_no_empty_tables(console: Console, daemon: Start
     }
     daemon({"GET /v1/status": (200, STATUS | nothing)})
     assert len(console.ok("status").out.splitlines()) == 4
+
+
+def test_names_that_fail_and_dns_listeners_are_shown(console: Console, daemon: Start) -> None:
+    good = {"name": "ok.example.com", "state": "resolved", "error": "", "since": "", "address_count": 2}
+    bad = {
+        "name": "db.example.com",
+        "state": "failing",
+        "error": "the name does not exist",
+        "since": "2030-01-01T00:00:00.000Z",
+        "address_count": 1,
+    }
+    dns = {
+        "listeners": [{"bind": "10.1.0.1:53", "interfaces": ["in0", "lo"]}],
+        "questions": {},
+        "rebinding": {},
+    }
+    daemon({"GET /v1/status": (200, SICK | {"host_names": [bad, good], "dns": dns})})
+    shown = console("status").out
+    assert "dns 10.1.0.1:53: for in0, lo" in shown
+    assert "the name does not exist" in shown
+    assert "ok.example.com" not in shown

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,10 @@ async def test_sockets_beside_programs_left_in_the_kernel_are_a_problem(
     assert "marchproxy detach" in keeper.problems()[1].message
     tier.name = "kernel"
     assert len(keeper.problems()) == 1
+
+
+@looped
+async def test_addresses_in_use_are_asked_of_the_tier() -> None:
+    keeper = TierKeeper(Touchy(), "")
+    asked = frozenset({ip_address("192.0.2.1")})
+    assert await keeper.in_use(asked) == asked

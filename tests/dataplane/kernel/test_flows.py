@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -245,3 +246,16 @@ def test_over_the_kernel_s_own_tables() -> None:
         table.end_where(lambda _: True, lambda _: True, reports.append)
         assert not list(loaded.maps["flows"].keys())
     assert len({report.decision.id for report in reports}) == 2000
+
+
+def test_addresses_in_use_are_those_that_packets_come_from_or_go_to(kernel: Tables) -> None:
+    Conversation(client="10.0.0.1", listener="192.0.2.1", backend="10.2.0.2").put(kernel.flows)
+    Conversation(client="2001:db8::1", listener="2001:db8::80", backend="fd02::2").put(kernel.opening)
+
+    def touching(*texts: str) -> list[str]:
+        packed = {layouts.pack_address(ip_address(text)): text for text in texts}
+        return sorted(packed[raw] for raw in kernel.table.touching(packed.keys()))
+
+    ends = ("10.0.0.1", "10.2.0.2", "192.0.2.1", "2001:db8::1", "2001:db8::80", "fd02::2")
+    assert touching(*ends, "10.0.0.9", "2001:db8::9") == sorted(ends)
+    assert touching("10.0.0.9") == []

@@ -79,3 +79,13 @@ def test_backends_are_connected_without_delay() -> None:
     with sockets.connected_socket(ip_address("127.0.0.1"), Transport.TCP) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         assert sock.getblocking() is False
+
+
+@pytest.mark.requires("root")
+def test_a_listener_of_a_device_is_for_what_comes_in_there() -> None:
+    with sockets.open_listener(listener(0, rule()), device="lo") as bound:
+        assert bound.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).startswith(b"lo")
+        with socket.create_connection(bound.getsockname(), 5):
+            pass
+    with pytest.raises(MarchproxyError, match="No such device"):
+        sockets.open_listener(listener(0, rule()), device="mp-none0")

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
@@ -239,3 +240,17 @@ def test_limits_leave_descriptors_for_everything_else() -> None:
         assert tcp.connections > 0
         assert udp.sessions > 0
         assert descriptors < 300 or 2 * tcp.connections + udp.sessions <= descriptors - 256
+
+
+@looped
+async def test_addresses_in_use_are_those_of_clients_listeners_and_backends() -> None:
+    port = free_port()
+    async with tcp_server(echo) as server:
+        open_plan = plan(listener(port, rule(backend(server)), address="127.0.0.1"))
+        async with appliance(open_plan) as running:
+            asked = frozenset(map(ip_address, ("127.0.0.1", "127.0.0.2", "192.0.2.9")))
+            assert await running.tier.in_use(asked) == frozenset()
+            async with dial(port, source="127.0.0.2") as (reader, writer):
+                writer.write(b"a")
+                assert await reader.readexactly(1) == b"a"
+                assert await running.tier.in_use(asked) == {ip_address("127.0.0.1"), ip_address("127.0.0.2")}
