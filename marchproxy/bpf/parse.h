@@ -94,7 +94,7 @@ static __always_inline enum mp_reason parse_udp(mp_context *context, struct pack
 	__u32 held = packet->length - (packet->l4 - L3);
 	__u32 length;
 
-	if ((void *)(udp + 1) > end)
+	if ((void *)(udp + 1) > end || held < sizeof(*udp))
 		return MP_MALFORMED;
 	length = bpf_ntohs(udp->len);
 	/* A first fragment carries less than the length says; a segmentation-offloaded buffer may say 0 or its first. */

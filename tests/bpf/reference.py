@@ -184,7 +184,7 @@ def _read_tcp(frame: bytes, packet: Read) -> Read | Unread:
 
 
 def _read_udp(frame: bytes, packet: Read) -> Read | Unread:
-    udp = frame[packet.transport :]
+    udp = frame[packet.transport : packet.end]
     length = int.from_bytes(udp[4:6])
     if len(udp) < 8 or (packet.piece is Piece.WHOLE and not 8 <= length <= packet.end - packet.transport):
         return Unread.MALFORMED

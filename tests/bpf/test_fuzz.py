@@ -208,7 +208,7 @@ def test_every_outcome_is_the_reference_s(bed: Bed) -> None:
     except AssertionError as error:
         error.add_note(f"MARCHPROXY_SEED={seed}")
         raise
-    assert sum(fuzz.met[key] for key in fuzz.met if key[0] == "xdp") >= FRAMES
+    assert sum(fuzz.met[key] for key in fuzz.met if key[0] == "xdp") >= 0.99 * FRAMES
     for reason in (Reason.FORWARDED, Reason.MALFORMED, Reason.NO_MAPPING, Reason.NO_FLOW, Reason.UNSUPPORTED):
         for tier in ("tc", "xdp"):
             assert fuzz.met[tier, reason] > 500, f"mutations too weak: {fuzz.met}"
