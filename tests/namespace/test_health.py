@@ -249,7 +249,10 @@ def test_a_drained_backend_keeps_its_flows_and_gets_no_new_ones(farm: Farm, talk
         with pytest.raises((ConnectionRefusedError, ConnectionResetError)):
             farm.rig.client.call(converse)
         assert all(say(farm, talk) for talk in talks), "nobody takes new ones, and the old ones go on"
-        denied = farm.appliance.json("flows", "--denied", "--port", str(ECHO_PORT))
+        denied = wait_for(
+            lambda: farm.appliance.json("flows", "--denied", "--port", str(ECHO_PORT)),
+            "the refusal to be shown",
+        )
         assert denied[0]["reason"] == "NO_BACKEND"
     finally:
         for service in ("web", "echo"):

@@ -1,6 +1,6 @@
 """What a plan must come to, said once more without one: from the snapshot, slow and without indexes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import replace
 from datetime import datetime
@@ -11,6 +11,7 @@ from marchproxy.model.entities import Action, Auth, Mapping, Service
 from marchproxy.model.names import qualify
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.model.snapshot import Cluster, Snapshot
+from marchproxy.policy.checks import BackendKey
 from marchproxy.policy.evaluate import Query
 
 type Names = MappingABC[str, Sequence[IPAddress]]
@@ -20,13 +21,26 @@ type Candidate = tuple[Cluster, Mapping]
 type Target = tuple[Service, IPAddress, int]
 """A backend, and the service it comes from."""
 
+type Taking = Callable[[list[Target]], list[Target]]
+"""Those of them that new flows may go to."""
+
 REFUSALS = (Reason.DENY_MAPPING, Reason.AUTH_MISSING, Reason.NOT_CARRIED)
 """What audit is about."""
 
 
-def decide(snapshot: Snapshot, names: Names, now: datetime, query: Query) -> Outcome:
+def decide(
+    snapshot: Snapshot,
+    names: Names,
+    now: datetime,
+    query: Query,
+    down: frozenset[BackendKey] = frozenset(),
+) -> Outcome:
     """The verdict on a new flow."""
     snapshot = _under_audit(snapshot)
+
+    def taking(targets: list[Target]) -> list[Target]:
+        return [target for target in targets if _takes(snapshot, target, down)]
+
     live = [
         (cluster, mapping)
         for cluster in snapshot.clusters
@@ -44,15 +58,29 @@ def decide(snapshot: Snapshot, names: Names, now: datetime, query: Query) -> Out
     for number, (cluster, mapping) in enumerate(candidates):
         if any(_is_source(query.source, reference, cluster, names) for reference in mapping.sources):
             reason = _reason(cluster, mapping, names, query)
-            places = _leads_to(cluster, mapping, names, query)
+            places = taking(_leads_to(cluster, mapping, names, query))
             if reason in REFUSALS and mapping.audit and not places:
-                places = _next_way(candidates[number + 1 :], names, query)
+                places = _next_way(candidates[number + 1 :], names, query, taking)
+            if reason is Reason.FORWARDED and not places:
+                reason = Reason.NO_BACKEND
             passed = Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.AUDIT
             verdict = passed if places else Verdict.DENY
             return verdict, reason, qualify(cluster.name, mapping.name), _endpoints(places)
     audited = [pair for pair in reversed(candidates) if pair[0].audit]
-    places = _next_way(audited, names, query)
+    places = _next_way(audited, names, query, taking)
     return Verdict.AUDIT if places else Verdict.DENY, Reason.NO_MAPPING, "", _endpoints(places)
+
+
+def _takes(snapshot: Snapshot, target: Target, down: frozenset[BackendKey]) -> bool:
+    """Whether new flows may go there: it is not drained, and no check that is made finds it down."""
+    service, address, port = target
+    if str(address) in service.drain:
+        return False
+    (owner,) = (
+        cluster.name for cluster in snapshot.clusters if any(service is each for each in cluster.services)
+    )
+    key = BackendKey(qualify(owner, service.name), address, 0 if service.health == "icmp" else port)
+    return service.health == "none" or key not in down
 
 
 def _under_audit(snapshot: Snapshot) -> Snapshot:
@@ -65,11 +93,13 @@ def _under_audit(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, clusters=tuple(clusters))
 
 
-def _next_way(candidates: list[Candidate], names: Names, query: Query) -> list[Target]:
-    """Where the first of these that allows leads."""
+def _next_way(candidates: list[Candidate], names: Names, query: Query, taking: Taking) -> list[Target]:
+    """Where the first of these that allows, and has where to go, leads."""
     for cluster, mapping in candidates:
         if _reason(cluster, mapping, names, query) is Reason.FORWARDED:
-            return _leads_to(cluster, mapping, names, query)
+            places = taking(_leads_to(cluster, mapping, names, query))
+            if places:
+                return places
     return []
 
 

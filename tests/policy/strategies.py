@@ -12,6 +12,7 @@ from marchproxy.model.appliance import Settings
 from marchproxy.model.entities import Balance, Mapping, Service
 from marchproxy.model.protocol import Protocol, Transport
 from marchproxy.model.snapshot import Cluster, Snapshot
+from marchproxy.policy.checks import BackendKey
 from marchproxy.policy.evaluate import Query
 from tests.policy.build import NOW, OWN, cluster, mapping, service, snapshot
 
@@ -47,7 +48,7 @@ def services(name: str) -> st.SearchStrategy[Service]:
         st.lists(st.sampled_from(SINGLES + HOSTS + PREFIXES), min_size=1, max_size=4, unique=True),
     ]
     return st.builds(
-        lambda addresses, fields: service(name, *addresses, **fields),
+        lambda addresses, fields: service(name, *addresses, **_own_drain(addresses, fields)),
         st.one_of(addresses),
         st.fixed_dictionaries(
             {},
@@ -56,10 +57,27 @@ def services(name: str) -> st.SearchStrategy[Service]:
                 "collection": st.sampled_from(COLLECTIONS),
                 "auth": _mostly("none", "token"),
                 "weight": st.integers(1, 3),
-                "health": st.sampled_from(["none", "tcp"]),
+                "health": st.sampled_from(["none", "tcp", "icmp"]),
+                "drain": st.lists(st.sampled_from(SINGLES), max_size=2, unique=True),
             },
         ),
     )
+
+
+def _own_drain(addresses: list[str], fields: dict[str, Any]) -> dict[str, Any]:
+    """Only a service's own addresses can be drained."""
+    return fields | {"drain": [address for address in fields.get("drain", ()) if address in addresses]}
+
+
+def down() -> st.SearchStrategy[frozenset[BackendKey]]:
+    """What checks find: also about backends that nobody checks."""
+    keys = st.builds(
+        BackendKey,
+        st.sampled_from([*SERVICES, *(f"other/{name}" for name in SERVICES)]),
+        st.sampled_from([ip_address(text) for text in SINGLES]),
+        st.sampled_from([0, 80, 81, 8080]),
+    )
+    return st.frozensets(keys, max_size=12)
 
 
 def mappings(name: str) -> st.SearchStrategy[Mapping]:

@@ -12,6 +12,7 @@ from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.model.snapshot import Snapshot
+from marchproxy.policy.checks import BackendKey
 from marchproxy.policy.compile import compile_plan
 from marchproxy.policy.evaluate import Evaluator, Query, evaluate
 from tests.policy import strategies
@@ -27,20 +28,21 @@ WEB = service("web", "10.1.0.1", "10.1.0.2", port=8080)
     snapshot=strategies.snapshots(),
     names=strategies.names(),
     now=st.sampled_from(strategies.INSTANTS),
+    down=strategies.down(),
 )
 def test_answers_are_those_of_the_oracle(
-    snapshot: Snapshot, names: dict[str, tuple[IPAddress, ...]], now: datetime
+    snapshot: Snapshot, names: dict[str, tuple[IPAddress, ...]], now: datetime, down: frozenset[BackendKey]
 ) -> None:
-    evaluator = Evaluator(compile_plan(snapshot, names=names, now=now).plan)
+    evaluator = Evaluator(compile_plan(snapshot, names=names, down=down, now=now).plan)
     for asked in strategies.QUERIES:
         answer = evaluator.evaluate(asked)
         backends = (
-            frozenset((backend.address, backend.port) for backend in answer.pool.backends)
+            frozenset((backend.address, backend.port) for backend in answer.pool.taking)
             if answer.pool
             else frozenset()
         )
         assert (answer.verdict, answer.reason, answer.mapping, backends) == decide(
-            snapshot, names, now, asked
+            snapshot, names, now, asked, down
         )
 
 
