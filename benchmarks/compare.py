@@ -5,12 +5,16 @@ from collections.abc import Callable, Sequence
 from benchmarks import machine
 from benchmarks.bed import Bed
 from benchmarks.contenders import Contender, MarchProxy, MarchProxyXDP, Nftables, Routing
+from benchmarks.gateways import MarchProxyGateway, NftablesGateway
 from benchmarks.proxies import HAProxy, Nginx
 from benchmarks.results import Measurement, Run
 from benchmarks.workloads import Workload
 from marchproxy.model.errors import MarchproxyError
 
-CONTENDERS: tuple[type[Contender], ...] = (Routing, MarchProxy, MarchProxyXDP, Nftables, HAProxy, Nginx)
+CONTENDERS: tuple[type[Contender], ...] = (
+    *(Routing, MarchProxy, MarchProxyXDP, Nftables, HAProxy, Nginx),
+    *(MarchProxyGateway, NftablesGateway),
+)
 
 type Report = Callable[[str], None]
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from benchmarks.compare import CONTENDERS
 from benchmarks.contenders import Contender, MarchProxy, Routing
+from benchmarks.gateways import Gateway, MarchProxyGateway, NftablesGateway
 from benchmarks.results import Run, Summary
 from benchmarks.workloads import WORKLOADS, Workload
 from rig import RigError
@@ -42,7 +43,12 @@ def show(run: Run, console: Console) -> None:
         table.add_column("to routing (min-max)", ratio=4, justify="right")
         for kind in measured(run):
             figure, ratio = cell(workload, run.summary(workload.name, kind.name))
-            table.add_row(kind.title, figure, ratio, style="bold" if issubclass(kind, MarchProxy) else "")
+            table.add_row(
+                kind.title,
+                figure,
+                ratio,
+                style="bold" if issubclass(kind, MarchProxy | MarchProxyGateway) else "",
+            )
         console.print(table)
     for line in (*goals(run), *(f"failed: {failure}" for failure in run.failures)):
         console.print(line, highlight=False, soft_wrap=True)
@@ -50,7 +56,8 @@ def show(run: Run, console: Console) -> None:
 
 def goals(run: Run) -> Iterator[str]:
     """How MarchProxy's TC tier did against its goal and the best of the others, a line for each workload."""
-    rivals = [kind for kind in measured(run) if kind is not Routing and not issubclass(kind, MarchProxy)]
+    proxies = [kind for kind in measured(run) if not issubclass(kind, Gateway)]
+    rivals = [kind for kind in proxies if kind is not Routing and not issubclass(kind, MarchProxy)]
     for workload in WORKLOADS:
         mine = run.summary(workload.name, MarchProxy.name)
         if mine is None:
@@ -67,6 +74,19 @@ def goals(run: Run) -> Iterator[str]:
             best, title = max(others)
             line += f"; {'ahead of' if reached > best else 'BEHIND'} {title} ({best:.2f})"
         yield line
+    yield from gateways(run)
+
+
+def gateways(run: Run) -> Iterator[str]:
+    """MarchProxy as a gateway against nftables with the same policy, a line for each workload."""
+    for workload in WORKLOADS:
+        mine = run.summary(workload.name, MarchProxyGateway.name)
+        other = run.summary(workload.name, NftablesGateway.name)
+        if mine is not None and other is not None:
+            ratio = mine.ratio.median / other.ratio.median
+            yield f"{workload.title}, gateway: {ratio:.2f} of nftables with the same policy, goal 1.00 " + (
+                "met" if ratio >= 1 else "MISSED"
+            )
 
 
 def markdown(run: Run) -> str:
