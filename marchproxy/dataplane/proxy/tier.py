@@ -27,8 +27,8 @@ from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import WILDCARDS, Listener, ListenerKey, Plan, listener_key
 
-RESERVED_DESCRIPTORS = 256
-"""For listeners, clients of the control socket, the store and the interpreter."""
+RESERVED_DESCRIPTORS = 512
+"""For listeners, health checks (250), clients of the control socket, the store and the interpreter."""
 _EXPIRE_EVERY = 1.0
 _LOOK_EVERY = 10.0
 """Seconds between two looks at whether listen addresses are on this host."""
