@@ -23,6 +23,9 @@ TEACHING = 1.0
 """Seconds that an answer waits for policy to take over its addresses."""
 RECENT = 100
 """Names with refused addresses that are remembered for people to see."""
+SAID = 1000
+"""Lines of the log that are remembered; within `SAY_AGAIN` seconds none is written again."""
+SAY_AGAIN = 60.0
 
 type Blocked = Callable[[str], str]
 """Which block covers a host name, in words; empty: none."""
@@ -51,6 +54,7 @@ class Responder:
         self._rates = ClientRates()
         self._counts: Counter[str] = Counter()
         self._rebinding: OrderedDict[str, str] = OrderedDict()
+        self._said: OrderedDict[str, float] = OrderedDict()
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -108,7 +112,7 @@ class Responder:
             return None
         self._counts["blocked"] += 1
         alias = "" if name == asked else f", an alias of {name},"
-        log.info("%s asked for %s%s: blocked by %s", client, asked, alias, why)
+        self._say(logging.INFO, f"{client} asked for {asked}{alias}: blocked by {why}")
         return Answer(dns.rcode.NXDOMAIN, note=dns.edns.EDECode.BLOCKED)
 
     def _refuse_rebinding(self, name: str, answer: Answer, client: IPAddress) -> None:
@@ -124,9 +128,7 @@ class Responder:
         answer.note = dns.edns.EDECode.FILTERED
         self._counts["rebinding"] += 1
         told = ", ".join(f"{address} is {what}" for address, what in list(refused.items())[:3])
-        if self._rebinding.get(name) != told:
-            # Once for each name and address: a page may ask every second.
-            log.warning("%s asked for %s: refused, %s", client, name, told)
+        self._say(logging.WARNING, f"{client} asked for {name}: refused, {told}")
         self._rebinding[name] = told
         self._rebinding.move_to_end(name)
         if len(self._rebinding) > RECENT:
@@ -144,4 +146,15 @@ class Responder:
         version = self._teacher.learn(name, told, max(told.values()))
         if version and not await self._reach(version, TEACHING):
             self._counts["untaught"] += 1
-            log.warning("%s was answered before policy had taken over its addresses", name)
+            self._say(logging.WARNING, f"{name} was answered before policy had taken over its addresses")
+
+    def _say(self, level: int, line: str) -> None:
+        """Write a line, but not for each of the questions that a page or a program asks every second."""
+        now = time.monotonic()
+        if now - self._said.get(line, -SAY_AGAIN) < SAY_AGAIN:
+            return
+        log.log(level, "%s", line)
+        self._said[line] = now
+        self._said.move_to_end(line)
+        if len(self._said) > SAID:
+            self._said.popitem(last=False)

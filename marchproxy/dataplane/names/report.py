@@ -65,6 +65,8 @@ def name_problems(asker: Asker, following: Mapping[str, Following], table: NameT
 
 def _silent_servers(asker: Asker, following: Mapping[str, Following], table: NameTable) -> Iterator[str]:
     down = asker.is_down
+    if not asker.servers:
+        yield "all DNS servers are this appliance's own listeners: name another by appliance set --resolver"
     for server, silence in asker.silent.items():
         kept = "the last good addresses of names stay in use" if down else "others answer in its place"
         yield f"DNS server {server}: {silence.failure.value}; {kept}"

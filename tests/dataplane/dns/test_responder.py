@@ -226,3 +226,22 @@ async def test_long_answers_are_cut_over_udp_only() -> None:
     assert short is not None
     assert whole is not None
     assert len(short) <= 512 < len(whole)
+
+
+@looped
+async def test_the_log_says_once_what_is_asked_every_second(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAID", 10)
+    world = World()
+    world.blocks |= {f"h{number}.example.com": "list ads" for number in range(30)}
+    responder = world.responder()
+    with caplog.at_level("INFO", logger=module.__name__):
+        for _ in range(5):
+            await ask(responder, "h1.example.com")
+        assert caplog.messages == ["10.1.0.2 asked for h1.example.com: blocked by list ads"]
+        for number in range(30):
+            await ask(responder, f"h{number}.example.com")
+        await ask(responder, "h1.example.com")
+    assert caplog.messages.count("10.1.0.2 asked for h1.example.com: blocked by list ads") == 2
+    assert responder.counts["blocked"] == 36

@@ -66,6 +66,13 @@ def test_one_silent_server_of_two_harms_nobody_and_is_said() -> None:
     ]
 
 
+def test_a_resolver_that_is_our_own_listener_is_said() -> None:
+    asker = Servers()
+    asker.avoided = frozenset({ONE, TWO})
+    (problem,) = name_problems(asker, {}, table())
+    assert problem.startswith("all DNS servers are this appliance's own listeners")
+
+
 def test_all_is_well_is_no_problem() -> None:
     assert name_problems(Servers(), {"a": Following()}, table("a")) == []
 
