@@ -99,6 +99,8 @@ class EventHub:
         """Of the plan that is carried out; the supervisor replaces it with the plan."""
         self.host_name: Callable[[IPAddress], str] = _nameless
         """Which host name an address was asked for by, where somebody knows."""
+        self.service: Callable[[IPAddress], str] = _nameless
+        """The service of an address that the plan has no rule for."""
         self.audited: Callable[[Decision], None] = _ignore
         """Takes what audit lets through, completed."""
         self._refusals: deque[Decision] = deque(maxlen=RECENT_REFUSALS)
@@ -128,8 +130,12 @@ class EventHub:
                 subscription.offer(event)
 
     def _named(self, decision: Decision) -> Decision:
-        name = decision.name or self.host_name(decision.destination)
-        return replace(decision, name=name) if name else decision
+        return replace(
+            decision,
+            name=decision.name or self.host_name(decision.destination),
+            source_service=decision.source_service or self.service(decision.source),
+            destination_service=decision.destination_service or self.service(decision.destination),
+        )
 
     @property
     def wanted(self) -> frozenset[EventKind]:

@@ -37,6 +37,8 @@ NAME_WAIT = 1.0
 RETRY = 10.0
 """Seconds until a plan that could not be applied is tried again."""
 
+_EMPTY = Snapshot()
+
 type Apply = Callable[[Plan, int], Awaitable[None]]
 
 
@@ -156,6 +158,11 @@ class Intent:
         compiled = await self.in_worker(lambda: _compile(wanted, names, down, contents, carried.compiled))
         _refuse_errors(number + 1, compiled.plan)
         return compiled.plan, compiled.plan.names - names.current.keys()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is carried out; the empty one before the first."""
+        return self._carried.snapshot if self._carried else _EMPTY
 
     def is_stale(self) -> bool:
         """Whether a mapping expired, a name moved or a backend failed since the plan was compiled."""

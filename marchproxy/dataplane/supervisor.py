@@ -32,6 +32,7 @@ from marchproxy.dataplane.learning import Learning, learned_file
 from marchproxy.dataplane.logs import configure
 from marchproxy.dataplane.names import memory
 from marchproxy.dataplane.names.resolver import Resolver
+from marchproxy.dataplane.naming import AllServices
 from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.preview import SCANNED, Preview, preview
@@ -110,6 +111,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         asked = AskedNames(resolver)
         learning = Learning(learned_file(options.state_dir))
         keeper.events.host_name, keeper.events.audited = asked.name, learning.take
+        keeper.events.service = AllServices(lambda: intent.snapshot).name
         dns = DnsService(Responder(forwarder, asked, renewal.reach, intent.blocked_name))
         stack.push_async_callback(dns.close)
         supervisor = Supervisor(

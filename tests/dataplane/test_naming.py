@@ -2,7 +2,9 @@
 
 from ipaddress import ip_address
 
-from marchproxy.dataplane.naming import ServiceNames
+from marchproxy.dataplane.naming import AllServices, ServiceNames
+from marchproxy.model.documents import read_service
+from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.plan import ANYONE
 from tests.dataplane.facts import decision, flow
 from tests.dataplane.plans import backend, listener, plan, rule
@@ -72,3 +74,21 @@ def test_every_rule_of_a_mapping_counts() -> None:
     made = compiled(around, *hosts, mapping("out", "any", "web,xmpp"), mapping("rest", "any", "any"))
     asked = [ServiceNames(made).asked(ip_address(f"10.1.0.{last}"), "out") for last in (1, 2, 3)]
     assert asked == ["web", "xmpp", "any"]
+
+
+def test_services_that_no_rule_names_are_known_too() -> None:
+    held = Snapshot(
+        (
+            Cluster(
+                "default", (read_service({"name": "lan", "addresses": ["10.1.0.0/24", "db.example.com"]}),)
+            ),
+            Cluster("lab", (read_service({"name": "bench", "addresses": ["10.2.0.1"]}),)),
+        )
+    )
+    snapshots = [held]
+    services = AllServices(lambda: snapshots[-1])
+    assert services.name(ip_address("10.1.0.7")) == "lan"
+    assert services.name(ip_address("10.2.0.1")) == "lab/bench"
+    assert services.name(ip_address("10.9.0.1")) == ""
+    snapshots.append(Snapshot())
+    assert services.name(ip_address("10.1.0.7")) == ""
