@@ -20,6 +20,7 @@ from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.sysctls import Sysctls
 from marchproxy.dataplane.kernel.tier import KernelTier
 from marchproxy.dataplane.records import Event, EventKind, FlowState
+from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.entities import Interface, Mapping, Mode, Role, Service
 from marchproxy.model.errors import NotPermitted
 from marchproxy.model.reason import Reason
@@ -420,6 +421,42 @@ def test_ports_that_cannot_be_reserved_are_a_problem(bench: Bench, monkeypatch: 
     async def scenario(kernel: KernelTier) -> None:
         (problem,) = kernel.problems()
         assert problem == "local sockets may get ports 4096-32767, which flows use: cannot write it"
+
+    bench.run(scenario)
+
+
+def test_settings_hold_at_once_but_for_the_size_of_a_table_that_is_there(bench: Bench) -> None:
+    async def scenario(kernel: KernelTier) -> None:
+        settings = replace(DEFAULT_SETTINGS, flow_table=4096, timeout_udp=1)
+        await kernel.apply(replace(plan(*SERVICES, BOTH), settings=settings), 1)
+        (problem,) = [each for each in kernel.problems() if "flow table" in each]
+        assert problem.startswith(
+            "the flow table holds 1048576 entries, the settings say 4096: marchproxy detach"
+        )
+        await kernel.apply(plan(*SERVICES, BOTH), 2)
+        assert not [each for each in kernel.problems() if "flow table" in each]
+
+    bench.run(scenario)
+
+
+def test_masquerade_follows_the_interface_s_addresses(bench: Bench) -> None:
+    masked = (INTERFACES[0], replace(INTERFACES[1], masquerade=True))
+
+    async def scenario(kernel: KernelTier) -> None:
+        await kernel.apply(replace(plan(*SERVICES, BOTH), interfaces=masked), 1)
+        assert [each for each in kernel.problems() if "masquerade" in each] == []
+        bench.rig.middle.ip("address flush dev outside0 scope global")
+        try:
+            await kernel.poll()
+            assert [
+                each for each in kernel.problems() if each.startswith("outside0: it masquerades, and has")
+            ]
+        finally:
+            bench.rig.middle.ip(
+                "address add 10.2.0.1/24 dev outside0", "address add fd02::1/64 dev outside0 nodad"
+            )
+        await kernel.poll()
+        assert [each for each in kernel.problems() if "masquerade" in each] == []
 
     bench.run(scenario)
 
