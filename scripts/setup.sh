@@ -59,6 +59,7 @@ readonly BENCH_NEEDS=(
     nginx:nginx
     "/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream"
     wrk:wrk
+    xdp-filter:xdp-tools
 )
 
 # The kernel programs; make knows what is out of date.

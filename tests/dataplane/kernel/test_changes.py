@@ -1,5 +1,7 @@
 """changes: a new policy ends what it refuses, and only asks where it could."""
 
+from dataclasses import replace
+
 import pytest
 
 from marchproxy.dataplane.kernel import changes, layouts
@@ -13,8 +15,10 @@ from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.reason import Reason
 from marchproxy.policy.compile import Compiled
 from marchproxy.policy.evaluate import Answer, Evaluator, Query
+from marchproxy.policy.plan import Plan
 from tests.dataplane.kernel.conversations import Conversation
 from tests.dataplane.kernel.fakes import FakeMap
+from tests.policy.blocking import blocks
 from tests.policy.build import OWN, compiled, mapping, service
 
 OFFICE, LAB = service("office", "10.0.0.0/24"), service("lab", "10.0.9.0/24")
@@ -53,6 +57,10 @@ class Daemon:
         self._review.review(made.plan, self.reports.append)
         assert all(report.decision.reason is Reason.POLICY_CHANGED for report in self.reports)
         return [report.decision.id for report in self.reports]
+
+    def review_plan(self, plan: Plan) -> None:
+        """Whatever the reasons are."""
+        self._review.review(plan, self.reports.append)
 
 
 @pytest.fixture(autouse=True)
@@ -298,3 +306,27 @@ def test_a_wide_prefix_that_goes_concerns_all_flows_in_transit(gateway: Daemon) 
         8,
         10,
     ]
+
+
+@pytest.mark.parametrize(
+    ("blocked", "ends"),
+    [
+        ("10.0.9.0/24", {2: Reason.BLOCKED_SOURCE}),
+        ("192.0.2.2", {3: Reason.BLOCKED_DESTINATION}),
+        ("10.2.0.2", dict.fromkeys((1, 2, 3), Reason.BLOCKED_DESTINATION)),
+        ("0.0.0.0/0", dict.fromkeys((1, 2, 3), Reason.BLOCKED_SOURCE)),
+        ("203.0.113.0/24", {}),
+    ],
+)
+def test_flows_from_and_to_what_is_blocked_end_with_that_reason(
+    daemon: Daemon, blocked: str, ends: dict[int, Reason]
+) -> None:
+    first = made(*SERVICES, AT_ONE, AT_TWO)
+    daemon.review(first)
+    daemon.reports.clear()
+    wanted = replace(first.plan, blocks=blocks(blocked))
+    daemon.review_plan(wanted)
+    assert {report.decision.id: report.decision.reason for report in daemon.reports} == ends
+    daemon.reports.clear()
+    daemon.review_plan(replace(wanted))
+    assert daemon.reports == []

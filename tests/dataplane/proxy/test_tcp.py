@@ -5,6 +5,7 @@ import errno
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -17,6 +18,7 @@ from marchproxy.model.reason import Reason, Verdict
 from tests.dataplane.loops import looped, until
 from tests.dataplane.plans import backend, listener, plan, rule
 from tests.dataplane.proxy.peers import appliance, ask, dial, echo, free_port, says, tcp_server
+from tests.policy.blocking import blocks
 
 
 @asynccontextmanager
@@ -242,3 +244,37 @@ async def test_a_connection_that_searches_when_policy_changes_is_refused() -> No
             with pytest.raises(ConnectionResetError):
                 await answer
             assert running.reasons() == [("denied", "POLICY_CHANGED")]
+
+
+@looped
+async def test_a_blocked_source_is_refused_whatever_rules_say() -> None:
+    port = free_port()
+    async with tcp_server(says(b"alive")) as server:
+        served = replace(plan(listener(port, rule(backend(server)))), blocks=blocks("127.0.0.2"))
+        async with appliance(served) as running:
+            with pytest.raises(ConnectionResetError):
+                await ask(port, source="127.0.0.2")
+            assert running.reasons() == [("denied", "BLOCKED_SOURCE")]
+            assert running.events[0].decision.mapping == "block:127.0.0.2"
+            assert await ask(port, source="127.0.0.3") == b"alive"
+
+
+@looped
+async def test_a_blocked_backend_is_passed_over_and_its_connections_end() -> None:
+    port = free_port()
+    async with tcp_server(echo) as server, tcp_server(echo, "127.0.0.9"):
+        served = plan(listener(port, rule(backend(server))))
+        async with appliance(served) as running, dial(port) as (reader, writer):
+            writer.write(b"x")
+            assert await reader.read(1) == b"x"
+            await running.tier.apply(replace(served, blocks=blocks(list=["127.0.0.1"])), 2)
+            with pytest.raises(ConnectionResetError):
+                await reader.read(1)
+            assert running.reasons()[-1] == ("flow-end", "BLOCKED_SOURCE")
+        blocked = replace(
+            plan(listener(port, rule(backend(server, "127.0.0.9")))), blocks=blocks("127.0.0.9")
+        )
+        async with appliance(blocked) as running:
+            with pytest.raises(ConnectionResetError):
+                await ask(port)
+            assert running.reasons() == [("denied", "BLOCKED_DESTINATION")]
