@@ -135,6 +135,8 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
         yield f"backends: {checked} checked, {len(down)} down, {len(drained)} drained"
     for listener in document.get("dns", {}).get("listeners", ()):
         yield f"dns {listener['bind']}: for {', '.join(listener['interfaces']) or 'nobody'}"
+    if document["lost_events"]:
+        yield f"events that came too fast to be told, counted all the same: {document['lost_events']}"
     denials = [
         {**row, "verdict": verdict}
         for key, verdict in (("denied", "deny"), ("audited", "audit"))

@@ -107,3 +107,14 @@ def test_names_that_fail_and_dns_listeners_are_shown(console: Console, daemon: S
     assert "dns 10.1.0.1:53: for in0, lo" in shown
     assert "the name does not exist" in shown
     assert "ok.example.com" not in shown
+
+
+def test_events_that_were_lost_are_admitted(console: Console, daemon: Start) -> None:
+    daemon({"GET /v1/status": (200, STATUS | {"lost_events": 12})})
+    assert "events that came too fast to be told, counted all the same: 12" in console.ok("status").out
+
+
+def test_a_trial_says_how_long_it_has(console: Console, daemon: Start) -> None:
+    trial = {"revision": 7, "previous": 6, "deadline": "2030-01-01T00:01:00.000Z", "remaining_s": 41.6}
+    daemon({"GET /v1/status": (200, STATUS | {"trial": trial})})
+    assert "revision 7 goes back to 6 in 42 s, unless: marchproxy confirm" in console.ok("status").out
