@@ -77,7 +77,8 @@ class Answer:
     @property
     def keeps(self) -> bool:
         """Whether a flow that runs already may go on: also where no backend takes new ones."""
-        return self.verdict.lets_through or self.reason is Reason.NO_BACKEND
+        audited = self.rule is not None and self.rule.audit
+        return self.verdict.lets_through or self.reason is Reason.NO_BACKEND or audited
 
     @property
     def pool(self) -> Pool | None:
@@ -189,7 +190,8 @@ def _decided(rule: Rule | TransitRule | None) -> tuple[Verdict, Reason]:
         return Verdict.DENY, Reason.NO_MAPPING
     if rule.reason is Reason.FORWARDED:
         return Verdict.ALLOW, rule.reason
-    return Verdict.AUDIT if rule.audit else Verdict.DENY, rule.reason
+    nowhere = isinstance(rule, Rule) and not (rule.pool and rule.pool.table)
+    return Verdict.AUDIT if rule.audit and not nowhere else Verdict.DENY, rule.reason
 
 
 def evaluate(plan: Plan, query: Query) -> Answer:

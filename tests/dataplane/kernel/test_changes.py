@@ -151,6 +151,19 @@ def test_flows_outlive_the_health_of_their_backends(daemon: Daemon) -> None:
     assert daemon.asked == [], "and nobody looks at them"
 
 
+def test_flows_that_audit_lets_through_outlive_it_too(daemon: Daemon) -> None:
+    audited = (*SICK, mapping("no", "lab", "web", "192.0.2.1:80", action="deny", priority=1, audit=True))
+    first = compiled(*audited)
+    assert daemon.review(first) == []
+    after = all_down(*audited, before=first)
+    assert daemon.review(after) == []
+    daemon.restart()
+    assert daemon.review(after) == []
+    assert daemon.review(
+        compiled(*SICK, mapping("no", "lab", "web", "192.0.2.1:80", action="deny", priority=1))
+    ) == [2]
+
+
 def test_a_daemon_that_starts_with_all_backends_down_ends_no_flow(daemon: Daemon) -> None:
     assert daemon.review(all_down(*SICK)) == []
     assert daemon.asked
