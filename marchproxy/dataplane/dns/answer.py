@@ -10,6 +10,7 @@ import dns.message
 import dns.name
 import dns.rcode
 import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 from dns.rdtypes.svcbbase import IPv4HintParam, IPv6HintParam, SVCBBase
@@ -46,6 +47,8 @@ def read_answer(wire: bytes, query: Query, *, age: int, ttl: int | None = None) 
     all its records, in place of their own.
     """
     message = dns.message.from_wire(wire, ignore_trailing=True)
+    message.answer = [rrset for rrset in message.answer if rrset.rdclass == dns.rdataclass.IN]
+    message.authority = [rrset for rrset in message.authority if rrset.rdclass == dns.rdataclass.IN]
     chain = _chain(message, query.question.name)
     wanted = {query.question.kind, dns.rdatatype.CNAME}
     records = [

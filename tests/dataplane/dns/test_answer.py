@@ -1,9 +1,11 @@
 """What of a resolver's answer reaches a client."""
 
+import random
 from ipaddress import ip_address
 from typing import Any
 
 import dns.edns
+import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
@@ -151,3 +153,41 @@ def test_validated_is_said_to_those_who_asked() -> None:
         answer.authentic = True
         assert bool(dns.message.from_wire(render(asked, answer, 512)).flags & dns.flags.AD) is said
     assert answer.rcode == dns.rcode.NOERROR
+
+
+def test_records_of_another_class_are_none_of_ours() -> None:
+    asked = query()
+    wire = bytearray(answered(asked, "www.example.com. 60 A 192.0.2.1"))
+    record = wire.rindex(b"\x00\x01\x00\x01\x00\x00\x00\x3c")
+    wire[record + 2 : record + 4] = b"\x01\x2c"
+    assert read_answer(bytes(wire), asked, age=0).records == []
+
+
+def test_damaged_answers_break_nothing() -> None:
+    chance = random.Random(7)
+    asked = query(want_dnssec=True)
+    signature = "A 8 3 60 20300101000000 20200101000000 1 example.com. AAAA"
+    wire = answered(
+        asked,
+        "www.example.com. 60 CNAME cdn.example.net.",
+        "cdn.example.net. 60 A 192.0.2.1|10.0.0.1",
+        "cdn.example.net. 60 HTTPS 1 . ipv4hint=192.0.2.1 alpn=h2",
+        f"cdn.example.net. 60 RRSIG {signature}",
+        authority=("example.com. 60 SOA ns.example.com. admin.example.com. 1 2 3 4 5",),
+    )
+    read = 0
+    for _ in range(3000):
+        damaged = bytearray(wire)
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        try:
+            dns.message.from_wire(bytes(damaged), ignore_trailing=True)
+        except (dns.exception.DNSException, ValueError):
+            # The exchange with the resolver has refused it already.
+            continue
+        answer = read_answer(bytes(damaged), asked, age=0)
+        answer.records = without(answer.records, [ip_address("10.0.0.1")])
+        assert ip_address("10.0.0.1") not in {address for address, _ in addresses(answer.records)}
+        assert len(render(asked, answer, 512)) <= 512
+        read += 1
+    assert read > 300
