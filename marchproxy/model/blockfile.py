@@ -224,7 +224,7 @@ class _Reader:
             raise _Bad("no nomatch: exceptions inside what is blocked are not supported")
         options = dict(_IPSET_OPTION.findall(rest)) if rest else {}
         seconds = options.get("timeout", "0")
-        if not seconds.isdigit() or len(seconds) > 9:
+        if not (seconds.isascii() and seconds.isdigit()) or len(seconds) > 9:
             raise _Bad("a timeout in seconds")
         self._add(address, self._mark(options.get("comment", ""), seconds=float(seconds)))
 

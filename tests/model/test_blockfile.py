@@ -104,6 +104,7 @@ def test_what_files_say_about_entries(text: str, note: Note) -> None:
         "add bad 10.0.0.1,tcp:80",
         "add bad 10.0.0.0/24 nomatch",
         "add bad 10.0.0.1 timeout soon",
+        "add bad 10.0.0.1 timeout \u00b2",
         "add bad 10.0.0.1 timeout 99999999999999",
         "10.0.0.1,x,tomorrow",
         "<html>, <body>",

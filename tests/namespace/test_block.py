@@ -139,3 +139,16 @@ def test_nobody_locks_themselves_out(rig: Rig, appliance: Appliance) -> None:
         appliance.cli("block", "add", "0.0.0.0/0", "--force")
         with rig.client.call(socket.create_connection, (VIP, 22), 3), server.accept()[0]:
             assert not answered(rig)
+
+
+def test_blocks_hold_while_the_daemon_is_killed_and_starts_again(rig: Rig, appliance: Appliance) -> None:
+    sockets = appliance.json("status", check=False)["tier"] == "sockets"
+    appliance.cli("block", "add", BLOCKED)
+    appliance.cli("block", "import", "-", "--name", "more", stdin="198.18.0.0/15\n")
+    appliance.kill9()
+    assert not answered(rig)
+    # Without the daemon the sockets tier carries nothing at all.
+    assert sockets or rig.clients[1].call(fetch, VIP, 8082)
+    appliance.start(*(["--no-bpf"] if sockets else []))
+    assert not answered(rig)
+    assert rig.clients[1].call(fetch, VIP, 8082)
