@@ -7,7 +7,7 @@ from tests.cli.commands import commands, option
 from tests.cli.console import Console
 
 ALL = dict(commands())
-REMOVED = ("cluster", "service", "mapping", "interface", "limit", "listener")
+REMOVED = ("block", "cluster", "service", "mapping", "interface", "limit", "listener")
 SILENT = {"run", "confirm", "learn forget", *(f"{noun} remove" for noun in REMOVED)}
 """Commands that print no data."""
 ASKING = {
