@@ -1,6 +1,6 @@
 """What is blocked, as the bytes that `bpf/block.h` reads. Pure; the header of that file explains the layout.
 
-A million prefixes take a second or two here and some 30 MB there. Everything runs over whole arrays, because
+A million prefixes take a second or two here and 30 to 40 MB there. Everything runs over whole arrays, because
 a million of anything in Python is too slow one method call at a time.
 """
 
