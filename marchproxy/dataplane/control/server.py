@@ -54,6 +54,8 @@ class HttpServer:
         self._tasks = Tasks()
         self._waiting: dict[asyncio.StreamWriter, None] = {}
         """Connections whose request is not there yet, or whose answer is not taken, the longest first."""
+        self._connections = 0
+        """Not the tasks: one that has just let go of its connection is still among them."""
         self._streams = 0
         self._server: asyncio.Server | None = None
 
@@ -70,12 +72,13 @@ class HttpServer:
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serve = self._serve
-        if len(self._tasks) >= self._limits.connections and not self._make_room():
+        if self._connections >= self._limits.connections and not self._make_room():
             # Left in the accept queue, a client would never learn that it is one too many.
             serve = self._turn_away
-        if len(self._tasks) >= 2 * self._limits.connections:
+        if self._connections >= 2 * self._limits.connections:
             writer.transport.abort()
             return
+        self._connections += 1
         self._waiting[writer] = None
         self._tasks.start(serve(reader, writer), name=f"{self._name} client")
 
@@ -101,6 +104,7 @@ class HttpServer:
             self._forget(writer)
 
     def _forget(self, writer: asyncio.StreamWriter) -> None:
+        self._connections -= 1
         self._waiting.pop(writer, None)
         writer.close()
 

@@ -1,6 +1,7 @@
 """Clients that are slow, huge, too many, gone, or just ordinary."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from pathlib import Path
@@ -135,6 +136,20 @@ async def test_whoever_waits_longest_gives_way(tmp_path: Path) -> None:
             await first.readexactly(1)
         half.write(b"TP/1.1\r\n\r\n")
         assert (await read_answer(second)).status == 200, "one place was enough"
+
+
+@looped
+async def test_who_comes_in_the_moment_in_which_all_others_go_finds_room(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with serving(path, reflect, Limits(connections=8)):
+        for _ in range(20):
+            crowd = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+            for client in crowd:
+                client.connect(str(path))
+            assert (await ask(path, "GET", "/")).status == 200
+            for client in crowd:
+                client.close()
+            assert (await ask(path, "GET", "/")).status == 200
 
 
 @looped
