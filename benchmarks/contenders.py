@@ -107,8 +107,25 @@ class Nftables(Contender):
         """
 
 
-class MarchProxy(Contender):
-    """The real daemon, configured by the real commands."""
+class OurDaemon(Contender):
+    """The real daemon; whoever derives from this configures `appliance`."""
+
+    appliance: Appliance
+
+    def version(self) -> str:
+        return self.appliance.cli("version").stdout.strip()
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        self.appliance.start()
+        try:
+            yield
+        finally:
+            self.appliance.detach()
+
+
+class MarchProxy(OurDaemon):
+    """Configured by the real commands."""
 
     mode: ClassVar[str] = "tc"
     name = "marchproxy-tc"
@@ -128,17 +145,6 @@ class MarchProxy(Contender):
             between = ("--from", "clients", "--to", "server", "--protocol", port.transport)
             where = ("--ports", str(port.number), "--listen", f"{LISTEN4}:{port.number}")
             cli("mapping", "add", port.name, *between, *where)
-
-    def version(self) -> str:
-        return self.appliance.cli("version").stdout.strip()
-
-    @contextmanager
-    def standing(self) -> Iterator[None]:
-        self.appliance.start()
-        try:
-            yield
-        finally:
-            self.appliance.detach()
 
 
 class MarchProxyXDP(MarchProxy):

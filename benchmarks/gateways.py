@@ -5,12 +5,11 @@ workloads use. Both masquerade.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import ip_network
 from typing import Any, ClassVar
 
 from benchmarks.bed import PORTS, Bed
-from benchmarks.contenders import Contender, Nftables
+from benchmarks.contenders import Contender, Nftables, OurDaemon
 from rig import Appliance
 
 RULES = 1_000
@@ -34,8 +33,8 @@ class Gateway(Contender):
         return self.server
 
 
-class MarchProxyGateway(Gateway):
-    """The real daemon with mappings that have no listen address."""
+class MarchProxyGateway(Gateway, OurDaemon):
+    """With mappings that have no listen address."""
 
     name: ClassVar[str] = "marchproxy-gateway"
     title: ClassVar[str] = "MarchProxy gateway"
@@ -46,17 +45,6 @@ class MarchProxyGateway(Gateway):
         self.appliance = Appliance(bed.rig, name=self.name)
         self.appliance.cli("init")
         self.appliance.configure(self._configuration())
-
-    def version(self) -> str:
-        return self.appliance.cli("version").stdout.strip()
-
-    @contextmanager
-    def standing(self) -> Iterator[None]:
-        self.appliance.start()
-        try:
-            yield
-        finally:
-            self.appliance.detach()
 
     def _configuration(self) -> dict[str, Any]:
         services = [
