@@ -40,7 +40,15 @@
 	X(HANDED_UP,           28)  /* XDP only: left whole to the TC program of the same interface */ \
 	X(UNSUPPORTED,         29)  /* a protocol the pipeline does not read */ \
 	X(SPOOFED,             30)  /* the way back to the source is by the other side of the appliance */ \
-	X(REROUTED,            31)  /* flow end: its way out moved to an interface that its source address is not of */
+	X(REROUTED,            31)  /* flow end: its way out moved to an interface that its source address is not of */ \
+	X(NAME_UNKNOWN,        32)  /* the name asked for does not resolve */ \
+	X(PRIVATE_ADDRESS,     33)  /* a name led to a private address, or to the appliance itself */ \
+	X(SNI_MISMATCH,        34)  /* TLS names another host than was asked for */ \
+	X(SNI_MISSING,         35)  /* no TLS, or TLS that names no host, where a mapping wants one */ \
+	X(TOO_SLOW,            36)  /* the client did not finish its request in time */ \
+	X(LIFETIME,            37)  /* flow end: it was open for as long as it may be */ \
+	X(CUT,                 38)  /* flow end: an operator ended it */ \
+	X(AUTH_REVOKED,        39)  /* the credential was taken back */
 
 /* Counters are an array of this many entries, so a new reason needs no new map layout. */
 #define MP_REASON_COUNT 64

@@ -42,6 +42,14 @@ class Reason(IntEnum):
     UNSUPPORTED = 29
     SPOOFED = 30
     REROUTED = 31
+    NAME_UNKNOWN = 32
+    PRIVATE_ADDRESS = 33
+    SNI_MISMATCH = 34
+    SNI_MISSING = 35
+    TOO_SLOW = 36
+    LIFETIME = 37
+    CUT = 38
+    AUTH_REVOKED = 39
 
     @property
     def meaning(self) -> str:
@@ -82,6 +90,14 @@ _MEANINGS: Mapping[Reason, str] = MappingProxyType(
         Reason.UNSUPPORTED: "IP options or headers that are never forwarded",
         Reason.SPOOFED: "its source address belongs to the other side of the appliance",
         Reason.REROUTED: "its way out moved to an interface that its source address is not of",
+        Reason.NAME_UNKNOWN: "the name that was asked for does not resolve",
+        Reason.PRIVATE_ADDRESS: "a name led to a private address, or to the appliance itself",
+        Reason.SNI_MISMATCH: "TLS names another host than was asked for",
+        Reason.SNI_MISSING: "no TLS that names its host, where the mapping wants one",
+        Reason.TOO_SLOW: "the client did not finish its request in time",
+        Reason.LIFETIME: "open for as long as it may be",
+        Reason.CUT: "ended by an operator",
+        Reason.AUTH_REVOKED: "the credential was taken back",
     }
 )
 
