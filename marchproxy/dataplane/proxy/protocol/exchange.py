@@ -9,7 +9,7 @@ from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason
 
 MAX_AHEAD = 65_536
-"""Bytes that a layer holds of what a client sends before it is let in; a client that sends more is refused."""
+"""Bytes that a layer holds of what a client sends before it is let in; whoever sends more is refused."""
 
 
 class Speech(StrEnum):
@@ -79,7 +79,7 @@ class Refused:
 
     reason: Reason
     detail: str = ""
-    """One line for the person behind the client; no secrets, nothing about the network that they may not know."""
+    """One line for the person behind the client: no secrets, nothing that they may not know."""
 
 
 type Event = Received | Ended | Elapsed | Opened | Refused
