@@ -168,6 +168,7 @@ struct mp_listener_key {
 };
 
 #define MP_RULE_AUDIT 1           /* what it refuses is reported, and let through */
+#define MP_RULE_DIVERT 2          /* of transit: user space looks at what it lets through first */
 
 enum mp_balance {
 	MP_BALANCE_MAGLEV = 0,
@@ -280,6 +281,7 @@ struct mp_settings {
 	__u32 repeat_ms;          /* for so long what a client tries again is told as one */
 	__u32 block_layers;       /* bit per enum mp_block_layer: those that hold anything */
 	__u32 silent;             /* 1: whoever is denied hears nothing */
+	__u32 diverting;          /* 1: some rule is MP_RULE_DIVERT, or was and has left connections */
 };
 
 /* ---- blocks: see block.h ---- */
@@ -317,6 +319,9 @@ struct mp_block_header {
 struct mp_management {
 	__u64 tcp[1024];
 };
+
+/* On packets that go to a local socket whatever their destination, see divert.h. */
+#define MP_DIVERT_MARK 0x4d504456u
 
 #define MP_INTERFACES 16384    /* by interface number; XDP hands up all of an interface beyond */
 

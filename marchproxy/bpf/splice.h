@@ -18,6 +18,7 @@
 #include "checksum.h"
 #include "maps.h"
 #include "packet.h"
+#include "divert.h"
 #include "parse.h"
 
 #define SPLICE_OPTIONS 40     /* bytes that a TCP header has for options, so there are no more of them */
@@ -281,6 +282,7 @@ static __noinline int splice_strip(mp_context *context, const struct packet *pac
  * sees that the flow has ended, closes them without a word. Returns the action. Global, see `parse`. */
 __noinline int splice_pass_up(mp_context *context, struct packet *packet)
 {
+	const struct mp_settings *current;
 	__u32 sequence = 0, sent = 0;
 
 	if (!packet)
@@ -291,6 +293,9 @@ __noinline int splice_pass_up(mp_context *context, struct packet *packet)
 		return TC_ACT_SHOT;
 	if (splice_expected(context, packet, &sequence, &sent) || splice_strip(context, packet, sequence, sent))
 		return TC_ACT_SHOT;
+	current = settings_get();
+	if (current && current->diverting)
+		divert_goes_on(context, packet);
 	return TC_ACT_OK;
 }
 

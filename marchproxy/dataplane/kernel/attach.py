@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from marchproxy.dataplane.kernel.diversion import withdraw
 from marchproxy.dataplane.kernel.interfaces import detach_pin, pinned_interface
 from marchproxy.dataplane.kernel.libbpf import on_bpffs
 from marchproxy.dataplane.kernel.location import pin_root, sysctl_record
@@ -16,12 +17,12 @@ _VERSION = re.compile(r"v[0-9]+")
 
 
 def detach_all() -> list[str]:
-    """Detach every program, unpin every map and with them all flows, restore sysctls; what was done.
+    """Detach every program, unpin every map and with them all flows, restore sysctls and routes; what was done.
 
     Needs no daemon and no compiled object; running it twice is harmless. Raises `NotPermitted`.
     """
     try:
-        return [*_unpin(pin_root()), *Sysctls(sysctl_record()).restore()]
+        return [*_unpin(pin_root()), *Sysctls(sysctl_record()).restore(), *withdraw()]
     except PermissionError as error:
         raise NotPermitted(f"cannot remove {error.filename}", hint="run: sudo marchproxy detach") from error
 

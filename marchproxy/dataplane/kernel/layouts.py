@@ -127,7 +127,9 @@ SPLICE = _layout(
     pad="3x",
 )
 SPLICE_DRAINING: Final = 1
-TUNNEL = _layout("mp_tunnel", key="40s", expires="Q", service="128s", credential="64s", name="256s", pad="16x")
+TUNNEL = _layout(
+    "mp_tunnel", key="40s", expires="Q", service="128s", credential="64s", name="256s", pad="16x"
+)
 SOCKET = _layout(
     "mp_socket",
     key="40s",
@@ -152,6 +154,8 @@ LISTENER_KEY = _layout("mp_listener_key", address="16s", port="2s", protocol="B"
 LISTENER = _layout("mp_listener", first="I", count="I")
 RULE = _layout("mp_rule", mapping="I", pool_first="I", pool_size="I", reason="H", flags="B", balance="B")
 RULE_AUDIT: Final = 1
+RULE_DIVERT: Final = 2
+DIVERT_MARK: Final = 0x4D504456
 BALANCES: Final = {
     Balance.MAGLEV: 0,
     Balance.SOURCE: 1,
@@ -180,6 +184,7 @@ SETTINGS = _layout(
     repeat_ms="I",
     block_layers="I",
     silent="I",
+    diverting="I",
 )
 LIMIT = _layout("mp_limit", step="24s", tolerance="24s")
 BUCKET = _layout("mp_bucket", until="24s")
