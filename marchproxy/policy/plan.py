@@ -15,7 +15,7 @@ from typing import NamedTuple
 from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Limit, Settings
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface
+from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface, WithoutSni
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -130,6 +130,9 @@ class TransitRule:
     action: Action = Action.ALLOW
     audit: bool = False
     """What it refuses is reported for `reason` and let through."""
+    sni: WithoutSni | None = None
+    """The name that a client's TLS asks for must be one of a destination's, and what becomes of a client that
+    shows none; None: nobody looks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ def compile_transit(
             expires=mapping.expires,
             action=mapping.action,
             audit=audit and (refusal is not None or target.locked),
+            sni=mapping.sni_missing if mapping.sni else None,
         )
         for sources, excluded in audiences
         if sources

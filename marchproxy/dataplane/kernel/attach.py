@@ -17,7 +17,7 @@ _VERSION = re.compile(r"v[0-9]+")
 
 
 def detach_all() -> list[str]:
-    """Detach every program, unpin every map and with them all flows, restore sysctls and routes; what was done.
+    """Detach every program, unpin every map and with them all flows, restore sysctls, routes; what was done.
 
     Needs no daemon and no compiled object; running it twice is harmless. Raises `NotPermitted`.
     """

@@ -25,14 +25,14 @@ _EVERYWHERE = {socket.AF_INET: ("127.0.0.1", "0.0.0.0/0"), socket.AF_INET6: ("::
 
 
 class Diversion:
-    """Off until it is wanted; then on for as long as the daemon runs: connections may still be on their way."""
+    """Off until it is wanted; then on while the daemon runs: connections may still be on their way."""
 
     def __init__(self, sockets: Map, settings: Settings) -> None:
         self._map = sockets
         self._settings = settings
         self.listening: tuple[socket.socket, ...] = ()
         """Where diverted connections are accepted, one for each family that the host has. What is accepted is
-        bound to the address that its client asked for. They are bound to loopback: nobody else reaches them."""
+        bound to the address that its client asked for. They are at loopback: nobody else reaches them."""
 
     def begin(self) -> None:
         """Take diverted connections from now on. Raises `KernelError`."""
