@@ -171,7 +171,7 @@ class KernelTier:
         return self._pressure.fill
 
     def diverted(self) -> Sequence[socket.socket]:
-        """Where connections are accepted that user space is to look at, see `diversion`; none unless wanted."""
+        """Where connections are accepted that user space is to look at; none unless wanted."""
         return self._diversion.listening
 
     def lost_events(self) -> int:
