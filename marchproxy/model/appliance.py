@@ -83,6 +83,8 @@ class ListenerKind(StrEnum):
     """What a listener of the appliance itself speaks."""
 
     DNS = "dns"
+    EXPLICIT = "explicit"
+    """HTTP proxy and SOCKS5, told apart by a client's first byte."""
 
 
 @dataclass(frozen=True, slots=True)

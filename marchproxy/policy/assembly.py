@@ -1,9 +1,10 @@
 """The plan, put together from what clusters contribute."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from types import MappingProxyType
 
+from marchproxy.model.appliance import ListenerKind
 from marchproxy.model.names import cluster_of
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
@@ -12,8 +13,8 @@ from marchproxy.policy.directory import Directory
 from marchproxy.policy.limits import Limits
 from marchproxy.policy.listeners import Places, meet
 from marchproxy.policy.needs import Needs
-from marchproxy.policy.ownlisteners import dns_endpoints, own_listener_findings
-from marchproxy.policy.plan import Finding, Listener, Plan, Severity, TransitRule
+from marchproxy.policy.ownlisteners import own_endpoints, own_listener_findings
+from marchproxy.policy.plan import Finding, Listener, ListenerKey, Plan, Severity, TransitRule
 from marchproxy.policy.restrictions import Restrictions
 from marchproxy.policy.rules import Part
 from marchproxy.policy.transit import Routes
@@ -31,38 +32,62 @@ def assemble(
 ) -> Plan:
     """The plan; `directories` and `parts` in the snapshot's order. Blocks are not among its names yet."""
     met = meet(places, restrictions)
-    sources = {}
+    sources, named = {}, {}
     resolving = {host for part in parts for host in part.hosts} | limits.hosts
     for directory in directories:
         for entry in directory.entries.values():
             if entry.name in needs.uses:
                 sources[entry.name] = entry.prefixes
                 resolving.update(entry.hosts)
+                if entry.hosts:
+                    named[entry.name] = entry.hosts
     listeners = tuple([place.listener for place in places.values() if place.listener])
     findings = [finding for directory in directories for finding in directory.findings]
     findings += [finding for part in parts for finding in part.findings]
     findings += [finding for findings in met.values() for finding in findings]
     findings += limits.findings
     findings += _plan_findings(snapshot, listeners, routes.mapped)
+    if not any(item.kind is ListenerKind.EXPLICIT for item in snapshot.listeners):
+        findings += _unasked_findings(routes.mapped)
     findings += own_listener_findings(snapshot.listeners, listeners)
     return Plan(
         listeners=listeners,
+        admitted=_admitted(places),
         transit=routes.every,
         sources=MappingProxyType(sources),
         interfaces=snapshot.interfaces,
         limits=limits.rates,
         settings=snapshot.settings,
-        dns=dns_endpoints(snapshot.listeners),
+        named=MappingProxyType(named),
+        dns=own_endpoints(snapshot.listeners, ListenerKind.DNS),
+        explicit=own_endpoints(snapshot.listeners, ListenerKind.EXPLICIT),
         names=frozenset(resolving),
         watched=_watched(parts),
         findings=tuple(findings),
     )
 
 
+def _admitted(places: Places) -> frozenset[ListenerKey]:
+    """Those that ask for something, and the wildcard of their port: a tier that had that would take what is
+    meant for the single address.
+    """
+    asking = {key for key, place in places.items() if place.asks}
+    everywhere = {key._replace(address=0) for key in asking}
+    return frozenset(asking | {key for key in everywhere if key in places and places[key].listener})
+
+
 def _watched(parts: Iterable[Part]) -> tuple[Watched, ...]:
     """Each once: mappings that send to the same port of a service hold the same tuple."""
     lists = {id(watched): watched for part in parts for watched in part.watched}
     return tuple(chain.from_iterable(lists.values()))
+
+
+def _unasked_findings(transit: Iterable[TransitRule]) -> Iterator[Finding]:
+    """Mappings whose clients have nobody to present a credential to."""
+    for name in dict.fromkeys(rule.mapping for rule in transit if rule.credentials):
+        message = "wants a credential, and there is nobody to present it to: denied"
+        hint = "add an explicit proxy (marchproxy listener add explicit --bind ADDR:PORT), or --listen"
+        yield Finding(Severity.WARNING, f"mapping {name}", message, hint)
 
 
 def _plan_findings(

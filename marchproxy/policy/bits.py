@@ -7,6 +7,7 @@ satisfies; the lowest bit of all three ANDed is the answer. The kernel does the 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
+from marchproxy.model.reason import Reason
 from marchproxy.policy.directory import Audience
 from marchproxy.policy.plan import ANYONE, Match, TransitRule
 
@@ -28,6 +29,19 @@ class TransitIndex:
         if found:
             found &= self._matches.bits(protocol, port)
         return self.rules[lowest(found)] if found else None
+
+    def leads(self, sources: frozenset[str], protocol: int, port: int) -> bool:
+        """Whether some rule but a refusal is for these sources and the port (0: any), wherever it leads to."""
+        found = self.sources.bits(sources)
+        if port:
+            found &= self._matches.bits(protocol, port)
+        while found:
+            rule = self.rules[lowest(found)]
+            open_ = rule.reason is Reason.FORWARDED or rule.credentials or rule.audit
+            if open_ and (port or any(match.protocol == protocol for match in rule.matches)):
+                return True
+            found &= found - 1
+        return False
 
     def between(self, sources: frozenset[str], destinations: frozenset[str]) -> Iterator[TransitRule]:
         """The rules for these services, whatever the protocol and port, in first-match order."""

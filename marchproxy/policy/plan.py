@@ -89,6 +89,13 @@ class Rule:
     audit: bool = False
     """What it refuses is reported for `reason` and sent to `pool` all the same."""
     balance: Balance = Balance.MAGLEV
+    credentials: tuple[str, ...] = ()
+    """With AUTH_MISSING: qualified names of the services whose credential lets a connection in."""
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether connections must be understood before they may go to the pool."""
+        return bool(self.credentials) and self.pool is not None
 
 
 ICMP = 1
@@ -130,6 +137,9 @@ class TransitRule:
     action: Action = Action.ALLOW
     audit: bool = False
     """What it refuses is reported for `reason` and let through."""
+    credentials: tuple[str, ...] = ()
+    """With AUTH_MISSING: qualified names of the services whose credential lets a tunnel through. A packet
+    cannot present any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +215,8 @@ class Plan:
 
     listeners: tuple[Listener, ...] = ()
     """Sorted by transport, family, address, port."""
+    admitted: frozenset[ListenerKey] = frozenset()
+    """Those of `listeners` whose connections are understood before they are let in: no tier carries them."""
     transit: tuple[TransitRule, ...] = ()
     """In first-match order."""
     sources: MappingABC[str, tuple[Prefix, ...]] = field(default_factory=lambda: MappingProxyType({}))
@@ -218,8 +230,19 @@ class Plan:
     settings: Settings = DEFAULT_SETTINGS
     names: frozenset[str] = frozenset()
     """Host names to resolve, and wildcards (`*.example.com`) to learn from what clients are answered."""
+    named: MappingABC[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Qualified service name to its host names and wildcards, for the services in `sources` that have any."""
     dns: tuple[Endpoint, ...] = ()
     """Where the appliance answers inside clients about names."""
+    explicit: tuple[Endpoint, ...] = ()
+    """Where the appliance is an HTTP and SOCKS5 proxy."""
     watched: tuple[Watched, ...] = ()
     """Backends that are checked or drained, each once."""
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def carried(self) -> tuple[Listener, ...]:
+        """The listeners that a tier carries."""
+        if not self.admitted:
+            return self.listeners
+        return tuple([item for item in self.listeners if item.key not in self.admitted])

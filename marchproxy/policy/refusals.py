@@ -16,6 +16,9 @@ class Refusal:
     reason: Reason
     surprise: str = ""
     """What to tell the operator, who meant something else."""
+    hint: str = ""
+    credentials: tuple[str, ...] = ()
+    """Qualified names of services whose credential opens it all the same."""
 
 
 def refusal_of(mapping: Mapping) -> Refusal | None:
@@ -36,13 +39,15 @@ def refusal_of(mapping: Mapping) -> Refusal | None:
         )
     if mapping.action is Action.DENY:
         return Refusal(Reason.DENY_MAPPING)
-    return credential_wanted() if mapping.auth_required else None
+    return None
 
 
-def credential_wanted(*services: str) -> Refusal:
-    """Clients would have to present a credential, for these services if there are any."""
-    more = f" and {len(services) - SHOWN} more" if len(services) > SHOWN else ""
-    who = f" for {', '.join(services[:SHOWN])}{more}" if services else ""
+def credential_wanted(services: tuple[str, ...]) -> Refusal:
+    """Clients have to present a credential of one of these services."""
+    if services:
+        return Refusal(Reason.AUTH_MISSING, credentials=services)
     return Refusal(
-        Reason.AUTH_MISSING, f"wants a credential{who}, which is not carried in this version: denied"
+        Reason.AUTH_MISSING,
+        "wants a credential, and none of its services has any: denied",
+        "give one of them a credential: marchproxy service set NAME --auth token",
     )

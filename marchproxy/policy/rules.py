@@ -82,13 +82,32 @@ class _Reading(NamedTuple):
     """One for each rule."""
     sources: tuple[str, ...]
     """Every service that the audiences name."""
+    holders: tuple[str, ...]
+    """The services named as a source that have a credential."""
 
     @property
     def name(self) -> str:
         """Qualified."""
         return qualify(self.cluster, self.mapping.name)
 
-    def rules(self, reason: Reason, pool: Pool | None = None, *, audit: bool = False) -> list[Rule]:
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """Every service it names, at either end, that has a credential."""
+        return tuple(sorted({*self.holders, *_holders(self.destinations)}))
+
+    def refusal(self) -> Refusal | None:
+        """What it says itself, whatever its destinations want."""
+        own = refusal_of(self.mapping)
+        return own or (credential_wanted(self.credentials) if self.mapping.auth_required else None)
+
+    def rules(
+        self,
+        reason: Reason,
+        pool: Pool | None = None,
+        *,
+        audit: bool = False,
+        credentials: tuple[str, ...] = (),
+    ) -> list[Rule]:
         """Its rules at a listener."""
         name, mapping = self.name, self.mapping
         return [
@@ -103,6 +122,7 @@ class _Reading(NamedTuple):
                 action=mapping.action,
                 audit=audit,
                 balance=mapping.balance,
+                credentials=credentials,
             )
             for included, excluded in self.audiences
         ]
@@ -119,6 +139,7 @@ def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache, te
         destinations=destinations,
         audiences=directory.audiences(sources),
         sources=directory.named_by(sources),
+        holders=_holders(sources),
     )
     subject = f"mapping {reading.name}"
     findings = [*reference_findings(subject, sources), *reference_findings(subject, destinations)]
@@ -130,13 +151,19 @@ def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache, te
 
 def _pass_through(reading: _Reading, directory: Directory, subject: str, findings: list[Finding]) -> Part:
     mapping, destinations = reading.mapping, reading.destinations
-    own = refusal_of(mapping)
+    own = reading.refusal()
     transit = compile_transit(
-        reading.name, mapping, reading.audiences, destinations, directory, own, audit=reading.audit
+        reading.name,
+        mapping,
+        reading.audiences,
+        destinations,
+        directory,
+        own,
+        reading.holders,
+        audit=reading.audit,
     )
-    refusal = own or (credential_wanted(*transit.locked) if transit.locked else None)
-    if refusal and refusal.surprise:
-        findings.append(Finding(Severity.WARNING, subject, refusal.surprise))
+    if own and own.surprise:
+        findings.append(Finding(Severity.WARNING, subject, own.surprise, own.hint))
     return Part(
         mapping=mapping,
         transit=transit.rules,
@@ -175,29 +202,34 @@ def _listen(
     reading: _Reading, listen: Endpoint, pools: PoolCache, subject: str, findings: list[Finding]
 ) -> Part:
     mapping = reading.mapping
-    refusal = _refusal(mapping, reading.destinations)
+    refusal = _refusal(reading)
+    credentials = refusal.credentials if refusal else ()
     audit = reading.audit and refusal is not None
     # Under audit a mapping that allows is carried out, whatever keeps it from being so otherwise.
     served = None
-    if refusal is None or (audit and mapping.action is Action.ALLOW):
+    if refusal is None or credentials or (audit and mapping.action is Action.ALLOW):
         served = _serve(mapping, listen, reading.destinations, pools, subject)
-    if served and refusal and any(problem.severity is Severity.ERROR for problem in served.problems):
+    if served and refusal and not credentials and any(problem.severity is Severity.ERROR for problem in served.problems):
         # Audit must not be what makes a plan impossible: there is no harm in going on to refuse.
         served = None
     choice, backing, problems = served or _Served(Choice(), [(at, None) for at in _places(listen)], [])
     findings += problems
     if refusal and refusal.surprise:
-        findings.append(Finding(Severity.WARNING, subject, refusal.surprise))
+        findings.append(Finding(Severity.WARNING, subject, refusal.surprise, refusal.hint))
     backed = any(pool for _, pool in backing)
     carried = {protocol.transport for protocol in mapping.protocols}
     transports = [transport for transport in Transport if transport in carried]
+    if credentials and Transport.UDP in transports:
+        message = "wants a credential, which cannot be asked for over udp: denied there"
+        findings.append(Finding(Severity.WARNING, subject, message))
     opened: list[Placed] = []
     joined: list[Placed] = []
     for address, pool in backing:
         able = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
         reason = refusal.reason if refusal else able
         keys = [listener_key(transport, address, listen.port) for transport in transports]
-        placed = [(key, rule) for rule in reading.rules(reason, pool, audit=audit) for key in keys]
+        rules = reading.rules(reason, pool, audit=audit, credentials=credentials)
+        placed = [(key, rule) for rule in rules for key in keys]
         (joined if backed and not pool else opened).extend(placed)
     return Part(
         mapping=mapping,
@@ -220,7 +252,12 @@ def _restrict(reading: _Reading, reason: Reason) -> Restriction:
     )
 
 
-def _refusal(mapping: Mapping, destinations: Referents) -> Refusal | None:
+def _refusal(reading: _Reading) -> Refusal | None:
     """Why a mapping refuses what it matches at its listeners, where backends of all kinds share a pool."""
-    locked = [entry.name for entry in destinations.entries if entry.service.auth is not Auth.NONE]
-    return refusal_of(mapping) or (credential_wanted(*locked) if locked else None)
+    own = reading.refusal()
+    return own or (credential_wanted(reading.credentials) if _holders(reading.destinations) else None)
+
+
+def _holders(referents: Referents) -> tuple[str, ...]:
+    """Those of the services named that have a credential."""
+    return tuple([entry.name for entry in referents.entries if entry.service.auth is not Auth.NONE])

@@ -18,7 +18,7 @@ _OUTCOMES = {
     Reason.FORWARDED: "allows it",
     Reason.DENY_MAPPING: "denies it",
     Reason.NO_BACKEND: "allows it, but has no backend of this address family",
-    Reason.AUTH_MISSING: "allows it with a credential only, which this version cannot check",
+    Reason.AUTH_MISSING: "allows it with a credential only",
     Reason.NOT_CARRIED: "also looks at host or path, which this version does not carry",
 }
 

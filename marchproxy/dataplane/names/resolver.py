@@ -17,7 +17,7 @@ from marchproxy.dataplane.names.asker import Asker
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.following import Following
 from marchproxy.dataplane.names.lookup import Found, Lookup, LookupFailed
-from marchproxy.dataplane.names.patterns import WILDCARD
+from marchproxy.model.patterns import WILDCARD
 from marchproxy.dataplane.names.rebinding import IsLocal, Rebinding
 from marchproxy.dataplane.names.report import name_problems, name_state
 from marchproxy.dataplane.names.system import SystemUpstreams

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from marchproxy.dataplane.names.held import HeldAddresses, in_order
-from marchproxy.dataplane.names.patterns import WILDCARD, Patterns
+from marchproxy.model.patterns import WILDCARD, Patterns
 from marchproxy.model.address import IPAddress
 
 MOST_TOGETHER = 65_536
