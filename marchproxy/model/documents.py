@@ -19,6 +19,7 @@ from marchproxy.model.entities import ClusterHead, Interface, Mapping, Service
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.ports import format_ports
 from marchproxy.model.protocol import Protocol, parse_protocol
+from marchproxy.model.publickey import PublicKey, parse_keys
 from marchproxy.model.readers import Reader, choice, each, flag, line, optional, parsed, whole
 
 type Document = dict[str, Any]
@@ -90,6 +91,8 @@ def _write(value: Any) -> Any:
         return address.format_address(value)
     if isinstance(value, StrEnum | Endpoint | address.HostName):
         return str(value)
+    if isinstance(value, PublicKey):
+        return value.document()
     return value
 
 
@@ -143,6 +146,11 @@ _FORMS: dict[type[Any], _Form] = {
             "health_rise": optional(whole(1, 100)),
             "health_fall": optional(whole(1, 100)),
             "drain": each(readers.parse_single, order=readers.by_address, empty=True),
+            "jwt_algorithm": choice(entities.JwtAlgorithm),
+            "jwt_audience": optional(parsed(readers.parse_claim)),
+            "jwt_issuer": optional(parsed(readers.parse_claim)),
+            "jwt_keys": lambda raw, field: parse_keys(raw, field=field),
+            "jwks_url": optional(parsed(readers.parse_jwks_url)),
             "description": line,
         },
         rules.check_service,
@@ -164,6 +172,9 @@ _FORMS: dict[type[Any], _Form] = {
             "expires": _EXPIRES,
             "audit": flag,
             "balance": choice(entities.Balance),
+            "on_expiry": parsed(readers.parse_on_expiry),
+            "sni": flag,
+            "sni_missing": choice(entities.WithoutSni),
             "description": line,
         },
         rules.check_mapping,

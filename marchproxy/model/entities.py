@@ -8,10 +8,16 @@ from marchproxy.model.address import Address
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Protocol
+from marchproxy.model.publickey import PublicKey
 
 DEFAULT_PRIORITY = 100
 MAX_PRIORITY = 65535
 MAX_WEIGHT = 256
+KEEP = "keep"
+CUT = "cut"
+GRACE = "grace:"
+MAX_GRACE = 30 * 86400
+"""Seconds that a tunnel may go on after its credential has expired."""
 
 
 class Auth(StrEnum):
@@ -20,6 +26,35 @@ class Auth(StrEnum):
     NONE = "none"
     TOKEN = "token"  # noqa: S105  (the name of a method, not a secret)
     JWT = "jwt"
+
+
+class JwtAlgorithm(StrEnum):
+    """What the JWTs of a service are signed with (RFC 7518 section 3.1, RFC 8037)."""
+
+    HS256 = "HS256"
+    HS384 = "HS384"
+    HS512 = "HS512"
+    RS256 = "RS256"
+    ES256 = "ES256"
+    EDDSA = "EdDSA"
+
+    @property
+    def key_type(self) -> str | None:
+        """The `kty` of its public keys; None: it is signed with a secret."""
+        return _KEY_TYPES.get(self)
+
+
+_KEY_TYPES = {JwtAlgorithm.RS256: "RSA", JwtAlgorithm.ES256: "EC", JwtAlgorithm.EDDSA: "OKP"}
+
+
+class WithoutSni(StrEnum):
+    """What a mapping with `sni` does with a client that shows no TLS name: no TLS at all, none in it, or an
+    encrypted one (ECH)."""
+
+    DENY = "deny"
+    ALLOW = "allow"
+    ADDRESS = "address"
+    """Decide by the destination's address alone."""
 
 
 class Action(StrEnum):
@@ -83,6 +118,16 @@ class Service:
     """Checks in a row that must fail before it counts as unhealthy, 1 to 100; None: the default."""
     drain: tuple[str, ...] = ()
     """Addresses among its own, in canonical text, that keep their flows and get no new ones."""
+    jwt_algorithm: JwtAlgorithm = JwtAlgorithm.HS256
+    """The one algorithm that its JWTs may have, with `auth` jwt; the secrets of HS* are no part of this."""
+    jwt_audience: str | None = None
+    """What `aud` must name; None: its own qualified name, and a JWT without `aud` will do."""
+    jwt_issuer: str | None = None
+    """What `iss` must be; None: anything."""
+    jwt_keys: tuple[PublicKey, ...] = ()
+    """With RS256, ES256 and EdDSA, the keys of whoever issues them."""
+    jwks_url: str | None = None
+    """Where these keys are instead, as a JWK Set: https, or http on loopback."""
     description: str = ""
 
 
@@ -108,7 +153,19 @@ class Mapping:
     audit: bool = False
     """What it would deny is reported and let through."""
     balance: Balance = Balance.MAGLEV
+    on_expiry: str = KEEP
+    """What a tunnel does whose credential expires: `keep`, `cut`, or `grace:SECONDS`."""
+    sni: bool = False
+    """TLS that passes must name the destination."""
+    sni_missing: WithoutSni = WithoutSni.DENY
     description: str = ""
+
+    @property
+    def grace(self) -> int | None:
+        """Seconds that a tunnel goes on after its credential has expired; None: it is not ended for that."""
+        if self.on_expiry == KEEP:
+            return None
+        return 0 if self.on_expiry == CUT else int(self.on_expiry.removeprefix(GRACE))
 
 
 @dataclass(frozen=True, slots=True)

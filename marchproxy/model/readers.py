@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from marchproxy.model.address import (
     IPAddress,
@@ -17,6 +18,7 @@ from marchproxy.model.address import (
     parse_ip,
 )
 from marchproxy.model.endpoint import Endpoint, parse_endpoint
+from marchproxy.model.entities import CUT, GRACE, KEEP, MAX_GRACE
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.ports import PortRange, merge, parse_port, parse_ports
 
@@ -48,6 +50,42 @@ def parse_health(text: str, *, field: str = "health") -> str:
     if not (plain or http):
         raise InvalidValue(field, text, "none, tcp, icmp, http:/PATH or https:/PATH")
     return text.strip()
+
+
+def parse_on_expiry(text: str, *, field: str = "on_expiry") -> str:
+    """Read `keep`, `cut` or `grace:SECONDS`, at most `MAX_GRACE`; no grace at all is a cut."""
+    said = text.strip().lower()
+    digits = said.removeprefix(GRACE)
+    if said in (KEEP, CUT):
+        return said
+    plain = said.startswith(GRACE) and digits.isascii() and digits.isdigit() and len(digits) < 10
+    if not plain or int(digits) > MAX_GRACE:
+        expected = f"{KEEP}, {CUT} or {GRACE}SECONDS, at most {MAX_GRACE} seconds"
+        raise InvalidValue(field, text, expected)
+    return f"{GRACE}{int(digits)}" if int(digits) else CUT
+
+
+def parse_jwks_url(text: str, *, field: str = "jwks_url") -> str:
+    """Read the address of a JWK Set: https, or http to loopback, without user, password or fragment."""
+    said = text.strip()
+    try:
+        parts = urlsplit(said)
+        named = parts.hostname and parts.port != 0 and said.isascii() and said.isprintable()
+    except ValueError:
+        named = None
+    plain = named and " " not in said and len(said) <= 1024 and "@" not in parts.netloc and "#" not in said
+    if not plain or not (
+        parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))
+    ):
+        raise InvalidValue(field, text, "an address such as https://issuer.example/keys.json")
+    return said
+
+
+def parse_claim(text: str, *, field: str) -> str:
+    """Read what a claim of a JWT must be: 1 to 255 printable characters."""
+    if not text or len(text) > 255 or not text.isprintable():
+        raise InvalidValue(field, text, "1 to 255 printable characters")
+    return text
 
 
 def parse_path(text: str, *, field: str) -> str:
@@ -185,10 +223,12 @@ def parsed(parse: Callable[..., Any]) -> Reader:
 def choice(enum: type[StrEnum]) -> Reader:
     """One of the enum's texts, in any case."""
 
+    by_text = {item.lower(): item for item in enum}
+
     def read(raw: Any, field: str) -> StrEnum:
         try:
-            return enum(text(raw, field).lower())
-        except ValueError:
+            return by_text[text(raw, field).lower()]
+        except KeyError:
             raise InvalidValue(field, raw, "one of " + ", ".join(enum)) from None
 
     return read
@@ -214,6 +254,13 @@ def in_order(parse: Callable[..., Any], *, empty: bool = True) -> Reader:
 def by_address(canonical: str) -> tuple[int, int, int, str]:
     """Sort key of addresses in canonical text."""
     return address_order(parse_address(canonical))
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return parse_ip(host or "", field="host").is_loopback
+    except InvalidValue:
+        return host == "localhost"
 
 
 def _is_path(said: str) -> bool:

@@ -4,13 +4,49 @@ from ipaddress import ip_address
 
 from marchproxy.model.address import HostName
 from marchproxy.model.appliance import MAX_BURST, ApplianceListener, Limit, Per
-from marchproxy.model.entities import Interface, Mapping, Service
+from marchproxy.model.entities import Auth, Interface, JwtAlgorithm, Mapping, Service, WithoutSni
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.protocol import Protocol
 
+_OF_JWT = {
+    "jwt_algorithm": JwtAlgorithm.HS256,
+    "jwt_audience": None,
+    "jwt_issuer": None,
+    "jwt_keys": (),
+    "jwks_url": None,
+}
+"""Fields of a service that say something with `auth` jwt only, and their defaults."""
+
+_OVER_TCP = frozenset({Protocol.TCP, Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC})
+
 
 def check_service(service: Service) -> None:
-    """What is drained is one of its own addresses; which ones its host names have, only DNS knows."""
+    """What is drained is one of its own addresses; JWTs have keys of their algorithm, or a secret."""
+    _check_drain(service)
+    if service.auth is Auth.JWT:
+        _check_jwt(service)
+    else:
+        for field, default in _OF_JWT.items():
+            if getattr(service, field) != default:
+                raise InvalidValue("auth", str(service.auth), f"jwt, which {field} is for")
+
+
+def _check_jwt(service: Service) -> None:
+    algorithm, keys = service.jwt_algorithm, service.jwt_keys
+    if keys and service.jwks_url is not None:
+        raise InvalidValue("jwks_url", service.jwks_url, "no address where jwt_keys says the keys themselves")
+    if algorithm.key_type is None and (keys or service.jwks_url is not None):
+        expected = "RS256, ES256 or EdDSA, which public keys are for: HS* has a secret"
+        raise InvalidValue("jwt_algorithm", str(algorithm), expected)
+    if algorithm.key_type is not None and not keys and service.jwks_url is None:
+        raise InvalidValue("jwt_keys", None, f"the public keys of whoever issues its JWTs, with {algorithm}")
+    for key in keys:
+        if key.kty != algorithm.key_type:
+            raise InvalidValue("jwt_keys", key.kty, f"keys of {algorithm}: {algorithm.key_type}")
+
+
+def _check_drain(service: Service) -> None:
+    """Which addresses its host names have, only DNS knows."""
     if any(isinstance(address, HostName) for address in service.addresses):
         return
     own = [address for address in service.addresses if not isinstance(address, HostName)]
@@ -20,7 +56,7 @@ def check_service(service: Service) -> None:
 
 
 def check_mapping(mapping: Mapping) -> None:
-    """ICMP has no ports, only HTTP has hosts and paths."""
+    """ICMP has no ports, only HTTP has hosts and paths, only TCP has TLS that can be read."""
     portless = mapping.protocols == (Protocol.ICMP,)
     if portless and mapping.ports:
         raise InvalidValue("ports", str(mapping.ports[0]), "no ports with protocol icmp: ICMP has none")
@@ -32,6 +68,11 @@ def check_mapping(mapping: Mapping) -> None:
     if routed and not set(mapping.protocols) <= {Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC}:
         expected = "http, https or grpc with a host or path prefix"
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
+    if mapping.sni and not set(mapping.protocols) <= _OVER_TCP:
+        expected = "tcp, http, https or grpc with sni: the name is read from TLS over TCP"
+        raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
+    if mapping.sni_missing is not WithoutSni.DENY and not mapping.sni:
+        raise InvalidValue("sni_missing", str(mapping.sni_missing), "deny, unless sni is wanted")
 
 
 def check_interface(interface: Interface) -> None:

@@ -217,7 +217,37 @@ def block_contents(dal: "DAL") -> None:
     index(dal, "block_piece", "contents", "number", unique=True)
 
 
-MIGRATIONS: tuple[Step, ...] = (first_tables, gateway_tables, trials, block_contents)
+def credentials(dal: "DAL") -> None:
+    """Tokens and secrets of services, what JWTs have to be, and what mappings ask of tunnels."""
+    from pydal import Field
+
+    add(dal, "service", Field("jwt_algorithm", "text"), "HS256")
+    for field in ("jwt_audience", "jwt_issuer", "jwks_url"):
+        add(dal, "service", Field(field, "text"), None)
+    add(dal, "service", Field("jwt_keys", "text"), "[]")
+    add(dal, "mapping", Field("on_expiry", "text"), "keep")
+    add(dal, "mapping", Field("sni", "boolean"), "F")
+    add(dal, "mapping", Field("sni_missing", "text"), "deny")
+    create(
+        dal,
+        "token",
+        reference("service", "CASCADE"),
+        Field("hash", length=64, notnull=True),
+        Field("jti", length=255),
+        time("created"),
+        *(Field(name, "datetime") for name in ("expires", "replaced", "revoked", "last_used")),
+    )
+    create(
+        dal,
+        "jwt_secret",
+        Field("service", "reference service", notnull=True, unique=True, ondelete="CASCADE"),
+        Field("sealed", "text", notnull=True),
+        time("created"),
+    )
+    index(dal, "token", "service", "hash", unique=True)
+
+
+MIGRATIONS: tuple[Step, ...] = (first_tables, gateway_tables, trials, block_contents, credentials)
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 
 

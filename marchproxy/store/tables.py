@@ -105,6 +105,23 @@ def _define(dal: DAL) -> None:
         dal.define_table(kind.value, cluster, *_fields(kind))
     for kind in OF_APPLIANCE:
         dal.define_table(kind.value, *_fields(kind))
+    dal.define_table(
+        "token",
+        Field("service", "reference service", ondelete="CASCADE", requires=_POSITIVE),
+        Field("hash", length=64, requires=_SHA256),
+        Field("jti", length=LONGEST_NAME, requires=_optional(_line(LONGEST_NAME))),
+        Field("created", "datetime", requires=_instant),
+        *(
+            Field(name, "datetime", requires=_optional(_instant))
+            for name in ("expires", "replaced", "revoked", "last_used")
+        ),
+    )
+    dal.define_table(
+        "jwt_secret",
+        Field("service", "reference service", ondelete="CASCADE", requires=_POSITIVE),
+        Field("sealed", "text", requires=_BASE64),
+        Field("created", "datetime", requires=_instant),
+    )
 
 
 def _fields(kind: Kind) -> list[Field]:

@@ -22,6 +22,7 @@ from marchproxy.model.appliance import (
 )
 from marchproxy.model.documents import Document, read_mapping, read_service
 from marchproxy.model.entities import (
+    MAX_GRACE,
     Action,
     Auth,
     Balance,
@@ -31,6 +32,7 @@ from marchproxy.model.entities import (
     Mode,
     Role,
     Service,
+    WithoutSni,
 )
 from marchproxy.model.names import DEFAULT_CLUSTER
 from marchproxy.model.protocol import Protocol
@@ -76,7 +78,53 @@ INSTANTS = st.datetimes().map(lambda instant: instant.replace(microsecond=0).iso
 def services() -> st.SearchStrategy[Document]:
     """The document of a service, each optional field there or not."""
     drained = {"addresses": st.just(["10.0.0.0/8", "db.example"]), "drain": st.lists(SINGLES, max_size=2)}
-    return _services({"addresses": ADDRESSES}) | _services(drained)
+    return _services({"addresses": ADDRESSES}) | _services(drained) | _services(_jwt(None)) | _jwts()
+
+
+KEYS: dict[str, list[Document]] = {
+    "RS256": [{"kty": "RSA", "n": "w" * 342, "e": "AQAB"}],
+    "ES256": [
+        {
+            "kty": "EC",
+            "crv": "P-256",
+            "kid": "k1",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+        }
+    ],
+    "EdDSA": [
+        {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+        {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43, "kid": "größer"},
+    ],
+}
+"""Public keys of each algorithm that has any."""
+URLS = st.sampled_from(
+    ["https://issuer.example/keys?a=b", "http://127.0.0.1:8080/", "https://[2001:db8::1]/k"]
+)
+
+
+def _jwts() -> st.SearchStrategy[Document]:
+    named = st.sampled_from(list(KEYS)).flatmap(
+        lambda algorithm: _services(
+            _jwt(algorithm) | {"jwt_keys": st.lists(st.sampled_from(KEYS[algorithm]), min_size=1)}
+        )
+    )
+    found = st.sampled_from(list(KEYS)).flatmap(
+        lambda algorithm: _services(_jwt(algorithm) | {"jwks_url": URLS})
+    )
+    return named | found
+
+
+def _jwt(algorithm: str | None) -> dict[str, st.SearchStrategy[Any]]:
+    return {
+        "addresses": ADDRESSES,
+        "auth": st.just("jwt"),
+        "jwt_algorithm": st.sampled_from(["HS256", "HS384", "hs512"])
+        if algorithm is None
+        else st.just(algorithm),
+        "jwt_audience": st.none() | LINES.filter(bool),
+        "jwt_issuer": st.none() | LINES.filter(bool),
+    }
 
 
 def _services(required: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Document]:
@@ -87,7 +135,7 @@ def _services(required: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[
             "protocol": st.none() | st.sampled_from([str(protocol) for protocol in Protocol]),
             "collection": st.none() | NAMES,
             "tags": st.lists(NAMES, max_size=3),
-            "auth": st.sampled_from([str(auth) for auth in Auth]),
+            **({} if "auth" in required else {"auth": st.sampled_from([str(auth) for auth in Auth])}),
             "weight": st.integers(1, 256),
             "tls": st.booleans(),
             "health": st.sampled_from(["none", "tcp", "icmp"]) | PATHS.map("https:{}".format),
@@ -114,6 +162,8 @@ def mappings(draw: st.DrawFn) -> Document:
                 "expires": st.none() | INSTANTS,
                 "audit": st.booleans(),
                 "balance": st.sampled_from([str(balance) for balance in Balance]),
+                "on_expiry": st.sampled_from(["keep", "cut"])
+                | st.integers(1, MAX_GRACE).map("grace:{}".format),
                 "description": LINES,
             },
         )
@@ -125,6 +175,12 @@ def mappings(draw: st.DrawFn) -> Document:
         document["ports"] = draw(ports() | st.just(""))
         document["listen"] = draw(st.none() | LISTENS)
     if "http" in allowed:
+        document |= draw(
+            st.fixed_dictionaries({}, optional={"sni": st.just(True)})
+            | st.fixed_dictionaries(
+                {"sni": st.just(True), "sni_missing": st.sampled_from([str(item) for item in WithoutSni])}
+            )
+        )
         document |= {"host": draw(st.none() | HOST_RULES), "path_prefix": draw(st.none() | PATHS)}
     return document
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from marchproxy.model.entities import Interface, Mapping, Role, Service
+from marchproxy.model.entities import Interface, JwtAlgorithm, Mapping, Role, Service
 from marchproxy.model.protocol import Protocol
 
 ENTITIES = [
@@ -27,3 +27,16 @@ def test_defaults_are_immutable(entity: Service | Mapping | Interface) -> None:
     for field in dataclasses.fields(entity):
         assert field.default_factory is dataclasses.MISSING
         hash(field.default)
+
+
+@pytest.mark.parametrize(
+    ("on_expiry", "grace"), [("keep", None), ("cut", 0), ("grace:1", 1), ("grace:2592000", 2_592_000)]
+)
+def test_how_long_a_tunnel_outlives_its_credential(on_expiry: str, grace: int | None) -> None:
+    assert Mapping("m", (), (), (), on_expiry=on_expiry).grace == grace
+
+
+def test_which_algorithms_have_public_keys() -> None:
+    kinds = {algorithm.value: algorithm.key_type for algorithm in JwtAlgorithm}
+    secrets = dict.fromkeys(("HS256", "HS384", "HS512"))
+    assert kinds == {**secrets, "RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}

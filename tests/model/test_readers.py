@@ -4,6 +4,7 @@ from ipaddress import ip_address
 import pytest
 
 from marchproxy.model import readers
+from marchproxy.model.entities import JwtAlgorithm
 from marchproxy.model.errors import InvalidValue
 
 
@@ -83,3 +84,84 @@ def test_only_one_text() -> None:
     assert readers.only("settings")("settings", "name") == "settings"
     with pytest.raises(InvalidValue, match="name: 'other'"):
         readers.only("settings")("other", "name")
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("keep", "keep"),
+        (" CUT ", "cut"),
+        ("grace:600", "grace:600"),
+        ("Grace:007", "grace:7"),
+        ("grace:0", "cut"),
+        ("grace:2592000", "grace:2592000"),
+    ],
+)
+def test_what_a_tunnel_does_when_its_credential_expires(text: str, canonical: str) -> None:
+    assert readers.parse_on_expiry(text) == canonical
+    assert readers.parse_on_expiry(canonical) == canonical
+
+
+@pytest.mark.parametrize(
+    "text", ["", "grace", "grace:", "grace:-1", "grace:10m", "grace:2592001", "grace:\u0661", "600", "keep:5"]
+)
+def test_what_a_tunnel_cannot_do(text: str) -> None:
+    with pytest.raises(InvalidValue, match="on_expiry"):
+        readers.parse_on_expiry(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://issuer.example/keys.json?x=1",
+        "https://issuer.example:8443",
+        "https://10.0.0.1/",
+        "http://127.0.0.1:8080/keys",
+        "http://[::1]/keys",
+        "http://localhost/keys",
+    ],
+)
+def test_where_keys_may_be(text: str) -> None:
+    assert readers.parse_jwks_url(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "keys.json",
+        "http://issuer.example/keys",
+        "http://10.0.0.1/keys",
+        "http://localhost.example/keys",
+        "http://127.0.0.1@issuer.example/keys",
+        "ftp://issuer.example/keys",
+        "file:///etc/shadow",
+        "https://",
+        "https://:8443/",
+        "https://user:password@issuer.example/",
+        "https://issuer.example/a b",
+        "https://issuer.example/\r\nHost: x",
+        "https://issuer.example/#fragment",
+        "https://issuer.example:0/",
+        "https://issuer.example:99999/",
+        "https://[::1/",
+        "https://größer.example/",
+        "https://issuer.example/" + "x" * 1024,
+    ],
+)
+def test_where_keys_may_not_be(text: str) -> None:
+    with pytest.raises(InvalidValue, match="jwks_url"):
+        readers.parse_jwks_url(text)
+
+
+def test_choices_are_found_in_any_case() -> None:
+    read = readers.choice(JwtAlgorithm)
+    assert read("eddsa", "jwt_algorithm") is read("EdDSA", "jwt_algorithm") is JwtAlgorithm.EDDSA
+    with pytest.raises(InvalidValue, match="'none'"):
+        read("none", "jwt_algorithm")
+
+
+@pytest.mark.parametrize("text", ["", "a\nb", "x" * 256])
+def test_what_no_claim_can_be(text: str) -> None:
+    with pytest.raises(InvalidValue, match="aud"):
+        readers.parse_claim(text, field="aud")

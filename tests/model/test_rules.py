@@ -4,8 +4,9 @@ import pytest
 
 from marchproxy.model.appliance import ApplianceListener, Limit
 from marchproxy.model.documents import Document, read_entity, read_service
-from marchproxy.model.entities import Interface
+from marchproxy.model.entities import Auth, Interface, Mapping, Service
 from marchproxy.model.errors import InvalidValue
+from tests.model.strategies import KEYS
 
 WEB: Document = {"name": "web", "addresses": ["10.0.0.1", "10.1.0.0/24", "2001:db8::1"]}
 
@@ -54,3 +55,65 @@ def test_the_name_of_a_listener_is_what_it_is() -> None:
     assert read_entity(ApplianceListener, fields | {"name": made.name}) == made
     with pytest.raises(InvalidValue, match='listener "other": name'):
         read_entity(ApplianceListener, fields | {"name": "other"})
+
+
+JWT: Document = {"name": "api", "addresses": ["10.0.0.1"], "auth": "jwt"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"jwt_algorithm": "HS512", "jwt_audience": "a", "jwt_issuer": "i"},
+        {"jwt_algorithm": "RS256", "jwt_keys": KEYS["RS256"]},
+        {"jwt_algorithm": "eddsa", "jwt_keys": KEYS["EdDSA"]},
+        {"jwt_algorithm": "ES256", "jwks_url": "https://issuer.example/keys"},
+    ],
+)
+def test_jwts_have_a_secret_or_public_keys(fields: Document) -> None:
+    assert read_entity(Service, JWT | fields).auth is Auth.JWT
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"jwt_keys": KEYS["RS256"]}, "jwt_algorithm"),
+        ({"jwks_url": "https://issuer.example/keys"}, "jwt_algorithm"),
+        ({"jwt_algorithm": "RS256"}, "jwt_keys"),
+        ({"jwt_algorithm": "RS256", "jwt_keys": KEYS["ES256"]}, "jwt_keys"),
+        ({"jwt_algorithm": "EdDSA", "jwt_keys": [*KEYS["EdDSA"], *KEYS["ES256"]]}, "jwt_keys"),
+        ({"jwt_algorithm": "ES256", "jwt_keys": KEYS["ES256"], "jwks_url": "https://a.b/"}, "jwks_url"),
+        ({"jwt_algorithm": "none"}, "jwt_algorithm"),
+        ({"auth": "token", "jwt_audience": "a"}, "auth"),
+        ({"auth": "none", "jwt_algorithm": "HS512"}, "auth"),
+        ({"auth": "token", "jwt_algorithm": "RS256", "jwt_keys": KEYS["RS256"]}, "auth"),
+    ],
+)
+def test_a_secret_and_public_keys_never_mix(fields: Document, field: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        read_entity(Service, JWT | fields)
+    assert caught.value.field == field
+
+
+MAPPING: Document = {"name": "m", "sources": ["a"], "destinations": ["b"], "protocols": ["tcp"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"sni": True}, None),
+        ({"sni": True, "sni_missing": "address", "protocols": ["tcp", "https"]}, None),
+        ({"sni": True, "protocols": ["tcp", "udp"]}, "protocols"),
+        ({"sni": True, "protocols": ["quic"]}, "protocols"),
+        ({"sni": True, "protocols": ["icmp"]}, "protocols"),
+        ({"sni_missing": "allow"}, "sni_missing"),
+        ({"sni_missing": "deny"}, None),
+    ],
+)
+def test_a_tls_name_is_read_where_nothing_gets_around_it(fields: Document, field: str | None) -> None:
+    if field is None:
+        assert read_entity(Mapping, MAPPING | fields).sni is fields.get("sni", False)
+        return
+    with pytest.raises(InvalidValue) as caught:
+        read_entity(Mapping, MAPPING | fields)
+    assert caught.value.field == field
