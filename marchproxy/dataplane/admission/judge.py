@@ -1,0 +1,64 @@
+"""Who may have what: the plan in force, and the credentials there are. Decides, and counts failures; no I/O."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from marchproxy.dataplane.credentials.book import CredentialBook, Verified
+from marchproxy.dataplane.credentials.limiter import FailureLimiter
+from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.proxy.ledger import Ledger
+from marchproxy.model.address import IPAddress
+from marchproxy.model.presented import Presented
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.evaluate import Answer
+from marchproxy.policy.plan import Plan
+from marchproxy.policy.tunnels import TunnelEvaluator, Wish
+
+
+class Judge:
+    """Asks policy, then credentials."""
+
+    def __init__(self, ledger: Ledger, local: Callable[[IPAddress], bool] = is_local) -> None:
+        self.ledger = ledger
+        self.book = CredentialBook()
+        self._local = local
+        self._failures = FailureLimiter()
+        self.tunnels = TunnelEvaluator(ledger.evaluator, local)
+
+    def adopt(self, plan: Plan, revision: int) -> None:
+        """Decide by `plan` from now on."""
+        self.ledger.adopt(plan, revision)
+        self.tunnels = TunnelEvaluator(self.ledger.evaluator, self._local)
+
+    def tunnel(self, wish: Wish) -> Answer:
+        """What policy says about a tunnel."""
+        return self.tunnels.evaluate(wish)
+
+    def check(self, answer: Answer, presented: Presented | None, source: IPAddress) -> Verified | Reason | None:
+        """What of `answer` depends on a credential: the one that opens it, or why it stays shut.
+
+        None: nothing does, or audit lets it through as it is.
+        """
+        if not answer.openers:
+            return None
+        now = time.monotonic()
+        if presented is not None and self._failures.wait(source, now):
+            outcome: Verified | Reason = Reason.RATE_LIMITED
+        else:
+            outcome = self.book.verify(presented, answer.openers, datetime.now(UTC))
+        if outcome is Reason.AUTH_INVALID:
+            self._failures.failed(source, now)
+        return None if not isinstance(outcome, Verified) and answer.verdict is Verdict.AUDIT else outcome
+
+    def keeps(self, answer: Answer, verified: Verified | None) -> bool:
+        """Whether what runs may go on under this answer. A credential that was right stays so: what becomes of
+        tunnels when it expires or is taken back is not asked here.
+        """
+        return answer.keeps or (verified is not None and verified.service in answer.openers)
+
+
+def opened_by(answer: Answer, verified: Verified | None) -> Answer:
+    """`answer` as it stands once its credential was right."""
+    return answer if verified is None else replace(answer, verdict=Verdict.ALLOW, reason=Reason.FORWARDED)
