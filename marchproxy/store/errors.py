@@ -67,6 +67,39 @@ class StoreFull(StoreError):
         )
 
 
+class VaultUnreadable(StoreError):
+    """A secret does not open with the key that there is."""
+
+    def __init__(self, owner: str, file: str) -> None:
+        super().__init__(
+            f"the secret of service {owner!r} does not open with the key in {file!r}",
+            hint="bring back the key it was sealed with, or give the service a new secret: remove and add it",
+        )
+
+
+class VaultKeyMissing(StoreError):
+    """The key of the vault is gone, and with it what was sealed."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(f"the key of secrets, {file!r}, is gone", hint="bring it back from a backup")
+
+
+class VaultKeyInvalid(StoreError):
+    """What is in the key's file is no key."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(
+            f"{file!r} holds no key of secrets", hint="it holds 32 random bytes as base64url, on one line"
+        )
+
+
+class VaultKeyExposed(NotPermitted, StoreError):
+    """Others than the service's user may read the key."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(f"others may read the key of secrets, {file!r}", hint=f"chmod 600 {file}")
+
+
 class SchemaTooNew(StoreError):
     """A newer version of MarchProxy wrote the store."""
 

@@ -72,24 +72,29 @@ def create_file(path: Path) -> None:
     init` made. SQLite gives its journal files owner and mode of the database by itself.
     """
     label = str(path)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise _no_folder(path) from error
-    except OSError as error:
-        raise _refusal(error, label) from error
+    make_folder(path)
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         return
     except OSError as error:
-        raise _refusal(error, label) from error
+        raise refusal(error, label) from error
     try:
         if os.geteuid() == 0:
             folder = path.parent.stat()
             os.fchown(descriptor, folder.st_uid, folder.st_gid)
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder that a file is to be in, where it is missing (0700)."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _no_folder(path) from error
+    except OSError as error:
+        raise refusal(error, str(path)) from error
 
 
 def check_file(path: Path, *, read_only: bool) -> None:
@@ -102,7 +107,7 @@ def check_file(path: Path, *, read_only: bool) -> None:
     except NotADirectoryError as error:
         raise _no_folder(path) from error
     except OSError as error:
-        raise _refusal(error, label) from error
+        raise refusal(error, label) from error
     if not stat.S_ISREG(mode):
         raise StoreError(f"store {label!r} is not a file")
     if not os.access(path, os.R_OK, effective_ids=True):
@@ -119,7 +124,8 @@ def _no_folder(path: Path) -> StoreError:
     )
 
 
-def _refusal(error: OSError, label: str) -> StoreError:
+def refusal(error: OSError, label: str) -> StoreError:
+    """What the operating system's refusal of a file of the store means to an operator."""
     if isinstance(error, PermissionError):
         return StoreForbidden(label)
     if error.errno == errno.EROFS:

@@ -12,6 +12,7 @@ from marchproxy.model.errors import Conflict
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store import keys, reader
 from marchproxy.store.contents import check_contents, read_contents, write_contents
+from marchproxy.store.credentials import Credentials
 from marchproxy.store.database import Database
 from marchproxy.store.engines import BUSY_TIMEOUT
 from marchproxy.store.errors import StoreCorrupt, StoreMissing
@@ -29,6 +30,7 @@ from marchproxy.store.trial import (
     start_trial,
     write_trial,
 )
+from marchproxy.store.vault import Vault
 from marchproxy.store.writer import write_revision
 
 _DAEMON = "marchproxy"
@@ -43,10 +45,11 @@ class Store:
     Every method raises `StoreError` or what it names; whatever it raises, the store is as it was before.
     """
 
-    def __init__(self, database: Database, *, created: bool = False) -> None:
+    def __init__(self, database: Database, vault: Vault, *, created: bool = False) -> None:
         """Use `open`."""
         self.created = created
         """Whether `open` made this store's first revision just now."""
+        self.credentials = Credentials(database, vault)
         self._database = database
         self._known: tuple[Revision, Snapshot] | None = None
 
@@ -77,7 +80,7 @@ class Store:
                 create_file(location.path)
             database = Database.open_file(location, location.path, read_only=read_only, timeout=timeout)
         try:
-            return cls(database, created=_prepare(database, create=create))
+            return cls(database, Vault.beside(location), created=_prepare(database, create=create))
         except BaseException:
             database.close()
             raise

@@ -127,7 +127,7 @@ def rotate(
         raise InvalidValue("overlap", str(overlap), f"a time from 0 to {MAX_OVERLAP.days} days")
     with database.writing() as dal:
         table, end = dal.token, _column(now + overlap)
-        owner = _service(database, cluster, name)[0]
+        owner = find_service(database, cluster, name)[0]
         later = (table.replaced == None) | (table.replaced > end)  # noqa: E711
         update(dal, (table.service == owner) & (table.revoked == None) & later, replaced=end)  # noqa: E711
         return _issue(dal, database, cluster, name, now, lifetime)
@@ -148,7 +148,7 @@ def revoke(
     has changed.
     """
     with database.writing() as dal:
-        owner, auth, _ = _service(database, cluster, name)
+        owner, auth, _ = find_service(database, cluster, name)
         held = read_tokens(database, cluster, name)
         chosen = _chosen(held, name, ids, jtis) if ids or jtis else [t for t in held if not t.refusal(now)]
         known = {token.jti for token in held}
@@ -174,6 +174,15 @@ def note_uses(database: Database, uses: Mapping[int, datetime]) -> None:
             used = _column(instant)
             earlier = (table.last_used == None) | (table.last_used < used)  # noqa: E711
             update(dal, (table.id == number) & earlier, last_used=used)
+
+
+def find_service(database: Database, cluster: str, name: str) -> tuple[int, str, str]:
+    """Row, `auth` and `jwt_algorithm` of a service. Raises `NotFound`. Callers hold a transaction open."""
+    found = database.query(_SERVICE, cluster, name)
+    if not found:
+        raise NotFound("service", name)
+    number, auth, algorithm = found[0]
+    return int(number), auth, algorithm
 
 
 def read_tokens(database: Database, cluster: str | None = None, name: str | None = None) -> list[Token]:
@@ -204,7 +213,7 @@ def _check_foreign(name: str, auth: str, jti: str) -> None:
 def _issue(
     dal: "DAL", database: Database, cluster: str, name: str, now: datetime, lifetime: timedelta | None
 ) -> Issued:
-    owner, auth, algorithm = _service(database, cluster, name)
+    owner, auth, algorithm = find_service(database, cluster, name)
     if auth == Auth.NONE:
         hint = f"marchproxy service set {name} --auth token"
         raise Conflict(f"service {name!r} wants no credential", hint=hint)
@@ -248,14 +257,6 @@ def _forget(dal: "DAL", owner: int, now: datetime) -> None:
         (table.jti == None) & ((table.replaced < limit) | (table.revoked < limit))  # noqa: E711
     )
     dal((table.service == owner) & ended).delete()
-
-
-def _service(database: Database, cluster: str, name: str) -> tuple[int, str, str]:
-    found = database.query(_SERVICE, cluster, name)
-    if not found:
-        raise NotFound("service", name)
-    number, auth, algorithm = found[0]
-    return int(number), auth, algorithm
 
 
 def _token(row: Sequence[Any]) -> Token:

@@ -155,10 +155,7 @@ REVISIONS = {
 
 
 def test_a_store_of_the_first_version_keeps_its_history_and_hashes(state_dir: Path) -> None:
-    state_dir.mkdir()
-    first = sqlite3.connect(state_dir / "marchproxy.db")
-    first.executescript((Path(__file__).parent / "schema_1.sql").read_text())
-    first.close()
+    _tables_of_the_first_version(state_dir)
     with Store.open(state_dir) as opened:
         assert opened.verify().sha256 == REVISIONS[3]
         assert {number: opened.snapshot_at(number).sha256() for number in REVISIONS} == REVISIONS
@@ -170,6 +167,39 @@ def test_a_store_of_the_first_version_keeps_its_history_and_hashes(state_dir: Pa
         opened.replace(appending(service("new")), message="new")
         opened._known = None
         assert opened.verify().number == 5
+
+
+def _tables_of_the_first_version(state_dir: Path) -> None:
+    state_dir.mkdir()
+    first = sqlite3.connect(state_dir / "marchproxy.db")
+    first.executescript((Path(__file__).parent / "schema_1.sql").read_text())
+    first.close()
+
+
+def test_credentials_come_whole_or_not_at_all(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _tables_of_the_first_version(state_dir)
+
+    def power_goes(dal: Any, table: str, *columns: str, unique: bool = False) -> None:
+        assert "token" in {name for (name,) in dal.executesql("SELECT name FROM sqlite_master")}
+        raise RuntimeError("power went")
+
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "MIGRATIONS", MIGRATIONS[:4])
+        Store.open(state_dir).close()
+    with monkeypatch.context() as broken:
+        broken.setattr(migrations, "index", power_goes)
+        with pytest.raises(RuntimeError):
+            Store.open(state_dir)
+    raw = sqlite3.connect(state_dir / "marchproxy.db")
+    assert raw.execute("SELECT max(number) FROM migration").fetchone() == (4,)
+    assert not raw.execute("SELECT 1 FROM sqlite_master WHERE name = 'token'").fetchall()
+    assert "jwt_keys" not in {row[1] for row in raw.execute("PRAGMA table_info(service)")}
+    raw.close()
+    with Store.open(state_dir) as opened:
+        assert opened.verify().sha256 == REVISIONS[3]
+        mapping = opened.snapshot().clusters[0].mappings[0]
+        assert (mapping.on_expiry, mapping.sni, mapping.sni_missing) == ("keep", False, "deny")
+        assert opened.credentials.tokens() == []
 
 
 def test_settings_start_as_the_model_has_them(store: Store) -> None:

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pytest
+
+from marchproxy.model.change import Kind
+from marchproxy.model.errors import Conflict, InvalidValue, NotFound
+from marchproxy.store import credentials
+from marchproxy.store.errors import StoreReadOnly, VaultUnreadable
+from marchproxy.store.store import Store
+from tests.model.strategies import KEYS
+from tests.store.build import add, changed, remove, service
+
+API = service("api", auth="jwt")
+SHARED = bytes(range(40))
+
+
+@pytest.fixture
+def store(store: Store) -> Store:
+    """A store with a service that takes JWTs of ours, one that takes those of others, and others."""
+    foreign = service("foreign", auth="jwt", jwt_algorithm="ES256", jwt_keys=KEYS["ES256"])
+    services = [API, foreign, service("web", auth="token"), service("open")]
+    store.commit([add(Kind.SERVICE, item) for item in services], message="site")
+    return store
+
+
+def test_a_secret_is_made_once_and_sealed(state_dir: Path, store: Store) -> None:
+    secret = store.credentials.secret("default", "api")
+    assert len(secret) == credentials.SECRET_BYTES
+    assert store.credentials.secret("default", "api") == secret
+    kept = b"".join(path.read_bytes() for path in state_dir.iterdir())
+    for form in (secret, secret.hex().encode()):
+        assert form not in kept
+
+
+def test_a_secret_may_be_shared_with_another_issuer(store: Store) -> None:
+    for secret in (SHARED, SHARED[::-1]):
+        store.credentials.keep_secret("default", "api", secret)
+        assert store.credentials.secret("default", "api") == secret
+    assert store.credentials.secrets().opened == {"api": SHARED[::-1]}
+
+
+@pytest.mark.parametrize("name", ["web", "open", "foreign"])
+def test_who_has_no_secret(store: Store, name: str) -> None:
+    with pytest.raises(Conflict, match="takes no JWTs that are signed with a secret"):
+        store.credentials.secret("default", name)
+    with pytest.raises(Conflict):
+        store.credentials.keep_secret("default", name, SHARED)
+    with pytest.raises(NotFound):
+        store.credentials.secret("default", "nowhere")
+    assert store.credentials.secrets().opened == {}
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        b"",
+        b"x" * 31,
+        b"x" * 1025,
+        b"-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n",
+        b"\n-----BEGIN RSA PRIVATE KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n",
+        b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI",
+        b'{"keys": [{"kty": "RSA", "n": "..."}]}',
+        b"\x30\x82\x01\x22" + bytes(290),
+    ],
+)
+def test_a_key_is_no_secret(store: Store, secret: bytes) -> None:
+    with pytest.raises(InvalidValue, match="jwt_key"):
+        store.credentials.keep_secret("default", "api", secret)
+    assert store.credentials.secrets().opened == {}
+
+
+def test_secrets_go_with_their_service_and_do_not_come_back(store: Store) -> None:
+    before = store.head().number
+    secret = store.credentials.secret("default", "api")
+    store.commit([changed(API, jwt_algorithm="HS512")], message="longer")
+    assert store.credentials.secret("default", "api") == secret
+    store.commit([remove(Kind.SERVICE, API | {"jwt_algorithm": "HS512"})], message="gone")
+    store.rollback(before)
+    assert store.credentials.secrets().opened == {}
+    assert store.credentials.secret("default", "api") != secret
+
+
+def test_one_that_does_not_open_leaves_the_others(state_dir: Path, store: Store) -> None:
+    store.commit([add(Kind.SERVICE, service("b", auth="jwt"))], message="b")
+    store.credentials.secret("default", "api")
+    (state_dir / "secret.key").unlink()
+    secret = store.credentials.secret("default", "b")
+    found = store.credentials.secrets()
+    assert found.opened == {"b": secret}
+    assert found.failures == (
+        f"the secret of service 'api' does not open with the key in '{state_dir}/secret.key'",
+    )
+    assert secret.hex() not in repr(found)
+    assert str(secret) not in repr(found)
+    with pytest.raises(VaultUnreadable):
+        store.credentials.secret("default", "api")
+
+
+def test_tokens_by_the_clock(store: Store) -> None:
+    own = store.credentials
+    first = own.issue("default", "web")
+    second = own.rotate("default", "web")
+    assert [token.id for token in own.tokens()] == [first.token.id, second.token.id]
+    assert own.tokens("default", "web")[0].replaced is not None
+    assert own.tokens("default", "api") == []
+    own.note_uses({second.token.id: second.token.created})
+    assert own.tokens()[1].last_used == second.token.created
+    assert [token.id for token in own.revoke("default", "web", ids=[first.token.id])] == [first.token.id]
+
+
+def test_a_store_for_reading_issues_nothing(state_dir: Path, store: Store) -> None:
+    store.close()
+    with Store.open(state_dir, read_only=True) as opened:
+        assert opened.credentials.tokens() == []
+        assert opened.credentials.secrets().failures == ()
+        with pytest.raises(StoreReadOnly):
+            opened.credentials.issue("default", "web")
+        with pytest.raises(StoreReadOnly):
+            opened.credentials.secret("default", "api")
