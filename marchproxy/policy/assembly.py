@@ -68,12 +68,14 @@ def assemble(
 
 
 def _admitted(places: Places) -> frozenset[ListenerKey]:
-    """Those that ask for something, and the wildcard of their port: a tier that had that would take what is
-    meant for the single address.
+    """Those that ask for something, and all others on their port: a port's wildcard and single addresses take
+    connections from one another, so one part of the daemon has them all.
     """
-    asking = {key for key, place in places.items() if place.asks}
-    everywhere = {key._replace(address=0) for key in asking}
-    return frozenset(asking | {key for key in everywhere if key in places and places[key].listener})
+    asking = {key._replace(address=0) for key, place in places.items() if place.asks}
+    if not asking:
+        return frozenset()
+    every = (key for key, place in places.items() if place.listener)
+    return frozenset(key for key in every if key._replace(address=0) in asking)
 
 
 def _watched(parts: Iterable[Part]) -> tuple[Watched, ...]:

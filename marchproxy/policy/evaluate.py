@@ -77,6 +77,8 @@ class Answer:
     @property
     def keeps(self) -> bool:
         """Whether a flow that runs already may go on: also where no backend takes new ones."""
+        if self.reason is Reason.PRIVATE_ADDRESS:
+            return False
         audited = self.rule is not None and self.rule.audit
         return self.verdict.lets_through or self.reason is Reason.NO_BACKEND or audited
 

@@ -91,6 +91,8 @@ class Rule:
     balance: Balance = Balance.MAGLEV
     credentials: tuple[str, ...] = ()
     """With AUTH_MISSING: qualified names of the services whose credential lets a connection in."""
+    grace: int | None = None
+    """Seconds that a connection goes on after its credential has expired; None: it is not ended for that."""
 
     @property
     def is_admitted(self) -> bool:
@@ -140,6 +142,8 @@ class TransitRule:
     credentials: tuple[str, ...] = ()
     """With AUTH_MISSING: qualified names of the services whose credential lets a tunnel through. A packet
     cannot present any."""
+    grace: int | None = None
+    """As of `Rule`, of tunnels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ class _Reading(NamedTuple):
                 audit=audit,
                 balance=mapping.balance,
                 credentials=credentials,
+                grace=mapping.grace,
             )
             for included, excluded in self.audiences
         ]

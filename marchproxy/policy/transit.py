@@ -57,6 +57,7 @@ def compile_transit(
             action=mapping.action,
             audit=audit and (refusal is not None or target.locked),
             credentials=refusal.credentials if refusal else _opening(own, target),
+            grace=mapping.grace,
         )
         for sources, excluded in audiences
         if sources

@@ -110,6 +110,13 @@ class Association:
             if way.conversation.idle() > idle:
                 self._drop(place, Reason.IDLE)
 
+    def revoke(self, token: str) -> int:
+        """Let go of peers that this credential opened. Returns how many."""
+        found = [place for place, way in self._ways.items() if way.verified and way.verified.token == token]
+        for place in found:
+            self._drop(place, Reason.AUTH_REVOKED)
+        return len(found)
+
     def end(self, reason: Reason) -> None:
         """It is over."""
         if self._ended:
@@ -319,6 +326,10 @@ class Associations:
         """Let go of who has been silent for too long."""
         for association in tuple(self.live):
             association.expire(idle)
+
+    def revoke(self, token: str) -> int:
+        """End what a credential opened, by its number or `jti:…`. Returns how many."""
+        return sum(association.revoke(token) for association in self.live)
 
     async def close(self) -> None:
         """End everything."""

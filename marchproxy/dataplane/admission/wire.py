@@ -34,6 +34,15 @@ class Wire:
                 if not await self._ready(self._loop.add_reader, self._loop.remove_reader, until):
                     return None
 
+    async def peek(self, until: float) -> bytes:
+        """What the client has sent, without taking it; empty: nothing until then. Raises `OSError`."""
+        while True:
+            try:
+                return self.socket.recv(READ_SIZE, socket.MSG_PEEK)
+            except (BlockingIOError, InterruptedError):
+                if not await self._ready(self._loop.add_reader, self._loop.remove_reader, until):
+                    return b""
+
     async def send(self, data: bytes, within: float) -> None:
         """Send all of it. Raises `OSError`; a client that does not take it in `within` seconds is one."""
         until = self._loop.time() + within

@@ -156,14 +156,14 @@ def changed_listeners(old: Plan, new: Plan, moved: AbstractSet[str]) -> frozense
 
     Which backends take new flows is no part of that, so a change of health makes no flow be looked at.
     """
-    gone, came = difference(old.listeners, new.listeners)
+    gone, came = difference(old.carried, new.carried)
     held = {listener_key(listener): _decisions(listener) for listener in gone}
     wanted = {listener_key(listener): _decisions(listener) for listener in came}
     changed = {key for key in held.keys() | wanted.keys() if held.get(key) != wanted.get(key)}
     if moved:
         changed.update(
             listener_key(listener)
-            for listener in new.listeners
+            for listener in new.carried
             if any(rule.excluded or not moved.isdisjoint(rule.sources) for rule in listener.rules)
         )
     return frozenset(changed)

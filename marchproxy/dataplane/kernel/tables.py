@@ -48,7 +48,7 @@ class TableBuilder:
 
         Raises `PlanTooLarge` when something does not fit; the builder is then of no more use.
         """
-        gone, came = difference(self._listeners, plan.listeners)
+        gone, came = difference(self._listeners, plan.carried)
         for listener in gone:
             self._remove(listener)
         for listener in came:
@@ -56,7 +56,7 @@ class TableBuilder:
         self._transit.build(plan.transit)
         self._audiences.settle(plan.sources)
         self._limits.settle(plan.limits)
-        self._listeners = plan.listeners
+        self._listeners = plan.carried
         self.pools.tidy()
         self._expect_room()
         return self.tables

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from weakref import WeakSet
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import Conflict, MarchproxyError, NotPermitted
@@ -33,18 +34,21 @@ PASSING = frozenset(
 After any other error it is not called again for a while, because the same call would fail at once."""
 
 
-def open_listener(
-    listener: Listener, *, beside: Sequence[socket.socket] = (), device: str = ""
-) -> socket.socket:
+_ours: WeakSet[socket.socket] = WeakSet()
+"""Sockets that `open_listener` has opened, as long as somebody has them."""
+
+
+def open_listener(listener: Listener, *, device: str = "") -> socket.socket:
     """A socket that receives for `listener`. Raises `MarchproxyError`.
 
     With a `device` it receives only what comes in there, whatever address that was sent to.
 
-    `beside` are our own sockets on the same port that would otherwise be in the way: those of single
-    addresses where `listener` is their wildcard, or the other way round. Linux lets the two coexist only if
-    both have SO_REUSEPORT. It is set for this moment alone, because with it any later process of this user
-    takes a share unnoticed.
+    Our own sockets on the same port would be in the way: those of single addresses where `listener` is their
+    wildcard, or the other way round; the listener's own, where a new plan gives it to another part of the
+    daemon. Linux lets them coexist only if all have SO_REUSEPORT. It is set for this moment alone, because
+    with it any later process of this user takes a share unnoticed.
     """
+    beside = _on_port(listener)
     sock = socket.socket(family_of(listener.address), _KINDS[listener.transport])
     try:
         _share([*beside, sock], bool(beside))
@@ -57,6 +61,7 @@ def open_listener(
     finally:
         _share(beside, False)
     _share([sock], False)
+    _ours.add(sock)
     return sock
 
 
@@ -126,6 +131,17 @@ def _receive(sock: socket.socket, listener: Listener) -> None:
     sock.bind(sockaddr(listener.address, listener.port))
     if listener.transport is Transport.TCP:
         sock.listen(BACKLOG)
+
+
+def _on_port(listener: Listener) -> Sequence[socket.socket]:
+    kind, family = _KINDS[listener.transport], family_of(listener.address)
+    return [
+        sock
+        for sock in _ours
+        if sock.fileno() >= 0
+        and (sock.type, sock.family) == (kind, family)
+        and sock.getsockname()[1] == listener.port
+    ]
 
 
 def _share(sockets: Iterable[socket.socket], on: bool) -> None:

@@ -1,0 +1,244 @@
+"""Admission beside a tier: the plan's explicit proxies and admitted listeners as open sockets."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, islice
+
+from marchproxy.dataplane.admission.association import Associations
+from marchproxy.dataplane.admission.explicit import ExplicitProxy
+from marchproxy.dataplane.admission.judge import Judge
+from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate, default_limits
+from marchproxy.dataplane.admission.listening import MappingListeners
+from marchproxy.dataplane.admission.names import AskedAddresses, Find
+from marchproxy.dataplane.admission.tunnels import Tunnels
+from marchproxy.dataplane.credentials.book import CredentialBook
+from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.dataplane.proxy.sockets import open_listener
+from marchproxy.dataplane.proxy.tcp import TcpListener
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.tier import EventSink
+from marchproxy.model.address import IPAddress
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import WILDCARDS, Listener, ListenerKey, Plan
+
+EXPIRE_EVERY = 1.0
+LOOK_EVERY = 10.0
+"""Seconds between two looks at whether listen addresses are on this host."""
+
+
+class Admission:
+    """Opens, serves and closes them, and knows what was let in."""
+
+    def __init__(self, find: Find, *, limits: AdmissionLimits | None = None, shared: bool = False) -> None:
+        """`find` looks names up; `shared`: with a tier that needs descriptors for connections too."""
+        self.limits = limits or default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0], shared=shared)
+        self._ledger = Ledger()
+        self._judge = Judge(self._ledger)
+        self._gate = Gate(self.limits)
+        self._names = AskedAddresses(find)
+        self._tunnels = Tunnels(self._judge)
+        self._associations = Associations(self._judge, self._names, self.limits)
+        shared_parts = self._judge, self._tunnels, self._gate, self.limits
+        self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
+        self._mappings = MappingListeners(*shared_parts)
+        self._open: dict[ListenerKey, TcpListener] = {}
+        self._plan = Plan()
+        self._absent: list[str] = []
+        self._expired_at = self._looked_at = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether anything is open, or could come."""
+        return bool(self._open or self._tunnels.live)
+
+    def start(self, sink: EventSink) -> None:
+        """Report to `sink` from now on."""
+        self._ledger.sink = sink
+
+    def want(self, kinds: frozenset[EventKind]) -> None:
+        """Report only these kinds of events from now on."""
+        self._ledger.wanted = kinds
+
+    def trust(self, book: CredentialBook) -> None:
+        """Judge credentials by `book` from now on."""
+        self._judge.book = book
+
+    def prepare(self, plan: Plan) -> "Prepared":
+        """Open what `plan` needs and is not open. Raises `MarchproxyError`, and nothing has changed.
+
+        `Prepared.commit` or `Prepared.abandon` must follow.
+        """
+        wanted = _wanted(plan)
+        opened: dict[ListenerKey, socket.socket] = {}
+        try:
+            for key, listener in wanted.items():
+                if key not in self._open:
+                    opened[key] = open_listener(listener)
+        except BaseException:
+            for sock in opened.values():
+                sock.close()
+            raise
+        return Prepared(self, plan, frozenset(wanted), opened)
+
+    def adopt(
+        self,
+        plan: Plan,
+        revision: int,
+        wanted: frozenset[ListenerKey],
+        opened: Mapping[ListenerKey, socket.socket],
+    ) -> None:
+        """Decide by `plan`, serve `opened`, close what is not `wanted`. For `Prepared`."""
+        self._judge.adopt(plan, revision)
+        self._plan = plan
+        self._tunnels.recheck()
+        self._associations.recheck()
+        explicit = set(_explicit(plan))
+        for key, sock in opened.items():
+            reception = self._explicit if key in explicit else self._mappings
+            listener = self._open[key] = TcpListener(sock, reception)
+            listener.start()
+        for gone in self._open.keys() - wanted:
+            self._open.pop(gone).close()
+        self._look()
+
+    def poll(self) -> None:
+        """Called about four times a second: expire what is idle or too old."""
+        now = asyncio.get_running_loop().time()
+        if now - self._expired_at >= EXPIRE_EVERY:
+            self._expired_at = now
+            settings = self._plan.settings
+            self._tunnels.expire(settings.tunnel_idle, settings.tunnel_lifetime)
+            self._associations.expire(settings.timeout_udp)
+        if now - self._looked_at >= LOOK_EVERY:
+            self._look()
+
+    def flows(self, limit: int) -> Sequence[Flow]:
+        """Live conversations, at most `limit`."""
+        return [conversation.flow() for conversation in islice(self._live(), limit)]
+
+    def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+        """See `Tier.in_use`."""
+        ends = {end for each in self._live() for end in (each.query.source, each.query.destination)}
+        ends |= {each.backend.address for each in self._live() if each.backend}
+        return addresses & ends
+
+    def counters(self) -> Mapping[Reason, Traffic]:
+        """Packets and bytes by reason; see `ledger` for what they mean."""
+        return self._ledger.counters()
+
+    def denials(self) -> Sequence[Denials]:
+        """What was refused, and let through by audit, by reason and mapping."""
+        return self._ledger.denials()
+
+    def limit_states(self) -> Sequence[LimitState]:
+        """What each limit of the plan has let through and dropped."""
+        return self._ledger.limits.states()
+
+    def fill(self) -> Sequence[TableFill]:
+        """Clients, let in or not."""
+        if not self.ready:
+            return []
+        return [
+            TableFill("tunnels", self._gate.inside, self.limits.connections),
+            TableFill("associations", len(self._associations.live), self.limits.associations),
+        ]
+
+    def problems(self) -> Sequence[str]:
+        """Listeners that cannot accept, or whose address is not here."""
+        paused = {listener.overloaded for listener in self._open.values()} - {""}
+        return [*(f"accepting connections pauses: {why}" for why in sorted(paused)), *self._absent]
+
+    def cut(self, numbers: Collection[int]) -> set[int]:
+        """End the tunnels with these numbers. Returns those that there were."""
+        return self._tunnels.cut(numbers)
+
+    def revoke(self, token: str) -> int:
+        """End what a credential opened; see `Tunnels.revoke`."""
+        return self._tunnels.revoke(token) + self._associations.revoke(token)
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, wait for tunnels to end, then end what is left."""
+        for key in list(self._open):
+            self._open.pop(key).close()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._tunnels.empty.wait()
+        except TimeoutError:
+            pass
+        await self.close()
+
+    async def close(self) -> None:
+        """End everything and close all sockets."""
+        for key in list(self._open):
+            self._open.pop(key).close()
+        await self._explicit.close()
+        await self._mappings.close()
+        await self._names.close()
+        await self._associations.close()
+        self._tunnels.close()
+
+    def _live(self) -> Iterator[Conversation]:
+        return chain(
+            (tunnel.conversation for tunnel in self._tunnels.live),
+            (each for association in self._associations.live for each in association.conversations),
+        )
+
+    def _look(self) -> None:
+        self._looked_at = asyncio.get_running_loop().time()
+        addresses = {listener.address for listener in _wanted(self._plan).values()} - set(WILDCARDS.values())
+        self._absent = [
+            f"listen address {address} is on no interface of this host"
+            for address in sorted(addresses, key=lambda address: (address.version, int(address)))
+            if not is_local(address)
+        ]
+
+
+class Prepared:
+    """Sockets that are open and not yet served."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        plan: Plan,
+        wanted: frozenset[ListenerKey],
+        opened: Mapping[ListenerKey, socket.socket],
+    ) -> None:
+        self._admission = admission
+        self._plan = plan
+        self._wanted = wanted
+        self._opened = opened
+
+    def commit(self, revision: int) -> None:
+        """The tier has taken the plan over: so does admission."""
+        self._admission.adopt(self._plan, revision, self._wanted, self._opened)
+
+    def abandon(self) -> None:
+        """The tier has refused."""
+        for sock in self._opened.values():
+            sock.close()
+
+
+def _explicit(plan: Plan) -> Mapping[ListenerKey, Listener]:
+    every = [
+        Listener(address, bind.port, Transport.TCP, ())
+        for bind in plan.explicit
+        for address in (WILDCARDS.values() if bind.address is None else (bind.address,))
+    ]
+    return {listener.key: listener for listener in every}
+
+
+def _wanted(plan: Plan) -> dict[ListenerKey, Listener]:
+    """The listeners that need a socket; one of a single address does not where its wildcard has one."""
+    every = dict(_explicit(plan))
+    if plan.admitted:
+        every |= {item.key: item for item in plan.listeners if item.key in plan.admitted}
+    return {key: item for key, item in every.items() if not key.address or _port(key) not in every}
+
+
+def _port(key: ListenerKey) -> ListenerKey:
+    """The same port of every address."""
+    return key._replace(address=0)

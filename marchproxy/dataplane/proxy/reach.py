@@ -1,0 +1,58 @@
+"""A TCP connection to one of the backends of a conversation."""
+
+import asyncio
+import logging
+import socket
+
+from marchproxy.dataplane.proxy import sockets
+from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import Backend
+
+log = logging.getLogger(__name__)
+
+
+class Unreachable(Exception):
+    """No backend could be reached."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+async def reach(
+    ledger: Ledger, conversation: Conversation, *, each: float, within: float
+) -> tuple[Backend, socket.socket]:
+    """The first backend that answers; each may take `each` seconds, and all of them together `within`.
+
+    Raises `Unreachable` with the reason of the last one tried.
+    """
+    reason = Reason.NO_BACKEND
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    for backend in ledger.candidates(conversation):
+        if ledger.is_blocked(backend):
+            reason = Reason.BLOCKED_DESTINATION
+            continue
+        try:
+            return backend, await _connect(backend, min(loop.time() + each, deadline))
+        except OSError as error:
+            reason = sockets.refusal_reason(error)
+            log.debug("%s at %s:%d: %s", backend.service, backend.address, backend.port, error)
+        if loop.time() >= deadline:
+            break
+    raise Unreachable(reason)
+
+
+async def _connect(backend: Backend, until: float) -> socket.socket:
+    upstream = sockets.connected_socket(backend.address, Transport.TCP)
+    try:
+        async with asyncio.timeout_at(until):
+            await asyncio.get_running_loop().sock_connect(
+                upstream, sockets.sockaddr(backend.address, backend.port)
+            )
+    except BaseException:
+        upstream.close()
+        raise
+    return upstream
