@@ -54,7 +54,7 @@ REFUSED: Columns = {
     "TIER": "tier",
     "INTERFACE": "interface",
     "FROM": "source_service",
-    "TO": lambda row: row["destination_service"] or row["name"],
+    "TO": lambda row: row["name"] or row["destination_service"],
     "MAPPING": "mapping",
     "COUNT": "count",
 }

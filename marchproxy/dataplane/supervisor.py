@@ -16,6 +16,7 @@ from typing import Any
 
 import uvloop
 
+from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.askednames import AskedNames
 from marchproxy.dataplane.choice import choose_tier
 from marchproxy.dataplane.control.api import ControlApi
@@ -103,7 +104,9 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         probation = Probation(intent, options.state_dir)
         await probation.attend()
         settings = await intent.settings()
-        keeper = TierKeeper(*choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table))
+        tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table)
+        admission = Admission(resolver.find, shared=tier.name == "sockets")
+        keeper = TierKeeper(tier, why, admission)
         stack.push_async_callback(keeper.close)
         renewal = Renewal(intent.refresh, intent.names_in_force)
         forwarder = Forwarder(resolver.asker)
@@ -177,10 +180,10 @@ class Supervisor:
             tier_reason=self._keeper.reason,
             interfaces=tier.interfaces(),
             listeners=self._intent.plan.listeners,
-            counters=tier.counters(),
-            denials=tier.denials(),
-            limits=tier.limits(),
-            tables=tier.fill(),
+            counters=self._keeper.counters(),
+            denials=self._keeper.denials(),
+            limits=self._keeper.limits(),
+            tables=self._keeper.fill(),
             lost_events=self._keeper.lost_events(),
             reloads=self._intent.reloads,
             failed_reloads=self._intent.failed_reloads,

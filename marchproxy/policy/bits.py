@@ -31,7 +31,7 @@ class TransitIndex:
         return self.rules[lowest(found)] if found else None
 
     def leads(self, sources: frozenset[str], protocol: int, port: int) -> bool:
-        """Whether some rule but a refusal is for these sources and the port (0: any), wherever it leads to."""
+        """Whether some rule but a refusal is for these sources and the port (0: any)."""
         found = self.sources.bits(sources)
         if port:
             found &= self._matches.bits(protocol, port)

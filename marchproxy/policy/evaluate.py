@@ -84,8 +84,8 @@ class Answer:
 
     @property
     def openers(self) -> tuple[str, ...]:
-        """The services whose credential opens it, if the rule wants one: those that the flow is of or goes to;
-        where none of them has any, all that the mapping names.
+        """The services whose credential opens it, if the rule wants one: those that the flow is of or goes
+        to; where none of them has any, all that the mapping names.
         """
         if self.rule is None or not self.rule.credentials:
             return ()

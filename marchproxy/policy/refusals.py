@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from marchproxy.model.entities import Action, Mapping
 from marchproxy.model.reason import Reason
 
-SHOWN = 8
-"""Services that a finding spells out before it only counts the rest."""
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

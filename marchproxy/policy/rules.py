@@ -210,7 +210,12 @@ def _listen(
     served = None
     if refusal is None or credentials or (audit and mapping.action is Action.ALLOW):
         served = _serve(mapping, listen, reading.destinations, pools, subject)
-    if served and refusal and not credentials and any(problem.severity is Severity.ERROR for problem in served.problems):
+    if (
+        served
+        and refusal
+        and not credentials
+        and any(problem.severity is Severity.ERROR for problem in served.problems)
+    ):
         # Audit must not be what makes a plan impossible: there is no harm in going on to refuse.
         served = None
     choice, backing, problems = served or _Served(Choice(), [(at, None) for at in _places(listen)], [])

@@ -1,9 +1,10 @@
-"""May a client have a tunnel? What the explicit proxy asks: the name it was given and the address that it led to.
+"""May a client have a tunnel? What the explicit proxy asks: the name it was given and the address that it led
+to.
 
-The rules are those of routed traffic: who may go somewhere may also go there by the proxy. The difference is the
-name. It says which services are meant, also where their addresses are not known, and it must not say more than
-that: whoever owns a public name can have it point inwards. So a name opens no inward address; that takes a mapping
-to a service with that address, or `Settings.private_answers`.
+The rules are those of routed traffic: who may go somewhere may also go there by the proxy. The difference is
+the name. It says which services are meant, also where their addresses are not known, and it must not say more
+than that: whoever owns a public name can have it point inwards. So a name opens no inward address; that takes
+a mapping to a service with that address, or `Settings.private_answers`.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from marchproxy.policy.evaluate import Answer, Evaluator, decided
 from marchproxy.policy.plan import ANYONE, TransitRule
 
 _NARROW = frozenset({"a private address"})
-"""Inward addresses that a prefix may stand for. All others are of one host: the service must have them as such."""
+"""Inward addresses that a prefix may stand for. All others are of one host: the service must have them as
+such."""
 _METADATA = frozenset(map(ip_address, ("100.100.100.200", "168.63.129.16", "fd00:ec2::254")))
 """Where clouds tell a machine its secrets, beside 169.254.169.254."""
 
@@ -64,7 +66,8 @@ class TunnelEvaluator:
         return Patterns(self._evaluator.plan.settings.private_answers)
 
     def may_ask(self, source: IPAddress, port: int, transport: Transport) -> bool:
-        """Whether there is anywhere that `source` may go to on `port` (0: on any), with a credential or without.
+        """Whether there is anywhere that `source` may go to on `port` (0: on any), with a credential or
+        without.
 
         For whom there is not no name is looked up: a proxy is no DNS server for strangers.
         """
@@ -114,7 +117,11 @@ class TunnelEvaluator:
         destinations = evaluator.sources.services(address) | named
         rule = evaluator.transit.find(sources, destinations, wish.transport.number, wish.port)
         return Answer(
-            *decided(rule), tuple(sorted(sources)), None, rule, destination_services=tuple(sorted(destinations))
+            *decided(rule),
+            tuple(sorted(sources)),
+            None,
+            rule,
+            destination_services=tuple(sorted(destinations)),
         )
 
     def _blocked(self, source: IPAddress, address: IPAddress) -> Answer | None:

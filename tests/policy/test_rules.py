@@ -38,13 +38,13 @@ def told(*entities: Service | Mapping) -> list[str]:
             "web",
             {"auth_required": True},
             Reason.AUTH_MISSING,
-            ["warning wants a credential, which is not carried in this version: denied"],
+            ["warning wants a credential, and none of its services has any: denied"],
         ),
         (
             "locked,web",
             {},
             Reason.AUTH_MISSING,
-            ["warning wants a credential for locked, which is not carried in this version: denied"],
+            [],
         ),
         (
             "web",

@@ -1,14 +1,14 @@
 """SOCKS5 UDP ASSOCIATE: datagrams of one client, each judged by policy for where it goes.
 
-An association is a TCP connection that only says how long, a socket that the client sends to, and a socket towards
-the world for each family. Whom the client has sent to, and nobody else, may answer.
+An association is a TCP connection that only says how long, a socket that the client sends to, and a socket
+towards the world for each family. Whom the client has sent to, and nobody else, may answer.
 """
 
 import asyncio
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from marchproxy.dataplane.admission.dialling import interleaved
@@ -196,7 +196,7 @@ class Association:
         finally:
             self._asking.discard((datagram.host, datagram.port))
 
-    def _judge(self, datagram: Datagram, name: str, addresses: "list[IPAddress] | tuple[IPAddress, ...]") -> None:
+    def _judge(self, datagram: Datagram, name: str, addresses: Sequence[IPAddress]) -> None:
         """Send to the first address that is allowed; no answer tells which of them would be alive."""
         judge, first = self._owner.judge, None
         for address in addresses:

@@ -1,4 +1,6 @@
-"""Happy eyeballs (RFC 8305): the first of several addresses that answers, without waiting for those that do not."""
+"""Happy eyeballs (RFC 8305): the first of several addresses that answers, without waiting for those that do
+not.
+"""
 
 import asyncio
 import socket

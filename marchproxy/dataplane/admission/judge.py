@@ -36,7 +36,9 @@ class Judge:
         """What policy says about a tunnel."""
         return self.tunnels.evaluate(wish)
 
-    def check(self, answer: Answer, presented: Presented | None, source: IPAddress) -> Verified | Reason | None:
+    def check(
+        self, answer: Answer, presented: Presented | None, source: IPAddress
+    ) -> Verified | Reason | None:
         """What of `answer` depends on a credential: the one that opens it, or why it stays shut.
 
         None: nothing does, or audit lets it through as it is.
@@ -53,8 +55,8 @@ class Judge:
         return None if not isinstance(outcome, Verified) and answer.verdict is Verdict.AUDIT else outcome
 
     def keeps(self, answer: Answer, verified: Verified | None) -> bool:
-        """Whether what runs may go on under this answer. A credential that was right stays so: what becomes of
-        tunnels when it expires or is taken back is not asked here.
+        """Whether what runs may go on under this answer. A credential that was right stays so: what becomes
+        of tunnels when it expires or is taken back is not asked here.
         """
         return answer.keeps or (verified is not None and verified.service in answer.openers)
 

@@ -37,7 +37,9 @@ def default_limits(descriptors: int, *, shared: bool = False) -> AdmissionLimits
     """What `descriptors` (RLIMIT_NOFILE) allow: two a connection. `shared`: with a tier that needs them too."""
     free = max(descriptors - RESERVED_DESCRIPTORS, 64)
     connections = free // 8 if shared else free // 2
-    return AdmissionLimits(connections, max(connections // 2, 16), associations=min(connections // 8 or 1, 256))
+    return AdmissionLimits(
+        connections, max(connections // 2, 16), associations=min(connections // 8 or 1, 256)
+    )
 
 
 class Gate:

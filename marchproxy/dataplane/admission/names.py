@@ -1,4 +1,6 @@
-"""Host names that clients ask the explicit proxy for: looked up once for all who wait, and kept for their TTL."""
+"""Host names that clients ask the explicit proxy for: looked up once for all who wait, and kept for their
+TTL.
+"""
 
 import asyncio
 import time
@@ -31,6 +33,7 @@ class AskedAddresses:
 
     async def find(self, name: str) -> Sequence[IPAddress]:
         """The addresses of `name`, at least one. Raises `LookupError`: there are none, or nobody knows."""
+        found: Sequence[IPAddress]
         known = self._known.get(name)
         if known and known[0] > self._clock():
             self._known.move_to_end(name)

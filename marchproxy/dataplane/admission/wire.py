@@ -1,6 +1,7 @@
 """A client's socket while it is talked to: reads and writes with a deadline, and an end that is heard.
 
-Nothing is read ahead: what a client sends before it is let in stays in the kernel's buffer, where the relay finds it.
+Nothing is read ahead: what a client sends before it is let in stays in the kernel's buffer, where the relay
+finds it.
 """
 
 import asyncio

@@ -8,9 +8,9 @@ are meant to be inside are named in `Settings.private_answers`.
 from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address
 
-from marchproxy.model.patterns import Patterns
 from marchproxy.model.address import IPAddress
 from marchproxy.model.inward import inward
+from marchproxy.model.patterns import Patterns
 
 type IsLocal = Callable[[IPAddress], bool]
 
@@ -27,7 +27,9 @@ class Rebinding:
 
         A wildcard may have what some name below it may have.
         """
-        if isinstance(address, IPv6Address) and (address.ipv4_mapped is not None or address.scope_id is not None):
+        if isinstance(address, IPv6Address) and (
+            address.ipv4_mapped is not None or address.scope_id is not None
+        ):
             # On the wire it is IPv4, or means another host on each link: a plan has no place for either.
             return "no address of a host in the network"
         if self._private.meets(name):

@@ -20,7 +20,6 @@ from marchproxy.model.reason import Reason, Tier, Verdict
 from marchproxy.policy.evaluate import Answer, Evaluator, Query
 from marchproxy.policy.plan import Backend, Plan, Rule
 
-
 _numbers = count(1)
 """Of conversations, whichever ledger of this process they are in."""
 

@@ -1,7 +1,7 @@
 """Pipes that bytes are spliced through: each is lent while data moves, and given back empty.
 
-splice(2) moves pages between a socket and a pipe without copying them; both descriptors of a pipe are kept for the
-next who needs one. Ten thousand idle connections share the few that are in use at one moment.
+splice(2) moves pages between a socket and a pipe without copying them; both descriptors of a pipe are kept
+for the next who needs one. Ten thousand idle connections share the few that are in use at one moment.
 """
 
 import fcntl

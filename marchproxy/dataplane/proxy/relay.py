@@ -1,9 +1,9 @@
 """Bytes between two connected TCP sockets, until both sides are done.
 
-Each direction is a pump of its own: what one socket has is spliced into a pipe and on into the other at once. What
-the other does not take stays in the pipe, and no more is read until it is gone: the reader's TCP window closes and
-the sender waits, which is all the back-pressure there is. FIN passes in each direction by itself (RFC 9293 section
-3.6: a side that has sent everything may still receive), RST ends both.
+Each direction is a pump of its own: what one socket has is spliced into a pipe and on into the other at once.
+What the other does not take stays in the pipe, and no more is read until it is gone: the reader's TCP window
+closes and the sender waits, which is all the back-pressure there is. FIN passes in each direction by itself
+(RFC 9293 section 3.6: a side that has sent everything may still receive), RST ends both.
 
 Where no pipe is to be had, and where somebody has to look at the bytes (`Bound`), they are copied instead.
 """
