@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,8 +19,13 @@ from marchproxy.model.documents import Document, Entity, read_entity, to_documen
 from marchproxy.model.names import DEFAULT_CLUSTER
 from marchproxy.model.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from marchproxy.store.store import Store
+
 type More = Callable[[Environment, Document, Output], Document]
 """Adds to an entity's document what else is known about it."""
+type Then = Callable[[Store], None]
+"""Writes what belongs to an entity and to no revision."""
 
 
 def _by_name(entity: Any) -> Any:
@@ -35,22 +40,29 @@ class Editor:
     columns: Columns
     order: Callable[[Any], Any] = _by_name
 
-    def add(self, context: typer.Context, name: str, cluster: str, output: Output) -> ExitCode:
+    def add(
+        self, context: typer.Context, name: str, cluster: str, output: Output, then: Then | None = None
+    ) -> ExitCode:
         """Store a new entity made of the given fields."""
-        return self.put(context, self._read(amend({"name": name}, given(context))), cluster, output)
+        return self.put(context, self._read(amend({"name": name}, given(context))), cluster, output, then)
 
-    def put(self, context: typer.Context, entity: Entity, cluster: str, output: Output) -> ExitCode:
+    def put(
+        self, context: typer.Context, entity: Entity, cluster: str, output: Output, then: Then | None = None
+    ) -> ExitCode:
         """Store a new entity."""
         environment = environment_of(context)
         code = intent.write(
             environment,
             self._message("add", entity.name, cluster),
             lambda snapshot: intent.put(snapshot, self.kind, cluster, entity),
+            then,
         )
         self._echo(environment, entity, cluster, output)
         return code
 
-    def change(self, context: typer.Context, name: str, cluster: str, output: Output) -> ExitCode:
+    def change(
+        self, context: typer.Context, name: str, cluster: str, output: Output, then: Then | None = None
+    ) -> ExitCode:
         """Change the given fields. What the entity is now is read in the transaction that writes it."""
         changes = given(context)
         changed: list[Entity] = []
@@ -61,7 +73,7 @@ class Editor:
             return intent.swap(snapshot, self.kind, cluster, changed[0])
 
         environment = environment_of(context)
-        code = intent.write(environment, self._message("set", name, cluster), build)
+        code = intent.write(environment, self._message("set", name, cluster), build, then)
         self._echo(environment, changed[0], cluster, output)
         return code
 

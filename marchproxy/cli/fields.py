@@ -153,6 +153,12 @@ def seconds(text: str) -> int | str:
     return parse_duration(text) if text.strip() else ""
 
 
+def grace(text: str) -> str:
+    """`grace:10m` or `grace 10m` in seconds, `grace:600`; other text stays for the model."""
+    kind, found, time = text.strip().replace(" ", ":", 1).partition(":")
+    return f"{kind}:{parse_duration(time)}" if found and kind.lower() == "grace" else text
+
+
 def given(context: typer.Context) -> dict[str, Any]:
     """The fields that the command line named; raises `WrongUsage` where there are none."""
     fields: dict[str, Any] = context.meta.get(_GIVEN, {})

@@ -19,7 +19,7 @@ def read_document(environment: Environment, name: str) -> Document:
 
     Raises `NotFound`, `NotPermitted`, or `InvalidFile` that names the file and, where there is one, the line.
     """
-    text = _decode(_read(environment, name), name)
+    text = _decode(read_bytes(environment, name), name)
     try:
         document = _parse(text)
     except InvalidFile as error:
@@ -31,7 +31,8 @@ def read_document(environment: Environment, name: str) -> Document:
     return document
 
 
-def _read(environment: Environment, name: str) -> bytes:
+def read_bytes(environment: Environment, name: str) -> bytes:
+    """The contents of a file; `-` is stdin. Raises `NotFound`, `NotPermitted` or `InvalidFile`."""
     try:
         if name == "-":
             data = environment.stdin.buffer.read(MAX_BYTES + 1)

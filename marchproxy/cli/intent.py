@@ -79,10 +79,17 @@ def drop(snapshot: Snapshot, kind: Kind, cluster: str, name: str) -> Snapshot:
     return _patched(snapshot, kind, cluster, find(snapshot, kind, cluster, name), None)
 
 
-def write(environment: Environment, message: str, build: Callable[[Snapshot], Snapshot]) -> ExitCode:
-    """Make one revision and have a running daemon take it over."""
+def write(
+    environment: Environment,
+    message: str,
+    build: Callable[[Snapshot], Snapshot],
+    then: "Callable[[Store], None] | None" = None,
+) -> ExitCode:
+    """Make one revision and have a running daemon take it over; `then` adds what no revision holds."""
     with opened(environment) as store:
         commit(environment, store, message, build)
+        if then is not None:
+            then(store)
     return announce(environment)
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "cluster": "Manage clusters: isolated sets of services and mappings",
     "service": "Manage services: named sets of addresses",
     "mapping": "Manage mappings: who may talk to whom",
+    "token": "Manage tokens: what clients of a service present",
     "interface": "Manage the network devices that the appliance attaches to",
     "listener": "Manage addresses and ports that the appliance itself serves",
     "limit": "Manage rate limits: what is beyond them is dropped",

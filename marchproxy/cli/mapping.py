@@ -7,7 +7,7 @@ import typer
 from marchproxy.cli import suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
-from marchproxy.cli.fields import Field, Switch, number, on_off
+from marchproxy.cli.fields import Field, Switch, grace, number, on_off
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.cli.rows import decision_order
@@ -41,6 +41,20 @@ FIELDS = (
         "--balance",
         "HOW",
         "How backends get new flows: maglev (unless given), round-robin, least-connections or source",
+    ),
+    Field(
+        "on_expiry",
+        "--on-expiry",
+        "WHAT",
+        "What a tunnel does whose credential expires: keep (unless given), grace:TIME or cut",
+        grace,
+    ),
+    Switch("sni", "sni", "Whether TLS that passes must name the destination"),
+    Field(
+        "sni_missing",
+        "--without-sni",
+        "WHAT",
+        "With --sni, who shows no TLS name: deny (unless given), allow, or address to decide by that",
     ),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )

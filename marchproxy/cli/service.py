@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from marchproxy.cli import suggest
+from marchproxy.cli import jwtkeys, suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.fields import Clear, Field, Switch, number, seconds
@@ -25,6 +25,14 @@ FIELDS = (
     Field("port", "--port", "N", "Port that its backends listen on; without one, the port asked for", number),
     Field("protocol", "--protocol", "P", "tcp, udp, icmp, http, https, grpc or quic"),
     Field("auth", "--auth", "METHOD", "How its clients prove who they are: none, token or jwt"),
+    Field(
+        *("jwt_algorithm", "--jwt-algorithm", "ALG"),
+        "With --auth jwt: HS256 (unless given), HS384, HS512, RS256, ES256 or EdDSA, and no other",
+    ),
+    Field("jwt_audience", "--jwt-audience", "AUD", "What aud must name; the service's name unless given"),
+    Field("jwt_issuer", "--jwt-issuer", "ISS", "What iss must be; anything unless given"),
+    Field(jwtkeys.KEY, "--jwt-key", "FILE", "Public key of an issuer (PEM or JWK), or with HS* the secret"),
+    Field(jwtkeys.JWKS, "--jwks", "FILE|URL", "Public keys of an issuer, as a JWK Set"),
     Field("collection", "--collection", "NAME", "Group that mappings can name as collection:NAME"),
     Field("tags", "--tag", "TAG", "Label of your own; may be repeated", many=True),
     Field("health", "--health", "CHECK", "none, tcp, icmp, http:/PATH or https:/PATH"),
@@ -79,7 +87,7 @@ def add(
     As the source of a mapping its addresses say who a client is. As the destination they are the backends
     that new flows are spread over. A host name follows DNS.
     """
-    return EDITOR.add(context, name, cluster, output)
+    return EDITOR.add(context, name, cluster, output, jwtkeys.read(context, cluster, name))
 
 
 @verb(app, "list", "marchproxy service list", "marchproxy service list --output json | jq -r '.[].name'")
@@ -110,6 +118,7 @@ def show(
     "marchproxy service set web --address 10.2.0.10,10.2.0.11,10.2.0.12",
     "marchproxy service set web --port 8080 --collection ''",
     "marchproxy service set web --drain 10.2.0.10",
+    "marchproxy service set api --auth jwt --jwt-key issuer.pem --jwt-algorithm ES256",
     fields=FIELDS,
 )
 def change(
@@ -117,11 +126,10 @@ def change(
 ) -> ExitCode:
     """Change a service
 
-    Only the flags that are given change anything. --address, --tag and --drain replace their whole
-    list. An empty
-    value, such as --port '', returns a field to its default.
+    Only the flags that are given change anything. --address, --tag and --drain replace their whole list, and
+    --jwt-key and --jwks each other. An empty value, such as --port '', returns a field to its default.
     """
-    return EDITOR.change(context, name, cluster, output)
+    return EDITOR.change(context, name, cluster, output, jwtkeys.read(context, cluster, name))
 
 
 @verb(app, "remove", "marchproxy service remove web --yes")
@@ -130,6 +138,7 @@ def remove(
 ) -> ExitCode:
     """Remove a service
 
-    It asks first on a terminal; a script says --yes. A service that a mapping names cannot be removed.
+    It asks first on a terminal; a script says --yes. A service that a mapping names cannot be removed. Its
+    tokens go with it, and no rollback brings them back.
     """
     return EDITOR.remove(context, name, cluster, yes)

@@ -1,5 +1,6 @@
 """Aligned columns of text. Drawn here and not with rich, which would double the start-up of `list`."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,8 @@ def cell(value: object) -> str:
     if isinstance(value, list | tuple):
         more = f",+{len(value) - _ITEMS}" if len(value) > _ITEMS else ""
         return ",".join(cell(item) for item in value[:_ITEMS]) + more
+    if isinstance(value, dict):
+        return printable(json.dumps(value, ensure_ascii=False))
     return printable(str(value))
 
 

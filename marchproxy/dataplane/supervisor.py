@@ -21,6 +21,7 @@ from marchproxy.dataplane.askednames import AskedNames
 from marchproxy.dataplane.choice import choose_tier
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer, Limits
+from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.dns.forwarder import Forwarder
 from marchproxy.dataplane.dns.responder import Responder
 from marchproxy.dataplane.dns.service import DnsService
@@ -104,8 +105,10 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         probation = Probation(intent, options.state_dir)
         await probation.attend()
         settings = await intent.settings()
+        credentials = CredentialKeeper(intent, options.state_dir)
+        stack.push_async_callback(credentials.close)
         tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table)
-        admission = Admission(resolver.find, shared=tier.name == "sockets")
+        admission = Admission(resolver.find, credentials, shared=tier.name == "sockets")
         keeper = TierKeeper(tier, why, admission)
         stack.push_async_callback(keeper.close)
         renewal = Renewal(intent.refresh, intent.names_in_force)
@@ -118,7 +121,17 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         dns = DnsService(Responder(forwarder, asked, renewal.reach, intent.blocked_name))
         stack.push_async_callback(dns.close)
         supervisor = Supervisor(
-            keeper, intent, probation, learning, resolver, renewal, dns, checks, notifier, options.metrics
+            keeper,
+            intent,
+            credentials,
+            probation,
+            learning,
+            resolver,
+            renewal,
+            dns,
+            checks,
+            notifier,
+            options.metrics,
         )
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
@@ -135,6 +148,7 @@ class Supervisor:
         self,
         keeper: TierKeeper,
         intent: Intent,
+        credentials: CredentialKeeper,
         probation: Probation,
         learning: Learning,
         resolver: Resolver,
@@ -146,6 +160,7 @@ class Supervisor:
     ) -> None:
         self._keeper = keeper
         self._intent = intent
+        self._credentials = credentials
         self._probation = probation
         self.learning = learning
         self._resolver = resolver
@@ -225,6 +240,8 @@ class Supervisor:
         """See `Appliance`."""
         await self._intent.reload()
         await self._settle()
+        # Tokens and secrets are no part of a revision: what was issued or taken back holds from here on.
+        await self._credentials.reload()
         await self._dns.look_after(self._intent.plan)
         return self._intent.applied
 
@@ -238,6 +255,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reread)
         await self._keeper.start()
+        self._credentials.start()
         # What is wrong with it is in the log already, and `status` goes on saying it.
         with suppress(Exception):
             await self.reload()
@@ -330,6 +348,7 @@ class Supervisor:
             *self._resolver.problems(),
             *self._dns.problems(),
             *self._checks.problems(),
+            *self._credentials.problems(),
             *self._health.problems(),
         ]
 

@@ -19,6 +19,7 @@ MAX_RSA_BITS = 8192
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 _PARAMETERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+_CURVES = (("EC", "P-256"), ("OKP", "Ed25519"))
 _PRIVATE = ("d", "k", "p", "q", "dp", "dq", "qi", "oth")
 _IGNORED = ("use", "key_ops", "alg", "x5u", "x5c", "x5t", "x5t#S256", "ext", "iat", "nbf", "exp")
 """What documents of issuers hold beside the key. What it may be used for is the service's to say."""
@@ -43,7 +44,7 @@ class PublicKey:
 
     def document(self) -> dict[str, str]:
         """The JWK."""
-        curve = {"EC": {"crv": "P-256"}, "OKP": {"crv": "Ed25519"}}.get(self.kty, {})
+        curve = {kty: {"crv": crv} for kty, crv in _CURVES}.get(self.kty, {})
         values = {"kid": self.kid, "n": self.n, "e": self.e, "x": self.x, "y": self.y}
         return {"kty": self.kty} | curve | {name: text for name, text in values.items() if text is not None}
 
@@ -71,6 +72,28 @@ def parse_keys(raw: Any, *, field: str = "jwt_keys") -> tuple[PublicKey, ...]:
         raise InvalidValue(field, raw, f"a list of at most {MAX_KEYS} public keys (JWK)")
     keys = {parse_key(item, field=field) for item in raw}
     return tuple(sorted(keys, key=lambda key: sorted(key.document().items())))
+
+
+def parse_set(raw: Any, *, field: str = "jwks") -> tuple[PublicKey, ...]:
+    """Read a JWK Set (RFC 7517 section 5) as issuers publish it.
+
+    Keys for encryption and of kinds that are not understood here are left out, as that section wants it.
+    Raises `InvalidValue` for one that is broken or private, and for a set of which nothing is left.
+    """
+    keys = raw.get("keys") if isinstance(raw, dict) else None
+    if not isinstance(keys, list):
+        raise InvalidValue(field, keys, "a JWK Set: an object whose keys is a list")
+    found = parse_keys([key for key in keys if _understood(key)], field=field)
+    if not found:
+        raise InvalidValue(field, f"{len(keys)} keys", "one that signs with RS256, ES256 or EdDSA at least")
+    return found
+
+
+def _understood(key: Any) -> bool:
+    if not isinstance(key, dict):
+        return True
+    kind = key.get("kty") == "RSA" or (key.get("kty"), key.get("crv")) in _CURVES
+    return kind and key.get("use") in (None, "sig") and key.get("alg") in (None, "RS256", "ES256", "EdDSA")
 
 
 def encode(data: bytes) -> str:

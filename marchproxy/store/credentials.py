@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from marchproxy.model.entities import Auth, JwtAlgorithm
 from marchproxy.model.errors import Conflict, InvalidValue
@@ -11,9 +12,12 @@ from marchproxy.model.names import qualify
 from marchproxy.store import tokens
 from marchproxy.store.database import Database
 from marchproxy.store.errors import StoreError
-from marchproxy.store.tokens import Issued, Token, find_service
+from marchproxy.store.tokens import Issued, Signing, Token, find_service
 from marchproxy.store.vault import Vault
 from marchproxy.store.writer import insert, update
+
+if TYPE_CHECKING:
+    from pydal import DAL
 
 SECRET_BYTES = 64
 """Of a secret that is made here: what HS512 wants at least (RFC 7518 section 3.2)."""
@@ -48,8 +52,9 @@ class Credentials:
         self._vault = vault
 
     def issue(self, cluster: str, service: str, *, lifetime: timedelta | None = None) -> Issued:
-        """Make a token, to be shown once; see `tokens.issue`. Of a JWT `Issued` is the record alone."""
-        return tokens.issue(self._database, cluster, service, datetime.now(UTC), lifetime)
+        """Make a token, to be shown once, or the record and key of a JWT; see `tokens.issue`."""
+        signing = self._signing(qualify(cluster, service))
+        return tokens.issue(self._database, signing, cluster, service, datetime.now(UTC), lifetime)
 
     def rotate(
         self,
@@ -60,7 +65,8 @@ class Credentials:
         overlap: timedelta = tokens.OVERLAP,
     ) -> Issued:
         """Make a new token; those that there are work for `overlap` longer. See `tokens.rotate`."""
-        return tokens.rotate(self._database, cluster, service, datetime.now(UTC), lifetime, overlap)
+        signing, now = self._signing(qualify(cluster, service)), datetime.now(UTC)
+        return tokens.rotate(self._database, signing, cluster, service, now, lifetime, overlap)
 
     def revoke(
         self, cluster: str, service: str, *, ids: Sequence[int] = (), jtis: Sequence[str] = ()
@@ -77,30 +83,16 @@ class Credentials:
         """Remember when tokens, by their numbers, were last used."""
         tokens.note_uses(self._database, uses)
 
-    def secret(self, cluster: str, service: str) -> bytes:
-        """The secret that a service's JWTs are signed with here; made where there is none.
-
-        Raises `NotFound`, `StoreError` where it cannot be unsealed, and `Conflict` where it takes no JWTs, or
-        those of another issuer.
-        """
-        made = secrets.token_bytes(SECRET_BYTES)
-        with self._database.writing() as dal:
-            owner = self._owner(cluster, service)
-            found = self._database.query("SELECT sealed FROM jwt_secret WHERE service = ?", owner)
-            if found:
-                return self._vault.unseal(found[0][0], qualify(cluster, service))
-            insert(dal.jwt_secret, service=owner, **self._sealed(made, cluster, service))
-            return made
-
     def keep_secret(self, cluster: str, service: str, secret: bytes) -> None:
         """Take over a secret that is shared with another issuer. What the old one signed opens nothing more.
 
-        Raises as `secret` does, and `InvalidValue` for one that is no secret.
+        Raises `NotFound`, `Conflict` for a service without secret, `InvalidValue` for what is none, and
+        `StoreError`.
         """
         check_secret(secret)
         with self._database.writing() as dal:
             owner, table = self._owner(cluster, service), dal.jwt_secret
-            sealed = self._sealed(secret, cluster, service)
+            sealed = self._sealed(secret, qualify(cluster, service))
             if self._database.query("SELECT 1 FROM jwt_secret WHERE service = ?", owner):
                 update(dal, table.service == owner, **sealed)
             else:
@@ -119,9 +111,22 @@ class Credentials:
                 failures.append(error.message)
         return Secrets(opened, tuple(dict.fromkeys(failures)))
 
-    def _sealed(self, secret: bytes, cluster: str, service: str) -> dict[str, object]:
+    def _signing(self, name: str) -> Signing:
+        """What JWTs of the service are signed with here: its secret, which is made where there is none."""
+
+        def find(dal: "DAL", owner: int) -> bytes:
+            found = self._database.query("SELECT sealed FROM jwt_secret WHERE service = ?", owner)
+            if found:
+                return self._vault.unseal(found[0][0], name)
+            made = secrets.token_bytes(SECRET_BYTES)
+            insert(dal.jwt_secret, service=owner, **self._sealed(made, name))
+            return made
+
+        return find
+
+    def _sealed(self, secret: bytes, name: str) -> dict[str, object]:
         now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
-        return {"sealed": self._vault.seal(secret, qualify(cluster, service)), "created": now}
+        return {"sealed": self._vault.seal(secret, name), "created": now}
 
     def _owner(self, cluster: str, service: str) -> int:
         owner, auth, algorithm = find_service(self._database, cluster, service)

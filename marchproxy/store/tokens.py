@@ -8,7 +8,7 @@ goes.
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -91,12 +91,19 @@ class Token:
         return State.ACTIVE if self.replaced is None else State.REPLACED
 
 
+type Signing = "Callable[[DAL, int], bytes]"
+"""What a service's JWTs are signed with here, by its row. Called with a writing transaction open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A new token, and the secret that nobody can read later; for a JWT, which is yet to be signed, None."""
+    """A new token: its record, and what nobody can read later."""
 
     token: Token
     secret: str | None = field(repr=False)
+    """None: it is a JWT, which is yet to be signed."""
+    key: bytes | None = field(repr=False)
+    """What it is to be signed with."""
 
 
 def digest(text: str) -> str:
@@ -104,18 +111,26 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def issue(database: Database, cluster: str, name: str, now: datetime, lifetime: timedelta | None) -> Issued:
+def issue(
+    database: Database,
+    signing: Signing,
+    cluster: str,
+    name: str,
+    now: datetime,
+    lifetime: timedelta | None,
+) -> Issued:
     """Make a token for a service. `lifetime` None: without end, or `JWT_LIFETIME`.
 
     Raises `NotFound` without such a service, `Conflict` where it takes none that is issued here, and
     `InvalidValue` for a lifetime.
     """
     with database.writing() as dal:
-        return _issue(dal, database, cluster, name, now, lifetime)
+        return _issue(dal, database, signing, cluster, name, now, lifetime)
 
 
 def rotate(
     database: Database,
+    signing: Signing,
     cluster: str,
     name: str,
     now: datetime,
@@ -130,7 +145,7 @@ def rotate(
         owner = find_service(database, cluster, name)[0]
         later = (table.replaced == None) | (table.replaced > end)  # noqa: E711
         update(dal, (table.service == owner) & (table.revoked == None) & later, replaced=end)  # noqa: E711
-        return _issue(dal, database, cluster, name, now, lifetime)
+        return _issue(dal, database, signing, cluster, name, now, lifetime)
 
 
 def revoke(
@@ -211,7 +226,13 @@ def _check_foreign(name: str, auth: str, jti: str) -> None:
 
 
 def _issue(
-    dal: "DAL", database: Database, cluster: str, name: str, now: datetime, lifetime: timedelta | None
+    dal: "DAL",
+    database: Database,
+    signing: Signing,
+    cluster: str,
+    name: str,
+    now: datetime,
+    lifetime: timedelta | None,
 ) -> Issued:
     owner, auth, algorithm = find_service(database, cluster, name)
     if auth == Auth.NONE:
@@ -224,13 +245,12 @@ def _issue(
         raise InvalidValue("ttl", str(lifetime), f"a time from 1 second to {MAX_LIFETIME.days} days")
     _forget(dal, owner, now)
     if auth == Auth.JWT:
-        jti = secrets.token_urlsafe(16)
-        return Issued(
-            _add(dal, database, owner, now, jti=jti, hash=digest(jti), lifetime=lifetime or JWT_LIFETIME),
-            None,
-        )
+        key, jti = signing(dal, owner), secrets.token_urlsafe(16)
+        lifetime = lifetime or JWT_LIFETIME
+        record = _add(dal, database, owner, now, jti=jti, hash=digest(jti), lifetime=lifetime)
+        return Issued(record, None, key)
     secret = secrets.token_urlsafe(32)
-    return Issued(_add(dal, database, owner, now, hash=digest(secret), lifetime=lifetime), secret)
+    return Issued(_add(dal, database, owner, now, hash=digest(secret), lifetime=lifetime), secret, None)
 
 
 def _add(

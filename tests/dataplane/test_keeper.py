@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.keeper import TierKeeper
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
@@ -30,7 +32,16 @@ from tests.dataplane.loops import looped, until
 
 
 def admission() -> Admission:
-    return Admission(nowhere)
+    return Admission(nowhere, Nobody())
+
+
+class Nobody:
+    """No credential opens anything."""
+
+    book = CredentialBook()
+
+    def note_use(self, token: str, now: datetime) -> None:
+        raise AssertionError(token)
 
 
 async def nowhere(name: str) -> Found:

@@ -30,6 +30,10 @@ def store(store: Store) -> Store:
     return store
 
 
+def signing(dal: Any, owner: int) -> bytes:
+    return b"key of %d" % owner
+
+
 def issue(
     store: Store,
     name: str = "web",
@@ -38,11 +42,11 @@ def issue(
     now: datetime = NOW,
     lifetime: timedelta | None = None,
 ) -> Issued:
-    return tokens.issue(store._database, cluster, name, now, lifetime)
+    return tokens.issue(store._database, signing, cluster, name, now, lifetime)
 
 
 def rotate(store: Store, now: datetime, overlap: timedelta, name: str = "web") -> Issued:
-    return tokens.rotate(store._database, "default", name, now, None, overlap)
+    return tokens.rotate(store._database, signing, "default", name, now, None, overlap)
 
 
 def revoke(store: Store, name: str = "web", now: datetime = NOW, **which: Any) -> list[int]:
@@ -71,7 +75,8 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(state_dir: Path, store: Store)
 
 def test_of_a_jwt_its_jti_is_kept(store: Store) -> None:
     made = issue(store, "api")
-    assert made.secret is None
+    assert (made.secret, made.key) == (None, b"key of 1")
+    assert "key of" not in repr(made)
     assert made.token.jti is not None
     assert made.token.hash == digest(made.token.jti)
     assert made.token.expires == NOW + tokens.JWT_LIFETIME, "each has to end"
@@ -105,7 +110,7 @@ def test_who_can_have_none(store: Store, cluster: str, name: str, error: type[Ex
     with pytest.raises(error, match=said):
         issue(store, name, cluster=cluster)
     with pytest.raises(error, match=said):
-        tokens.rotate(store._database, cluster, name, NOW, None, HOUR)
+        tokens.rotate(store._database, signing, cluster, name, NOW, None, HOUR)
     assert held(store) == []
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 from marchproxy.dataplane.credentials.book import CredentialBook, Verified
 from marchproxy.dataplane.credentials.limiter import FailureLimiter
@@ -17,12 +18,25 @@ from marchproxy.policy.plan import Plan
 from marchproxy.policy.tunnels import TunnelEvaluator, Wish
 
 
+class Credentials(Protocol):
+    """What there is to know about credentials."""
+
+    @property
+    def book(self) -> CredentialBook:
+        """What opens what, now."""
+
+    def note_use(self, token: str, now: datetime) -> None:
+        """Remember that a token was used, by the name that `Verified` gives it."""
+
+
 class Judge:
     """Asks policy, then credentials."""
 
-    def __init__(self, ledger: Ledger, local: Callable[[IPAddress], bool] = is_local) -> None:
+    def __init__(
+        self, ledger: Ledger, credentials: Credentials, local: Callable[[IPAddress], bool] = is_local
+    ) -> None:
         self.ledger = ledger
-        self.book = CredentialBook()
+        self._credentials = credentials
         self._local = local
         self._failures = FailureLimiter()
         self.tunnels = TunnelEvaluator(ledger.evaluator, local)
@@ -45,13 +59,15 @@ class Judge:
         """
         if not answer.openers:
             return None
-        now = time.monotonic()
+        now, instant = time.monotonic(), datetime.now(UTC)
         if presented is not None and self._failures.wait(source, now):
             outcome: Verified | Reason = Reason.RATE_LIMITED
         else:
-            outcome = self.book.verify(presented, answer.openers, datetime.now(UTC))
+            outcome = self._credentials.book.verify(presented, answer.openers, instant)
         if outcome is Reason.AUTH_INVALID:
             self._failures.failed(source, now)
+        elif isinstance(outcome, Verified):
+            self._credentials.note_use(outcome.token, instant)
         return None if not isinstance(outcome, Verified) and answer.verdict is Verdict.AUDIT else outcome
 
     def keeps(self, answer: Answer, verified: Verified | None) -> bool:

@@ -8,12 +8,11 @@ from itertools import chain, islice
 
 from marchproxy.dataplane.admission.association import Associations
 from marchproxy.dataplane.admission.explicit import ExplicitProxy
-from marchproxy.dataplane.admission.judge import Judge
+from marchproxy.dataplane.admission.judge import Credentials, Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate, default_limits
 from marchproxy.dataplane.admission.listening import MappingListeners
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
 from marchproxy.dataplane.admission.tunnels import Tunnels
-from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.proxy.sockets import open_listener
@@ -33,11 +32,18 @@ LOOK_EVERY = 10.0
 class Admission:
     """Opens, serves and closes them, and knows what was let in."""
 
-    def __init__(self, find: Find, *, limits: AdmissionLimits | None = None, shared: bool = False) -> None:
+    def __init__(
+        self,
+        find: Find,
+        credentials: Credentials,
+        *,
+        limits: AdmissionLimits | None = None,
+        shared: bool = False,
+    ) -> None:
         """`find` looks names up; `shared`: with a tier that needs descriptors for connections too."""
         self.limits = limits or default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0], shared=shared)
         self._ledger = Ledger()
-        self._judge = Judge(self._ledger)
+        self._judge = Judge(self._ledger, credentials)
         self._gate = Gate(self.limits)
         self._names = AskedAddresses(find)
         self._tunnels = Tunnels(self._judge)
@@ -62,10 +68,6 @@ class Admission:
     def want(self, kinds: frozenset[EventKind]) -> None:
         """Report only these kinds of events from now on."""
         self._ledger.wanted = kinds
-
-    def trust(self, book: CredentialBook) -> None:
-        """Judge credentials by `book` from now on."""
-        self._judge.book = book
 
     def prepare(self, plan: Plan) -> "Prepared":
         """Open what `plan` needs and is not open. Raises `MarchproxyError`, and nothing has changed.
