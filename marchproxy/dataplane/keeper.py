@@ -6,7 +6,7 @@ What is asked of both is answered for both: a tunnel is a flow, and a refusal is
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from marchproxy.dataplane.admission.service import Admission
@@ -114,9 +114,11 @@ class TierKeeper:
         """How full the tables are."""
         return [*self.tier.fill(), *self.admission.fill()]
 
-    def cut(self, numbers: Collection[int]) -> set[int]:
-        """End the tunnels with these numbers; those that there were."""
-        return self.admission.cut(numbers)
+    async def cut(self, ids: frozenset[int]) -> frozenset[int]:
+        """End flows by their ids; those that were there."""
+        async with self._lock:
+            carried = await self.tier.cut(ids)
+        return carried | self.admission.cut(ids)
 
     def revoke(self, token: str) -> int:
         """End what this credential has opened; how many."""

@@ -217,6 +217,11 @@ class Supervisor:
         """See `Appliance`."""
         return await self._keeper.flows(limit)
 
+    async def cut(self, ids: frozenset[int], tokens: frozenset[str]) -> tuple[frozenset[int], int]:
+        """See `Appliance`."""
+        found = await self._keeper.cut(ids) if ids else frozenset[int]()
+        return found, sum(map(self._keeper.revoke, tokens))
+
     async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
         """See `Appliance`."""
         plan, unresolved = await self._intent.compile_changes(sha256, changes)

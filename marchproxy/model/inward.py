@@ -1,4 +1,5 @@
-"""Addresses that are no hosts of the world: private, of this host, of this link; and IPv6 that embeds such."""
+"""Addresses that are no hosts of the world: private, of this host, of this link; and IPv6 that embeds such.
+"""
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 

@@ -110,6 +110,14 @@ class Association:
             if way.conversation.idle() > idle:
                 self._drop(place, Reason.IDLE)
 
+    def cut(self, ids: frozenset[int]) -> set[int]:
+        """Let go of peers by the numbers of their conversations. Returns those that there were."""
+        found = {place: way.conversation.number for place, way in self._ways.items()}
+        for place, number in found.items():
+            if number in ids:
+                self._drop(place, Reason.CUT)
+        return set(found.values()) & ids
+
     def revoke(self, token: str) -> int:
         """Let go of peers that this credential opened. Returns how many."""
         found = [place for place, way in self._ways.items() if way.verified and way.verified.token == token]
@@ -326,6 +334,10 @@ class Associations:
         """Let go of who has been silent for too long."""
         for association in tuple(self.live):
             association.expire(idle)
+
+    def cut(self, ids: frozenset[int]) -> set[int]:
+        """End conversations by their numbers. Returns those that there were."""
+        return {number for association in self.live for number in association.cut(ids)}
 
     def revoke(self, token: str) -> int:
         """End what a credential opened, by its number or `jti:…`. Returns how many."""

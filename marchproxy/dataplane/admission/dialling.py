@@ -27,7 +27,8 @@ def interleaved(addresses: Iterable[IPAddress]) -> Sequence[IPAddress]:
 async def dial(
     addresses: Sequence[IPAddress], port: int, limits: AdmissionLimits
 ) -> tuple[IPAddress, socket.socket]:
-    """The first of `addresses` that answers, and the connection. Raises `OSError`, that of the last to fail."""
+    """The first of `addresses` that answers, and the connection. Raises `OSError`, that of the last to fail.
+    """
     attempts: set[asyncio.Task[tuple[IPAddress, socket.socket]]] = set()
     waiting = iter(addresses)
     error: OSError = TimeoutError()

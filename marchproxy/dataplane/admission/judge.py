@@ -1,4 +1,5 @@
-"""Who may have what: the plan in force, and the credentials there are. Decides, and counts failures; no I/O."""
+"""Who may have what: the plan in force, and the credentials there are. Decides, and counts failures; no I/O.
+"""
 
 import time
 from collections.abc import Callable

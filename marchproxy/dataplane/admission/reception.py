@@ -1,4 +1,5 @@
-"""Clients of one listener, from accepting to a session: what the explicit proxy and mappings have in common."""
+"""Clients of one listener, from accepting to a session: what the explicit proxy and mappings have in common.
+"""
 
 import logging
 import socket
@@ -118,7 +119,8 @@ class Reception(ABC):
 
     @abstractmethod
     async def _receive(self, wire: Wire, who: Client) -> bool:
-        """Talk to one client. True: it is relayed, and whoever does that leaves the gate. Raises `OSError`."""
+        """Talk to one client. True: it is relayed, and whoever does that leaves the gate. Raises `OSError`.
+        """
 
     async def _talk(self, wire: Wire, who: Client, layer: Layer) -> bool:
         """Let a layer talk; the same."""

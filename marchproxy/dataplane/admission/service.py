@@ -3,7 +3,7 @@
 import asyncio
 import resource
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from marchproxy.dataplane.admission.association import Associations
@@ -154,9 +154,9 @@ class Admission:
         paused = {listener.overloaded for listener in self._open.values()} - {""}
         return [*(f"accepting connections pauses: {why}" for why in sorted(paused)), *self._absent]
 
-    def cut(self, numbers: Collection[int]) -> set[int]:
-        """End the tunnels with these numbers. Returns those that there were."""
-        return self._tunnels.cut(numbers)
+    def cut(self, ids: frozenset[int]) -> set[int]:
+        """End conversations by their ids. Returns those that there were."""
+        return self._tunnels.cut(ids) | self._associations.cut(ids)
 
     def revoke(self, token: str) -> int:
         """End what a credential opened; see `Tunnels.revoke`."""

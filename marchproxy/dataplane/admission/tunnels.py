@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from marchproxy.dataplane.admission.judge import Judge
@@ -93,9 +93,9 @@ class Tunnels:
             elif _has_expired(tunnel, instant):
                 _end(tunnel, Reason.AUTH_EXPIRED)
 
-    def cut(self, numbers: Collection[int]) -> set[int]:
+    def cut(self, ids: frozenset[int]) -> set[int]:
         """End the tunnels with these numbers. Returns those that there were."""
-        found = [tunnel for tunnel in self.live if tunnel.conversation.number in numbers]
+        found = [tunnel for tunnel in self.live if tunnel.conversation.number in ids]
         for tunnel in found:
             _end(tunnel, Reason.CUT)
         return {tunnel.conversation.number for tunnel in found}

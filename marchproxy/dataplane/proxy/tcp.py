@@ -5,6 +5,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,6 +91,13 @@ class TcpCarrier:
         for connection in tuple(self.live):
             if connection.conversation.idle() > self.limits.idle:
                 self.end(connection, Reason.IDLE)
+
+    def cut(self, ids: AbstractSet[int]) -> set[int]:
+        """End the connections with these numbers; those that there were."""
+        found = {each for each in self.live if each.conversation.number in ids}
+        for connection in found:
+            self.end(connection, Reason.CUT)
+        return {connection.conversation.number for connection in found}
 
     def end(self, connection: TcpConnection, reason: Reason) -> None:
         """End one connection with RST."""

@@ -102,6 +102,10 @@ class SocketsTier:
         }
         return frozenset(address for address in addresses if address in ends)
 
+    async def cut(self, ids: frozenset[int]) -> frozenset[int]:
+        """See `Tier.cut`."""
+        return frozenset(self._tcp.cut(ids) | self._udp.cut(ids))
+
     def counters(self) -> Mapping[Reason, Traffic]:
         """See `ledger` for what packets and bytes mean here."""
         return self._ledger.counters()
