@@ -19,6 +19,8 @@ def read_host(text: str) -> str | IPAddress:
     An IPv6 address that embeds an IPv4 address stays what it is: who dials it judges where it leads.
     Raises `Unfit`.
     """
+    if not text[-1:].isdigit() and ":" not in text:
+        return _host_name(text)
     try:
         address = ip_address(text)
     except ValueError:

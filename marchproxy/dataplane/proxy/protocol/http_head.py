@@ -69,17 +69,17 @@ def head_length(held: bytearray, seen: int) -> int | None:
 
 def parse_head(head: bytes) -> Head:
     """Read a head that ends with its empty line. Raises `Unfit`."""
-    lines = head.decode("latin-1").split("\n")[:-1]
-    if not all(line.endswith("\r") for line in lines):
+    if head.count(b"\n") != head.count(b"\r\n"):
         raise malformed("a line ends without CR")
-    method, target, version = _request_line(lines[0][:-1])
-    fields = tuple(_field(line[:-1]) for line in lines[1:-1])
-    names = [name.lower().replace("_", "-") for name, _ in fields]
+    lines = head.decode("latin-1").split("\r\n")
+    method, target, version = _request_line(lines[0])
+    fields = tuple(map(_field, lines[1:-2]))
+    names = [name.lower() for name, _ in fields]
     for name in _SINGLE:
         if names.count(name) > 1:
             raise malformed(f"the header {name} is given twice")
     # A server that hands headers to CGI or WSGI does not tell them apart.
-    if any("_" in name and name.lower().replace("_", "-") in _SINGLE for name, _ in fields):
+    if any("_" in name and name.replace("_", "-") in _SINGLE for name in names):
         raise malformed("a header's name has '_' in place of '-'")
     return Head(method, target, version, fields)
 

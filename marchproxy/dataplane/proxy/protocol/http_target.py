@@ -26,20 +26,20 @@ class Target:
 
 def read_target(head: Head) -> Target:
     """Read a request's target, with which its Host has to agree. Raises `Unfit`."""
-    target = _tunnel(head.target) if head.method == "CONNECT" else _absolute(head)
-    _check_host(head, target)
+    tunnel = head.method == "CONNECT"
+    authority, origin = (head.target, "") if tunnel else _absolute(head.method, head.target)
+    host, port = read_authority(authority)
+    if tunnel and port is None:
+        raise malformed("CONNECT without a port")
+    speech = Speech.CONNECT if tunnel else Speech.FORWARD
+    target = Target(speech, host, port or _HTTP_PORT, origin)
+    if head.get("host") != authority:
+        _check_host(head, target)
     return target
 
 
-def _tunnel(text: str) -> Target:
-    host, port = read_authority(text)
-    if port is None:
-        raise malformed("CONNECT without a port")
-    return Target(Speech.CONNECT, host, port)
-
-
-def _absolute(head: Head) -> Target:
-    text = head.target
+def _absolute(method: str, text: str) -> tuple[str, str]:
+    """Authority, and what the server itself gets."""
     if text.startswith("/") or text == "*":
         raise malformed(
             "this is a proxy and no web server: configure it as the HTTP proxy of a client, "
@@ -52,12 +52,9 @@ def _absolute(head: Head) -> Target:
     authority, origin = rest[:length], rest[length:]
     if "@" in authority or "#" in origin:
         raise malformed("the URL has a user or a fragment, which no request may have")
-    host, port = read_authority(authority)
-    if not origin and head.method == "OPTIONS":
-        origin = "*"
-    elif not origin.startswith("/"):
-        origin = f"/{origin}"
-    return Target(Speech.FORWARD, host, port or _HTTP_PORT, origin)
+    if not origin and method == "OPTIONS":
+        return authority, "*"
+    return authority, origin if origin.startswith("/") else f"/{origin}"
 
 
 def _check_host(head: Head, target: Target) -> None:

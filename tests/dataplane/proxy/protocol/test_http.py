@@ -172,6 +172,12 @@ def test_who_sends_too_much_before_an_answer_is_refused_and_nothing_is_kept() ->
     assert (status(conversation), conversation.reason()) == (400, Reason.MALFORMED)
 
 
+def test_too_much_is_too_much_in_whatever_pieces() -> None:
+    for size in (MAX_AHEAD, MAX_AHEAD + 1):
+        data = CONNECT + bytes(size)
+        check_pieces(HttpLayer, [data[start : start + 9_000] for start in range(0, len(data), 9_000)])
+
+
 def test_who_is_slow_is_told_so() -> None:
     conversation = said(HttpLayer(), CONNECT[:-1])
     conversation.now += DEADLINE - 0.1
