@@ -1,6 +1,7 @@
 """The programs that run in the kernel: C sources, the reasons, and the compiled objects beside them.
 
-`objects/tc.bpf.o` and `objects/xdp.bpf.o` are the same pipeline compiled twice (see `pipeline.h`).
+`objects/tc.bpf.o` and `objects/xdp.bpf.o` are the same pipeline compiled twice (see `pipeline.h`);
+`objects/handoff.bpf.o` answers what user space asks about sockets.
 """
 
 from pathlib import Path

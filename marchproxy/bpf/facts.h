@@ -193,6 +193,7 @@ static __always_inline void facts_flow(enum mp_event_kind kind, enum mp_reason r
 	event->mapping = forward->mapping;
 	event->revision = forward->revision;
 	event->ifindex = reply->ifindex;
+	event->spliced = !!(forward->flags & MP_FLOW_SPLICED);
 	facts_submit(event);
 }
 

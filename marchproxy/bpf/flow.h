@@ -16,6 +16,7 @@
 #include "packet.h"
 #include "parse.h"
 #include "policy.h"
+#include "splice.h"
 
 #define FLOW_NAT_TRIES 24
 
@@ -297,7 +298,8 @@ static __noinline void flow_follow_tcp(const struct packet *packet, struct mp_fl
 		flow_other_key(&other_key, flow, packet->key.protocol);
 		other = bpf_map_lookup_elem(&flows, &other_key);
 		if (other) {
-			other->peer_fin_ack = packet->sequence + packet_payload(packet) + 1;
+			/* As the other side will acknowledge it, in its own numbers. */
+			other->peer_fin_ack = packet->sequence + packet_payload(packet) + 1 + splice_distance(flow);
 			other->flags |= MP_FLOW_PEER_FIN;
 		}
 	}

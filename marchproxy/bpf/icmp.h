@@ -15,6 +15,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "parse.h"
+#include "splice.h"
 
 #define ICMP_QUOTED_TRANSPORT 8 /* bytes of it that every error quotes (RFC 792) */
 
@@ -198,6 +199,24 @@ static __always_inline int icmp_restore_v6(mp_context *context, const struct pac
 	return 0;
 }
 
+/* The sequence number of a quoted packet of two joined connections, which its sender looks at (RFC 5927 section 4.1). It came
+ * the other way, so what that way adds is taken off. */
+static __always_inline void icmp_restore_sequence(void *field, const struct packet *packet, const struct mp_flow *flow, __u64 *sum)
+{
+	const struct mp_splice *splice;
+	__be32 *sequence = field;
+	__be32 sent;
+
+	if (!(flow->flags & MP_FLOW_SPLICED) || packet->quoted_protocol != IPPROTO_TCP)
+		return;
+	splice = splice_of(flow);
+	if (!splice)
+		return;
+	sent = bpf_htonl(bpf_ntohl(*sequence) - splice->sequence[splice_side(flow) ^ 1]);
+	*sum = checksum_replace(*sum, *sequence, sent);
+	*sequence = sent;
+}
+
 /* Ports of the quoted packet, or the identifier of an echo. Adds to `sum`; -1 where they are not there. */
 static __always_inline int icmp_restore_ports(mp_context *context, const struct packet *packet, const struct mp_flow *flow, __u64 *sum)
 {
@@ -212,6 +231,7 @@ static __always_inline int icmp_restore_ports(mp_context *context, const struct 
 		*sum = checksum_replace(*sum, ports[1], flow->source_port);
 		ports[0] = flow->destination_port;
 		ports[1] = flow->source_port;
+		icmp_restore_sequence(ports + 2, packet, flow, sum);
 		return 0;
 	}
 	identifier = parse_is_echo(packet, icmp->type, 0) ? flow->destination_port : flow->source_port;

@@ -25,6 +25,23 @@ struct {
 	__type(value, struct mp_flow);
 } opening SEC(".maps");
 
+/* How the packets of SPLICED flows are translated, by `mp_flow.splice`. User space gives the places out. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MP_SPLICES);
+	__type(key, __u32);
+	__type(value, struct mp_splice);
+} splices SEC(".maps");
+
+/* Who opened a SPLICED flow, by its id. Written by user space, kept with the flows it tells of. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MP_SPLICES);
+	__type(key, __u64);
+	__type(value, struct mp_tunnel);
+} tunnels SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);

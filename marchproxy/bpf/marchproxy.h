@@ -44,6 +44,7 @@ enum mp_flow_flags {
 	MP_FLOW_FIN_ACKED = 8,    /* this side has acknowledged the other's FIN */
 	MP_FLOW_XDP = 16,         /* the way out can take frames from XDP */
 	MP_FLOW_AUDIT = 32,       /* let through although policy refuses it */
+	MP_FLOW_SPLICED = 64,     /* two connections joined: `splice` says how, see splice.h */
 };
 
 /* One direction of a conversation. Both directions exist or none; each names the other by its rewritten tuple reversed. */
@@ -69,7 +70,71 @@ struct mp_flow {
 	__u8 state;
 	__u8 flags;
 	__u8 tier;                /* that carried the last packet */
-	__u8 pad[5];
+	__u8 pad;
+	__u32 splice;             /* SPLICED: index into `splices` */
+};
+
+#define MP_SPLICES 131072
+
+enum mp_splice_flags {
+	MP_SPLICE_DRAINING = 1,   /* the local sockets are still there, and hear of acknowledgements */
+};
+
+/* What tells two joined connections apart beside their tuples. By side: 0 is the client, 1 the backend. */
+struct mp_splice {
+	__u64 id;                 /* of the flow; 0: free */
+	__u32 sequence[2];        /* added to the sequence numbers that this side sends */
+	__u32 timestamp[2];       /* added to the TSvals that this side sends */
+	__u8 announced[2];        /* the shift that this side gives its own windows */
+	__u8 expected[2];         /* the shift that the other side applies to them */
+	__u8 flags;               /* MP_SPLICE_… */
+	__u8 pad[3];
+};
+
+/* Who opened a flow that is SPLICED, for a daemon that was not there. Texts are UTF-8, and end with NUL where they do not fill
+ * their field. */
+struct mp_tunnel {
+	struct mp_flow_key key;   /* of the client's direction */
+	__u64 expires;            /* the credential: seconds since the epoch, 0: never */
+	char service[128];        /* whose credential it is, `cluster/service` */
+	char credential[64];      /* which one of its credentials */
+	char name[256];           /* host that was asked for */
+	__u8 pad[16];
+};
+
+/* What a local TCP socket says about its connection: asked with `key` filled in, answered with the rest. See handoff.bpf.c. */
+struct mp_socket {
+	struct mp_flow_key key;   /* as its peer's packets arrive */
+	__u32 found;              /* 0: there is no such socket, and nothing else is filled in */
+	__u32 state;              /* enum of <linux/bpf.h>: BPF_TCP_… */
+	__u32 written;            /* sequence number behind the last byte that user space wrote, and behind the FIN */
+	__u32 sent;
+	__u32 acknowledged;
+	__u32 received;           /* next sequence number expected from the peer */
+	__u32 read;               /* next one that user space will read */
+	__u32 window;             /* that the peer announces: bytes */
+	__u32 segment;            /* largest that can be sent now, TCP options included: bytes */
+	__u32 timestamp;          /* newest TSval of the peer */
+	__u32 ifindex;            /* of the interface that the peer is at; 0: not known */
+	__u32 blockers;           /* MP_SOCKET_… */
+};
+
+enum mp_socket_blockers {
+	MP_SOCKET_REORDERED = 1,  /* data has arrived behind a gap */
+	MP_SOCKET_URGENT = 2,     /* urgent data was not read */
+	MP_SOCKET_SIGNED = 4,     /* TCP-MD5 or TCP-AO */
+	MP_SOCKET_LAYERED = 8,    /* an upper layer protocol, such as kernel TLS */
+};
+
+/* What user space adds to one direction of a flow, see handoff.bpf.c. */
+struct mp_amendment {
+	struct mp_flow_key key;
+	__u64 id;                 /* of the flow */
+	__u64 packets;
+	__u64 bytes;
+	__u32 peer_fin_ack;       /* with MP_FLOW_PEER_FIN */
+	__u8 flags;               /* MP_FLOW_… to set */
+	__u8 pad[3];
 };
 
 struct mp_fragment_key {
@@ -396,11 +461,14 @@ struct mp_event {
 	__u32 ifindex;
 	__u32 attempts;           /* DENIED, AUDITED: packets that this one event stands for */
 	__u8 tier;
-	__u8 pad[3];
+	__u8 spliced;             /* END: of a flow that was SPLICED, which `tunnels` tells more of */
+	__u8 pad[2];
 };
 
 _Static_assert(sizeof(struct mp_flow_key) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_flow) == 128, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_tunnel) == 512, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_splice) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_listener_key) == 20, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend_key) == 20, "mirrored in dataplane/kernel/layouts.py");

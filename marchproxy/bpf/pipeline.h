@@ -22,6 +22,7 @@
 #include "refuse.h"
 #include "rewrite.h"
 #include "route.h"
+#include "splice.h"
 #include "transit.h"
 
 #ifndef MP_XDP
@@ -46,9 +47,9 @@ static __always_inline void verdict_host(struct verdict *verdict)
 	verdict->sent = 1;
 }
 
-static __always_inline void verdict_sent(struct verdict *verdict, int action)
+static __always_inline void verdict_sent(struct verdict *verdict, const struct mp_flow *flow, int action)
 {
-	verdict->reason = MP_FORWARDED;
+	verdict->reason = flow->flags & MP_FLOW_SPLICED ? MP_HANDED_OFF : MP_FORWARDED;
 	verdict->action = action;
 	verdict->sent = 1;
 }
@@ -80,7 +81,7 @@ static __noinline int pipeline_send(mp_context *context, const struct packet *pa
 		verdict->reason = MP_MALFORMED;
 		return 0;
 	}
-	verdict_sent(verdict, packet_redirect(flow->ifindex));
+	verdict_sent(verdict, flow, packet_redirect(flow->ifindex));
 	return 0;
 }
 
@@ -169,12 +170,35 @@ static __noinline int pipeline_send(mp_context *context, const struct packet *pa
 		verdict->reason = MP_MALFORMED;
 		return 0;
 	}
-	verdict_sent(verdict, fresh ? packet_redirect(flow->ifindex) :
-				      (int)bpf_redirect_neigh(flow->ifindex, &next_hop, sizeof(next_hop), 0));
+	verdict_sent(verdict, flow,
+		     fresh ? packet_redirect(flow->ifindex) :
+			     (int)bpf_redirect_neigh(flow->ifindex, &next_hop, sizeof(next_hop), 0));
 	return 0;
 }
 
 #endif
+
+/* Before a packet of a SPLICED flow is limited and sent: whether it may go on. While the splice drains, what XDP sees is TC's, and TC
+ * lets the local socket know of it. */
+static __always_inline int pipeline_splice(mp_context *context, const struct packet *packet, const struct mp_flow *flow,
+					   struct verdict *verdict)
+{
+	const struct mp_splice *splice = splice_of(flow);
+
+	if (!splice) {
+		verdict->reason = MP_NO_FLOW;
+		return 0;
+	}
+	if (!splice_is_draining(splice) || packet->icmp_error)
+		return 1;
+#ifdef MP_XDP
+	pipeline_hand_up(verdict);
+	return 0;
+#else
+	splice_clone(context);
+	return 1;
+#endif
+}
 
 /* What no flow may carry, whatever its state. */
 static __always_inline enum mp_reason pipeline_unfit(const struct packet *packet)
@@ -467,6 +491,8 @@ static __always_inline void pipeline_decide(mp_context *context, struct packet *
 	if (!flow)
 		return;
 	verdict->mapping = flow->mapping;
+	if (flow->flags & MP_FLOW_SPLICED && !pipeline_splice(context, packet, flow, verdict))
+		return;
 	verdict->reason = limit_flow(packet, flow, current);
 	if (verdict->reason == MP_NONE)
 		verdict->reason = pipeline_unfit(packet);
@@ -475,7 +501,7 @@ static __always_inline void pipeline_decide(mp_context *context, struct packet *
 	if (packet->fragment == MP_FIRST_FRAGMENT)
 		fragment_remember(packet);
 	pipeline_send(context, packet, flow, current, verdict);
-	if (verdict->reason == MP_FORWARDED && flow->state == MP_STATE_ESTABLISHED &&
+	if (verdict->sent && flow->state == MP_STATE_ESTABLISHED &&
 	    (packet->tcp_flags & (TCP_FIN | TCP_RST) || flow->flags & MP_FLOW_PEER_FIN))
 		flow_follow_tcp(packet, flow);
 }
@@ -500,6 +526,10 @@ static __always_inline int pipeline(mp_context *context)
 
 	if (!current)
 		return packet_pass();
+#ifndef MP_XDP
+	if (context->mark == SPLICE_MARK)
+		return splice_pass_up(context, &packet);
+#endif
 	verdict.reason = parse(context, &packet);
 	if (verdict.reason == MP_PASSED_TO_HOST)
 		verdict_host(&verdict);

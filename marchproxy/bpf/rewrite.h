@@ -7,6 +7,7 @@
 #include "icmp.h"
 #include "packet.h"
 #include "parse.h"
+#include "splice.h"
 
 struct rewrite {
 	__u64 addresses;      /* checksum differences */
@@ -157,7 +158,7 @@ static __always_inline int rewrite(mp_context *context, const struct packet *pac
 		failed = rewrite_ports(context, packet, flow, &change);
 	else
 		failed = rewrite_identifier(context, packet, flow, &change);
-	if (failed)
+	if (failed || (flow->flags & MP_FLOW_SPLICED && splice_rewrite(context, packet, flow, &change.ports)))
 		return -1;
 	return packet->checksum ? rewrite_checksum(context, packet, &change) : 0;
 }

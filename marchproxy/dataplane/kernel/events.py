@@ -8,6 +8,7 @@ from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.records import RecordReader
 from marchproxy.dataplane.kernel.ringbuf import RingBuffer
+from marchproxy.dataplane.kernel.tunnels import TunnelTable
 from marchproxy.dataplane.records import Event, EventKind
 
 PER_READ: Final = 5000
@@ -24,13 +25,14 @@ _NUMBERS = {
 class EventReader:
     """Reads in bulk, four times a second, and decodes only then. `lost` may be read by any thread."""
 
-    def __init__(self, ring: Map, lost: Map, names: MappingNames) -> None:
+    def __init__(self, ring: Map, lost: Map, names: MappingNames, tunnels: TunnelTable) -> None:
         self._raw: list[bytes] = []
         self._ring = RingBuffer(ring, self._take)
         self._most = ring.max_entries // layouts.EVENT.size
         """As many as the ring can hold: who reads more runs after a flood for ever."""
         self._lost = lost
         self._names = names
+        self._tunnels = tunnels
         self._skipped = 0
 
     @staticmethod
@@ -42,7 +44,7 @@ class EventReader:
         """Deliver what is there."""
         self._ring.consume(self._most)
         raw, self._raw = self._raw, []
-        reader = RecordReader(self._names)
+        reader = RecordReader(self._names, self._tunnels)
         for each in raw:
             sink(reader.event(each))
 

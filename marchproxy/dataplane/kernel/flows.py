@@ -14,6 +14,7 @@ from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.pressure import Census
 from marchproxy.dataplane.kernel.records import RecordReader
+from marchproxy.dataplane.kernel.tunnels import HeldTunnel, TunnelTable
 from marchproxy.dataplane.records import Event, EventKind, Flow
 from marchproxy.model.appliance import Settings
 from marchproxy.model.reason import Reason
@@ -22,6 +23,7 @@ _PROTOCOL = 36
 """Offset of the protocol in a packed key."""
 _DESTINATION, _DESTINATION_PORT = slice(16, 32), slice(34, 36)
 """Where a packed flow sends its packets."""
+_ID, _SPLICE = slice(40, 48), slice(124, 128)
 _PULSE = layouts.FLOW.pick("last_seen", "state", "flags")
 """Enough to pass over most entries without decoding them: a million of them should cost a second."""
 
@@ -115,6 +117,7 @@ class FlowTable:
     ) -> None:
         self._established = maps["flows"]
         self._opening = maps["opening"]
+        self._tunnels = TunnelTable(maps["tunnels"])
         self._names = names
         self._limits = timeouts.limits()
         self._ports = ports
@@ -125,7 +128,7 @@ class FlowTable:
 
     def list(self, limit: int) -> list[Flow]:
         """Live flows, established ones first, at most `limit`. Reads no further than it must."""
-        reader = RecordReader(self._names)
+        reader = RecordReader(self._names, self._tunnels)
         return [each.read(reader) for each in islice(self._live(), limit)]
 
     def touching(self, addresses: AbstractSet[bytes]) -> set[bytes]:
@@ -153,11 +156,15 @@ class FlowTable:
             last_seen, state, flags = _PULSE.unpack(raw)
             if flags & layouts.FLAG_REPLY:
                 census.see_reply(raw_key, raw)
+            if flags & layouts.FLAG_SPLICED:
+                census.spliced.add(layouts.U32.unpack(raw[_SPLICE])[0])
             return is_silent(raw_key[_PROTOCOL], last_seen, state, flags)
 
         def is_suspect_opening(raw_key: bytes, raw: bytes) -> bool:
             last_seen, state, flags = _PULSE.unpack(raw)
             census.half_open += state != layouts.STATE_CLOSED
+            if flags & layouts.FLAG_SPLICED:
+                census.spliced.add(layouts.U32.unpack(raw[_SPLICE])[0])
             return is_silent(raw_key[_PROTOCOL], last_seen, state, flags)
 
         def is_idle(each: _Conversation) -> bool:
@@ -175,13 +182,52 @@ class FlowTable:
     def end_where(
         self, concerned: Callable[[bytes], bool], refused: Callable[[FlowKey], bool], report: Report
     ) -> None:
-        """End the flows that policy refuses now. `concerned` is asked first, of packed keys."""
+        """End the flows that policy refuses now. `concerned` is asked first, of packed keys.
+
+        Not those that user space has handed off: rules do not decide about them, see `end_tunnels`.
+        """
 
         def is_concerned(raw_key: bytes, raw: bytes) -> bool:
-            return not _PULSE.unpack(raw)[2] & layouts.FLAG_REPLY and concerned(raw_key)
+            passed_over = layouts.FLAG_REPLY | layouts.FLAG_SPLICED
+            return not _PULSE.unpack(raw)[2] & passed_over and concerned(raw_key)
 
         for table in (self._established, self._opening):
             self._end(table, is_concerned, lambda each: refused(each.key), Reason.POLICY_CHANGED, report)
+
+    def end_tunnels(self, judge: Callable[[Flow, HeldTunnel], Reason | None], report: Report) -> None:
+        """End the flows that user space has handed off and `judge` gives a reason against."""
+        reader = RecordReader(self._names, self._tunnels)
+        for held in self._tunnels:
+            each = self._established_flow(held.key, held.id)
+            reason = judge(each.read(reader), held) if each else None
+            if each and reason:
+                self._end_one(each, reason, report)
+
+    def end(self, raw_key: bytes, id: int, reason: Reason, report: Report) -> bool:
+        """End one established flow by its client's key; False where it has ended already."""
+        each = self._established_flow(raw_key, id)
+        return each is not None and self._end_one(each, reason, report)
+
+    def cut(self, ids: AbstractSet[int], reason: Reason, report: Report) -> set[int]:
+        """End flows by their ids, handed off or not; those that were there.
+
+        Both ends learn of it when they next speak: a packet of no flow is answered with a reset, by the
+        programs or the host.
+        """
+        packed = {layouts.U64.pack(id) for id in ids}
+        found: set[int] = set()
+
+        def is_meant(_: bytes, raw: bytes) -> bool:
+            return raw[_ID] in packed and not _PULSE.unpack(raw)[2] & layouts.FLAG_REPLY
+
+        def note(each: _Conversation) -> bool:
+            if each.entry.state != layouts.STATE_CLOSED:
+                found.add(each.entry.id)
+            return True
+
+        for table in (self._established, self._opening):
+            self._end(table, is_meant, note, reason, report)
+        return found
 
     def end_blocked(self, reason_of: Callable[[FlowKey, bytes], Reason | None], report: Report) -> None:
         """End the flows that are blocked now. `reason_of` is told a key and the packed backend."""
@@ -220,7 +266,7 @@ class FlowTable:
         report: Report,
     ) -> int:
         """Delete conversations, and report those whose start was; how many entries stay."""
-        reader = RecordReader(self._names)
+        reader = RecordReader(self._names, self._tunnels)
         count, gone = 0, []
         for raw_key, raw in table.items():
             count += 1
@@ -239,6 +285,21 @@ class FlowTable:
                 flow = each.read(reader, reason)
                 report(Event(EventKind.FLOW_END, flow.decision, flow))
         return count - table.delete_many(gone)
+
+    def _established_flow(self, raw_key: bytes, id: int) -> _Conversation | None:
+        raw = self._established.get(raw_key)
+        each = _find(self._established, raw_key, raw) if raw else None
+        return each if each and each.entry.id == id else None
+
+    def _end_one(self, each: _Conversation, reason: Reason, report: Report) -> bool:
+        """As `_end`, of one that is established."""
+        if not self._established.delete(each.raw_key):
+            return False
+        if each.other:
+            self._established.delete(each.other_key)
+        flow = each.read(RecordReader(self._names, self._tunnels), reason)
+        report(Event(EventKind.FLOW_END, flow.decision, flow))
+        return True
 
     def _live(self) -> Iterator[_Conversation]:
         for table in (self._established, self._opening):

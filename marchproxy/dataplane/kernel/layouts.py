@@ -29,6 +29,7 @@ LIMIT_PREFIXES: Final = 262144
 LIMIT_SHARED: Final = 12
 LIMIT_NONE: Final = 0xFFFF
 LIMIT_SHIFT: Final = 14
+SPLICES: Final = 131072
 
 CLASS_STRANGER: Final = 0
 CLASS_ANYONE: Final = 1
@@ -37,7 +38,7 @@ CLASS_BANK_SHIFT: Final = 31
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 STATE_OPENING, STATE_ANSWERED, STATE_ESTABLISHED, STATE_CLOSED = 1, 2, 3, 4
-FLAG_REPLY, FLAG_FIN, FLAG_PEER_FIN = 1, 2, 4
+FLAG_REPLY, FLAG_FIN, FLAG_PEER_FIN, FLAG_FIN_ACKED, FLAG_SPLICED = 1, 2, 4, 8, 64
 FLAGS_CLOSING: Final = FLAG_FIN | FLAG_PEER_FIN
 """One side or the other has sent its FIN; each direction knows of both."""
 EVENT_START, EVENT_END, EVENT_DENIED, EVENT_AUDITED = 1, 2, 3, 4
@@ -76,7 +77,7 @@ class Layout(NamedTuple):
         return Struct("=" + "".join(formats))
 
 
-def _layout(name: str, **formats: str) -> Layout:
+def _layout(name: str, /, **formats: str) -> Layout:
     return Layout(name, formats, Struct("=" + "".join(formats.values())))
 
 
@@ -112,7 +113,40 @@ FLOW = _layout(
     state="B",
     flags="B",
     tier="B",
-    pad="5x",
+    pad="x",
+    splice="I",
+)
+SPLICE = _layout(
+    "mp_splice",
+    id="Q",
+    sequence="8s",
+    timestamp="8s",
+    announced="2s",
+    expected="2s",
+    flags="B",
+    pad="3x",
+)
+SPLICE_DRAINING: Final = 1
+TUNNEL = _layout("mp_tunnel", key="40s", expires="Q", service="128s", credential="64s", name="256s", pad="16x")
+SOCKET = _layout(
+    "mp_socket",
+    key="40s",
+    found="I",
+    state="I",
+    written="I",
+    sent="I",
+    acknowledged="I",
+    received="I",
+    read="I",
+    window="I",
+    segment="I",
+    timestamp="I",
+    ifindex="I",
+    blockers="I",
+)
+SOCKET_REORDERED, SOCKET_URGENT, SOCKET_SIGNED, SOCKET_LAYERED = 1, 2, 4, 8
+AMENDMENT = _layout(
+    "mp_amendment", key="40s", id="Q", packets="Q", bytes="Q", peer_fin_ack="I", flags="B", pad="3x"
 )
 LISTENER_KEY = _layout("mp_listener_key", address="16s", port="2s", protocol="B", bank="B")
 LISTENER = _layout("mp_listener", first="I", count="I")
@@ -193,11 +227,16 @@ EVENT = _layout(
     ifindex="I",
     attempts="I",
     tier="B",
-    pad="3x",
+    spliced="B",
+    pad="2x",
 )
 LAYOUTS = (
     FLOW_KEY,
     FLOW,
+    SPLICE,
+    TUNNEL,
+    SOCKET,
+    AMENDMENT,
     LISTENER_KEY,
     LISTENER,
     RULE,
@@ -225,6 +264,7 @@ LAYOUTS = (
 
 U16 = Struct("=H")
 U32 = Struct("=I")
+U32_PAIR = Struct("=II")
 U64 = Struct("=Q")
 I64 = Struct("=q")
 U64_PAIR = Struct("=QQ")
@@ -267,6 +307,7 @@ class FlowEntry(NamedTuple):
     state: int
     flags: int
     tier: int
+    splice: int
 
     def other_key(self, protocol: int) -> bytes:
         """The key of the other direction: the rewritten tuple, reversed."""
@@ -293,6 +334,7 @@ class EventRecord(NamedTuple):
     ifindex: int
     attempts: int
     tier: int
+    spliced: int
 
 
 def read_key(raw: bytes) -> FlowKey:

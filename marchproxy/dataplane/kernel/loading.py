@@ -27,7 +27,8 @@ READ_OR_WRITTEN = frozenset(
     {
         *("active", "address_classes", "backends", "listeners", "pools", "port_classes", "rules"),
         *("source_bits", "transit_bits", "transit_digests", "transit_extents", "transit_rules", "nat_pools"),
-        *("flows", "opening", "mapping_names", "settings", "management", "interfaces", "own_addresses"),
+        *("flows", "opening", "splices", "tunnels", "mapping_names", "settings", "management"),
+        *("interfaces", "own_addresses"),
         *("limits", "limit_sets", "limit_prefixes", "limit_generations", "limit_buckets"),
         *("limit_counters", "limit_names"),
         *("counters", "denied", "events", "lost_events", "blocks"),
@@ -41,6 +42,19 @@ class BpfNotPermitted(NotPermitted):
 
     Another tier can do the work. All other errors of loading have to be put right by somebody.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffPrograms:
+    """What handing connections off asks the kernel (`bpf/handoff.bpf.c`): run, and attached nowhere."""
+
+    socket: Program
+    amend: Program
+
+    def close(self) -> None:
+        """Let go."""
+        self.socket.close()
+        self.amend.close()
 
 
 class Programs:
@@ -74,6 +88,9 @@ class Pipeline:
 
     maps: Mapping[str, Map]
     programs: Programs
+    load_handoff: Callable[[], HandoffPrograms]
+    """For who hands connections off; they want a kernel with type information (BTF), which the pipeline does
+    not. Raises as `load_pipeline`."""
     lock: ExitStack
     """Held on the folder of the pins."""
 
@@ -109,7 +126,9 @@ def load_pipeline(
             # What is not taken out of the object is closed with it.
             maps = {name: loaded.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}
         programs = Programs(tc, lambda: _load_xdp(pins, objects / "xdp.bpf.o", sizes))
-        return Pipeline(maps, programs, lock.pop_all())
+        return Pipeline(
+            maps, programs, lambda: _load_handoff(pins, objects / "handoff.bpf.o", sizes), lock.pop_all()
+        )
 
 
 def _pinned_size(pin: Path) -> int:
@@ -123,6 +142,13 @@ def _pinned_size(pin: Path) -> int:
 def _load_xdp(pins: Path, source: Path, sizes: Mapping[str, int]) -> Program:
     with _explained(), BpfObject.load(source, pin_dir=pins, max_entries=sizes) as loaded:
         return _take_program(loaded, "marchproxy_xdp")
+
+
+def _load_handoff(pins: Path, source: Path, sizes: Mapping[str, int]) -> HandoffPrograms:
+    with _explained(), BpfObject.load(source, pin_dir=pins, max_entries=sizes) as loaded:
+        return HandoffPrograms(
+            _take_program(loaded, "marchproxy_socket"), _take_program(loaded, "marchproxy_amend")
+        )
 
 
 def _take_program(loaded: BpfObject, name: str) -> Program:

@@ -1,5 +1,6 @@
 """How near tables and source ports are to their ends: counted while the sweep walks over all flows anyway."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ class Census:
         """Entries in the table of flows that are being opened or have ended."""
         self.half_open = 0
         """Those of them that have not ended."""
+        self.started = time.monotonic()
+        self.spliced: set[int] = set()
+        """Places in `splices` that flows name."""
         self._ports = ports
         self._step = max(1, ports.count // _SAMPLE)
         self._claimed: Counter[bytes] = Counter()

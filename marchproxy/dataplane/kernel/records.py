@@ -6,6 +6,7 @@ from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.clock import KernelClock
 from marchproxy.dataplane.kernel.layouts import EventRecord, FlowEntry, FlowKey
 from marchproxy.dataplane.kernel.names import MappingNames
+from marchproxy.dataplane.kernel.tunnels import Tunnel, TunnelTable
 from marchproxy.dataplane.records import Decision, Event, EventKind, Flow, FlowState, Traffic
 from marchproxy.model.reason import Reason, Tier, Verdict
 
@@ -25,6 +26,9 @@ _STATES = {
 }
 
 
+_NOBODY = Tunnel()
+
+
 def protocol_name(number: int) -> str:
     """`tcp`, `udp`, `icmp`, or the IANA number as text."""
     return _PROTOCOLS.get(number, str(number))
@@ -40,10 +44,14 @@ def flow_state(entry: FlowEntry, protocol: int) -> FlowState:
 
 
 class RecordReader:
-    """Decodes with one clock reading, so make one for each batch. `names` gives mappings their names."""
+    """Decodes with one clock reading, so make one for each batch.
 
-    def __init__(self, names: MappingNames) -> None:
+    `names` gives mappings their names, `tunnels` tells who opened the flows that user space handed off.
+    """
+
+    def __init__(self, names: MappingNames, tunnels: TunnelTable) -> None:
         self._names = names
+        self._tunnels = tunnels
         self._clock = KernelClock()
         self._interfaces: dict[int, str] = {0: ""}
 
@@ -52,6 +60,8 @@ class RecordReader:
     ) -> Flow:
         """A live flow, or with another `reason` one that ends now. `entry` is client to backend."""
         lives = reason is Reason.FORWARDED
+        spliced = bool(entry.flags & layouts.FLAG_SPLICED)
+        tunnel = self._tunnel(entry.id, spliced)
         decision = Decision(
             time=self._clock.wall(entry.started if lives else self._clock.monotonic),
             id=entry.id,
@@ -62,9 +72,11 @@ class RecordReader:
             protocol=protocol_name(key.protocol),
             tier=Tier(max(entry.tier, reply.tier)),
             verdict=Verdict.ALLOW,
-            reason=reason,
+            reason=Reason.HANDED_OFF if lives and spliced else reason,
             mapping=self._names.name(entry.mapping),
             revision=entry.revision,
+            source_service=tunnel.service,
+            name=tunnel.name,
             interface=self._interface(reply.ifindex),
         )
         return Flow(
@@ -101,6 +113,7 @@ class RecordReader:
         return Event(kind, decision, flow)
 
     def _decision(self, record: EventRecord, key: FlowKey) -> Decision:
+        tunnel = self._tunnel(record.id, bool(record.spliced))
         return Decision(
             time=self._clock.wall(record.time),
             id=record.id,
@@ -114,9 +127,15 @@ class RecordReader:
             reason=Reason(record.reason),
             mapping=self._names.name(record.mapping),
             revision=record.revision,
+            source_service=tunnel.service,
+            name=tunnel.name,
             interface=self._interface(record.ifindex),
             count=record.attempts or 1,
         )
+
+    def _tunnel(self, id: int, spliced: bool) -> Tunnel:
+        held = self._tunnels.get(id) if spliced else None
+        return held.tunnel if held else _NOBODY
 
     def _interface(self, ifindex: int) -> str:
         """Its name; empty where it is gone."""

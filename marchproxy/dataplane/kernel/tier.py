@@ -17,6 +17,7 @@ from marchproxy.dataplane.kernel.events import EventReader
 from marchproxy.dataplane.kernel.failover import Failover
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.forwarding import Forwarding
+from marchproxy.dataplane.kernel.handoff import Handoff
 from marchproxy.dataplane.kernel.interfaces import Attachments, index_of
 from marchproxy.dataplane.kernel.limitslots import LimitSlots
 from marchproxy.dataplane.kernel.loading import BpfNotPermitted, Pipeline, load_pipeline
@@ -30,7 +31,10 @@ from marchproxy.dataplane.kernel.sourceaddress import source_towards
 from marchproxy.dataplane.kernel.sourcepools import SourcePools
 from marchproxy.dataplane.kernel.sweep import Sweep
 from marchproxy.dataplane.kernel.sysctls import Sysctls
+from marchproxy.dataplane.kernel.splices import Splices
 from marchproxy.dataplane.kernel.tables import TableBuilder
+from marchproxy.dataplane.kernel.tunnels import TunnelTable
+from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.dataplane.records import (
     Denials,
     EventKind,
@@ -68,7 +72,8 @@ class KernelTier:
             self._maps = maps
             self._settings = Settings(maps["settings"])
             self._names = MappingNames(maps["mapping_names"])
-            self._events = EventReader(maps["events"], maps["lost_events"], self._names)
+            tunnels = TunnelTable(maps["tunnels"])
+            self._events = EventReader(maps["events"], maps["lost_events"], self._names, tunnels)
             opened.callback(self._events.close)
             self._routes = RouteWatch()
             opened.callback(self._routes.close)
@@ -79,6 +84,8 @@ class KernelTier:
         self._blocks = BlockTables(maps, self._settings, self._names.number)
         self._builder = self._new_builder()
         self._table = FlowTable(maps, self._names, Timeouts())
+        self._splices = Splices(maps)
+        self._load_handoff = pipeline.load_handoff
         self._attachments = Attachments(
             pipeline.programs,
             maps["interfaces"],
@@ -175,6 +182,23 @@ class KernelTier:
             *self._size_problem(),
         ]
 
+    def handoff(self) -> Handoff:
+        """What hands connections to this tier. Raises as `load_pipeline` where the kernel tells too little.
+
+        For one thread, not necessarily this one; it may be used until `close`.
+        """
+        programs = self._load_handoff()
+        self._opened.callback(programs.close)
+        return Handoff(self._maps, programs, self._splices, self._table, self._sink)
+
+    def upstream_ports(self) -> UpstreamPorts:
+        """Where connections come from that are to be handed off."""
+        return UpstreamPorts(self._maps)
+
+    async def cut(self, ids: frozenset[int]) -> frozenset[int]:
+        """End flows by their ids; those that were there."""
+        return await self._in_thread(self._cut, ids)
+
     async def drain(self, seconds: float) -> None:
         """Nothing to drain: the kernel goes on carrying."""
 
@@ -255,8 +279,12 @@ class KernelTier:
         self._banks.follow()
         self._sweep.turn(self._sink)
 
+    def _cut(self, ids: frozenset[int]) -> frozenset[int]:
+        return frozenset(self._table.cut(ids, Reason.CUT, self._sink))
+
     def _take_stock(self, census: Census) -> None:
         self._pressure.update(census)
+        self._splices.settle(census.spliced, census.started)
         self._active.correct()
 
     def _follow_addresses(self, plan: Plan, *, moved: bool = False) -> None:

@@ -73,7 +73,7 @@ class Conversation:
         return layouts.FLOW.struct.pack(
             *(_address(source), _address(destination), layouts.pack_port(sport), layouts.pack_port(dport)),
             *(self.mapping, self.id, seen - SECOND, seen, packets, packets * 100),
-            *(0, 0, self.ifindex, bytes(6), bytes(6), 0, 5, 1500, self.state, flags | self.closing, 1),
+            *(0, 0, self.ifindex, bytes(6), bytes(6), 0, 5, 1500, self.state, flags | self.closing, 1, 0),
         )
 
 

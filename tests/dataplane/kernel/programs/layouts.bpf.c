@@ -4,6 +4,10 @@
 
 struct mp_flow_key flow_key;
 struct mp_flow flow;
+struct mp_splice splice;
+struct mp_tunnel tunnel;
+struct mp_socket socket;
+struct mp_amendment amendment;
 struct mp_listener_key listener_key;
 struct mp_listener listener;
 struct mp_rule rule;
@@ -29,6 +33,8 @@ struct mp_denied_key denied_key;
 struct mp_event event;
 enum mp_flow_state flow_state;
 enum mp_flow_flags flow_flags;
+enum mp_splice_flags splice_flags;
+enum mp_socket_blockers socket_blockers;
 enum mp_balance balance;
 enum mp_event_kind event_kind;
 enum mp_tier tier;

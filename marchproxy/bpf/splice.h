@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Two TCP connections that carry the same bytes, joined into one flow without sockets.
+ *
+ * User space accepted the one from the client and opened the one to the backend. What tells them apart beside their tuples is
+ * constant from the moment when user space holds no bytes: the distance between sequence numbers, that between timestamp
+ * clocks (RFC 7323), and the shifts of windows. `struct mp_splice` has them; acknowledgements and SACK blocks (RFC 2018,
+ * RFC 2883) go back by what sequence numbers went forward.
+ *
+ * While a splice is DRAINING the local sockets still hold bytes that their peers have not acknowledged, or that user space has
+ * not read. Each packet then goes two ways: whole and translated to the other side, and as a bare acknowledgement up to the
+ * socket that it is addressed to. That copy is made by sending a clone, marked, through the same interface once
+ * more: so forwarding is one path with or without it. It carries the numbers that the socket expects, taken from the
+ * socket itself: neither data nor FIN are for it, and what the peer acknowledges beyond its last byte is the other side's.
+ */
+#ifndef MP_SPLICE_H
+#define MP_SPLICE_H
+
+#include "checksum.h"
+#include "maps.h"
+#include "packet.h"
+#include "parse.h"
+
+#define SPLICE_OPTIONS 40     /* bytes that a TCP header has for options, so there are no more of them */
+#define SPLICE_END 0          /* kinds (RFC 9293 section 3.2) */
+#define SPLICE_NOTHING 1
+#define SPLICE_SACK 5
+#define SPLICE_TIMESTAMPS 8
+#define SPLICE_TIMESTAMPS_LENGTH 10
+#define SPLICE_SACK_EDGES 8   /* of four blocks: more do not fit */
+#define SPLICE_TCP 60         /* bytes of the longest TCP header */
+
+/* The packet's side in arrays by side. */
+static __always_inline __u32 splice_side(const struct mp_flow *flow)
+{
+	return flow->flags & MP_FLOW_REPLY ? 1 : 0;
+}
+
+/* How a SPLICED flow is translated; NULL where its place is another flow's by now. */
+static __always_inline const struct mp_splice *splice_of(const struct mp_flow *flow)
+{
+	__u32 index = flow->splice;
+	const struct mp_splice *splice = bpf_map_lookup_elem(&splices, &index);
+
+	return splice && splice->id == flow->id ? splice : NULL;
+}
+
+static __always_inline int splice_is_draining(const struct mp_splice *splice)
+{
+	return *(const volatile __u8 *)&splice->flags & MP_SPLICE_DRAINING;
+}
+
+/* What the flow adds to sequence numbers of its direction. */
+static __always_inline __u32 splice_distance(const struct mp_flow *flow)
+{
+	const struct mp_splice *splice = flow->flags & MP_FLOW_SPLICED ? splice_of(flow) : NULL;
+
+	return splice ? splice->sequence[splice_side(flow)] : 0;
+}
+
+/* The window from a field of `shift` in one of `expected`. Never more than there is, but not zero where there is some: a sender
+ * that may send nothing waits for a window that its peer has opened already. */
+static __always_inline __u16 splice_window(__u16 field, __u32 shift, __u32 expected)
+{
+	__u32 window = bpf_ntohs(field);
+	__u32 scaled = (window << (shift & 15)) >> (expected & 15);
+
+	if (window && !scaled)
+		scaled = 1;
+	return bpf_htons(scaled > 65535 ? 65535 : scaled);
+}
+
+struct splice_options {
+	mp_context *context;
+	const struct packet *packet;
+	__u64 sum;            /* what words at even offsets change the checksum by */
+	__u64 odd;            /* and those at odd ones, whose bytes count for the other halves */
+	__u32 at;             /* offset in the TCP header of the next option */
+	__u32 end;            /* of the TCP header */
+	__u32 sack;           /* added to edges of SACK blocks */
+	__u32 value;          /* added to TSval */
+	__u32 echo;           /* added to TSecr */
+};
+
+/* Add to a number in the options; nothing where it is not within them. */
+static __always_inline void splice_add(struct splice_options *options, __u32 at, __u32 distance)
+{
+	__u8 *bytes = packet_transport(options->context, options->packet) + (at & 0x3f);
+	__be32 before, after;
+
+	if (at + 4 > options->end || (void *)(bytes + 4) > packet_end(options->context))
+		return;
+	__builtin_memcpy(&before, bytes, 4);
+	after = bpf_htonl(bpf_ntohl(before) + distance);
+	__builtin_memcpy(bytes, &after, 4);
+	if (at & 1)
+		options->odd = checksum_replace(options->odd, before, after);
+	else
+		options->sum = checksum_replace(options->sum, before, after);
+}
+
+/* One step of bpf_loop: the next option. Returns 1 to stop. */
+static long splice_option(__u32 index, void *state)
+{
+	struct splice_options *options = state;
+	__u32 at = options->at;
+	const __u8 *option = packet_transport(options->context, options->packet) + (at & 0x3f);
+	__u8 kind, length;
+
+	if (at + 2 > options->end || (void *)(option + 2) > packet_end(options->context) || option[0] == SPLICE_END)
+		return 1;
+	kind = option[0];
+	length = option[1];
+	if (kind == SPLICE_NOTHING) {
+		options->at = at + 1;
+		return 0;
+	}
+	if (kind == SPLICE_TIMESTAMPS && length == SPLICE_TIMESTAMPS_LENGTH) {
+		splice_add(options, at + 2, options->value);
+		splice_add(options, at + 6, options->echo);
+	} else if (kind == SPLICE_SACK) {
+		for (__u32 i = 0; i < SPLICE_SACK_EDGES; i++)
+			if (2 + 4 * i + 4 <= length)
+				splice_add(options, at + 2 + 4 * i, options->sack);
+	}
+	options->at = at + length;
+	return length < 2;
+}
+
+/* The header of a packet of a SPLICED flow as the other connection has it; ports are the caller's. Adds to `sum` what changes
+ * the checksum. Returns 0, or -1 where it cannot be translated. Global, see `parse`. */
+__noinline int splice_rewrite(mp_context *context, const struct packet *packet, const struct mp_flow *flow, __u64 *sum)
+{
+	struct splice_options options = {.context = context, .packet = packet, .at = sizeof(struct tcphdr)};
+	const struct mp_splice *splice;
+	__be32 sequence, acknowledgement;
+	struct tcphdr *tcp;
+	__u32 side, other;
+	__u16 window;
+
+	if (!packet || !flow || !sum)
+		return -1;
+	splice = splice_of(flow);
+	tcp = packet_transport(context, packet);
+	if (!splice || (void *)(tcp + 1) > packet_end(context))
+		return -1;
+	side = splice_side(flow);
+	other = side ^ 1;
+	sequence = bpf_htonl(packet->sequence + splice->sequence[side]);
+	/* Without the flag the field means nothing, and zero is what honest senders put there. */
+	acknowledgement = packet->tcp_flags & TCP_ACK ? bpf_htonl(packet->acknowledgement - splice->sequence[other]) :
+							tcp->ack_seq;
+	window = splice_window(tcp->window, splice->announced[side], splice->expected[side]);
+	options.sum = checksum_replace(options.sum, tcp->seq, sequence);
+	options.sum = checksum_replace(options.sum, tcp->ack_seq, acknowledgement);
+	options.sum = checksum_replace(options.sum, tcp->window, window);
+	tcp->seq = sequence;
+	tcp->ack_seq = acknowledgement;
+	tcp->window = window;
+	options.end = packet->headers - (packet->l4 - L3);
+	options.sack = -splice->sequence[other];
+	options.value = splice->timestamp[side];
+	options.echo = -splice->timestamp[other];
+	if (options.end > sizeof(*tcp))
+		bpf_loop(SPLICE_OPTIONS, splice_option, &options, 0);
+	/* Swapping the halves of the sum is what swapping the bytes of each word would have come to (RFC 1071). */
+	*sum += options.sum + __builtin_bswap16(checksum_fold16(options.odd));
+	return 0;
+}
+
+#ifndef MP_XDP
+
+/* On a clone that is for the local socket. Nobody else sets marks before packets reach us; those of local senders end where
+ * their network namespace does. */
+#define SPLICE_MARK 0x4d505550u
+
+/* Have a copy of the packet arrive once more, for the local socket. Invalidates. */
+static __always_inline void splice_clone(mp_context *context)
+{
+	__u32 mark = context->mark;
+
+	context->mark = SPLICE_MARK;
+	bpf_clone_redirect(context, context->ifindex, BPF_F_INGRESS);
+	context->mark = mark;
+}
+
+/* What the local socket that a packet is addressed to expects: its next sequence number, and the last that it has sent. */
+static __noinline int splice_expected(mp_context *context, const struct packet *packet, __u32 *sequence, __u32 *sent)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_tcp_sock *tcp;
+	struct bpf_sock *socket;
+	int found = -1;
+
+	if (packet->version == 4) {
+		tuple.ipv4.saddr = packet->key.source.word[3];
+		tuple.ipv4.daddr = packet->key.destination.word[3];
+		tuple.ipv4.sport = packet->key.source_port;
+		tuple.ipv4.dport = packet->key.destination_port;
+		socket = bpf_sk_lookup_tcp(context, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, &packet->key.source, sizeof(tuple.ipv6.saddr));
+		__builtin_memcpy(tuple.ipv6.daddr, &packet->key.destination, sizeof(tuple.ipv6.daddr));
+		tuple.ipv6.sport = packet->key.source_port;
+		tuple.ipv6.dport = packet->key.destination_port;
+		socket = bpf_sk_lookup_tcp(context, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!socket)
+		return -1;
+	tcp = bpf_tcp_sock(socket);
+	if (tcp && socket->state != BPF_TCP_LISTEN) {
+		*sequence = tcp->rcv_nxt;
+		*sent = tcp->snd_nxt;
+		found = 0;
+	}
+	bpf_sk_release(socket);
+	return found;
+}
+
+/* The sum of a pseudo header with `length` bytes of TCP; addresses as they arrive. */
+static __always_inline __u32 splice_pseudo(const struct packet *packet, __u32 length)
+{
+	struct {
+		struct mp_address source, destination;
+		__be32 length, next;
+	} header = {
+		.source = packet->key.source,
+		.destination = packet->key.destination,
+		.length = bpf_htonl(length),
+		.next = bpf_htonl(IPPROTO_TCP),
+	};
+
+	/* The prefix of mapped addresses adds up to zero: two words of all ones. */
+	return bpf_csum_diff(0, 0, (__be32 *)&header, sizeof(header), 0);
+}
+
+/* Shorten what IP says of the packet's length to `length` bytes. */
+static __always_inline int splice_shorten(mp_context *context, const struct packet *packet, __u16 length)
+{
+	__be16 before, after = bpf_htons(length);
+
+	if (packet->version == 6) {
+		after = bpf_htons(length - sizeof(struct ipv6hdr));
+		return bpf_skb_store_bytes(context, L3 + 4, &after, sizeof(after), BPF_F_RECOMPUTE_CSUM) ? -1 : 0;
+	}
+	if (bpf_skb_load_bytes(context, L3 + 2, &before, sizeof(before)) ||
+	    bpf_l3_csum_replace(context, L3 + 10, before, after, sizeof(after)))
+		return -1;
+	return bpf_skb_store_bytes(context, L3 + 2, &after, sizeof(after), BPF_F_RECOMPUTE_CSUM) ? -1 : 0;
+}
+
+/* Turn the packet into the acknowledgement that the local socket may hear. Its options stay: SACK and timestamps are those of its
+ * own connection. */
+static __noinline int splice_strip(mp_context *context, const struct packet *packet, __u32 sequence, __u32 sent)
+{
+	__u32 length = packet->headers - (packet->l4 - L3);
+	union {
+		struct tcphdr header;
+		__u8 bytes[SPLICE_TCP];
+	} tcp = {};
+
+	barrier_var(length);
+	if (length < sizeof(tcp.header) || length > sizeof(tcp))
+		return -1;
+	if (packet_trim(context, L3 + packet->headers) || splice_shorten(context, packet, packet->headers) ||
+	    bpf_skb_load_bytes(context, packet->l4, &tcp, length))
+		return -1;
+	tcp.header.seq = bpf_htonl(sequence);
+	if ((__s32)(packet->acknowledgement - sent) > 0)
+		tcp.header.ack_seq = bpf_htonl(sent);
+	tcp.header.fin = 0;
+	tcp.header.psh = 0;
+	tcp.header.urg = 0;
+	tcp.header.urg_ptr = 0;
+	tcp.header.check = 0;
+	tcp.header.check = ~checksum_fold16((__u32)bpf_csum_diff(0, 0, (__be32 *)&tcp, sizeof(tcp),
+								splice_pseudo(packet, length)));
+	return bpf_skb_store_bytes(context, packet->l4, &tcp, length, BPF_F_RECOMPUTE_CSUM) ? -1 : 0;
+}
+
+/* The copy that `splice_clone` made: up to the local socket, or nowhere. Of resets sockets hear nothing: user space, which
+ * sees that the flow has ended, closes them without a word. Returns the action. Global, see `parse`. */
+__noinline int splice_pass_up(mp_context *context, struct packet *packet)
+{
+	__u32 sequence = 0, sent = 0;
+
+	if (!packet)
+		return TC_ACT_SHOT;
+	context->mark = 0;
+	if (parse(context, packet) != MP_NONE || packet->key.protocol != IPPROTO_TCP || packet->fragment ||
+	    (packet->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK)
+		return TC_ACT_SHOT;
+	if (splice_expected(context, packet, &sequence, &sent) || splice_strip(context, packet, sequence, sent))
+		return TC_ACT_SHOT;
+	return TC_ACT_OK;
+}
+
+#endif
+
+#endif

@@ -1,0 +1,315 @@
+"""Handing a tunnel to the kernel: two connections of user space become one flow without sockets.
+
+`Handoff.attempt` enters the flow while the sockets are still there, with data in flight both ways; what comes
+in from then on goes by the kernel. `Draining` relays what had come in before, waits until the peers have
+acknowledged what the sockets have sent, and closes them without a word.
+"""
+
+import errno
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+
+from marchproxy.dataplane.kernel import joining, layouts
+from marchproxy.dataplane.kernel.clock import KernelClock
+from marchproxy.dataplane.kernel.errors import KernelError, MapFull
+from marchproxy.dataplane.kernel.flows import FlowTable, Report
+from marchproxy.dataplane.kernel.joining import HandoffRefusal
+from marchproxy.dataplane.kernel.loading import HandoffPrograms
+from marchproxy.dataplane.kernel.maps import NO_EXIST, Map
+from marchproxy.dataplane.kernel.natports import NatPorts
+from marchproxy.dataplane.kernel.splices import Splice, Splices
+from marchproxy.dataplane.kernel.tcpsocket import TCP_REPAIR, Option, TcpSocket, TcpSockets, arriving_key
+from marchproxy.dataplane.kernel.testrun import run
+from marchproxy.dataplane.kernel.tunnels import HeldTunnel, Tunnel, TunnelTable
+from marchproxy.model.reason import Reason
+
+PIECE = 65536
+"""Bytes that are relayed at once while draining."""
+NOTSENT = 131072
+"""Bytes that a relay should let wait in a send queue, see `limit_backlog`."""
+_LINK = bytes(12) + bytes.fromhex("88b5")
+_TCP_NOTSENT_LOWAT = 25
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelFacts:
+    """What the flow of a tunnel is told, beside what the sockets know."""
+
+    id: int
+    """See `new_flow_id`."""
+    mapping: int
+    """By `MappingNames`."""
+    revision: int
+    started: int
+    """CLOCK_MONOTONIC nanoseconds."""
+    tunnel: Tunnel = Tunnel()  # noqa: RUF009  (frozen)
+
+
+class Progress(Enum):
+    """How far a handoff is."""
+
+    DRAINING = "draining"
+    HANDED_OFF = "handed-off"
+    """The kernel has it; the sockets are closed."""
+    ENDED = "ended"
+    """The connection has ended meanwhile; the sockets are closed, and the event is there or comes."""
+
+
+class Draining:
+    """A tunnel on its way to the kernel. It owns both sockets, which must be in no event loop any more."""
+
+    def __init__(self, handoff: "Handoff", place: int, splice: Splice, ends: tuple["_End", "_End"]) -> None:
+        self._handoff = handoff
+        self._place = place
+        self._splice = splice
+        self._client, self._upstream = ends
+
+    @property
+    def id(self) -> int:
+        """Of the flow."""
+        return self._splice.id
+
+    def advance(self) -> Progress:
+        """Relay what can be relayed now, and finish when nothing is left. Never blocks.
+
+        To be called again every few milliseconds while it answers DRAINING.
+        """
+        handoff = self._handoff
+        if not handoff.holds(self._client.key, self.id):
+            return self._close(Progress.ENDED)
+        try:
+            self._relay(self._client, self._upstream)
+            self._relay(self._upstream, self._client)
+            client, upstream = (
+                handoff.sockets.ask(self._client.sock),
+                handoff.sockets.ask(self._upstream.sock),
+            )
+        except OSError:
+            return self._abandon()
+        if client is None or upstream is None:
+            return self._abandon()
+        if self._client.is_empty(client) and self._upstream.is_empty(upstream):
+            self._client.settle(handoff, self.id, client)
+            self._upstream.settle(handoff, self.id, upstream)
+            handoff.splices.end_draining(self._place, self._splice)
+            return self._close(Progress.HANDED_OFF)
+        return Progress.DRAINING
+
+    def _relay(self, source: "_End", target: "_End") -> None:
+        while not source.ended:
+            if not source.pending:
+                try:
+                    source.pending = source.sock.recv(PIECE)
+                except BlockingIOError:
+                    return
+                if not source.pending:
+                    self._pass_on_end(source, target)
+                    return
+            try:
+                source.pending = source.pending[target.sock.send(source.pending) :]
+            except BlockingIOError:
+                return
+
+    def _pass_on_end(self, source: "_End", target: "_End") -> None:
+        """A FIN that reached our socket before the flow was there."""
+        source.ended = True
+        state = self._handoff.sockets.ask(target.sock)
+        if state is None:
+            raise OSError(errno.ENOTCONN, "closed meanwhile")
+        # First the flow, lest the acknowledgement of our FIN is there before it.
+        self._handoff.amend(source.key, self.id, flags=layouts.FLAG_FIN)
+        self._handoff.amend(
+            target.key, self.id, flags=layouts.FLAG_PEER_FIN, peer_fin_ack=(state.written + 1) & 0xFFFFFFFF
+        )
+        target.sock.shutdown(socket.SHUT_WR)
+
+    def _abandon(self) -> Progress:
+        """One of the sockets failed: its peer is gone, and the other one has to hear of it."""
+        if not self._handoff.table.end(self._client.key, self.id, Reason.RESET, self._handoff.report):
+            return self._close(Progress.ENDED)
+        for end in (self._client, self._upstream):
+            with suppress(OSError):
+                end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            end.sock.close()
+        return Progress.ENDED
+
+    def _close(self, progress: Progress) -> Progress:
+        for end in (self._client, self._upstream):
+            close_silently(end.sock)
+        return progress
+
+
+class _End:
+    """One of the two sockets while it drains."""
+
+    def __init__(self, sock: socket.socket, key: bytes, state: TcpSocket, other: TcpSocket) -> None:
+        self.sock = sock
+        self.key = key
+        self.pending = b""
+        """Read from this socket, and not yet written to the other."""
+        self.ended = state.fin_received and other.fin_sent
+        """Nothing is to be read any more."""
+        self._bytes_in = state.bytes_in
+
+    def is_empty(self, state: TcpSocket) -> bool:
+        """Whether nothing is left to be done with it."""
+        waits_for_end = state.fin_received and not self.ended
+        return not (self.pending or state.unread or state.unacknowledged or waits_for_end)
+
+    def settle(self, handoff: "Handoff", id: int, state: TcpSocket) -> None:
+        """Count what came in between the reading of the counts and the first packet of the flow."""
+        late = state.bytes_in - self._bytes_in - (state.fin_received and self.ended)
+        if late > 0:
+            handoff.amend(self.key, id, packets=1, octets=late)
+
+
+class Handoff:
+    """Hands tunnels to the kernel. For one thread, in the network namespace of the sockets."""
+
+    def __init__(
+        self,
+        maps: Mapping[str, Map],
+        programs: HandoffPrograms,
+        splices: Splices,
+        table: FlowTable,
+        report: Report,
+        ports: NatPorts = NatPorts(),  # noqa: B008  (frozen)
+    ) -> None:
+        """`report` is told of a tunnel that ends here, and not in the kernel."""
+        self.sockets = TcpSockets(programs.socket)
+        self.splices = splices
+        self.table = table
+        self.report = report
+        self._amend = programs.amend
+        self._flows = maps["flows"]
+        self._interfaces = maps["interfaces"]
+        self._tunnels = TunnelTable(maps["tunnels"])
+        self._ports = ports
+
+    def attempt(
+        self, client: socket.socket, upstream: socket.socket, facts: TunnelFacts
+    ) -> Draining | HandoffRefusal:
+        """Enter the flow of two connected sockets, unless they cannot be joined.
+
+        User space must hold none of their bytes: nothing is read and not yet written. On a `Draining` both
+        sockets are its own; on a refusal nothing has changed.
+        """
+        try:
+            states = self.sockets.ask(client), self.sockets.ask(upstream)
+            keys = arriving_key(client), arriving_key(upstream)
+        except OSError:
+            return HandoffRefusal.CLOSED
+        if states[0] is None or states[1] is None:
+            return HandoffRefusal.CLOSED
+        refused = joining.refusal(states[0], states[1], self._is_attached)
+        if refused:
+            return refused
+        if not self._ports.first <= layouts.read_port(keys[1][34:36]) <= self._ports.last:
+            return HandoffRefusal.SOURCE_PORT
+        splice = joining.splice(facts.id, states[0], states[1])
+        place = self.splices.place(splice)
+        if place is None:
+            return HandoffRefusal.TABLE_FULL
+        refused = self._enter(facts, place, keys, (states[0], states[1]))
+        if refused:
+            self.splices.give_back(place)
+            return refused
+        ends = _End(client, keys[0], states[0], states[1]), _End(upstream, keys[1], states[1], states[0])
+        client.setblocking(False)
+        upstream.setblocking(False)
+        return Draining(self, place, splice, ends)
+
+    def holds(self, key: bytes, id: int) -> bool:
+        """Whether the flow is established."""
+        raw = self._flows.get(key)
+        return raw is not None and layouts.read_flow(raw).id == id
+
+    def amend(
+        self,
+        key: bytes,
+        id: int,
+        *,
+        packets: int = 0,
+        octets: int = 0,
+        flags: int = 0,
+        peer_fin_ack: int = 0,
+    ) -> None:
+        """Add to one direction of a flow while packets change it too; nothing where it has ended."""
+        question = layouts.AMENDMENT.struct.pack(key, id, packets, octets, peer_fin_ack, flags)
+        run(self._amend, _LINK + question)
+
+    def _enter(
+        self,
+        facts: TunnelFacts,
+        place: int,
+        keys: tuple[bytes, bytes],
+        states: tuple[TcpSocket, TcpSocket],
+    ) -> HandoffRefusal | None:
+        """The flow's two entries, the client's last: from then on it is one."""
+        now = KernelClock().monotonic
+        client, backend = keys
+        entries = (
+            (backend, _entry(facts, place, now, client, states[1], states[0], layouts.FLAG_REPLY)),
+            (client, _entry(facts, place, now, backend, states[0], states[1], 0)),
+        )
+        entered: list[bytes] = []
+        try:
+            self._tunnels.put(HeldTunnel(facts.id, client, facts.tunnel))
+            for key, entry in entries:
+                self._flows.set(key, entry, NO_EXIST)
+                entered.append(key)
+        except KernelError as error:
+            self._flows.delete_many(entered)
+            if error.errno == errno.EEXIST:
+                return HandoffRefusal.TAKEN
+            if isinstance(error, MapFull):
+                return HandoffRefusal.TABLE_FULL
+            raise
+        return None
+
+    def _is_attached(self, ifindex: int) -> bool:
+        if not 0 < ifindex < self._interfaces.max_entries:
+            return False
+        raw = self._interfaces.get(layouts.U32.pack(ifindex))
+        return raw is not None and layouts.INTERFACE.struct.unpack(raw)[2] != 0
+
+
+def _entry(
+    facts: TunnelFacts, place: int, now: int, other: bytes, own: TcpSocket, peer: TcpSocket, reply: int
+) -> bytes:
+    """One direction: what `own` receives goes out under the tuple of `other`, reversed."""
+    source, destination, source_port, destination_port, _ = layouts.read_key(other)
+    flags, peer_fin_ack = joining.flags(own, peer)
+    headers = (20 if source.startswith(layouts.ANY_V4[:12]) else 40) + 20
+    if own.options & Option.TIMESTAMPS:
+        headers += 12
+    return layouts.FLOW.struct.pack(
+        *(destination, source, destination_port, source_port),
+        *(facts.mapping, facts.id, facts.started, now),
+        *(own.segments_in, own.bytes_in + own.segments_in * headers),
+        *(0, 0, 0, bytes(6), bytes(6), peer_fin_ack, facts.revision, 0),
+        *(layouts.STATE_ESTABLISHED, flags | reply, 1, place),
+    )
+
+
+def new_flow_id() -> int:
+    """An id that no flow of the programs has: the same clock, and a CPU number that they reach last."""
+    return KernelClock().monotonic >> 9 << 6 | 63
+
+
+def close_silently(sock: socket.socket) -> None:
+    """Close a TCP socket without FIN or RST, whatever is in its queues."""
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    sock.close()
+
+
+def limit_backlog(sock: socket.socket) -> None:
+    """For both sockets of a relay: let little wait in the send queue, so that a handoff is possible always.
+
+    What waits for the receiver's window stays in the other receive queue instead, whose window closes.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT)

@@ -1,0 +1,104 @@
+"""Places of joined connections in the kernel's table, and who opened their flows."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.maps import Map
+
+_ID = slice(0, 8)
+_NOTHING = bytes(layouts.SPLICE.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What becomes of the packets of one side. Distances are modulo 2^32, shifts at most 14."""
+
+    sequence: int
+    """Added to sequence numbers."""
+    timestamp: int
+    """Added to TSvals."""
+    announced: int
+    """The shift that this side gives its own windows."""
+    expected: int
+    """The shift that the other side applies to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """`mp_splice`: how two connections are one."""
+
+    id: int
+    """Of the flow."""
+    client: Side
+    backend: Side
+    draining: bool = False
+
+    def pack(self) -> bytes:
+        """As the programs read it."""
+        client, backend = self.client, self.backend
+        return layouts.SPLICE.struct.pack(
+            self.id,
+            layouts.U32_PAIR.pack(client.sequence, backend.sequence),
+            layouts.U32_PAIR.pack(client.timestamp, backend.timestamp),
+            bytes((client.announced, backend.announced)),
+            bytes((client.expected, backend.expected)),
+            layouts.SPLICE_DRAINING if self.draining else 0,
+        )
+
+
+class Splices:
+    """Gives out the places of `splices`, and takes them back when no flow names them any more.
+
+    A place that is taken has the id of its flow, so a restarted daemon knows which are; which of those are
+    still needed the next sweep tells. Place 0 is nobody's. Threads may call this at once.
+    """
+
+    def __init__(self, maps: Mapping[str, Map]) -> None:
+        self._map = maps["splices"]
+        self._tunnels = maps["tunnels"]
+        self._lock = threading.Lock()
+        self._taken: dict[int, tuple[int, float]] = {
+            layouts.U32.unpack(key)[0]: (int.from_bytes(raw[_ID], "little"), 0.0)
+            for key, raw in self._map.items()
+            if raw != _NOTHING
+        }
+        """Place to flow and when it was given out."""
+        self._free = deque(each for each in range(1, self._map.max_entries) if each not in self._taken)
+
+    def place(self, splice: Splice) -> int | None:
+        """Enter `splice`, and say where; None where all places are taken."""
+        with self._lock:
+            if not self._free:
+                return None
+            # The one that has been free for longest: the last packets of an ended flow may be on their way.
+            place = self._free.popleft()
+            self._taken[place] = (splice.id, time.monotonic())
+        self.write(place, splice)
+        return place
+
+    def write(self, place: int, splice: Splice) -> None:
+        """Change what a place that was given out holds."""
+        self._map.set(layouts.U32.pack(place), splice.pack())
+
+    def end_draining(self, place: int, splice: Splice) -> None:
+        """From now on the programs let no local socket know."""
+        self.write(place, replace(splice, draining=False))
+
+    def give_back(self, place: int) -> None:
+        """Free a place whose flow never was, or is gone from all tables."""
+        self._map.set(layouts.U32.pack(place), _NOTHING)
+        with self._lock:
+            flow, _ = self._taken.pop(place)
+            self._free.append(place)
+        self._tunnels.delete(layouts.U64.pack(flow))
+
+    def settle(self, seen: Iterable[int], since: float) -> None:
+        """Take back all places but those `seen` in flows by a walk that began at monotonic time `since`."""
+        with self._lock:
+            held = {place for place, (_, taken) in self._taken.items() if taken < since}
+        for place in held.difference(seen):
+            self.give_back(place)

@@ -1,0 +1,78 @@
+"""Source ports for upstream sockets that may be handed off: those that flows have, too."""
+
+import errno
+import itertools
+import random
+import socket
+from collections.abc import Mapping
+
+from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.maps import Map
+from marchproxy.dataplane.kernel.natports import NatPorts
+from marchproxy.dataplane.kernel.sourceaddress import source_towards
+from marchproxy.model.address import IPAddress
+
+TRIES = 64
+_IN_USE = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+
+
+class UpstreamPorts:
+    """Opens upstream sockets from ports of the range that flows use.
+
+    When a tunnel is handed off its sockets are closed, and only its flow holds the tuple: the kernel would
+    give an ephemeral port to the next socket that asks. The programs claim ports for their flows beside
+    sockets and flows (`flow_claim_port`), and this does, too. Ports are taken in turn: a backend that still
+    holds the last connection of a port would have to compare timestamps. For one network namespace.
+    """
+
+    def __init__(self, maps: Mapping[str, Map], ports: NatPorts = NatPorts()) -> None:  # noqa: B008  (frozen)
+        self._tables = maps["flows"], maps["opening"]
+        self._ports = ports
+        start = random.randrange(ports.count)  # noqa: S311  (where to begin is no secret)
+        self._turn = itertools.count(start)
+
+    def open(self, address: IPAddress, port: int) -> socket.socket:
+        """A socket that has begun to connect, without blocking: wait until it is writable.
+
+        OSError of `connect`: ENETUNREACH without a route, EADDRNOTAVAIL where no port was free.
+        """
+        own = source_towards(address)
+        if own is None:
+            raise OSError(errno.ENETUNREACH, f"there is no route to {address}")
+        for _ in range(TRIES):
+            source = self._ports.first + next(self._turn) % self._ports.count
+            key = layouts.FLOW_KEY.struct.pack(
+                *(layouts.pack_address(address), layouts.pack_address(own)),
+                *(layouts.pack_port(port), layouts.pack_port(source), layouts.TCP),
+            )
+            if self._is_taken(key):
+                continue
+            opened = _connect((str(own), source), (str(address), port))
+            # A flow may have claimed it since; from now on the socket holds it against others.
+            if opened and not self._is_taken(key):
+                return opened
+            if opened:
+                opened.close()
+        raise OSError(errno.EADDRNOTAVAIL, f"{TRIES} ports of {self._ports} towards {address} are in use")
+
+    def _is_taken(self, key: bytes) -> bool:
+        return any(table.get(key) for table in self._tables)
+
+
+def _connect(source: tuple[str, int], target: tuple[str, int]) -> socket.socket | None:
+    """None where another socket has the port, or the whole tuple."""
+    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # One port serves connections to many backends.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(source)
+        sock.connect(target)
+    except BlockingIOError:
+        return sock
+    except OSError as error:
+        sock.close()
+        if error.errno in _IN_USE:
+            return None
+        raise
+    return sock
