@@ -108,7 +108,7 @@ def _dial(target: Target) -> socket.socket:
         raise MarchproxyError(f"{target[0]}:{target[1]} cannot be reached: {what}") from None
 
 
-class _closing_on_failure:  # noqa: N801  (as contextlib names such)
+class _closing_on_failure:
     """Close the socket where an error leaves the block, and say whose connection it was."""
 
     def __init__(self, sock: socket.socket, target: Target) -> None:

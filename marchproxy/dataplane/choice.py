@@ -1,7 +1,12 @@
 """Which tier carries: the kernel where BPF is permitted, sockets everywhere else."""
 
+from typing import TYPE_CHECKING
+
 from marchproxy.dataplane.proxy.tier import SocketsTier
 from marchproxy.dataplane.tier import Tier
+
+if TYPE_CHECKING:
+    from marchproxy.dataplane.admission.handover import Handover
 
 
 def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
@@ -20,6 +25,16 @@ def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
         return KernelTier.create(flow_table), "BPF is permitted"
     except (LibbpfMissing, NotPermitted, NotSupported) as error:
         return SocketsTier(), error.message
+
+
+def handover_to(tier: Tier) -> "Handover | None":
+    """What gives tunnels to the tier; None: it is not the kernel's."""
+    if tier.name != "kernel":
+        return None
+    from marchproxy.dataplane.admission.handover import Handover
+    from marchproxy.dataplane.kernel.tier import KernelTier
+
+    return Handover(tier) if isinstance(tier, KernelTier) else None
 
 
 def left_in_kernel() -> str:

@@ -47,8 +47,8 @@ class TierKeeper:
 
     async def start(self) -> None:
         """Start the tier. Raises `MarchproxyError`."""
-        self.admission.start(self._inbox.put)
         await self.tier.start(self._inbox.put)
+        self.admission.start(self._inbox.put)
         await self._want()
 
     async def apply(self, plan: Plan, revision: int) -> None:

@@ -1,5 +1,4 @@
-"""Addresses that are no hosts of the world: private, of this host, of this link; and IPv6 that embeds such.
-"""
+"""Addresses of no host in the world: private, of this host, of this link; and IPv6 that embeds them."""
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 

@@ -158,8 +158,7 @@ class TunnelEvaluator:
 
 
 def plain(address: IPAddress) -> IPAddress:
-    """The IPv4 address that IPv6 maps (RFC 4291 section 2.5.5.2), for that is where a socket would connect.
-    """
+    """The IPv4 address that IPv6 maps (RFC 4291 section 2.5.5.2): there a socket would connect."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return address if mapped is None else mapped
 

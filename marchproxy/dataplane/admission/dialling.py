@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 
 from marchproxy.dataplane.admission.limits import AdmissionLimits
-from marchproxy.dataplane.proxy import sockets
+from marchproxy.dataplane.proxy.connecting import Connect, connect
 from marchproxy.model.address import IPAddress
-from marchproxy.model.protocol import Transport
 
 MOST = 16
 """Addresses of one name that are tried."""
@@ -25,10 +24,9 @@ def interleaved(addresses: Iterable[IPAddress]) -> Sequence[IPAddress]:
 
 
 async def dial(
-    addresses: Sequence[IPAddress], port: int, limits: AdmissionLimits
+    addresses: Sequence[IPAddress], port: int, limits: AdmissionLimits, connecting: Connect = connect
 ) -> tuple[IPAddress, socket.socket]:
-    """The first of `addresses` that answers, and the connection. Raises `OSError`, that of the last to fail.
-    """
+    """The first of `addresses` that answers, and the connection. Raises the `OSError` of the last to fail."""
     attempts: set[asyncio.Task[tuple[IPAddress, socket.socket]]] = set()
     waiting = iter(addresses)
     error: OSError = TimeoutError()
@@ -36,7 +34,9 @@ async def dial(
         while True:
             following = next(waiting, None)
             if following is not None:
-                attempts.add(asyncio.create_task(_attempt(following, port, limits.each), name="dial"))
+                attempts.add(
+                    asyncio.create_task(_attempt(following, port, limits.each, connecting), name="dial")
+                )
             if not attempts:
                 raise error
             done, attempts = await asyncio.wait(
@@ -57,15 +57,11 @@ async def dial(
         await _abandon(attempts)
 
 
-async def _attempt(address: IPAddress, port: int, seconds: float) -> tuple[IPAddress, socket.socket]:
-    upstream = sockets.connected_socket(address, Transport.TCP)
-    try:
-        async with asyncio.timeout(seconds):
-            await asyncio.get_running_loop().sock_connect(upstream, sockets.sockaddr(address, port))
-    except BaseException:
-        upstream.close()
-        raise
-    return address, upstream
+async def _attempt(
+    address: IPAddress, port: int, seconds: float, connecting: Connect
+) -> tuple[IPAddress, socket.socket]:
+    async with asyncio.timeout(seconds):
+        return address, await connecting(address, port)
 
 
 async def _abandon(attempts: Iterable[asyncio.Task[tuple[IPAddress, socket.socket]]]) -> None:

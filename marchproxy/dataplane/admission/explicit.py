@@ -16,6 +16,7 @@ from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.proxy import sockets
+from marchproxy.dataplane.proxy.connecting import Connect
 from marchproxy.dataplane.proxy.protocol.detect import ExplicitLayer
 from marchproxy.dataplane.proxy.protocol.exchange import Refused, Request, Speech
 from marchproxy.model.address import IPAddress
@@ -58,10 +59,11 @@ class ExplicitProxy(Reception):
         tunnels: Tunnels,
         gate: Gate,
         limits: AdmissionLimits,
+        connecting: Connect,
         names: AskedAddresses,
         associations: Associations,
     ) -> None:
-        super().__init__(judge, tunnels, gate, limits)
+        super().__init__(judge, tunnels, gate, limits, connecting)
         self._names = names
         self._associations = associations
 
@@ -87,7 +89,7 @@ class ExplicitProxy(Reception):
         by_address = {way.wish.address: way for way in ways}
         port = ways[0].wish.port
         try:
-            address, upstream = await dial(list(by_address), port, self._limits)
+            address, upstream = await dial(list(by_address), port, self._limits, self._connect)
         except OSError as error:
             reason, way = sockets.refusal_reason(error), ways[0]
             raise _Shut(reason, way.answer, way.wish.address, _tried(by_address, port)) from None

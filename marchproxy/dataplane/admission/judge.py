@@ -1,5 +1,4 @@
-"""Who may have what: the plan in force, and the credentials there are. Decides, and counts failures; no I/O.
-"""
+"""Who may have what: by the plan in force, and by credentials. Decides and counts failures; no I/O."""
 
 import time
 from collections.abc import Callable

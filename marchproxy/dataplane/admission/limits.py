@@ -34,8 +34,7 @@ class AdmissionLimits:
 
 
 def default_limits(descriptors: int, *, shared: bool = False) -> AdmissionLimits:
-    """What `descriptors` (RLIMIT_NOFILE) allow: two a connection. `shared`: with a tier that needs them too.
-    """
+    """What `descriptors` (RLIMIT_NOFILE) allow, two a connection. `shared`: a tier needs them too."""
     free = max(descriptors - RESERVED_DESCRIPTORS, 64)
     connections = free // 8 if shared else free // 2
     return AdmissionLimits(

@@ -49,7 +49,13 @@ class MappingListeners(Reception):
         ledger, limits = self._judge.ledger, self._limits
         conversation = ledger.begin(query, who.port, answer)
         try:
-            backend, upstream = await reach(ledger, conversation, each=limits.each, within=limits.opening)
+            backend, upstream = await reach(
+                ledger,
+                conversation,
+                each=limits.each,
+                within=limits.opening,
+                connecting=self._connect,
+            )
         except Unreachable as error:
             return self._refused(who, query, answer, error.reason)
         tunnel = Tunnel(conversation, verified, None)

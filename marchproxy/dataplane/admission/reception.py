@@ -1,5 +1,4 @@
-"""Clients of one listener, from accepting to a session: what the explicit proxy and mappings have in common.
-"""
+"""Clients from accepting to a session: what the explicit proxy and listeners of mappings have in common."""
 
 import logging
 import socket
@@ -14,6 +13,7 @@ from marchproxy.dataplane.admission.session import Opening, Session
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.proxy import sockets
+from marchproxy.dataplane.proxy.connecting import Connect
 from marchproxy.dataplane.proxy.protocol.exchange import (
     Bound,
     Layer,
@@ -91,11 +91,14 @@ class Admitted:
 class Reception(ABC):
     """Admits the connections of listening sockets."""
 
-    def __init__(self, judge: Judge, tunnels: Tunnels, gate: Gate, limits: AdmissionLimits) -> None:
+    def __init__(
+        self, judge: Judge, tunnels: Tunnels, gate: Gate, limits: AdmissionLimits, connecting: Connect
+    ) -> None:
         self._judge = judge
         self._tunnels = tunnels
         self._gate = gate
         self._limits = limits
+        self._connect = connecting
         self._tasks = Tasks()
 
     def admit(self, client: socket.socket, peer: IPAddress, peer_port: int) -> None:
@@ -119,8 +122,7 @@ class Reception(ABC):
 
     @abstractmethod
     async def _receive(self, wire: Wire, who: Client) -> bool:
-        """Talk to one client. True: it is relayed, and whoever does that leaves the gate. Raises `OSError`.
-        """
+        """Talk to one client. True: it is relayed, and whoever does so leaves the gate. Raises `OSError`."""
 
     async def _talk(self, wire: Wire, who: Client, layer: Layer) -> bool:
         """Let a layer talk; the same."""

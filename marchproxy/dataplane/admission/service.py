@@ -5,6 +5,7 @@ import resource
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 from marchproxy.dataplane.admission.association import Associations
 from marchproxy.dataplane.admission.explicit import ExplicitProxy
@@ -14,6 +15,7 @@ from marchproxy.dataplane.admission.listening import MappingListeners
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
 from marchproxy.dataplane.admission.tunnels import Tunnels
 from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.dataplane.proxy.tcp import TcpListener
@@ -22,7 +24,11 @@ from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
-from marchproxy.policy.plan import WILDCARDS, Listener, ListenerKey, Plan
+from marchproxy.policy.plan import WILDCARDS, Backend, Listener, ListenerKey, Plan
+from marchproxy.policy.tunnels import Wish
+
+if TYPE_CHECKING:
+    from marchproxy.dataplane.admission.handover import Handover
 
 EXPIRE_EVERY = 1.0
 LOOK_EVERY = 10.0
@@ -37,18 +43,23 @@ class Admission:
         find: Find,
         credentials: Credentials,
         *,
+        handover: "Handover | None" = None,
         limits: AdmissionLimits | None = None,
         shared: bool = False,
     ) -> None:
-        """`find` looks names up; `shared`: with a tier that needs descriptors for connections too."""
+        """`find` looks names up; `handover` gives tunnels to the kernel; `shared`: with a tier that needs
+        descriptors for connections too.
+        """
         self.limits = limits or default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0], shared=shared)
         self._ledger = Ledger()
         self._judge = Judge(self._ledger, credentials)
         self._gate = Gate(self.limits)
         self._names = AskedAddresses(find)
         self._tunnels = Tunnels(self._judge)
+        self._handover = self._tunnels.handover = handover
         self._associations = Associations(self._judge, self._names, self.limits)
-        shared_parts = self._judge, self._tunnels, self._gate, self.limits
+        connecting = handover.connect if handover else connect
+        shared_parts = self._judge, self._tunnels, self._gate, self.limits, connecting
         self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
         self._mappings = MappingListeners(*shared_parts)
         self._open: dict[ListenerKey, TcpListener] = {}
@@ -62,8 +73,10 @@ class Admission:
         return bool(self._open or self._tunnels.live)
 
     def start(self, sink: EventSink) -> None:
-        """Report to `sink` from now on."""
+        """Report to `sink` from now on. The tier has started."""
         self._ledger.sink = sink
+        if self._handover:
+            self._handover.start()
 
     def want(self, kinds: frozenset[EventKind]) -> None:
         """Report only these kinds of events from now on."""
@@ -98,6 +111,8 @@ class Admission:
         self._plan = plan
         self._tunnels.recheck()
         self._associations.recheck()
+        if self._handover:
+            self._handover.end_where(self._held_refusal)
         explicit = set(_explicit(plan))
         for key, sock in opened.items():
             reception = self._explicit if key in explicit else self._mappings
@@ -110,9 +125,10 @@ class Admission:
     def poll(self) -> None:
         """Called about four times a second: expire what is idle or too old."""
         now = asyncio.get_running_loop().time()
+        settings = self._plan.settings
+        self._tunnels.offer(settings.handoff_bytes, settings.handoff_seconds)
         if now - self._expired_at >= EXPIRE_EVERY:
             self._expired_at = now
-            settings = self._plan.settings
             self._tunnels.expire(settings.tunnel_idle, settings.tunnel_lifetime)
             self._associations.expire(settings.timeout_udp)
         if now - self._looked_at >= LOOK_EVERY:
@@ -160,7 +176,10 @@ class Admission:
 
     def revoke(self, token: str) -> int:
         """End what a credential opened; see `Tunnels.revoke`."""
-        return self._tunnels.revoke(token) + self._associations.revoke(token)
+        count = self._tunnels.revoke(token) + self._associations.revoke(token)
+        if self._handover:
+            count += self._handover.revoke(token)
+        return count
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, wait for tunnels to end, then end what is left."""
@@ -182,6 +201,30 @@ class Admission:
         await self._names.close()
         await self._associations.close()
         self._tunnels.close()
+        if self._handover:
+            await self._handover.close()
+
+    def _held_refusal(self, flow: Flow, service: str, name: str) -> Reason | None:
+        """Why the plan in force does not allow a tunnel that the kernel has; None: it does."""
+        decision = flow.decision
+        backend = Backend(flow.backend, flow.backend_port, "")
+        if self._ledger.is_blocked(backend):
+            return Reason.BLOCKED_DESTINATION
+        if self._is_explicit(decision.destination, decision.destination_port):
+            answer = self._judge.tunnel(Wish(decision.source, name, flow.backend, flow.backend_port))
+        else:
+            asked = decision.source, decision.destination, decision.destination_port
+            answer = self._ledger.decide(Transport.TCP, *asked)[1]
+        if answer.keeps or service in answer.openers:
+            return None
+        return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
+
+    def _is_explicit(self, address: IPAddress, port: int) -> bool:
+        every = (WILDCARDS[address.version], address)
+        return any(
+            bind.port == port and (bind.address is None or bind.address in every)
+            for bind in self._plan.explicit
+        )
 
     def _live(self) -> Iterator[Conversation]:
         return chain(

@@ -6,6 +6,8 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from typing import Protocol
 
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.credentials.book import Verified
@@ -19,11 +21,21 @@ from marchproxy.policy.tunnels import Wish
 
 log = logging.getLogger(__name__)
 
+TRIES = 8
+"""To hand one tunnel to the kernel, where what is in the way may pass."""
+
+
+class Handover(Protocol):
+    """What hands tunnels to the kernel."""
+
+    def offer(self, tunnel: "Tunnel", gone: Callable[[], None]) -> None:
+        """Hand a tunnel over as soon as it holds nothing. `gone` is called when the kernel has it."""
+
 
 class Tunnel:
     """A client's connection and its upstream."""
 
-    __slots__ = ("conversation", "relay", "verified", "wish")
+    __slots__ = ("conversation", "leave", "relay", "tries", "verified", "wish")
 
     def __init__(self, conversation: Conversation, verified: Verified | None, wish: Wish | None) -> None:
         self.conversation = conversation
@@ -31,6 +43,10 @@ class Tunnel:
         self.wish = wish
         """None: it came to a mapping's listener."""
         self.relay: Relay | None = None
+        self.tries = 0
+        """How often it was offered to the kernel."""
+        self.leave: Callable[[], None] = _nothing
+        """Called once, when it is no longer here."""
 
 
 class Tunnels:
@@ -41,6 +57,8 @@ class Tunnels:
         self.empty = asyncio.Event()
         """Set while nothing lives."""
         self.empty.set()
+        self.handover: Handover | None = None
+        """What may take them over."""
         self._judge = judge
         self._ledger = judge.ledger
 
@@ -58,12 +76,10 @@ class Tunnels:
         """Begin to carry, if the plan in force still allows it. `on_end` is called once."""
 
         def ended(reason: Reason) -> None:
-            self.live.discard(tunnel)
-            if not self.live:
-                self.empty.set()
             self._ledger.ended(tunnel.conversation, reason)
-            on_end()
+            self._forget(tunnel)
 
+        tunnel.leave = on_end
         relay = tunnel.relay = Relay(client, upstream, tunnel.conversation, ended, bound)
         self.live.add(tunnel)
         self.empty.clear()
@@ -93,6 +109,15 @@ class Tunnels:
             elif _has_expired(tunnel, instant):
                 _end(tunnel, Reason.AUTH_EXPIRED)
 
+    def offer(self, bytes_: int, seconds: float) -> None:
+        """Offer the kernel what has carried so many bytes, or is so old (0: does not matter)."""
+        if self.handover is None or not (bytes_ or seconds):
+            return
+        now = time.time()
+        for tunnel in tuple(self.live):
+            if tunnel.tries < TRIES and _is_ripe(tunnel.conversation, bytes_, seconds, now):
+                self.handover.offer(tunnel, partial(self._passed_on, tunnel))
+
     def cut(self, ids: frozenset[int]) -> set[int]:
         """End the tunnels with these numbers. Returns those that there were."""
         found = [tunnel for tunnel in self.live if tunnel.conversation.number in ids]
@@ -111,6 +136,16 @@ class Tunnels:
         """End everything."""
         for tunnel in tuple(self.live):
             _end(tunnel, Reason.RESET)
+
+    def _passed_on(self, tunnel: Tunnel) -> None:
+        self._ledger.passed_on(tunnel.conversation)
+        self._forget(tunnel)
+
+    def _forget(self, tunnel: Tunnel) -> None:
+        self.live.discard(tunnel)
+        if not self.live:
+            self.empty.set()
+        tunnel.leave()
 
     def _refusal(self, tunnel: Tunnel) -> Reason | None:
         """Why the plan in force does not allow it; None: it does."""
@@ -131,6 +166,15 @@ class Tunnels:
 def _end(tunnel: Tunnel, reason: Reason) -> None:
     if tunnel.relay:
         tunnel.relay.end(reason)
+
+
+def _nothing() -> None:
+    """Nobody waits for its end."""
+
+
+def _is_ripe(conversation: Conversation, bytes_: int, seconds: float, now: float) -> bool:
+    carried = conversation.sent.bytes + conversation.received.bytes
+    return bool(bytes_ and carried >= bytes_) or bool(seconds and now - conversation.started >= seconds)
 
 
 def _has_expired(tunnel: Tunnel, now: datetime) -> bool:

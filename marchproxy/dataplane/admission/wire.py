@@ -56,8 +56,7 @@ class Wire:
                     raise TimeoutError from None
 
     async def close(self) -> None:
-        """Say FIN, and wait a moment for the client's: closing over unread bytes would reset what was sent.
-        """
+        """Say FIN, and wait a moment for the client's: closing over unread bytes would reset it."""
         until = self._loop.time() + LINGER
         left = _DISCARDED
         with suppress(OSError):

@@ -127,7 +127,9 @@ SPLICE = _layout(
     pad="3x",
 )
 SPLICE_DRAINING: Final = 1
-TUNNEL = _layout("mp_tunnel", key="40s", expires="Q", service="128s", credential="64s", name="256s", pad="16x")
+TUNNEL = _layout(
+    "mp_tunnel", key="40s", expires="Q", service="128s", credential="64s", name="256s", pad="16x"
+)
 SOCKET = _layout(
     "mp_socket",
     key="40s",

@@ -29,9 +29,9 @@ from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.dataplane.kernel.sourceaddress import source_towards
 from marchproxy.dataplane.kernel.sourcepools import SourcePools
+from marchproxy.dataplane.kernel.splices import Splices
 from marchproxy.dataplane.kernel.sweep import Sweep
 from marchproxy.dataplane.kernel.sysctls import Sysctls
-from marchproxy.dataplane.kernel.splices import Splices
 from marchproxy.dataplane.kernel.tables import TableBuilder
 from marchproxy.dataplane.kernel.tunnels import TunnelTable
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
@@ -190,6 +190,10 @@ class KernelTier:
         programs = self._load_handoff()
         self._opened.callback(programs.close)
         return Handoff(self._maps, programs, self._splices, self._table, self._sink)
+
+    async def mapping_number(self, name: str) -> int:
+        """The number of a mapping in the kernel's tables, by its qualified name; 0 for none."""
+        return await self._in_thread(self._names.number, name) if name else 0
 
     def upstream_ports(self) -> UpstreamPorts:
         """Where connections come from that are to be handed off."""

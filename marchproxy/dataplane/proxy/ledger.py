@@ -8,7 +8,6 @@ without bytes.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 
 from marchproxy.dataplane.proxy.balance import Balancer
 from marchproxy.dataplane.proxy.limits import FlowLimits
@@ -20,8 +19,21 @@ from marchproxy.model.reason import Reason, Tier, Verdict
 from marchproxy.policy.evaluate import Answer, Evaluator, Query
 from marchproxy.policy.plan import Backend, Plan, Rule
 
-_numbers = count(1)
-"""Of conversations, whichever ledger of this process they are in."""
+
+def _numbers() -> Iterator[int]:
+    """Numbers for conversations: of the clock, as the kernel's (`flow_new_id`), and of a processor that is
+    none.
+
+    So nobody else has them, and a conversation keeps its own when the kernel takes it over.
+    """
+    last = 0
+    while True:
+        last = max(last + 64, time.monotonic_ns() >> 9 << 6 | 63)
+        yield last
+
+
+_NUMBERS = _numbers()
+"""Of all ledgers of this process."""
 
 
 class Tally:
@@ -195,7 +207,7 @@ class Ledger:
             self._audited.setdefault((answer.reason, answer.mapping), Tally()).add(0)
             self._tell(EventKind.AUDITED, query, source_port, answer, name)
         forwarded = self._tally(Reason.FORWARDED)
-        return Conversation(next(_numbers), query, source_port, answer, self.revision, forwarded, name)
+        return Conversation(next(_NUMBERS), query, source_port, answer, self.revision, forwarded, name)
 
     def candidates(self, conversation: Conversation) -> Iterator[Backend]:
         """The backends that it should try, in this order."""
@@ -217,6 +229,11 @@ class Ledger:
         if EventKind.FLOW_START in self.wanted:
             flow = conversation.flow()
             self.sink(Event(EventKind.FLOW_START, flow.decision, flow))
+
+    def passed_on(self, conversation: Conversation) -> None:
+        """The kernel has an opened conversation now, and tells its end."""
+        self._leave(conversation)
+        self._tally(Reason.HANDED_OFF).add(0)
 
     def ended(self, conversation: Conversation, reason: Reason) -> None:
         """An opened conversation is over."""

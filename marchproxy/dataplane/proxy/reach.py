@@ -5,8 +5,8 @@ import logging
 import socket
 
 from marchproxy.dataplane.proxy import sockets
+from marchproxy.dataplane.proxy.connecting import Connect, connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
-from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Backend
 
@@ -22,7 +22,12 @@ class Unreachable(Exception):
 
 
 async def reach(
-    ledger: Ledger, conversation: Conversation, *, each: float, within: float
+    ledger: Ledger,
+    conversation: Conversation,
+    *,
+    each: float,
+    within: float,
+    connecting: Connect = connect,
 ) -> tuple[Backend, socket.socket]:
     """The first backend that answers; each may take `each` seconds, and all of them together `within`.
 
@@ -36,23 +41,11 @@ async def reach(
             reason = Reason.BLOCKED_DESTINATION
             continue
         try:
-            return backend, await _connect(backend, min(loop.time() + each, deadline))
+            async with asyncio.timeout_at(min(loop.time() + each, deadline)):
+                return backend, await connecting(backend.address, backend.port)
         except OSError as error:
             reason = sockets.refusal_reason(error)
             log.debug("%s at %s:%d: %s", backend.service, backend.address, backend.port, error)
         if loop.time() >= deadline:
             break
     raise Unreachable(reason)
-
-
-async def _connect(backend: Backend, until: float) -> socket.socket:
-    upstream = sockets.connected_socket(backend.address, Transport.TCP)
-    try:
-        async with asyncio.timeout_at(until):
-            await asyncio.get_running_loop().sock_connect(
-                upstream, sockets.sockaddr(backend.address, backend.port)
-            )
-    except BaseException:
-        upstream.close()
-        raise
-    return upstream

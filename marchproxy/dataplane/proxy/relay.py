@@ -157,6 +157,7 @@ class Pump:
         if not self._held and not self._relay.ended:
             self._loop.remove_writer(self._sink)
             self._loop.add_reader(self._source, self._readable)
+            self._relay.settle()
 
     def _write(self, data: memoryview) -> memoryview:
         """What the sink did not take of `data`."""
@@ -181,7 +182,7 @@ class Pump:
 class Relay:
     """Two pumps back to back. `on_end` is called once, with CLOSED, RESET, or what `end` was given."""
 
-    __slots__ = ("_bound", "_on_end", "_pumps", "client", "conversation", "ended", "upstream")
+    __slots__ = ("_bound", "_on_end", "_pumps", "_then", "client", "conversation", "ended", "upstream")
 
     def __init__(
         self,
@@ -197,6 +198,7 @@ class Relay:
         self.client = client
         self.upstream = upstream
         self._bound = bound
+        self._then: Callable[[], None] | None = None
         self._on_end = on_end
         self._pumps = (
             Pump(self, client, upstream, conversation.sent),
@@ -212,16 +214,22 @@ class Relay:
         if not self.ended:
             self._pumps[1].start()
 
-    def pause(self) -> bool:
-        """Stop for a moment in which no byte is held here, and say True; False: there is none now.
+    def when_quiet(self, then: Callable[[], None]) -> None:
+        """Stop as soon as no byte is held here, and call `then`: it calls `start`, `leave` or `end`.
 
-        The kernel may then take over, or `start` goes on.
+        The last one asked for is called, and none once it has ended.
         """
-        if self.ended or self._bound or any(pump.holds or pump.done for pump in self._pumps):
-            return False
+        self._then = then
+        self.settle()
+
+    def settle(self) -> None:
+        """See whether now is the moment. For pumps, whenever they have got rid of what they held."""
+        if self._then is None or self.ended or self._bound or any(pump.holds for pump in self._pumps):
+            return
+        then, self._then = self._then, None
         for pump in self._pumps:
             pump.stop()
-        return True
+        then()
 
     def finished(self) -> None:
         """A pump has passed FIN on; after the second one the conversation is over."""
