@@ -65,6 +65,9 @@ class BlockTables:
                 active |= 1 << number
                 self._settings.change(block_layers=active)
             self.sizes[number] = self._new_sizes[number]
+        if self._prepared:
+            # After the images: what a packet finds clean in an old one is then of an old epoch.
+            self._settings.blocks_changed()
         self._blocks = self._wanted
         self.forget()
 
