@@ -24,11 +24,14 @@ def measured(run: Run) -> list[type[Contender]]:
 
 def cell(workload: Workload, summary: Summary | None) -> tuple[str, str]:
     """Median with its spread, and the ratio to plain routing with its spread."""
-    if summary is None:
-        return "-", ""
+    return ("-", "") if summary is None else cell_of(summary, workload.scale)
+
+
+def cell_of(summary: Summary, scale: float) -> tuple[str, str]:
+    """The same of a workload with this scale."""
     value, ratio = summary.value, summary.ratio
-    low, high = value.low / workload.scale, value.high / workload.scale
-    figure = f"{value.median / workload.scale:.1f} ({low:.1f}-{high:.1f})"
+    low, high = value.low / scale, value.high / scale
+    figure = f"{value.median / scale:.1f} ({low:.1f}-{high:.1f})"
     return figure, f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
 
 
