@@ -45,8 +45,8 @@ class BlockTables:
         self._wanted = blocks
         held = self._blocks
         for number, layer, before in (
-            (layouts.BLOCK_SINGLE, blocks.single, held and held.single),
-            (layouts.BLOCK_LISTS, blocks.lists, held and held.lists),
+            (layouts.BLOCK_SINGLE, blocks.single, None if held is None else held.single),
+            (layouts.BLOCK_LISTS, blocks.lists, None if held is None else held.lists),
         ):
             if layer is not before and layer != before:
                 self._prepare(number, layer)
