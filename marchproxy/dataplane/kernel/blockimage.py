@@ -73,7 +73,7 @@ def _build_v4(ranges: Ranges, numbers: Sequence[int]) -> _Section:
         else:
             count, slot = 1 << (bits - length), part >> PARTS_BITS
             parts[slot : slot + count] = array("I", (_ALL_PARTS,)) * count
-    slots = _pack_slots((start >> shift for start in starts), parts, 0)
+    slots = _pack_slots([start >> shift for start in starts], parts, 0)
     mapped = array("Q", bytes(16 * len(ranges)))
     mapped[1::2] = array("Q", [_MAPPED | start for start in starts])
     return _Section(slots, shift, mapped.tobytes(), _infos(ranges, numbers, _V4_LENGTH))
@@ -102,7 +102,7 @@ def _build_v6(ranges: Ranges, numbers: Sequence[int], before: int) -> _Section:
     infos = _infos(ranges, numbers, 0)
     used = {level_of[length] for length in set(ranges.lengths)}
     levels = sum(BLOCK_LEVELS[level] for level in used | ({_MARKED} if _MARKING in used else set()))
-    slots = _pack_slots((place >> 32 for place in places), parts, before)
+    slots = _pack_slots([place >> 32 for place in places], parts, before)
     return _Section(slots, shift, starts.tobytes(), array("I", [infos[at] for at in order]), levels)
 
 
