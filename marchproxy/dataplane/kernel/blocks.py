@@ -90,12 +90,12 @@ class BlockTables:
                 hint="run: marchproxy detach, then start the daemon again",
             )
         image = build_image(layer, numbers)
-        self._prepared[number] = _create(image)
+        self._prepared[number] = create_image(image)
         self._new_sizes[number] = len(image)
 
 
-def _create(image: bytes) -> int:
-    """A new map that holds `image`, by its descriptor."""
+def create_image(image: bytes) -> int:
+    """A new map that holds `image`, by its descriptor. Raises `KernelError`."""
     options = MapCreateOptions(map_flags=_IMAGE_FLAGS)
     lines = len(image) // layouts.BLOCK_LINE
     fd = int(

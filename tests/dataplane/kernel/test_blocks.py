@@ -122,7 +122,7 @@ def test_image_that_cannot_be_made_leaves_what_holds(
     def no_memory(_: bytes) -> int:
         raise KernelError("no memory", errno=12)
 
-    monkeypatch.setattr(module, "_create", no_memory)
+    monkeypatch.setattr(module, "create_image", no_memory)
     with pytest.raises(KernelError):
         made.prepare(blocks("10.0.0.2"))
     assert images(maps) == before
