@@ -21,6 +21,7 @@ from benchmarks import machine
 from benchmarks.bed import TUNNEL, Bed, compiled
 from benchmarks.compare import turned
 from benchmarks.contenders import Contender, OurDaemon, Routing
+from benchmarks.processor import busy_during
 from benchmarks.proxies import Envoy, HAProxy, Nginx, Proxy, first_line
 from benchmarks.report import PAGE, cell_of, write
 from benchmarks.results import RESULTS, Measurement, Run
@@ -143,6 +144,9 @@ class Row:
     less_is_better: bool = False
 
 
+_NEW = Row("new", "new tunnels", "k/s", 1e3, 0, lambda ran: ran["count"] / ran["seconds"], "new", AT_ONCE)
+PER_CORE = 0.7
+"""New tunnels for the same processor time, as a share of HAProxy's."""
 ROWS = (
     Row("up", "one stream up", "Gbit/s", 1e9, 0.9, lambda ran: 8 * ran["count"] / ran["seconds"], "up"),
     Row("down", "one stream down", "Gbit/s", 1e9, 0.9, lambda ran: 8 * ran["count"] / ran["seconds"], "down"),
@@ -150,10 +154,7 @@ ROWS = (
         "ping", f"ping-pong, {TUNNELS} tunnels", "k/s", 1e3, 0.9,
         lambda ran: ran["count"] / ran["seconds"], "ping", TUNNELS,
     ),
-    Row(
-        "new", "new tunnels", "k/s", 1e3, 0,
-        lambda ran: ran["count"] / ran["seconds"], "new", AT_ONCE,
-    ),
+    _NEW,
     Row("p50", "one answer, median", "µs", 1, 0, lambda ran: float(ran["p50"]), "ping", 1, True),
     Row("p99", "one answer, 99 of 100", "µs", 1, 0, lambda ran: float(ran["p99"]), "ping", 1, True),
 )  # fmt: skip
@@ -165,15 +166,16 @@ def _command(contender: Contender, mode: str, seconds: float) -> list[str]:
     return [program, mode, via, contender.target, str(TUNNEL.number), f"{seconds:g}"]
 
 
-def figures(contender: Contender, rows: Sequence[Row], seconds: float) -> Iterator[tuple[Row, float]]:
-    """Of rows that one run of the program gives."""
+def figures(contender: Contender, rows: Sequence[Row], seconds: float) -> Iterator[tuple[Row, float, float]]:
+    """Of rows that one run of the program gives, and the processor time of each byte, answer or talk."""
     first = rows[0]
     argv = [*_command(contender, first.mode, seconds), str(first.sockets)]
-    ran = json.loads(contender.bed.rig.client.run(argv, timeout=seconds + 20).stdout)
+    printed, busy = busy_during(lambda: contender.bed.rig.client.run(argv, timeout=seconds + 20).stdout)
+    ran = json.loads(printed)
     if ran["failed"] > ran["count"] / 1000:
         raise RigError(f"{ran['failed']} of {ran['count']} conversations failed")
     for row in rows:
-        yield row, row.figure(ran)
+        yield row, row.figure(ran), busy / ran["count"]
 
 
 def measure(
@@ -193,8 +195,9 @@ def measure(
                     with contender.standing():
                         contender.wait_ready()
                         bed.forget()
-                        for row, value in figures(contender, rows, seconds):
-                            run.measurements.append(Measurement(number, row.name, contender.name, value))
+                        for row, value, busy in figures(contender, rows, seconds):
+                            measured = Measurement(number, row.name, contender.name, value, busy)
+                            run.measurements.append(measured)
                             report(f"{label}  {row.title} {value / row.scale:.1f} {row.unit}")
                 except MarchproxyError as error:
                     run.failures.append(f"{label}: {error.message} {error.hint}".strip())
@@ -228,6 +231,11 @@ def goals(run: Run) -> Iterator[str]:
             ratio, title = best(others)
             line += f"; {reached / ratio:.2f} of the best other, {title} ({ratio:.2f})"
         yield line
+    mine, other = (run.summary(_NEW.name, kind.name) for kind in (MarchProxyTunnels, HAProxy))
+    if mine and other:
+        share = other.busy.median / mine.busy.median
+        met = "met" if share >= PER_CORE else "MISSED"
+        yield f"{_NEW.title} for the same processor time: {share:.2f} of HAProxy, goal {PER_CORE} {met}"
 
 
 def memory(bed: Bed) -> str:

@@ -106,7 +106,7 @@ def measured() -> Run:
     figures = {"routing": (50e9, 10.0), "marchproxy": (47e9, 12.0), "haproxy": (25e9, 20.0)}
     made = Run({"kernel": "6.18"}, dict.fromkeys(figures, "1"), rounds=1, seconds=2)
     for name, (up, p50) in figures.items():
-        made.measurements += [Measurement(0, "up", name, up), Measurement(0, "p50", name, p50)]
+        made.measurements += [Measurement(0, "up", name, up, 1e-9), Measurement(0, "p50", name, p50, 1e-6)]
     return made
 
 
