@@ -1,12 +1,12 @@
 """One mapping compiled: the rules it comes to, and what the operator should know about it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import Action, Auth, Mapping
+from marchproxy.model.entities import Action, Auth, Mapping, WithoutSni
 from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import qualify
 from marchproxy.model.protocol import Transport
@@ -95,6 +95,12 @@ class _Reading(NamedTuple):
         """Every service it names, at either end, that has a credential."""
         return tuple(sorted({*self.holders, *_holders(self.destinations)}))
 
+    @property
+    def sni(self) -> WithoutSni | None:
+        """As of `Rule`."""
+        wanted = self.mapping.sni and self.mapping.action is Action.ALLOW
+        return self.mapping.sni_missing if wanted else None
+
     def refusal(self) -> Refusal | None:
         """What it says itself, whatever its destinations want."""
         own = refusal_of(self.mapping)
@@ -124,6 +130,7 @@ class _Reading(NamedTuple):
                 balance=mapping.balance,
                 credentials=credentials,
                 grace=mapping.grace,
+                sni=self.sni,
             )
             for included, excluded in self.audiences
         ]
@@ -144,10 +151,20 @@ def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache, te
     )
     subject = f"mapping {reading.name}"
     findings = [*reference_findings(subject, sources), *reference_findings(subject, destinations)]
+    findings += _sni_findings(subject, reading)
     if mapping.listen is not None:
         findings += listen_findings(subject, mapping, mapping.listen, terms.management)
         return _listen(reading, mapping.listen, pools, subject, findings)
     return _pass_through(reading, directory, subject, findings)
+
+
+def _sni_findings(subject: str, reading: _Reading) -> Iterator[Finding]:
+    """A TLS name that can never be right."""
+    entries, wide = reading.destinations.entries, reading.destinations
+    if reading.sni and not (wide.everyone or wide.external or any(entry.hosts for entry in entries)):
+        message = "looks at the TLS name, and none of its destinations has a host name: denied"
+        hint = "give the service the name: marchproxy service set NAME --address HOST"
+        yield Finding(Severity.WARNING, subject, message, hint)
 
 
 def _pass_through(reading: _Reading, directory: Directory, subject: str, findings: list[Finding]) -> Part:
@@ -208,14 +225,11 @@ def _listen(
     audit = reading.audit and refusal is not None
     # Under audit a mapping that allows is carried out, whatever keeps it from being so otherwise.
     served = None
-    if refusal is None or credentials or (audit and mapping.action is Action.ALLOW):
+    asks = bool(credentials) or (refusal is not None and refusal.reason is Reason.SNI_MISSING)
+    if refusal is None or asks or (audit and mapping.action is Action.ALLOW):
         served = _serve(mapping, listen, reading.destinations, pools, subject)
-    if (
-        served
-        and refusal
-        and not credentials
-        and any(problem.severity is Severity.ERROR for problem in served.problems)
-    ):
+    hopeless = served and any(problem.severity is Severity.ERROR for problem in served.problems)
+    if hopeless and refusal and not asks:
         # Audit must not be what makes a plan impossible: there is no harm in going on to refuse.
         served = None
     choice, backing, problems = served or _Served(Choice(), [(at, None) for at in _places(listen)], [])
@@ -261,7 +275,9 @@ def _restrict(reading: _Reading, reason: Reason) -> Restriction:
 def _refusal(reading: _Reading) -> Refusal | None:
     """Why a mapping refuses what it matches at its listeners, where backends of all kinds share a pool."""
     own = reading.refusal()
-    return own or (credential_wanted(reading.credentials) if _holders(reading.destinations) else None)
+    if own is None and _holders(reading.destinations):
+        return credential_wanted(reading.credentials)
+    return own or (Refusal(Reason.SNI_MISSING) if reading.sni else None)
 
 
 def _holders(referents: Referents) -> tuple[str, ...]:
