@@ -1,9 +1,14 @@
-"""Which tier carries: the kernel where BPF is permitted, sockets everywhere else."""
+"""Which tier carries: the kernel where BPF is permitted, else sockets; and what admits beside it."""
 
 from typing import TYPE_CHECKING
 
+from marchproxy.dataplane.admission.names import Find
+from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.proxy.tier import SocketsTier
 from marchproxy.dataplane.tier import Tier
+from marchproxy.dataplane.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
     from marchproxy.dataplane.admission.handover import Handover
@@ -27,7 +32,17 @@ def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
         return SocketsTier(), error.message
 
 
-def handover_to(tier: Tier) -> "Handover | None":
+def choose_admission(
+    tier: Tier, find: Find, credentials: CredentialKeeper, options: RunOptions
+) -> Admission | WorkerPool:
+    """Admission beside `tier`: in the daemon, or in processes of its own."""
+    handover = _handover_to(tier)
+    if options.workers:
+        return WorkerPool(options.workers, find, credentials, handover, options.verbosity)
+    return Admission(find, credentials, handover=handover, shared=tier.name == "sockets")
+
+
+def _handover_to(tier: Tier) -> "Handover | None":
     """What gives tunnels to the tier; None: it is not the kernel's."""
     if tier.name != "kernel":
         return None

@@ -5,7 +5,7 @@ import resource
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from marchproxy.dataplane.admission.association import Associations
 from marchproxy.dataplane.admission.explicit import ExplicitProxy
@@ -13,7 +13,7 @@ from marchproxy.dataplane.admission.judge import Credentials, Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate, default_limits
 from marchproxy.dataplane.admission.listening import MappingListeners
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
-from marchproxy.dataplane.admission.tunnels import Tunnels
+from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
@@ -26,9 +26,6 @@ from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import WILDCARDS, Backend, Listener, ListenerKey, Plan
 from marchproxy.policy.tunnels import Wish
-
-if TYPE_CHECKING:
-    from marchproxy.dataplane.admission.handover import Handover
 
 EXPIRE_EVERY = 1.0
 LOOK_EVERY = 10.0
@@ -43,7 +40,7 @@ class Admission:
         find: Find,
         credentials: Credentials,
         *,
-        handover: "Handover | None" = None,
+        handover: Handover | None = None,
         limits: AdmissionLimits | None = None,
         shared: bool = False,
     ) -> None:
@@ -87,7 +84,7 @@ class Admission:
 
         `Prepared.commit` or `Prepared.abandon` must follow.
         """
-        wanted = _wanted(plan)
+        wanted = wanted_by(plan)
         opened: dict[ListenerKey, socket.socket] = {}
         try:
             for key, listener in wanted.items():
@@ -122,6 +119,9 @@ class Admission:
             self._open.pop(gone).close()
         self._look()
 
+    def know(self) -> None:
+        """Credentials have changed. Here they are asked for each time."""
+
     def poll(self) -> None:
         """Called about four times a second: expire what is idle or too old."""
         now = asyncio.get_running_loop().time()
@@ -134,11 +134,11 @@ class Admission:
         if now - self._looked_at >= LOOK_EVERY:
             self._look()
 
-    def flows(self, limit: int) -> Sequence[Flow]:
+    async def flows(self, limit: int) -> Sequence[Flow]:
         """Live conversations, at most `limit`."""
         return [conversation.flow() for conversation in islice(self._live(), limit)]
 
-    def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+    async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """See `Tier.in_use`."""
         ends = {end for each in self._live() for end in (each.query.source, each.query.destination)}
         ends |= {each.backend.address for each in self._live() if each.backend}
@@ -170,11 +170,11 @@ class Admission:
         paused = {listener.overloaded for listener in self._open.values()} - {""}
         return [*(f"accepting connections pauses: {why}" for why in sorted(paused)), *self._absent]
 
-    def cut(self, ids: frozenset[int]) -> set[int]:
+    async def cut(self, ids: frozenset[int]) -> set[int]:
         """End conversations by their ids. Returns those that there were."""
         return self._tunnels.cut(ids) | self._associations.cut(ids)
 
-    def revoke(self, token: str) -> int:
+    async def revoke(self, token: str) -> int:
         """End what a credential opened; see `Tunnels.revoke`."""
         count = self._tunnels.revoke(token) + self._associations.revoke(token)
         if self._handover:
@@ -234,7 +234,9 @@ class Admission:
 
     def _look(self) -> None:
         self._looked_at = asyncio.get_running_loop().time()
-        addresses = {listener.address for listener in _wanted(self._plan).values()} - set(WILDCARDS.values())
+        addresses = {listener.address for listener in wanted_by(self._plan).values()} - set(
+            WILDCARDS.values()
+        )
         self._absent = [
             f"listen address {address} is on no interface of this host"
             for address in sorted(addresses, key=lambda address: (address.version, int(address)))
@@ -242,12 +244,25 @@ class Admission:
         ]
 
 
+class Adopting(Protocol):
+    """Takes a plan and its sockets over."""
+
+    def adopt(
+        self,
+        plan: Plan,
+        revision: int,
+        wanted: frozenset[ListenerKey],
+        opened: Mapping[ListenerKey, socket.socket],
+    ) -> None:
+        """See `Admission.adopt`."""
+
+
 class Prepared:
     """Sockets that are open and not yet served."""
 
     def __init__(
         self,
-        admission: Admission,
+        admission: "Adopting",
         plan: Plan,
         wanted: frozenset[ListenerKey],
         opened: Mapping[ListenerKey, socket.socket],
@@ -276,7 +291,7 @@ def _explicit(plan: Plan) -> Mapping[ListenerKey, Listener]:
     return {listener.key: listener for listener in every}
 
 
-def _wanted(plan: Plan) -> dict[ListenerKey, Listener]:
+def wanted_by(plan: Plan) -> dict[ListenerKey, Listener]:
     """The listeners that need a socket; one of a single address does not where its wildcard has one."""
     every = dict(_explicit(plan))
     if plan.admitted:

@@ -14,6 +14,8 @@ from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Bound
 from marchproxy.dataplane.proxy.relay import Relay
+from marchproxy.dataplane.records import Flow
+from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer
 from marchproxy.policy.plan import Backend
@@ -25,11 +27,31 @@ TRIES = 8
 """To hand one tunnel to the kernel, where what is in the way may pass."""
 
 
+type Judged = Callable[[Flow, str, str], Reason | None]
+"""Told of a tunnel that the kernel has, of the service whose credential opened it, and of the name that was
+asked for: why it must end. None: it goes on."""
+
+
 class Handover(Protocol):
     """What hands tunnels to the kernel."""
 
+    def start(self) -> None:
+        """Hand over from now on. The tier has started."""
+
+    async def connect(self, address: IPAddress, port: int) -> socket.socket:
+        """A connection that may be handed off. See `connecting.Connect`."""
+
     def offer(self, tunnel: "Tunnel", gone: Callable[[], None]) -> None:
         """Hand a tunnel over as soon as it holds nothing. `gone` is called when the kernel has it."""
+
+    def end_where(self, judge: Judged) -> None:
+        """End the tunnels in the kernel that `judge` gives a reason against."""
+
+    def revoke(self, token: str) -> int:
+        """End the tunnels in the kernel that a credential opened; how many."""
+
+    async def close(self) -> None:
+        """Finish what is under way."""
 
 
 class Tunnel:
