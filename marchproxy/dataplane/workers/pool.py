@@ -52,7 +52,7 @@ class WorkerPool:
         find: Find,
         credentials: CredentialKeeper,
         handover: "Handover | None",
-        verbosity: int,
+        verbosity: int = 0,
     ) -> None:
         self._own = Admission(find, credentials, handover=handover)
         self._find = find
@@ -102,12 +102,12 @@ class WorkerPool:
         """See `Admission.adopt`."""
         self._own.adopt(plan, revision, frozenset(), {})
         self._plan, self._revision = plan, revision
+        for gone in self._open.keys() - wanted:
+            self._open.pop(gone).close()
         self._open.update(opened)
         self.know()
         for place in self._workers:
             place.serve(opened)
-        for gone in self._open.keys() - wanted:
-            self._open.pop(gone).close()
 
     def know(self) -> None:
         """Tell workers of credentials that have changed."""
