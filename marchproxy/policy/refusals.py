@@ -21,13 +21,17 @@ class Refusal:
 def refusal_of(mapping: Mapping) -> Refusal | None:
     """What the mapping itself says, whatever its destinations want.
 
-    A condition that cannot be tested here (host, path) refuses too: leaving it out would let through, or have
-    a lower mapping let through, what the operator meant to hold back.
+    A condition that cannot be tested here (host, path, TLS name) refuses too: leaving it out would let
+    through, or have a lower mapping let through, what the operator meant to hold back.
     """
     conditions = [
         what
-        for what, value in (("host", mapping.host), ("path prefix", mapping.path_prefix))
-        if value is not None
+        for what, wanted in (
+            ("host", mapping.host is not None),
+            ("path prefix", mapping.path_prefix is not None),
+            ("TLS name", mapping.sni),
+        )
+        if wanted
     ]
     if conditions:
         what = " and ".join(conditions)

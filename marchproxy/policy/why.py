@@ -19,7 +19,7 @@ _OUTCOMES = {
     Reason.DENY_MAPPING: "denies it",
     Reason.NO_BACKEND: "allows it, but has no backend of this address family",
     Reason.AUTH_MISSING: "allows it with a credential only, which this version cannot check",
-    Reason.NOT_CARRIED: "also looks at host or path, which this version does not carry",
+    Reason.NOT_CARRIED: "also looks at host, path or TLS name, which this version does not carry",
 }
 
 

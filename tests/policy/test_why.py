@@ -131,7 +131,7 @@ def test_refusals_say_why() -> None:
     assert said == [
         "denies it",
         "allows it with a credential only, which this version cannot check: denied",
-        "also looks at host or path, which this version does not carry: denied",
+        "also looks at host, path or TLS name, which this version does not carry: denied",
     ]
     (*_, last) = told(made, query("2001:db8:b::1", "2001:db8::1", 83))
     assert last.endswith("allows it, but has no backend of this address family: denied")
