@@ -118,14 +118,7 @@ def _number(value: int, size: int | None = None) -> str:
 
 
 def _jwk(document: dict[str, Any], file: str) -> "tuple[PublicKey, ...]":
-    from marchproxy.model.publickey import parse_key
-
-    if "keys" in document:
-        return _set(document, file)
-    try:
-        return (parse_key(document, field=KEYS),)
-    except InvalidValue as error:
-        raise error.at(file) from None
+    return _set(document if "keys" in document else {"keys": [document]}, file)
 
 
 def _set(document: dict[str, Any], file: str) -> "tuple[PublicKey, ...]":
