@@ -13,7 +13,9 @@ from marchproxy.cli.errors import InvalidFile, WrongUsage
 from marchproxy.cli.fields import given
 from marchproxy.cli.files import read_bytes
 from marchproxy.cli.framework import environment_of
+from marchproxy.model.entities import Auth
 from marchproxy.model.errors import InvalidValue
+from marchproxy.model.rules import OF_JWT
 
 if TYPE_CHECKING:
     from marchproxy.cli.editing import Then
@@ -33,6 +35,9 @@ def read(context: typer.Context, cluster: str, name: str) -> "Then | None":
     """
     fields, environment = given(context), environment_of(context)
     file, source = fields.pop(KEYS, None), fields.pop(URL, None)
+    if str(fields.get("auth", Auth.JWT)).lower() != Auth.JWT:
+        # What a service asked of its JWTs is no condition for taking none any more.
+        fields.update({name: fields.get(name, "") for name in OF_JWT})
     if file is not None and source is not None:
         raise WrongUsage("--jwt-key and --jwks each say all keys of the service: give one of them")
     if source == "" or file == "":

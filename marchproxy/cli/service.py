@@ -127,7 +127,8 @@ def change(
     """Change a service
 
     Only the flags that are given change anything. --address, --tag and --drain replace their whole list, and
-    --jwt-key and --jwks each other. An empty value, such as --port '', returns a field to its default.
+    --jwt-key and --jwks each other. An empty value, such as --port '', returns a field to its default, and
+    so does another --auth than jwt with what is asked of JWTs.
     """
     return EDITOR.change(context, name, cluster, output, jwtkeys.read(context, cluster, name))
 

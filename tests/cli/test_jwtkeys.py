@@ -181,3 +181,13 @@ def test_a_secret_for_a_service_that_takes_none_is_a_conflict(site: Console) -> 
     assert result.code == 4
     assert "marchproxy service set web --auth jwt" in result.err
     assert secrets(site) == {}
+
+
+@pytest.mark.parametrize("auth", ["none", "Token", ""])
+def test_another_method_leaves_nothing_of_jwts(api: Console, auth: str) -> None:
+    flags = ("--jwt-audience", "a", "--jwt-issuer", "i", "--jwt-key", api.write("key", pem(ec_key())))
+    before = api.ok("service", "show", "api", "--output", "json").json
+    api.ok("service", "set", "api", *flags)
+    changed = api.ok("service", "set", "api", "--auth", auth, "--output", "json").json
+    assert changed | {"backends": []} == before | {"auth": auth.lower() or "none"}
+    assert api("service", "set", "api", "--auth", "none", "--jwt-audience", "a").code == 5
