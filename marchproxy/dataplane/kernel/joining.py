@@ -126,7 +126,7 @@ def _side(source: TcpSocket, target: TcpSocket) -> Side:
         timestamp=_timestamp(source, target),
         announced=source.peer_shift,
         expected=target.own_shift,
-        # How far off an acknowledgement may be: a window, of which the peer has seen at least the present one.
+        # An acknowledgement may be a window off, and the peer has seen at least the present one.
         least=source.received,
         most=(source.received + source.own_window // 2) & 0xFFFFFFFF,
     )

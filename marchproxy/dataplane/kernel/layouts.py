@@ -128,7 +128,9 @@ SPLICE = _layout(
     flags="I",
 )
 SPLICE_DRAINING, SPLICE_HELD = 1, 2
-TUNNEL = _layout("mp_tunnel", key="40s", expires="Q", service="128s", credential="64s", name="256s", pad="16x")
+TUNNEL = _layout(
+    "mp_tunnel", key="40s", expires="Q", service="128s", credential="64s", name="256s", pad="16x"
+)
 SOCKET = _layout(
     "mp_socket",
     key="40s",

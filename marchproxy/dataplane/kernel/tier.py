@@ -29,9 +29,9 @@ from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.dataplane.kernel.sourceaddress import source_towards
 from marchproxy.dataplane.kernel.sourcepools import SourcePools
+from marchproxy.dataplane.kernel.splices import Splices
 from marchproxy.dataplane.kernel.sweep import Sweep
 from marchproxy.dataplane.kernel.sysctls import Sysctls
-from marchproxy.dataplane.kernel.splices import Splices
 from marchproxy.dataplane.kernel.tables import TableBuilder
 from marchproxy.dataplane.kernel.tunnels import TunnelTable
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
