@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from types import MappingProxyType
 
 from marchproxy.dataplane.admission.limits import AdmissionLimits
 from marchproxy.dataplane.admission.service import Admission
@@ -12,7 +13,7 @@ from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.records import Event
-from marchproxy.model.appliance import Settings
+from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Mapping as MappingEntity
 from marchproxy.model.entities import Service
@@ -66,7 +67,7 @@ class Desk:
 
 
 def explicit(
-    port: int, *entities: Service | MappingEntity, settings: Settings = Settings(), address: str = "127.0.0.1"
+    port: int, *entities: Service | MappingEntity, settings: Settings = DEFAULT_SETTINGS, address: str = "127.0.0.1"
 ) -> Plan:
     """A plan with an explicit proxy at that port."""
     made = build.plan(*entities)
@@ -76,8 +77,8 @@ def explicit(
 @asynccontextmanager
 async def desk(
     *entities: Service | MappingEntity,
-    names: Mapping[str, Sequence[str]] = {},
-    settings: Settings = Settings(),
+    names: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    settings: Settings = DEFAULT_SETTINGS,
     limits: AdmissionLimits = LIMITS,
     keys: Keys | None = None,
 ) -> AsyncGenerator[Desk]:
