@@ -217,6 +217,23 @@ struct mp_address_key {
 	__u8 pad[3];
 };
 
+/* A *page* is the 256 addresses that share their first 120 bits. Most longer prefixes than that are in pages: a hash
+ * of one look, where the trie would take as many as it is deep, each at memory that no cache holds. */
+struct mp_page_key {
+	__u8 address[15];
+	__u8 bank;
+};
+
+#define MP_PAGES 131072         /* per bank; what does not fit is left to the trie */
+#define MP_PAGE_RUNS 12
+#define MP_CLASS_ELSEWHERE 0xffffffffu /* the trie knows */
+
+/* The classes in a page, in runs of addresses: each goes from its `first` to the next one's. Unused ones repeat the last. */
+struct mp_page {
+	__u32 class[MP_PAGE_RUNS];
+	__u8 first[MP_PAGE_RUNS];
+};
+
 /* Which rules a class of sources matches: 64 rules a word. Words that are zero are absent. */
 struct mp_bits_key {
 	__u32 class;              /* MP_CLASS_…, bank in the top bit */
@@ -283,6 +300,7 @@ struct mp_settings {
 	__u32 repeat_ms;          /* for so long what a client tries again is told as one */
 	__u32 block_layers;       /* bit per enum mp_block_layer: those that hold anything */
 	__u32 silent;             /* 1: whoever is denied hears nothing */
+	__u32 block_epoch;        /* raised when blocks have changed: what was found clean is looked up again */
 };
 
 /* ---- blocks: see block.h ---- */
@@ -314,6 +332,16 @@ struct mp_block_header {
 	__u32 starts;
 	__u32 infos;
 	__u32 pad[9];
+};
+
+#define MP_CLEAN_PAIRS 512     /* a power of two; so few that they stay in a cache next to the processor */
+
+/* Addresses of a packet that nothing blocked, in that epoch. */
+struct mp_clean_pair {
+	struct mp_address source;
+	struct mp_address destination;
+	__u32 epoch;
+	__u32 pad;
 };
 
 /* One bit per TCP port that always reaches the host. */
@@ -478,6 +506,7 @@ _Static_assert(sizeof(struct mp_backend_key) == 20, "mirrored in dataplane/kerne
 _Static_assert(sizeof(struct mp_limit_set) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_limited) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_repeat_key) == 44, "a hash key without stray bytes");
+_Static_assert(sizeof(struct mp_page) == 60, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_event) == 136, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_block_header) == sizeof(struct mp_block_line), "the header is line 0");
 

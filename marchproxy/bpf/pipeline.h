@@ -247,13 +247,14 @@ static __always_inline const struct mp_listener *pipeline_listener(const struct 
 
 static __always_inline int pipeline_is_management(const struct packet *packet)
 {
-	__u32 zero = 0;
-	const struct mp_management *guard = bpf_map_lookup_elem(&management, &zero);
+	const struct mp_management *guard;
 	__u16 port = bpf_ntohs(packet->key.destination_port);
+	__u32 zero = 0;
 
-	if (!guard || packet->key.protocol != IPPROTO_TCP)
+	if (packet->key.protocol != IPPROTO_TCP)
 		return 0;
-	return guard->tcp[port >> 6] >> (port & 63) & 1;
+	guard = bpf_map_lookup_elem(&management, &zero);
+	return guard && guard->tcp[port >> 6] >> (port & 63) & 1;
 }
 
 /* What policy says about a new conversation: MP_NONE with the terms on which it may be opened, or why it is refused. */

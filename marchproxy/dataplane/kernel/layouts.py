@@ -165,6 +165,12 @@ BALANCES: Final = {
 """`enum mp_balance`."""
 BACKEND = _layout("mp_backend", address="16s", source="16s", port="2s", weight="H", pad="4x")
 BACKEND_KEY = _layout("mp_backend_key", address="16s", port="2s", pad="2x")
+PAGES: Final = 131072
+PAGE_BITS: Final = 120
+PAGE_RUNS: Final = 12
+CLASS_ELSEWHERE: Final = 0xFFFFFFFF
+PAGE_KEY = _layout("mp_page_key", address="15s", bank="B")
+PAGE = _layout("mp_page", **{"class": f"{PAGE_RUNS * 4}s", "first": f"{PAGE_RUNS}s"})
 ADDRESS_KEY = _layout("mp_address_key", prefix_length="I", bank="B", address="16s", pad="3x")
 BITS_KEY = _layout("mp_bits_key", **{"class": "I", "word": "I"})
 TRANSIT_RULE = _layout("mp_transit_rule", mapping="I", rank="I", reason="H", flags="B", pad="x")
@@ -184,6 +190,7 @@ SETTINGS = _layout(
     repeat_ms="I",
     block_layers="I",
     silent="I",
+    block_epoch="I",
 )
 LIMIT = _layout("mp_limit", step="24s", tolerance="24s")
 BUCKET = _layout("mp_bucket", until="24s")
@@ -206,6 +213,7 @@ BLOCK_HEADER = _layout(
 BLOCK_LINE: Final = 64
 BLOCK_OWNER_MAX: Final = 0xFFFFFF
 BLOCK_LAYERS: Final = 2
+CLEAN_PAIRS: Final = 512
 BLOCK_SINGLE, BLOCK_LISTS = 0, 1
 BLOCK_LEVELS: Final = {48: 1, 32: 2, 24: 4, 16: 8}
 """Lengths under which IPv6 prefixes are found, and their bits in `mp_block_header.levels`."""
@@ -247,6 +255,8 @@ LAYOUTS = (
     BACKEND,
     BACKEND_KEY,
     ADDRESS_KEY,
+    PAGE_KEY,
+    PAGE,
     TRANSIT_RULE,
     TRANSIT_DIGEST,
     NAT_POOL,

@@ -147,6 +147,11 @@ def check_pieces(new: Callable[[], Layer], pieces: Sequence[bytes]) -> None:
         assert outcome(new(), pieces, at_once=True) == whole
 
 
+def single(data: bytes) -> list[bytes]:
+    """Bytes one by one."""
+    return [data[index : index + 1] for index in range(len(data))]
+
+
 @st.composite
 def cut(draw: st.DrawFn, data: st.SearchStrategy[bytes]) -> list[bytes]:
     """Bytes in pieces."""

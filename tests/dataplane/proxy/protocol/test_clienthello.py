@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from marchproxy.dataplane.proxy.protocol.clienthello import MAX_HELLO, ClientHelloReader, Hello, NotTls
-from tests.dataplane.proxy.protocol.conversation import cut, near
+from tests.dataplane.proxy.protocol.conversation import cut, near, single
 from tests.dataplane.proxy.protocol.hellos import (
     extension,
     hello,
@@ -50,7 +50,7 @@ def test_openssl_is_understood() -> None:
 def test_a_large_hello_may_be_cut_into_records_and_segments(size: int) -> None:
     whole = records(message(*BROWSER), size)
     assert read(whole) == FOUND
-    assert read(*(whole[index : index + 1] for index in range(len(whole)))) == FOUND
+    assert read(*single(whole)) == FOUND
     assert read(whole[:-1]) is None
 
 
@@ -114,7 +114,7 @@ def test_what_a_server_might_take_in_another_way_is_broken(data: bytes) -> None:
     found = read(data)
     assert isinstance(found, NotTls)
     assert found.broken
-    assert read(*(data[index : index + 1] for index in range(len(data)))) == found
+    assert read(*single(data)) == found
 
 
 SEEDS: Sequence[bytes] = [hello(*BROWSER), records(message(*BROWSER), 7), hello(names(b"a")), hello()]

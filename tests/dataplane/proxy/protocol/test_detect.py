@@ -16,6 +16,7 @@ from tests.dataplane.proxy.protocol.conversation import (
     cut,
     hostile,
     said,
+    single,
 )
 
 CONNECT = b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n"
@@ -76,6 +77,14 @@ def test_time_counts_for_what_it_has_become() -> None:
 FIRST = st.builds(lambda first, rest: bytes((first,)) + rest, st.integers(0, 32), st.binary(max_size=60))
 
 
-@given(hostile([CONNECT, SOCKS5]) | cut(FIRST))
+SEEDS = [CONNECT, SOCKS5]
+
+
+@pytest.mark.parametrize("data", SEEDS)
+def test_what_is_right_may_come_byte_by_byte(data: bytes) -> None:
+    check_pieces(ExplicitLayer, single(data))
+
+
+@given(hostile(SEEDS) | cut(FIRST))
 def test_any_bytes_in_any_pieces_come_to_the_same(pieces: list[bytes]) -> None:
     check_pieces(ExplicitLayer, pieces)

@@ -30,6 +30,7 @@ from tests.dataplane.proxy.protocol.conversation import (
     check_pieces,
     hostile,
     said,
+    single,
 )
 
 CONNECT = b"CONNECT Example.com.:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n"
@@ -312,7 +313,7 @@ def test_what_could_be_understood_in_two_ways_is_refused(code: int, data: bytes)
     assert conversation.asked == []
     assert status(conversation) == code
     assert conversation.reason() in (Reason.MALFORMED, Reason.UNSUPPORTED)
-    check_pieces(HttpLayer, [data[index : index + 1] for index in range(len(data))][:10_000])
+    check_pieces(HttpLayer, single(data)[:10_000])
 
 
 def test_a_plain_request_is_told_that_this_is_a_proxy() -> None:
@@ -328,6 +329,11 @@ SEEDS = [
     request(b"Host: h", b"Connection: Upgrade", b"Upgrade: websocket"),
     BASIC % b64encode(b"web:token"),
 ]
+
+
+@pytest.mark.parametrize("data", SEEDS)
+def test_what_is_right_may_come_byte_by_byte(data: bytes) -> None:
+    check_pieces(HttpLayer, single(data))
 
 
 @given(hostile(SEEDS))

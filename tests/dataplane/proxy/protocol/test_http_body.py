@@ -16,7 +16,7 @@ from marchproxy.dataplane.proxy.protocol.http_body import (
     wants_websocket,
 )
 from marchproxy.dataplane.proxy.protocol.http_head import Head
-from tests.dataplane.proxy.protocol.conversation import cut, near
+from tests.dataplane.proxy.protocol.conversation import cut, near, single
 
 
 def head(*fields: tuple[str, str], method: str = "POST", version: str = "1.1") -> Head:
@@ -77,8 +77,8 @@ CHUNKS = [
 def test_a_chunked_body_passes_whole_and_nothing_behind_it(chunks: bytes) -> None:
     assert Chunked().take(chunks + b"GET / HTTP/1.1\r\n") == chunks
     body = Chunked()
-    single = [chunks[index : index + 1] for index in range(len(chunks))]
-    assert b"".join(map(body.take, single)) == chunks
+    pieces = single(chunks)
+    assert b"".join(map(body.take, pieces)) == chunks
     assert body.take(b"0\r\n\r\n") == b""
 
 
@@ -110,7 +110,7 @@ def test_a_chunked_body_passes_whole_and_nothing_behind_it(chunks: bytes) -> Non
 def test_broken_framing_ends_it_in_whatever_pieces(broken: bytes) -> None:
     with pytest.raises(Unfit):
         Chunked().take(broken)
-    assert passed([broken[index : index + 1] for index in range(len(broken))]) is None
+    assert passed(single(broken)) is None
 
 
 def passed(pieces: list[bytes]) -> bytes | None:
@@ -137,7 +137,7 @@ def test_a_chunked_body_is_the_same_in_any_pieces(pieces: list[bytes]) -> None:
     ],
 )
 def test_a_websocket_is_free_after_the_status_that_says_so(answer: bytes, free: bool) -> None:
-    for pieces in ([answer], [answer[index : index + 1] for index in range(len(answer))]):
+    for pieces in ([answer], single(answer)):
         switching = Switching()
         for piece in pieces:
             switching.answered(piece)

@@ -24,6 +24,7 @@ from tests.dataplane.proxy.protocol.conversation import (
     check_pieces,
     hostile,
     said,
+    single,
 )
 
 OURS = Request(Speech.PREFACE, None, None, Presented("t0ken"))
@@ -118,7 +119,7 @@ NASTY = [
 def test_a_line_of_neither_form_is_refused(data: bytes, sent: bytes) -> None:
     conversation = said(PrefaceLayer(), data)
     assert (conversation.sent, conversation.asked) == (sent, [])
-    check_pieces(PrefaceLayer, [data[index : index + 1] for index in range(len(data))])
+    check_pieces(PrefaceLayer, single(data))
 
 
 def test_who_leaves_without_a_word_is_no_error() -> None:
@@ -127,6 +128,14 @@ def test_who_leaves_without_a_word_is_no_error() -> None:
     assert conversation.hear(Ended()) == [Close(Reason.CLOSED)]
 
 
-@given(hostile([b"MARCHPROXY/1 t0ken\nahead", b"MARCHPROXY/1 t0ken\r\n", b"web:t0ken\n", b"eu/web:t\r\n"]))
+SEEDS = [b"MARCHPROXY/1 t0ken\nahead", b"MARCHPROXY/1 t0ken\r\n", b"web:t0ken\n", b"eu/web:t\r\n"]
+
+
+@pytest.mark.parametrize("data", SEEDS)
+def test_what_is_right_may_come_byte_by_byte(data: bytes) -> None:
+    check_pieces(PrefaceLayer, single(data))
+
+
+@given(hostile(SEEDS))
 def test_any_bytes_in_any_pieces_come_to_the_same(pieces: list[bytes]) -> None:
     check_pieces(PrefaceLayer, pieces)

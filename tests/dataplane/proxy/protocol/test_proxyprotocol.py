@@ -16,7 +16,7 @@ from marchproxy.dataplane.proxy.protocol.proxyprotocol import (
     build_v1,
     build_v2,
 )
-from tests.dataplane.proxy.protocol.conversation import cut, near
+from tests.dataplane.proxy.protocol.conversation import cut, near, single
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 V4 = Ends(ip_address("192.0.2.1"), 4711, ip_address("198.51.100.2"), 443)
@@ -70,7 +70,7 @@ def test_what_is_written_is_read(ends: Ends | None, rest: bytes) -> None:
 )
 def test_every_form_of_a_header_is_understood(data: bytes, header: Header) -> None:
     assert read(data) == header
-    assert read(*(data[index : index + 1] for index in range(len(data)))) == header
+    assert read(*single(data)) == header
 
 
 NASTY = [
@@ -107,7 +107,7 @@ NASTY = [
 def test_any_other_beginning_is_refused(data: bytes) -> None:
     found = read(data)
     assert isinstance(found, NotProxy)
-    assert read(*(data[index : index + 1] for index in range(len(data)))) == found
+    assert read(*single(data)) == found
 
 
 def test_it_never_waits_for_more_than_the_longest_header() -> None:

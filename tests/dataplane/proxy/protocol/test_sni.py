@@ -14,6 +14,7 @@ from tests.dataplane.proxy.protocol.conversation import (
     check_pieces,
     hostile,
     said,
+    single,
 )
 from tests.dataplane.proxy.protocol.hellos import extension, hello, message, names, real_hello, records
 
@@ -88,6 +89,14 @@ def test_who_is_slow_is_refused() -> None:
     assert (silent.sent, silent.reason()) == (b"", Reason.TOO_SLOW)
 
 
-@given(hostile([HELLO, records(message(names(b"example.com")), 5), hello(), b"GET / HTTP/1.1\r\n"]))
+SEEDS = [HELLO, records(message(names(b"example.com")), 5), hello(), b"GET / HTTP/1.1\r\n"]
+
+
+@pytest.mark.parametrize("data", SEEDS)
+def test_what_is_right_may_come_byte_by_byte(data: bytes) -> None:
+    check_pieces(SniLayer, single(data))
+
+
+@given(hostile(SEEDS))
 def test_any_bytes_in_any_pieces_come_to_the_same(pieces: list[bytes]) -> None:
     check_pieces(SniLayer, pieces)

@@ -17,6 +17,7 @@ from tests.dataplane.proxy.protocol.conversation import (
     check_pieces,
     hostile,
     said,
+    single,
 )
 
 NO_AUTH = b"\x05\x01\x00"
@@ -111,7 +112,7 @@ NASTY = [
 def test_what_is_malformed_is_refused_in_its_step(data: bytes, sent: bytes, reason: Reason) -> None:
     conversation = said(Socks5Layer(), data)
     assert (conversation.sent, conversation.reason(), conversation.asked) == (sent, reason, [])
-    check_pieces(Socks5Layer, [data[index : index + 1] for index in range(len(data))])
+    check_pieces(Socks5Layer, single(data))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,14 @@ def test_each_step_is_over_by_the_deadline(data: bytes, sent: bytes) -> None:
     assert conversation.sent == sent
 
 
-@given(hostile([NO_AUTH + TO_NAME + b"x", BOTH + WEB + TO_V4, NO_AUTH + TO_V6, NO_AUTH + ASSOCIATE]))
+SEEDS = [NO_AUTH + TO_NAME + b"x", BOTH + WEB + TO_V4, NO_AUTH + TO_V6, NO_AUTH + ASSOCIATE]
+
+
+@pytest.mark.parametrize("data", SEEDS)
+def test_what_is_right_may_come_byte_by_byte(data: bytes) -> None:
+    check_pieces(Socks5Layer, single(data))
+
+
+@given(hostile(SEEDS))
 def test_any_bytes_in_any_pieces_come_to_the_same(pieces: list[bytes]) -> None:
     check_pieces(Socks5Layer, pieces)
