@@ -67,7 +67,10 @@ class Desk:
 
 
 def explicit(
-    port: int, *entities: Service | MappingEntity, settings: Settings = DEFAULT_SETTINGS, address: str = "127.0.0.1"
+    port: int,
+    *entities: Service | MappingEntity,
+    settings: Settings = DEFAULT_SETTINGS,
+    address: str = "127.0.0.1",
 ) -> Plan:
     """A plan with an explicit proxy at that port."""
     made = build.plan(*entities)
