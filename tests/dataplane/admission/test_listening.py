@@ -8,7 +8,7 @@ import pytest
 from marchproxy.policy.plan import Plan
 from tests.dataplane.admission.desk import OLD, TOKEN, Desk, desk
 from tests.dataplane.loops import looped, until
-from tests.dataplane.proxy.peers import Streams, dial, echo, free_port, tcp_server
+from tests.dataplane.proxy.peers import Streams, ask, dial, echo, free_port, tcp_server
 from tests.policy import build
 from tests.policy.build import mapping, service
 
@@ -55,9 +55,8 @@ async def test_who_waits_is_challenged() -> None:
 async def test_who_is_no_source_is_reset_unheard() -> None:
     async with desk() as at, tcp_server(echo, "127.0.0.3") as port:
         at.apply(listening(at, port))
-        async with dial(at.port, source="127.0.0.9") as (reader, _):
-            with pytest.raises(ConnectionResetError):
-                await reader.read()
+        with pytest.raises(ConnectionResetError):
+            await ask(at.port, source="127.0.0.9")
         assert at.reasons() == [("denied", "NO_MAPPING")]
 
 
