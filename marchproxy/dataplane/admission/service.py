@@ -13,6 +13,7 @@ from marchproxy.dataplane.admission.judge import Credentials, Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate, default_limits
 from marchproxy.dataplane.admission.listening import MappingListeners
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
+from marchproxy.dataplane.admission.reception import Reception
 from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.proxy.connecting import connect
@@ -110,10 +111,11 @@ class Admission:
         self._associations.recheck()
         if self._handover:
             self._handover.end_where(self._held_refusal)
-        explicit = set(_explicit(plan))
+        explicit = _explicit(plan)
+        for key in self._open.keys() & wanted:
+            self._open[key].carrier = self._reception(key in explicit)
         for key, sock in opened.items():
-            reception = self._explicit if key in explicit else self._mappings
-            listener = self._open[key] = TcpListener(sock, reception)
+            listener = self._open[key] = TcpListener(sock, self._reception(key in explicit))
             listener.start()
         for gone in self._open.keys() - wanted:
             self._open.pop(gone).close()
@@ -218,6 +220,9 @@ class Admission:
         if answer.keeps or answer.opens_itself or service in answer.openers:
             return None
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
+
+    def _reception(self, explicit: bool) -> Reception:
+        return self._explicit if explicit else self._mappings
 
     def _is_explicit(self, address: IPAddress, port: int) -> bool:
         every = (WILDCARDS[address.version], address)
