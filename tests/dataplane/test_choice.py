@@ -39,3 +39,7 @@ def test_a_kernel_tier_that_fails_otherwise_is_an_error(monkeypatch: pytest.Monk
     monkeypatch.setattr(KernelTier, "create", refuse)
     with pytest.raises(errors.ProgramRejected):
         choice.choose_tier(no_bpf=False, flow_table=1024)
+
+
+def test_tunnels_stay_in_user_space_beside_sockets() -> None:
+    assert choice.handover_to(SocketsTier()) is None
