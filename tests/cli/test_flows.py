@@ -146,7 +146,8 @@ def test_a_flow_that_is_gone_is_not_found(console: Console, daemon: Start) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "code"), [(("cut",), 2), (("stop", "5"), 2), (("cut", "x"), 5), (("cut", "0"), 5), (("cut", "²"), 5)]
+    ("words", "code"),
+    [(("cut",), 2), (("stop", "5"), 2), (("cut", "x"), 5), (("cut", "0"), 5), (("cut", "²"), 5)],
 )
 def test_what_is_no_id_cuts_nothing(console: Console, words: tuple[str, ...], code: int) -> None:
     assert console("flows", *words).code == code

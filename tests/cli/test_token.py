@@ -206,7 +206,9 @@ def test_tokens_go_with_their_service(town: Console) -> None:
     assert listed(town) == []
 
 
-def test_revoke_now_ends_what_the_tokens_have_opened(town: Console, daemon: Callable[[Answers], Daemon]) -> None:
+def test_revoke_now_ends_what_the_tokens_have_opened(
+    town: Console, daemon: Callable[[Answers], Daemon]
+) -> None:
     town.ok("token", "issue", "web")
     jwt = read(town.ok("token", "issue", "api").out.strip())
     cut: Answers = {"POST /v1/flows/cut": (200, {"cut": 2, "unknown": []})}

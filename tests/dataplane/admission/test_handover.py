@@ -105,7 +105,9 @@ def handover(kernel: Kernel) -> Handover:
     return made
 
 
-async def offered(kernel: Kernel, made: Handover, monkeypatch: pytest.MonkeyPatch) -> tuple[Tunnel, list[str]]:
+async def offered(
+    kernel: Kernel, made: Handover, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Tunnel, list[str]]:
     """A tunnel offered until the kernel was asked."""
     monkeypatch.setattr("marchproxy.dataplane.admission.handover.limit_backlog", lambda sock: None)
     each, client = tunnel()

@@ -46,9 +46,7 @@ def check(made: Judge, secret: str | None, service: str | None = None) -> Verifi
         (None, None, Reason.AUTH_MISSING),
     ],
 )
-def test_what_a_credential_comes_to(
-    secret: str | None, claimed: str | None, expected: str | Reason
-) -> None:
+def test_what_a_credential_comes_to(secret: str | None, claimed: str | None, expected: str | Reason) -> None:
     made, keys = judge()
     found = check(made, secret, claimed)
     assert (found.service if isinstance(found, Verified) else found) == expected

@@ -91,7 +91,12 @@ async def test_a_mapping_without_a_wish_shares_the_listener() -> None:
         where = f"127.0.0.1:{at.port}"
         at.apply(
             build.plan(
-                LAN, free, vault, guest, mapping("a", "lan", "vault", where), mapping("b", "guest", "free", where)
+                LAN,
+                free,
+                vault,
+                guest,
+                mapping("a", "lan", "vault", where),
+                mapping("b", "guest", "free", where),
             )
         )
         async with dial(at.port, source="127.0.0.9") as (reader, writer):

@@ -39,9 +39,7 @@ async def test_a_port_in_use_changes_nothing() -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
             taken, free = other.getsockname()[1], free_port()
             here = ip_address("127.0.0.1")
-            wanted = replace(
-                explicit(at.port, LAN), explicit=(Endpoint(here, free), Endpoint(here, taken))
-            )
+            wanted = replace(explicit(at.port, LAN), explicit=(Endpoint(here, free), Endpoint(here, taken)))
             with pytest.raises(Conflict):
                 at.apply(wanted)
         assert not listens(free)
@@ -92,9 +90,7 @@ async def test_facts_about_tunnels() -> None:
         assert at.admission.fill()[0].used == 0
 
 
-@pytest.mark.parametrize(
-    ("field", "reason"), [("tunnel_idle", "IDLE"), ("tunnel_lifetime", "LIFETIME")]
-)
+@pytest.mark.parametrize(("field", "reason"), [("tunnel_idle", "IDLE"), ("tunnel_lifetime", "LIFETIME")])
 @looped
 async def test_silence_and_age_end_tunnels(field: str, reason: str) -> None:
     async with desk(LAN, WEB, OUT) as at, tcp_server(echo, "127.0.0.2") as port, dial(at.port) as streams:

@@ -27,7 +27,13 @@ async def connect(streams: Streams, port: int) -> None:
 
 @pytest.mark.parametrize(
     ("on_expiry", "age", "ends"),
-    [("keep", 9000, False), ("cut", -1, False), ("cut", 1, True), ("grace:60", 59, False), ("grace:60", 61, True)],
+    [
+        ("keep", 9000, False),
+        ("cut", -1, False),
+        ("cut", 1, True),
+        ("grace:60", 59, False),
+        ("grace:60", 61, True),
+    ],
 )
 @looped
 async def test_a_credential_that_expires(on_expiry: str, age: int, ends: bool) -> None:

@@ -317,7 +317,16 @@ async def test_flows_are_cut_by_id_and_tunnels_by_token(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"ids": []}, {"ids": "7"}, {"ids": [0]}, {"ids": [True]}, {"ids": ["7"]}, {"tokens": [7]}, {"id": 7}],
+    [
+        {},
+        {"ids": []},
+        {"ids": "7"},
+        {"ids": [0]},
+        {"ids": [True]},
+        {"ids": ["7"]},
+        {"tokens": [7]},
+        {"id": 7},
+    ],
 )
 @looped
 async def test_what_is_to_be_cut_must_be_said(tmp_path: Path, body: dict[str, Any]) -> None:
