@@ -9,6 +9,7 @@ import pytest
 
 from marchproxy.dataplane.admission.limits import AdmissionLimits
 from marchproxy.dataplane.records import EventKind
+from marchproxy.model.appliance import Settings
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.errors import Conflict
 from marchproxy.model.reason import Reason
@@ -90,13 +91,16 @@ async def test_facts_about_tunnels() -> None:
         assert at.admission.fill()[0].used == 0
 
 
-@pytest.mark.parametrize(("field", "reason"), [("tunnel_idle", "IDLE"), ("tunnel_lifetime", "LIFETIME")])
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [(Settings(tunnel_idle=1), "IDLE"), (Settings(tunnel_lifetime=1), "LIFETIME")],
+)
 @looped
-async def test_silence_and_age_end_tunnels(field: str, reason: str) -> None:
+async def test_silence_and_age_end_tunnels(settings: Settings, reason: str) -> None:
     async with desk(LAN, WEB, OUT) as at, tcp_server(echo, "127.0.0.2") as port, dial(at.port) as streams:
         await tunnel(at, port, *streams)
         made = explicit(at.port, LAN, WEB, OUT)
-        at.apply(replace(made, settings=replace(made.settings, **{field: 1})))
+        at.apply(replace(made, settings=settings))
         (each,) = at.admission._tunnels.live
         each.conversation.started -= 60
         each.conversation.last_seen -= 60
