@@ -36,9 +36,8 @@ log = logging.getLogger(__name__)
 DRAIN_EVERY = 0.004
 """Seconds between two looks at a tunnel that drains."""
 
-type Judged = Callable[[Flow, str, str], Reason | None]
-"""Told of a tunnel that the kernel has, of the service whose credential opened it, and of the name that was
-asked for: why it must end. None: it goes on."""
+type Judged = Callable[[Flow, Remembered], Reason | None]
+"""Why a tunnel that the kernel has must end; None: it goes on."""
 
 
 class Handover:
@@ -84,7 +83,7 @@ class Handover:
 
     def end_where(self, judge: Judged) -> None:
         """End the tunnels in the kernel that `judge` gives a reason against."""
-        self._end(lambda flow, held: judge(flow, held.tunnel.service, held.tunnel.name))
+        self._end(lambda flow, held: judge(flow, held.tunnel))
 
     def revoke(self, token: str) -> int:
         """End the tunnels in the kernel that a credential opened; how many."""
