@@ -94,9 +94,6 @@ class Draining:
         if self._client.is_empty(client) and self._upstream.is_empty(upstream):
             self._client.settle(handoff, self.id, client)
             self._upstream.settle(handoff, self.id, upstream)
-            if handoff.splices.end_draining(self._place, self._splice):
-                self._client.probe()
-                self._upstream.probe()
             return self._close(Progress.HANDED_OFF)
         return Progress.DRAINING
 
@@ -139,7 +136,10 @@ class Draining:
         return Progress.ENDED
 
     def _close(self, progress: Progress) -> Progress:
+        held_back = self._handoff.splices.end_draining(self._place, self._splice)
         for end in (self._client, self._upstream):
+            if held_back and progress is Progress.HANDED_OFF:
+                end.probe()
             close_silently(end.sock)
         return progress
 

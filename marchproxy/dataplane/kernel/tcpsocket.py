@@ -61,7 +61,7 @@ class TcpSocket:
     received: int
     """Next number expected from the peer."""
     read: int
-    """Next one that user space will read."""
+    """Next one that user space will read. A FIN is passed over together with the last byte before it."""
     window: int
     """Bytes that the peer has room for, beyond what it acknowledged."""
     own_window: int
@@ -101,9 +101,19 @@ class TcpSocket:
         return self.state in _FIN_SENT
 
     @property
+    def end_read(self) -> int:
+        """Behind the last byte that user space has read."""
+        return (self.read - (self.fin_received and self.read == self.received)) & 0xFFFFFFFF
+
+    @property
+    def end_written(self) -> int:
+        """Behind the last byte that user space has written."""
+        return (self.written - self.fin_sent) & 0xFFFFFFFF
+
+    @property
     def unread(self) -> int:
         """Bytes in the receive queue."""
-        return _distance(self.received - self.fin_received, self.read)
+        return _distance(self.received - self.fin_received, self.end_read)
 
     @property
     def unacknowledged(self) -> int:
