@@ -139,7 +139,7 @@ class Relay:
 
     async def _relay(self, client: socket.socket, upstream: socket.socket) -> str:
         halves = _Half(client, upstream), _Half(upstream, client)
-        passed, threshold = 0, int(self._most * random.random() ** 4) if self._most >= 0 else None  # noqa: S311
+        passed, threshold = 0, int(self._most * random.random() ** 4) if self._most >= 0 else None
         started = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         while not all(half.ended for half in halves):
             moved = [half.move() for half in halves]

@@ -155,6 +155,8 @@ def _packed(address: str) -> bytes:
     return layouts.pack_address(ip_address(address.partition("%")[0]))
 
 
+_TIMESTAMPS_LENGTH = 12
+"""Bytes, with what fills them up."""
 _OPTIONS = int(Option.TIMESTAMPS | Option.SACK | Option.ECN | Option.USEC_TIMESTAMPS)
 
 
@@ -176,7 +178,8 @@ def _compose(numbers: list[int], info: bytes, clock: int) -> TcpSocket:
         window=window,
         own_window=own_window,
         segment=segment,
-        advertised=advertised,
+        # Told without the options that each segment has.
+        advertised=advertised + (_TIMESTAMPS_LENGTH if options & Option.TIMESTAMPS else 0),
         peer_timestamp=peer_timestamp,
         # The lowest bit of the option says which clock it is of.
         clock=clock & ~1 & 0xFFFFFFFF,
