@@ -86,18 +86,14 @@ class Draining:
         """
         handoff = self._handoff
         if self._close_at:
-            return (
-                self._close(Progress.HANDED_OFF) if time.monotonic() >= self._close_at else Progress.DRAINING
-            )
+            over = time.monotonic() >= self._close_at
+            return self._close(Progress.HANDED_OFF) if over else Progress.DRAINING
         if not handoff.holds(self._client.key, self.id):
             return self._close(Progress.ENDED)
         try:
             self._relay(self._client, self._upstream)
             self._relay(self._upstream, self._client)
-            client, upstream = (
-                handoff.sockets.ask(self._client.sock),
-                handoff.sockets.ask(self._upstream.sock),
-            )
+            client, upstream = self._client.ask(handoff.sockets), self._upstream.ask(handoff.sockets)
         except OSError:
             return self._abandon()
         if client is None and upstream is None:
