@@ -1,5 +1,6 @@
 """`marchproxy connect`: where its token comes from, and what it refuses to start with."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,11 @@ class Wire:
 
     def by_proxy(self, proxy: Target, target: Target, token: str) -> Opened:
         self.calls.append((proxy, target, token))
-        return Opened(tunnelling.socket.socket())
+        return Opened(socket.socket())
 
     def by_preface(self, target: Target, token: str) -> Opened:
         self.calls.append((target, token))
-        return Opened(tunnelling.socket.socket())
+        return Opened(socket.socket())
 
 
 @pytest.fixture

@@ -66,13 +66,16 @@ def test_without_a_token_none_is_sent_and_ipv6_is_in_brackets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(403, NotPermitted), (407, NotPermitted), (429, NotPermitted), (502, MarchproxyError)]
+    ("status", "kind"),
+    [(403, NotPermitted), (407, NotPermitted), (429, NotPermitted), (502, MarchproxyError)],
 )
 def test_refusals_name_their_reason(status: int, kind: type[MarchproxyError]) -> None:
-    answer = f"HTTP/1.1 {status} No\r\nX-MarchProxy-Reason: NO_MAPPING\r\n\r\nDetail: nobody\x1b may\n".encode()
+    answer = (
+        f"HTTP/1.1 {status} No\r\nX-MarchProxy-Reason: NO_MAPPING\r\n\r\nDetail: nobody\x1b may\n".encode()
+    )
     with (
         serving(answering(CONNECT, answer)) as proxy,
-        pytest.raises(MarchproxyError, match="NO_MAPPING: nobody. may") as caught,
+        pytest.raises(MarchproxyError, match=r"NO_MAPPING: nobody\? may") as caught,
     ):
         tunnelling.by_proxy(proxy, ("db.test", 5432), "secret")
     assert type(caught.value) is kind
@@ -97,7 +100,11 @@ def test_a_listener_is_told_the_token_first(answer: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [(b"ERR AUTH_EXPIRED\n", "AUTH_EXPIRED"), (b"SSH-2.0-x\r\n", "another protocol"), (b"x" * 400, "another")],
+    [
+        (b"ERR AUTH_EXPIRED\n", "AUTH_EXPIRED"),
+        (b"SSH-2.0-x\r\n", "another protocol"),
+        (b"x" * 400, "another"),
+    ],
 )
 def test_a_listener_that_refuses_says_why(answer: bytes, said: str) -> None:
     with (

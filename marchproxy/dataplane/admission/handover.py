@@ -74,7 +74,7 @@ class Handover:
 
     def end_where(self, judge: Judged) -> None:
         """End the tunnels in the kernel that `judge` gives a reason against."""
-        self._end(lambda flow, held: judge(flow, held.tunnel.service, held.tunnel.name))
+        self._end(lambda flow, held: judge(flow, held.tunnel))
 
     def revoke(self, token: str) -> int:
         """End the tunnels in the kernel that a credential opened; how many."""

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Protocol
@@ -16,6 +17,7 @@ from marchproxy.dataplane.admission.names import AskedAddresses, Find
 from marchproxy.dataplane.admission.reception import Reception
 from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
 from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.proxy.sockets import open_listener
@@ -25,7 +27,15 @@ from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
-from marchproxy.policy.plan import WILDCARDS, Backend, Listener, ListenerKey, Plan
+from marchproxy.policy.plan import (
+    WILDCARDS,
+    Backend,
+    Listener,
+    ListenerKey,
+    Plan,
+    Rule,
+    TransitRule,
+)
 from marchproxy.policy.tunnels import Wish
 
 EXPIRE_EVERY = 1.0
@@ -62,6 +72,8 @@ class Admission:
         self._mappings = MappingListeners(*shared_parts)
         self._open: dict[ListenerKey, TcpListener] = {}
         self._plan = Plan()
+        self._graces: Mapping[str, int] = {}
+        """Of mappings that end tunnels whose credential has expired."""
         self._absent: list[str] = []
         self._expired_at = self._looked_at = 0.0
 
@@ -107,6 +119,7 @@ class Admission:
         """Decide by `plan`, serve `opened`, close what is not `wanted`. For `Prepared`."""
         self._judge.adopt(plan, revision)
         self._plan = plan
+        self._graces = _graces(plan)
         self._tunnels.recheck()
         self._associations.recheck()
         if self._handover:
@@ -133,6 +146,8 @@ class Admission:
             self._expired_at = now
             self._tunnels.expire(settings.tunnel_idle, settings.tunnel_lifetime)
             self._associations.expire(settings.timeout_udp)
+            if self._handover and (self._graces or settings.tunnel_lifetime):
+                self._handover.end_where(self._overdue)
         if now - self._looked_at >= LOOK_EVERY:
             self._look()
 
@@ -206,18 +221,26 @@ class Admission:
         if self._handover:
             await self._handover.close()
 
-    def _held_refusal(self, flow: Flow, service: str, name: str) -> Reason | None:
+    def _overdue(self, flow: Flow, held: "Remembered") -> Reason | None:
+        """Why it is time for a tunnel that the kernel has; None: it is not."""
+        now, lifetime = time.time(), self._plan.settings.tunnel_lifetime
+        if lifetime and now - flow.started > lifetime:
+            return Reason.LIFETIME
+        grace = self._graces.get(flow.decision.mapping) if held.expires else None
+        return Reason.AUTH_EXPIRED if grace is not None and now >= held.expires + grace else None
+
+    def _held_refusal(self, flow: Flow, held: "Remembered") -> Reason | None:
         """Why the plan in force does not allow a tunnel that the kernel has; None: it does."""
         decision = flow.decision
         backend = Backend(flow.backend, flow.backend_port, "")
         if self._ledger.is_blocked(backend):
             return Reason.BLOCKED_DESTINATION
         if self._is_explicit(decision.destination, decision.destination_port):
-            answer = self._judge.tunnel(Wish(decision.source, name, flow.backend, flow.backend_port))
+            answer = self._judge.tunnel(Wish(decision.source, held.name, flow.backend, flow.backend_port))
         else:
             asked = decision.source, decision.destination, decision.destination_port
             answer = self._ledger.decide(Transport.TCP, *asked)[1]
-        if answer.keeps or answer.opens_itself or service in answer.openers:
+        if answer.keeps or answer.opens_itself or held.service in answer.openers:
             return None
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
 
@@ -294,6 +317,12 @@ def _explicit(plan: Plan) -> Mapping[ListenerKey, Listener]:
         for address in (WILDCARDS.values() if bind.address is None else (bind.address,))
     ]
     return {listener.key: listener for listener in every}
+
+
+def _graces(plan: Plan) -> Mapping[str, int]:
+    rules: list[Rule | TransitRule] = [*plan.transit]
+    rules += [rule for listener in plan.listeners for rule in listener.rules]
+    return {rule.mapping: rule.grace for rule in rules if rule.credentials and rule.grace is not None}
 
 
 def wanted_by(plan: Plan) -> dict[ListenerKey, Listener]:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.credentials.book import Verified
+from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Bound
 from marchproxy.dataplane.proxy.relay import Relay
@@ -27,22 +28,25 @@ TRIES = 8
 """To hand one tunnel to the kernel, where what is in the way may pass."""
 
 
-type Judged = Callable[[Flow, str, str], Reason | None]
-"""Told of a tunnel that the kernel has, of the service whose credential opened it, and of the name that was
-asked for: why it must end. None: it goes on."""
+type Judged = Callable[[Flow, Remembered], Reason | None]
+"""Why a tunnel that the kernel has must end; None: it goes on."""
 
 
-class Handover(Protocol):
-    """What hands tunnels to the kernel."""
+class Offering(Protocol):
+    """Takes ripe tunnels."""
+
+    def offer(self, tunnel: "Tunnel", gone: Callable[[], None]) -> None:
+        """Hand a tunnel over as soon as it holds nothing. `gone` is called when the kernel has it."""
+
+
+class Handover(Offering, Protocol):
+    """What hands tunnels to the kernel, and knows those that it has."""
 
     def start(self) -> None:
         """Hand over from now on. The tier has started."""
 
     async def connect(self, address: IPAddress, port: int) -> socket.socket:
         """A connection that may be handed off. See `connecting.Connect`."""
-
-    def offer(self, tunnel: "Tunnel", gone: Callable[[], None]) -> None:
-        """Hand a tunnel over as soon as it holds nothing. `gone` is called when the kernel has it."""
 
     def end_where(self, judge: Judged) -> None:
         """End the tunnels in the kernel that `judge` gives a reason against."""
@@ -79,7 +83,7 @@ class Tunnels:
         self.empty = asyncio.Event()
         """Set while nothing lives."""
         self.empty.set()
-        self.handover: Handover | None = None
+        self.handover: Offering | None = None
         """What may take them over."""
         self._judge = judge
         self._ledger = judge.ledger

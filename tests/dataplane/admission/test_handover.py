@@ -183,5 +183,5 @@ async def test_tunnels_in_the_kernel_end_with_their_credential_or_the_plan() -> 
     made = handover(kernel)
     assert made.revoke("7") == 1
     assert kernel.ended == [Reason.AUTH_REVOKED, None]
-    made.end_where(lambda flow, service, name: Reason.POLICY_CHANGED if name == "b.test" else None)
+    made.end_where(lambda flow, held: Reason.POLICY_CHANGED if held.name == "b.test" else None)
     assert kernel.ended == [None, Reason.POLICY_CHANGED]

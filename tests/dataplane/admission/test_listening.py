@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.policy.build import mapping, service
 LAN = service("lan", "127.0.0.1")
 
 
-def listening(at: Desk, backend: int, address: str = "127.0.0.1", **fields: object) -> Plan:
+def listening(at: Desk, backend: int, address: str = "127.0.0.1", **fields: Any) -> Plan:
     """A plan with a listener in the place of the explicit proxy."""
     vault = service("vault", "127.0.0.3", auth="token", port=backend)
     return build.plan(LAN, vault, mapping("keys", "lan", "vault", f"{address}:{at.port}", **fields))
@@ -114,7 +115,7 @@ def hello(name: str | None) -> bytes:
     return outgoing.read()
 
 
-def shop(at: Desk, port: int, **fields: object) -> Plan:
+def shop(at: Desk, port: int, **fields: Any) -> Plan:
     target = service("shop", "127.0.0.3", "www.shop.test", port=port)
     return build.plan(LAN, target, mapping("tls", "lan", "shop", f"127.0.0.1:{at.port}", sni=True, **fields))
 

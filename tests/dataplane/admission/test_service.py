@@ -2,17 +2,25 @@
 
 import asyncio
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import cast
 
 import pytest
 
+from marchproxy.dataplane.admission.handover import Handover
 from marchproxy.dataplane.admission.limits import AdmissionLimits
-from marchproxy.dataplane.records import EventKind
+from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
+from marchproxy.dataplane.records import EventKind, Flow
+from marchproxy.model.appliance import Settings
 from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.entities import Auth, Mapping, Service
 from marchproxy.model.errors import Conflict
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
+from tests.dataplane import facts
 from tests.dataplane.admission.desk import Desk, desk, explicit
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import ask, dial, echo, free_port, tcp_server
@@ -20,6 +28,7 @@ from tests.policy.build import mapping, service
 
 LAN = service("lan", "127.0.0.1")
 WEB = service("web", "127.0.0.2")
+VAULT = service("vault", "127.0.0.3", auth="token")
 OUT = mapping("out", "lan", "web")
 
 
@@ -74,29 +83,32 @@ async def test_facts_about_tunnels() -> None:
         await tunnel(at, port, *streams)
         streams[1].write(b"hello")
         await streams[0].readexactly(5)
-        (flow,) = at.admission.flows(10)
+        (flow,) = await at.admission.flows(10)
         assert (flow.sent.bytes, flow.received.bytes) == (5, 5)
         assert at.admission.counters()[Reason.FORWARDED].bytes == 10
         far, nobody = ip_address("127.0.0.2"), ip_address("127.0.0.7")
-        assert at.admission.in_use(frozenset({far, nobody})) == {far}
+        assert await at.admission.in_use(frozenset({far, nobody})) == {far}
         assert [(each.name, each.used) for each in at.admission.fill()] == [
             ("tunnels", 1),
             ("associations", 0),
         ]
-        assert at.admission.cut(frozenset({1, flow.decision.id})) == {flow.decision.id}
+        assert await at.admission.cut(frozenset({1, flow.decision.id})) == {flow.decision.id}
         with pytest.raises(ConnectionResetError):
             await streams[0].readexactly(1)
         assert at.reasons()[-1] == ("flow-end", "CUT")
         assert at.admission.fill()[0].used == 0
 
 
-@pytest.mark.parametrize(("field", "reason"), [("tunnel_idle", "IDLE"), ("tunnel_lifetime", "LIFETIME")])
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [(Settings(tunnel_idle=1), "IDLE"), (Settings(tunnel_lifetime=1), "LIFETIME")],
+)
 @looped
-async def test_silence_and_age_end_tunnels(field: str, reason: str) -> None:
+async def test_silence_and_age_end_tunnels(settings: Settings, reason: str) -> None:
     async with desk(LAN, WEB, OUT) as at, tcp_server(echo, "127.0.0.2") as port, dial(at.port) as streams:
         await tunnel(at, port, *streams)
         made = explicit(at.port, LAN, WEB, OUT)
-        at.apply(replace(made, settings=replace(made.settings, **{field: 1})))
+        at.apply(replace(made, settings=settings))
         (each,) = at.admission._tunnels.live
         each.conversation.started -= 60
         each.conversation.last_seen -= 60
@@ -141,3 +153,49 @@ async def test_an_address_that_is_not_here_is_a_problem() -> None:
         away = Plan(explicit=(Endpoint(ip_address("198.51.100.9"), at.port),))
         at.apply(away)
         assert at.admission.problems() == ["listen address 198.51.100.9 is on no interface of this host"]
+
+
+class Kernel:
+    """Holds one tunnel, and is asked whether it may go on."""
+
+    def __init__(self, flow: Flow, held: Remembered) -> None:
+        self.flow, self.held = flow, held
+        self.reasons: list[Reason | None] = []
+
+    def end_where(self, judge: Callable[[Flow, Remembered], Reason | None]) -> None:
+        self.reasons.append(judge(self.flow, self.held))
+
+
+@pytest.mark.parametrize(
+    ("entities", "settings", "reason"),
+    [
+        ((LAN, VAULT, mapping("m", "lan", "vault")), Settings(), None),
+        ((LAN, VAULT, mapping("m", "lan", "vault", on_expiry="cut")), Settings(), Reason.AUTH_EXPIRED),
+        ((LAN, VAULT, mapping("m", "lan", "vault", on_expiry="grace:86400")), Settings(), None),
+        ((LAN, VAULT, mapping("m", "lan", "vault")), Settings(tunnel_lifetime=60), Reason.LIFETIME),
+        ((LAN, VAULT), Settings(), Reason.POLICY_CHANGED),
+        ((LAN, replace(VAULT, auth=Auth.NONE), mapping("m", "lan", "vault")), Settings(), None),
+    ],
+)
+@looped
+async def test_tunnels_in_the_kernel_are_held_to_the_plan_too(
+    entities: tuple[Service | Mapping, ...], settings: Settings, reason: Reason | None
+) -> None:
+    """One that went to 127.0.0.3 by the explicit proxy, an hour ago, with a credential of the vault."""
+    async with desk() as at:
+        now = time.time()
+        decision = facts.decision(
+            "127.0.0.1", destination=ip_address("127.0.0.1"), destination_port=at.port, mapping="m"
+        )
+        flow = replace(
+            facts.flow(decision), backend=ip_address("127.0.0.3"), backend_port=443, started=now - 3600
+        )
+        kernel = Kernel(flow, Remembered("vault", "1", "", int(now) - 10))
+        at.admission._handover = cast("Handover", kernel)
+        try:
+            at.apply(explicit(at.port, *entities, settings=settings))
+            at.admission._expired_at = 0.0
+            at.admission.poll()
+            assert next(filter(None, kernel.reasons), None) is reason
+        finally:
+            at.admission._handover = None

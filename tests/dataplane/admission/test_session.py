@@ -1,6 +1,7 @@
 """A layer's commands, carried out."""
 
 import socket
+from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
@@ -127,8 +128,6 @@ async def test_the_end_and_the_deadline_are_told() -> None:
 async def test_what_was_opened_in_vain_is_closed_again(commands: list[Command]) -> None:
     door = Door()
     layer = Script(received=[Ask(REQUEST)], opened=commands)
-    try:
+    with suppress(TimeoutError):
         await talk(layer, door, b"please")
-    except TimeoutError:
-        pass
     assert door.abandoned
