@@ -4,7 +4,15 @@ from ipaddress import ip_address
 
 from marchproxy.model.address import HostName
 from marchproxy.model.appliance import MAX_BURST, ApplianceListener, Limit, Per
-from marchproxy.model.entities import MAX_LISTEN_PORTS, Auth, Interface, JwtAlgorithm, Mapping, Service, WithoutSni
+from marchproxy.model.entities import (
+    MAX_LISTEN_PORTS,
+    Auth,
+    Interface,
+    JwtAlgorithm,
+    Mapping,
+    Service,
+    WithoutSni,
+)
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.protocol import Protocol
 
