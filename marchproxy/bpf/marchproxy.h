@@ -78,6 +78,7 @@ struct mp_flow {
 
 enum mp_splice_flags {
 	MP_SPLICE_DRAINING = 1,   /* the local sockets are still there, and hear of acknowledgements */
+	MP_SPLICE_HELD = 2,       /* set by programs: somebody was told of less than was acknowledged */
 };
 
 /* What tells two joined connections apart beside their tuples. By side: 0 is the client, 1 the backend. */
@@ -85,10 +86,11 @@ struct mp_splice {
 	__u64 id;                 /* of the flow; 0: free */
 	__u32 sequence[2];        /* added to the sequence numbers that this side sends */
 	__u32 timestamp[2];       /* added to the TSvals that this side sends */
+	__u32 least[2];           /* DRAINING: acknowledgements that this side hears are at least this… */
+	__u32 most[2];            /* …and at most this */
 	__u8 announced[2];        /* the shift that this side gives its own windows */
 	__u8 expected[2];         /* the shift that the other side applies to them */
-	__u8 flags;               /* MP_SPLICE_… */
-	__u8 pad[3];
+	__u32 flags;              /* MP_SPLICE_… */
 };
 
 /* Who opened a flow that is SPLICED, for a daemon that was not there. Texts are UTF-8, and end with NUL where they do not fill
@@ -113,6 +115,7 @@ struct mp_socket {
 	__u32 received;           /* next sequence number expected from the peer */
 	__u32 read;               /* next one that user space will read */
 	__u32 window;             /* that the peer announces: bytes */
+	__u32 own_window;         /* that the peer was told */
 	__u32 segment;            /* largest that can be sent now, TCP options included: bytes */
 	__u32 timestamp;          /* newest TSval of the peer */
 	__u32 ifindex;            /* of the interface that the peer is at; 0: not known */
@@ -497,7 +500,7 @@ struct mp_event {
 _Static_assert(sizeof(struct mp_flow_key) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_flow) == 128, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_tunnel) == 512, "mirrored in dataplane/kernel/layouts.py");
-_Static_assert(sizeof(struct mp_splice) == 32, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_splice) == 48, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_listener_key) == 20, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend_key) == 20, "mirrored in dataplane/kernel/layouts.py");

@@ -11,6 +11,12 @@
  * socket that it is addressed to. That copy is made by sending a clone, marked, through the same interface once
  * more: so forwarding is one path with or without it. It carries the numbers that the socket expects, taken from the
  * socket itself: neither data nor FIN are for it, and what the peer acknowledges beyond its last byte is the other side's.
+ *
+ * A peer hears two voices then, its local socket's and the other side's, and takes a packet for forged whose acknowledgement is
+ * more than a window behind what it has heard before (RFC 5961 section 5.2). The socket acknowledges what it has received, no
+ * more; the other side may have received less of that, or much more of what came later. So while a splice drains, the other side's
+ * acknowledgements are told within bounds (`least`, what the socket has received; `most`, half a window beyond), and windows
+ * such that they end where they did.
  */
 #ifndef MP_SPLICE_H
 #define MP_SPLICE_H
@@ -36,17 +42,17 @@ static __always_inline __u32 splice_side(const struct mp_flow *flow)
 }
 
 /* How a SPLICED flow is translated; NULL where its place is another flow's by now. */
-static __always_inline const struct mp_splice *splice_of(const struct mp_flow *flow)
+static __always_inline struct mp_splice *splice_of(const struct mp_flow *flow)
 {
 	__u32 index = flow->splice;
-	const struct mp_splice *splice = bpf_map_lookup_elem(&splices, &index);
+	struct mp_splice *splice = bpf_map_lookup_elem(&splices, &index);
 
 	return splice && splice->id == flow->id ? splice : NULL;
 }
 
 static __always_inline int splice_is_draining(const struct mp_splice *splice)
 {
-	return *(const volatile __u8 *)&splice->flags & MP_SPLICE_DRAINING;
+	return *(const volatile __u32 *)&splice->flags & MP_SPLICE_DRAINING;
 }
 
 /* What the flow adds to sequence numbers of its direction. */
@@ -57,16 +63,32 @@ static __always_inline __u32 splice_distance(const struct mp_flow *flow)
 	return splice ? splice->sequence[splice_side(flow)] : 0;
 }
 
-/* The window from a field of `shift` in one of `expected`. Never more than there is, but not zero where there is some: a sender
- * that may send nothing waits for a window that its peer has opened already. */
-static __always_inline __u16 splice_window(__u16 field, __u32 shift, __u32 expected)
+/* The window from a field of `shift` in one of `expected`, `more` bytes wider or, negative, narrower. Never more than there is,
+ * but not zero where there is some: a sender that may send nothing waits for a window that its peer has opened already. */
+static __always_inline __be16 splice_window(__be16 field, __u32 shift, __u32 expected, __s32 more)
 {
-	__u32 window = bpf_ntohs(field);
-	__u32 scaled = (window << (shift & 15)) >> (expected & 15);
+	__s64 window = ((__s64)bpf_ntohs(field) << (shift & 15)) + more;
+	__u64 scaled;
 
-	if (window && !scaled)
+	if (window <= 0)
+		return 0;
+	scaled = (__u64)window >> (expected & 15);
+	if (!scaled)
 		scaled = 1;
 	return bpf_htons(scaled > 65535 ? 65535 : scaled);
+}
+
+/* What a side may hear now of an acknowledgement that goes to it. */
+static __always_inline __u32 splice_bound(struct mp_splice *splice, __u32 side, __u32 acknowledgement)
+{
+	if (!splice_is_draining(splice))
+		return acknowledgement;
+	if ((__s32)(acknowledgement - splice->least[side]) < 0)
+		return splice->least[side];
+	if ((__s32)(acknowledgement - splice->most[side]) <= 0)
+		return acknowledgement;
+	__sync_fetch_and_or(&splice->flags, MP_SPLICE_HELD);
+	return splice->most[side];
 }
 
 struct splice_options {
@@ -131,11 +153,11 @@ static long splice_option(__u32 index, void *state)
 __noinline int splice_rewrite(mp_context *context, const struct packet *packet, const struct mp_flow *flow, __u64 *sum)
 {
 	struct splice_options options = {.context = context, .packet = packet, .at = sizeof(struct tcphdr)};
-	const struct mp_splice *splice;
 	__be32 sequence, acknowledgement;
+	struct mp_splice *splice;
 	struct tcphdr *tcp;
-	__u32 side, other;
-	__u16 window;
+	__u32 side, other, heard = 0, told = 0;
+	__be16 window;
 
 	if (!packet || !flow || !sum)
 		return -1;
@@ -147,9 +169,13 @@ __noinline int splice_rewrite(mp_context *context, const struct packet *packet, 
 	other = side ^ 1;
 	sequence = bpf_htonl(packet->sequence + splice->sequence[side]);
 	/* Without the flag the field means nothing, and zero is what honest senders put there. */
-	acknowledgement = packet->tcp_flags & TCP_ACK ? bpf_htonl(packet->acknowledgement - splice->sequence[other]) :
-							tcp->ack_seq;
-	window = splice_window(tcp->window, splice->announced[side], splice->expected[side]);
+	acknowledgement = tcp->ack_seq;
+	if (packet->tcp_flags & TCP_ACK) {
+		heard = packet->acknowledgement - splice->sequence[other];
+		told = splice_bound(splice, other, heard);
+		acknowledgement = bpf_htonl(told);
+	}
+	window = splice_window(tcp->window, splice->announced[side], splice->expected[side], heard - told);
 	options.sum = checksum_replace(options.sum, tcp->seq, sequence);
 	options.sum = checksum_replace(options.sum, tcp->ack_seq, acknowledgement);
 	options.sum = checksum_replace(options.sum, tcp->window, window);

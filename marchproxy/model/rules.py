@@ -16,7 +16,7 @@ from marchproxy.model.entities import (
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.protocol import Protocol
 
-_OF_JWT = {
+OF_JWT = {
     "jwt_algorithm": JwtAlgorithm.HS256,
     "jwt_audience": None,
     "jwt_issuer": None,
@@ -34,7 +34,7 @@ def check_service(service: Service) -> None:
     if service.auth is Auth.JWT:
         _check_jwt(service)
     else:
-        for field, default in _OF_JWT.items():
+        for field, default in OF_JWT.items():
             if getattr(service, field) != default:
                 raise InvalidValue("auth", str(service.auth), f"jwt, which {field} is for")
 

@@ -36,11 +36,11 @@ def assemble(
     resolving = {host for part in parts for host in part.hosts} | limits.hosts
     for directory in directories:
         for entry in directory.entries.values():
+            if entry.hosts:
+                named[entry.name] = entry.hosts
             if entry.name in needs.uses:
                 sources[entry.name] = entry.prefixes
                 resolving.update(entry.hosts)
-                if entry.hosts:
-                    named[entry.name] = entry.hosts
     listeners = tuple([place.listener for place in places.values() if place.listener])
     findings = [finding for directory in directories for finding in directory.findings]
     findings += [finding for part in parts for finding in part.findings]
@@ -85,9 +85,13 @@ def _watched(parts: Iterable[Part]) -> tuple[Watched, ...]:
 
 
 def _unasked_findings(transit: Iterable[TransitRule]) -> Iterator[Finding]:
-    """Mappings whose clients have nobody to present a credential to."""
-    for name in dict.fromkeys(rule.mapping for rule in transit if rule.credentials):
-        message = "wants a credential, and there is nobody to present it to: denied"
+    """Mappings that only an explicit proxy could carry out."""
+    for name, rule in {rule.mapping: rule for rule in transit if rule.credentials or rule.sni}.items():
+        message = (
+            "wants a credential, and there is nobody to present it to: denied"
+            if rule.credentials
+            else "looks at the TLS name, which nothing routed shows: denied"
+        )
         hint = "add an explicit proxy (marchproxy listener add explicit --bind ADDR:PORT), or --listen"
         yield Finding(Severity.WARNING, f"mapping {name}", message, hint)
 

@@ -37,8 +37,7 @@ class TransitIndex:
             found &= self._matches.bits(protocol, port)
         while found:
             rule = self.rules[lowest(found)]
-            open_ = rule.reason is Reason.FORWARDED or rule.credentials or rule.audit
-            if open_ and (port or any(match.protocol == protocol for match in rule.matches)):
+            if _may_open(rule) and (port or any(match.protocol == protocol for match in rule.matches)):
                 return True
             found &= found - 1
         return False
@@ -115,6 +114,10 @@ class Matches:
                     found |= 1 << number
             self._known[place] = found
         return found
+
+
+def _may_open(rule: TransitRule) -> bool:
+    return rule.reason is Reason.FORWARDED or bool(rule.credentials) or rule.sni is not None or rule.audit
 
 
 def lowest(bits: int) -> int:

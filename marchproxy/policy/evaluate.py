@@ -75,6 +75,11 @@ class Answer:
         return self.rule.mapping if self.rule else self.blocked_by
 
     @property
+    def opens_itself(self) -> bool:
+        """Whether it takes no credential: it is let through, or will be once TLS names the right host."""
+        return self.verdict.lets_through or self.reason is Reason.SNI_MISSING
+
+    @property
     def keeps(self) -> bool:
         """Whether a flow that runs already may go on: also where no backend takes new ones."""
         if self.reason is Reason.PRIVATE_ADDRESS:

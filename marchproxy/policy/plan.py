@@ -15,7 +15,7 @@ from typing import NamedTuple
 from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Limit, Settings
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface
+from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface, WithoutSni
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -82,7 +82,8 @@ class Rule:
     pool: Pool | None
     """Where allowed flows go; None where `reason` refuses, but for want of backends that take any."""
     reason: Reason
-    """FORWARDED, or why what matches is refused: DENY_MAPPING, NO_BACKEND, AUTH_MISSING, NOT_CARRIED."""
+    """FORWARDED, or why what matches is refused: DENY_MAPPING, NO_BACKEND, AUTH_MISSING, SNI_MISSING,
+    NOT_CARRIED."""
     expires: datetime | None = None
     action: Action = Action.ALLOW
     """What the mapping says, which `reason` may overrule: an ALLOW that cannot be carried out refuses."""
@@ -93,11 +94,14 @@ class Rule:
     """With AUTH_MISSING: qualified names of the services whose credential lets a connection in."""
     grace: int | None = None
     """Seconds that a connection goes on after its credential has expired; None: it is not ended for that."""
+    sni: WithoutSni | None = None
+    """TLS has to name a host of the service that it goes to; and what becomes of who names none. None: nobody
+    looks. With SNI_MISSING or AUTH_MISSING, because no tier can tell."""
 
     @property
     def is_admitted(self) -> bool:
         """Whether connections must be understood before they may go to the pool."""
-        return bool(self.credentials) and self.pool is not None
+        return self.pool is not None and (bool(self.credentials) or self.sni is not None)
 
 
 ICMP = 1
@@ -144,6 +148,8 @@ class TransitRule:
     cannot present any."""
     grace: int | None = None
     """As of `Rule`, of tunnels."""
+    sni: WithoutSni | None = None
+    """The same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +241,7 @@ class Plan:
     names: frozenset[str] = frozenset()
     """Host names to resolve, and wildcards (`*.example.com`) to learn from what clients are answered."""
     named: MappingABC[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Qualified service name to its host names and wildcards, for the services in `sources` that have any."""
+    """Qualified service name to its host names and wildcards, for every service that has any."""
     dns: tuple[Endpoint, ...] = ()
     """Where the appliance answers inside clients about names."""
     explicit: tuple[Endpoint, ...] = ()

@@ -21,13 +21,18 @@ class Refusal:
 def refusal_of(mapping: Mapping) -> Refusal | None:
     """What the mapping itself says, whatever its destinations want.
 
-    A condition that cannot be tested here (host, path) refuses too: leaving it out would let through, or have
-    a lower mapping let through, what the operator meant to hold back.
+    A condition that cannot be tested here refuses too: leaving it out would let through, or have a lower
+    mapping let through, what the operator meant to hold back. So a mapping that denies some TLS names denies
+    all that it matches: the name comes after the decision.
     """
     conditions = [
         what
-        for what, value in (("host", mapping.host), ("path prefix", mapping.path_prefix))
-        if value is not None
+        for what, wanted in (
+            ("host", mapping.host is not None),
+            ("path prefix", mapping.path_prefix is not None),
+            ("TLS name", mapping.sni and mapping.action is Action.DENY),
+        )
+        if wanted
     ]
     if conditions:
         what = " and ".join(conditions)

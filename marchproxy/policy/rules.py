@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoints
-from marchproxy.model.entities import Action, Auth, Mapping
+from marchproxy.model.entities import Action, Auth, Mapping, WithoutSni
 from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import qualify
 from marchproxy.model.ports import PortRange
@@ -24,7 +24,7 @@ from marchproxy.policy.plan import (
     TransitRule,
     listener_key,
 )
-from marchproxy.policy.pools import Choice, PoolCache, may_keep_port, choose_backends
+from marchproxy.policy.pools import Choice, PoolCache, choose_backends, may_keep_port
 from marchproxy.policy.refusals import Refusal, credential_wanted, refusal_of
 from marchproxy.policy.remarks import (
     Backing,
@@ -92,9 +92,21 @@ class _Reading(NamedTuple):
         return qualify(self.cluster, self.mapping.name)
 
     @property
+    def transports(self) -> list[Transport]:
+        """What carries its protocols, ICMP aside."""
+        carried = {protocol.transport for protocol in self.mapping.protocols}
+        return [transport for transport in Transport if transport in carried]
+
+    @property
     def credentials(self) -> tuple[str, ...]:
         """Every service it names, at either end, that has a credential."""
         return tuple(sorted({*self.holders, *_holders(self.destinations)}))
+
+    @property
+    def sni(self) -> WithoutSni | None:
+        """As of `Rule`."""
+        wanted = self.mapping.sni and self.mapping.action is Action.ALLOW
+        return self.mapping.sni_missing if wanted else None
 
     def refusal(self) -> Refusal | None:
         """What it says itself, whatever its destinations want."""
@@ -125,6 +137,7 @@ class _Reading(NamedTuple):
                 balance=mapping.balance,
                 credentials=credentials,
                 grace=mapping.grace,
+                sni=self.sni,
             )
             for included, excluded in self.audiences
         ]
@@ -145,10 +158,20 @@ def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache, te
     )
     subject = f"mapping {reading.name}"
     findings = [*reference_findings(subject, sources), *reference_findings(subject, destinations)]
+    findings += _sni_findings(subject, reading)
     if mapping.listen is not None:
         findings += listen_findings(subject, mapping, mapping.listen, terms.management)
         return _listen(reading, mapping.listen, pools, subject, findings)
     return _pass_through(reading, directory, subject, findings)
+
+
+def _sni_findings(subject: str, reading: _Reading) -> Iterator[Finding]:
+    """A TLS name that can never be right."""
+    entries, wide = reading.destinations.entries, reading.destinations
+    if reading.sni and not (wide.everyone or wide.external or any(entry.hosts for entry in entries)):
+        message = "looks at the TLS name, and none of its destinations has a host name: denied"
+        hint = "give the service the name: marchproxy service set NAME --address HOST"
+        yield Finding(Severity.WARNING, subject, message, hint)
 
 
 def _pass_through(reading: _Reading, directory: Directory, subject: str, findings: list[Finding]) -> Part:
@@ -212,41 +235,51 @@ def _listen(
     audit = reading.audit and refusal is not None
     # Under audit a mapping that allows is carried out, whatever keeps it from being so otherwise.
     served: Sequence[_Served] = ()
-    if refusal is None or credentials or (audit and mapping.action is Action.ALLOW):
+    asks = bool(credentials) or (refusal is not None and refusal.reason is Reason.SNI_MISSING)
+    if refusal is None or asks or (audit and mapping.action is Action.ALLOW):
         served = list(_serve(mapping, listen, reading.destinations, pools, subject))
     problems = dict.fromkeys(problem for each in served for problem in each.problems)
-    if refusal and not credentials and any(problem.severity is Severity.ERROR for problem in problems):
+    hopeless = any(problem.severity is Severity.ERROR for problem in problems)
+    if hopeless and refusal and not asks:
         # Audit must not be what makes a plan impossible: there is no harm in going on to refuse.
         served, problems = (), {}
     served = served or [_Served(listen.ports, Choice(), [(at, None) for at in _places(listen)])]
     findings += problems
     if refusal and refusal.surprise:
         findings.append(Finding(Severity.WARNING, subject, refusal.surprise, refusal.hint))
-    carried = {protocol.transport for protocol in mapping.protocols}
-    transports = [transport for transport in Transport if transport in carried]
-    if credentials and Transport.UDP in transports:
+    if credentials and Transport.UDP in reading.transports:
         message = "wants a credential, which cannot be asked for over udp: denied there"
         findings.append(Finding(Severity.WARNING, subject, message))
+    opened, joined = _place(reading, served, refusal, audit=audit)
+    return Part(
+        mapping=mapping,
+        rules=opened,
+        joining=joined,
+        sources=reading.sources,
+        hosts=served[0].choice.hosts,
+        watched=tuple([watched for each in served for watched in each.choice.watched]),
+        findings=tuple(findings),
+    )
+
+
+def _place(
+    reading: _Reading, served: Iterable[_Served], refusal: Refusal | None, *, audit: bool
+) -> tuple[tuple[Placed, ...], tuple[Placed, ...]]:
+    """Its rules where it opens listeners, and where only others may open one."""
     opened: list[Placed] = []
     joined: list[Placed] = []
+    credentials = refusal.credentials if refusal else ()
     for ports, _, backing, _ in served:
         backed = any(pool for _, pool in backing)
         for address, pool in backing:
             able = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
             reason = refusal.reason if refusal else able
             rules = reading.rules(reason, pool, audit=audit, credentials=credentials)
-            keys = [listener_key(transport, address, port) for transport in transports for port in ports]
-            placed = [(key, rule) for rule in rules for key in keys]
-            (joined if backed and not pool else opened).extend(placed)
-    return Part(
-        mapping=mapping,
-        rules=tuple(opened),
-        joining=tuple(joined),
-        sources=reading.sources,
-        hosts=served[0].choice.hosts,
-        watched=tuple([watched for each in served for watched in each.choice.watched]),
-        findings=tuple(findings),
-    )
+            keys = [listener_key(each, address, port) for each in reading.transports for port in ports]
+            (joined if backed and not pool else opened).extend(
+                [(key, rule) for rule in rules for key in keys]
+            )
+    return tuple(opened), tuple(joined)
 
 
 def _restrict(reading: _Reading, reason: Reason) -> Restriction:
@@ -262,7 +295,9 @@ def _restrict(reading: _Reading, reason: Reason) -> Restriction:
 def _refusal(reading: _Reading) -> Refusal | None:
     """Why a mapping refuses what it matches at its listeners, where backends of all kinds share a pool."""
     own = reading.refusal()
-    return own or (credential_wanted(reading.credentials) if _holders(reading.destinations) else None)
+    if own is None and _holders(reading.destinations):
+        return credential_wanted(reading.credentials)
+    return own or (Refusal(Reason.SNI_MISSING) if reading.sni else None)
 
 
 def _holders(referents: Referents) -> tuple[str, ...]:

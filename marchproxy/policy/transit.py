@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from marchproxy.model.entities import Mapping
+from marchproxy.model.entities import Action, Mapping
 from marchproxy.model.ports import PortRange, Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -42,7 +42,9 @@ def compile_transit(
     services that want a credential: what goes to them is refused before the rest is allowed.
     """
     targets = _targets(mapping, destinations, directory, split=refusal is None)
-    reasons = (refusal.reason,) * 2 if refusal else (Reason.FORWARDED, Reason.AUTH_MISSING)
+    sni = mapping.sni_missing if mapping.sni and mapping.action is Action.ALLOW else None
+    free = Reason.FORWARDED if sni is None else Reason.SNI_MISSING
+    reasons = (refusal.reason,) * 2 if refusal else (free, Reason.AUTH_MISSING)
     rules = [
         TransitRule(
             mapping=name,
@@ -55,9 +57,10 @@ def compile_transit(
             reason=reasons[target.locked],
             expires=mapping.expires,
             action=mapping.action,
-            audit=audit and (refusal is not None or target.locked),
+            audit=audit and (refusal is not None or target.locked or sni is not None),
             credentials=refusal.credentials if refusal else _opening(own, target),
             grace=mapping.grace,
+            sni=sni,
         )
         for sources, excluded in audiences
         if sources

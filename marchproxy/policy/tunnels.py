@@ -165,7 +165,7 @@ def plain(address: IPAddress) -> IPAddress:
 
 def _private(answer: Answer) -> Answer:
     """`answer`, unless it refuses anyway, refused."""
-    if answer.verdict is Verdict.DENY and not answer.openers:
+    if not (answer.opens_itself or answer.openers):
         return answer
     return Answer(
         Verdict.DENY,

@@ -20,6 +20,7 @@ _OUTCOMES = {
     Reason.DENY_MAPPING: "denies it",
     Reason.NO_BACKEND: "allows it, but has no backend of this address family",
     Reason.AUTH_MISSING: "allows it with a credential only",
+    Reason.SNI_MISSING: "allows TLS only that names its host, which packets do not show",
     Reason.NOT_CARRIED: "also looks at host or path, which this version does not carry",
 }
 

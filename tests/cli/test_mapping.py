@@ -20,6 +20,9 @@ CW = {
     "expires": None,
     "audit": False,
     "balance": "maglev",
+    "on_expiry": "keep",
+    "sni": False,
+    "sni_missing": "deny",
     "description": "",
 }
 
@@ -30,7 +33,8 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         *("--ports", "443,8000-8100", "--listen", "[fd00::1]:443", "--host", "*.example.com"),
         *("--path-prefix", "/api", "--priority", "5", "--action", "deny", "--auth-required"),
         *("--expires", "2031-05-06T07:08:09+02:00", "--description", "text", "--audit", "on"),
-        *("--balance", "least-connections", "--output", "json"),
+        *("--balance", "least-connections", "--on-expiry", "grace:10m", "--sni", "--without-sni", "address"),
+        *("--output", "json"),
     ).json
     assert added == {
         "name": "m",
@@ -48,6 +52,9 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "expires": "2031-05-06T05:08:09Z",
         "audit": True,
         "balance": "least-connections",
+        "on_expiry": "grace:600",
+        "sni": True,
+        "sni_missing": "address",
         "description": "text",
     }
 

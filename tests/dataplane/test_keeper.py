@@ -76,6 +76,10 @@ class Touchy:
         if self.failure:
             raise self.failure
 
+    async def cut(self, ids: frozenset[int]) -> frozenset[int]:
+        await self._work()
+        return ids & {7}
+
     async def poll(self) -> None:
         await self._work()
         if self.failure:
@@ -242,3 +246,10 @@ async def test_addresses_in_use_are_asked_of_the_tier() -> None:
     keeper = TierKeeper(Touchy(), "", admission())
     asked = frozenset({ip_address("192.0.2.1")})
     assert await keeper.in_use(asked) == asked
+
+
+@looped
+async def test_flows_of_the_tier_and_of_admission_are_cut_by_their_ids() -> None:
+    keeper = TierKeeper(Touchy(), "", admission())
+    assert await keeper.cut(frozenset({7, 8})) == {7}
+    await keeper.close()

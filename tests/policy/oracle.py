@@ -163,7 +163,7 @@ def _towards(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> 
 
 
 def _own_reason(mapping: Mapping) -> Reason:
-    if mapping.host or mapping.path_prefix:
+    if mapping.host or mapping.path_prefix or (mapping.sni and mapping.action is Action.DENY):
         return Reason.NOT_CARRIED
     if mapping.action is Action.DENY:
         return Reason.DENY_MAPPING

@@ -83,7 +83,7 @@ def test_wheel_holds_all_that_the_appliance_loads(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "marchproxy").rglob("*.[ch]")}
     objects = {str(path.relative_to(ROOT)) for path in (ROOT / "marchproxy" / "bpf" / "objects").glob("*.o")}
-    assert {"marchproxy/bpf/objects/tc.bpf.o", "marchproxy/bpf/objects/xdp.bpf.o"} <= objects
+    assert {f"marchproxy/bpf/objects/{name}.bpf.o" for name in ("tc", "xdp", "handoff")} <= objects
     assert names >= {"marchproxy/.version", *sources, *objects}
     assert not [name for name in names if name.startswith("tests/")]
 

@@ -3,15 +3,17 @@
 import asyncio
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from marchproxy.dataplane.admission.association import Association, Associations
 from marchproxy.dataplane.admission.dialling import dial, interleaved
 from marchproxy.dataplane.admission.judge import Judge, opened_by
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
 from marchproxy.dataplane.admission.names import AskedAddresses
-from marchproxy.dataplane.admission.reception import Admitted, Client, Reception
+from marchproxy.dataplane.admission.reception import Admitted, Client, Guarded, Reception
 from marchproxy.dataplane.admission.session import Opening
+from marchproxy.dataplane.admission.tlsname import refusal
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.credentials.book import Verified
@@ -21,6 +23,7 @@ from marchproxy.dataplane.proxy.protocol.detect import ExplicitLayer
 from marchproxy.dataplane.proxy.protocol.exchange import Refused, Request, Speech
 from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.entities import WithoutSni
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
@@ -84,16 +87,41 @@ class ExplicitProxy(Reception):
             query = who.query(None, request.port)
             return self._refused(who, query, _NOTHING, Reason.UPSTREAM_TIMEOUT, name=name)
 
-    async def _open(self, request: Request, name: str, wire: Wire, who: Client) -> Admitted:
+    async def _open(self, request: Request, name: str, wire: Wire, who: Client) -> Opening:
         ways = await self._ways(request, name, who)
         by_address = {way.wish.address: way for way in ways}
         port = ways[0].wish.port
+        plainly = request.speech is Speech.FORWARD
+        first = ways[0].answer.rule
+        if plainly and first and first.sni not in (None, WithoutSni.ALLOW):
+            raise _Shut(Reason.SNI_MISSING, ways[0].answer, ways[0].wish.address, "ask for it by https")
         try:
             address, upstream = await dial(list(by_address), port, self._limits, self._connect)
         except OSError as error:
             reason, way = sockets.refusal_reason(error), ways[0]
             raise _Shut(reason, way.answer, way.wish.address, _tried(by_address, port)) from None
-        return self._admitted(by_address[address], wire.socket, upstream, who)
+        way = by_address[address]
+        opening = self._admitted(way, wire.socket, upstream, who)
+        rule = way.answer.rule
+        if plainly or rule is None or rule.sni is None or way.answer.verdict is Verdict.AUDIT:
+            return opening
+        return Guarded(self, opening, wire, who, partial(self._name_refusal, way, rule.sni))
+
+    def _name_refusal(self, way: _Way, without: WithoutSni, hello: Request) -> Reason | None:
+        """What was asked for and what TLS says must agree; behind an address, it must be of its service."""
+        wish, tunnels = way.wish, self._judge.tunnels
+
+        def fits(name: str) -> bool:
+            if wish.name:
+                return name == wish.name
+            among = set(way.answer.destination_services)
+            return not among or not among.isdisjoint(tunnels.services(name))
+
+        def by_address() -> bool:
+            answer = self._judge.tunnel(replace(wish, name=""))
+            return self._judge.keeps(answer, way.verified)
+
+        return refusal(hello, without, fits, by_address)
 
     def _admitted(self, way: _Way, client: socket.socket, upstream: socket.socket, who: Client) -> Admitted:
         wish, answer = way.wish, opened_by(way.answer, way.verified)
@@ -116,7 +144,7 @@ class ExplicitProxy(Reception):
             outcome = self._judge.check(answer, request.credential, who.source)
             if isinstance(outcome, Reason):
                 first = first or _Shut(outcome, answer, address, _wanted(answer))
-            elif outcome is None and not answer.verdict.lets_through:
+            elif outcome is None and not answer.opens_itself:
                 first = first or _Shut(answer.reason, answer, address, _denied(answer, wish))
             else:
                 found.append(_Way(wish, answer, outcome))

@@ -74,9 +74,12 @@ class Judge:
         """Whether what runs may go on under this answer. A credential that was right stays so: what becomes
         of tunnels when it expires or is taken back is not asked here.
         """
-        return answer.keeps or (verified is not None and verified.service in answer.openers)
+        opened = answer.opens_itself or (verified is not None and verified.service in answer.openers)
+        return answer.keeps or opened
 
 
 def opened_by(answer: Answer, verified: Verified | None) -> Answer:
-    """`answer` as it stands once its credential was right."""
-    return answer if verified is None else replace(answer, verdict=Verdict.ALLOW, reason=Reason.FORWARDED)
+    """`answer` as it stands once its credential was right, and its TLS name will be."""
+    if verified is None and (answer.reason is not Reason.SNI_MISSING or answer.verdict is Verdict.AUDIT):
+        return answer
+    return replace(answer, verdict=Verdict.ALLOW, reason=Reason.FORWARDED)

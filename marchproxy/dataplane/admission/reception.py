@@ -4,12 +4,12 @@ import logging
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
-from marchproxy.dataplane.admission.session import Opening, Session
+from marchproxy.dataplane.admission.session import Decide, Opening, Session
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.proxy import sockets
@@ -21,6 +21,7 @@ from marchproxy.dataplane.proxy.protocol.exchange import (
     Refused,
     Request,
 )
+from marchproxy.dataplane.proxy.protocol.sni import SniLayer
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 
 _BEFORE_POLICY = Answer(Verdict.DENY, Reason.MALFORMED, ())
 """Of whom is sent away before anything was decided."""
+
+
+type NameRefusal = Callable[[Request], Reason | None]
+"""Why a TLS hello's name may not go on; see `tlsname`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,9 @@ class Admitted:
         self._tunnel = tunnel
         self._client = client
         self._upstream = upstream
-        self._backend = backend
+        self.backend = backend
         self._leave = leave
+        self.conversation = tunnel.conversation
         local = upstream.getsockname()
         self.opened = Opened(sockets.address_of(local[0]), local[1])
 
@@ -77,7 +83,7 @@ class Admitted:
             self._tunnel,
             self._client,
             self._upstream,
-            self._backend,
+            self.backend,
             ahead=ahead,
             bound=bound,
             on_end=self._leave,
@@ -86,6 +92,28 @@ class Admitted:
     def abandon(self) -> None:
         """See `Opening`."""
         self._upstream.close()
+
+
+class Guarded:
+    """An `Opening` whose client has to name its host in TLS before anything goes on."""
+
+    def __init__(
+        self, reception: "Reception", opening: Admitted, wire: Wire, who: Client, refusal: NameRefusal
+    ) -> None:
+        self._reception = reception
+        self._opening = opening
+        self._wire = wire
+        self._who = who
+        self._refusal = refusal
+        self.opened = opening.opened
+
+    def relay(self, ahead: bytes, bound: Bound | None) -> None:
+        """See `Opening`."""
+        self._reception.guard(self._opening, self._wire, self._who, self._refusal, ahead)
+
+    def abandon(self) -> None:
+        """See `Opening`."""
+        self._opening.abandon()
 
 
 class Reception(ABC):
@@ -116,6 +144,33 @@ class Reception(ABC):
         else:
             self._tasks.start(self._serve(client, who), name=f"admit {who.source}:{peer_port}")
 
+    def guard(self, opening: Admitted, wire: Wire, who: Client, refusal: NameRefusal, ahead: bytes) -> None:
+        """Relay once the client has named its host; `ahead` was read from it already."""
+        work = self._guard(opening, wire, who, refusal, ahead)
+        self._tasks.start(work, name=f"name of {who.source}:{who.port}")
+
+    async def _guard(
+        self, opening: Admitted, wire: Wire, who: Client, refusal: NameRefusal, ahead: bytes
+    ) -> None:
+        async def decide(hello: Request) -> Opening | Refused:
+            reason = refusal(hello)
+            if reason is None:
+                return opening
+            conversation = opening.conversation
+            name = hello.host if isinstance(hello.host, str) else conversation.name
+            return self._refused(who, conversation.query, conversation.answer, reason, name=name)
+
+        relayed = False
+        try:
+            relayed = await self._converse(wire, who, SniLayer(), decide, ahead)
+        except OSError as error:
+            log.debug("%s:%d: %s", who.source, who.port, error)
+        finally:
+            if not relayed:
+                opening.abandon()
+                wire.reset()
+                self._gate.leave(who.source)
+
     async def close(self) -> None:
         """Send away whoever has not been let in."""
         await self._tasks.stop()
@@ -126,14 +181,19 @@ class Reception(ABC):
 
     async def _talk(self, wire: Wire, who: Client, layer: Layer) -> bool:
         """Let a layer talk; the same."""
+        return await self._converse(wire, who, layer, lambda request: self._decide(request, wire, who))
+
+    async def _converse(
+        self, wire: Wire, who: Client, layer: Layer, decide: Decide, ahead: bytes = b""
+    ) -> bool:
         asked = False
 
-        async def decide(request: Request) -> Opening | Refused:
+        def asking(request: Request) -> Awaitable[Opening | Refused]:
             nonlocal asked
             asked = True
-            return await self._decide(request, wire, who)
+            return decide(request)
 
-        close = await Session(wire, layer, decide, self._limits.sending).run()
+        close = await Session(wire, layer, asking, self._limits.sending, ahead).run()
         if close is None:
             return True
         log.debug("%s:%d: %s %s", who.source, who.port, close.reason.name, close.detail)

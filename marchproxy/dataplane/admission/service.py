@@ -215,7 +215,7 @@ class Admission:
         else:
             asked = decision.source, decision.destination, decision.destination_port
             answer = self._ledger.decide(Transport.TCP, *asked)[1]
-        if answer.keeps or service in answer.openers:
+        if answer.keeps or answer.opens_itself or service in answer.openers:
             return None
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
 

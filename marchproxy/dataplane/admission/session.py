@@ -55,12 +55,13 @@ class _Outcome:
 class Session:
     """Carries a layer's commands out."""
 
-    def __init__(self, wire: Wire, layer: Layer, decide: Decide, sending: float) -> None:
-        """`sending`: seconds for the client to take what it is told."""
+    def __init__(self, wire: Wire, layer: Layer, decide: Decide, sending: float, ahead: bytes = b"") -> None:
+        """`sending`: seconds for the client to take what it is told. `ahead` was read from it already."""
         self._wire = wire
         self._layer = layer
         self._decide = decide
         self._sending = sending
+        self._ahead = ahead
         self._wake: float | None = None
         self._opening: Opening | None = None
 
@@ -81,6 +82,9 @@ class Session:
             event = await (self._ask(outcome.asked) if outcome.asked else self._listen())
 
     async def _listen(self) -> Event:
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            return Received(ahead)
         data = await self._wire.receive(self._wake)
         if data is None:
             return Elapsed()

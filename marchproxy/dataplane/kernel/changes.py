@@ -10,6 +10,8 @@ from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.flows import FlowTable, Report
 from marchproxy.dataplane.kernel.layouts import FlowKey
 from marchproxy.dataplane.kernel.tables import difference, listener_key
+from marchproxy.dataplane.kernel.tunnels import HeldTunnel
+from marchproxy.dataplane.records import Flow
 from marchproxy.model.address import Prefix, is_single
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -18,6 +20,8 @@ from marchproxy.policy.evaluate import Evaluator, Query
 from marchproxy.policy.plan import Listener, Plan, TransitRule
 
 type Concern = Callable[[bytes], bool]
+type JudgeTunnel = Callable[[Plan, Flow, HeldTunnel], Reason | None]
+"""Why a plan ends the flow of a tunnel that user space has handed off; None: it stays."""
 
 _V4_START = layouts.ANY_V4[:12]
 _TRANSPORTS = {layouts.TCP: Transport.TCP, layouts.UDP: Transport.UDP}
@@ -32,6 +36,8 @@ class FlowReview:
 
     def __init__(self, table: FlowTable) -> None:
         self._table = table
+        self.judge_tunnel: JudgeTunnel = judge_by_mapping
+        """For whoever admitted the tunnels to say what the plan thinks of them."""
         self._reviewed: Plan | None = None
         """None: what an earlier daemon's plan allowed is not known."""
 
@@ -54,6 +60,8 @@ class FlowReview:
                 return not evaluator().evaluate(query).keeps
 
             self._table.end_where(concerned, is_refused, report)
+        judge = self.judge_tunnel
+        self._table.end_tunnels(lambda flow, held: judge(plan, flow, held), report)
         self._reviewed = plan
 
     def _end_blocked(self, blocks: Blocks, report: Report) -> None:
@@ -73,6 +81,15 @@ class FlowReview:
             return None
 
         self._table.end_blocked(reason_of, report)
+
+
+def judge_by_mapping(plan: Plan, flow: Flow, held: HeldTunnel) -> Reason | None:
+    """A tunnel stays for as long as its mapping is there and allows something."""
+    rules = (*(rule for listener in plan.listeners for rule in listener.rules), *plan.transit)
+    allowed = any(
+        rule.mapping == flow.decision.mapping and rule.reason is not Reason.DENY_MAPPING for rule in rules
+    )
+    return None if allowed else Reason.POLICY_CHANGED
 
 
 def concern(old: Plan, new: Plan) -> Concern | None:

@@ -94,7 +94,9 @@ class Draining:
         if self._client.is_empty(client) and self._upstream.is_empty(upstream):
             self._client.settle(handoff, self.id, client)
             self._upstream.settle(handoff, self.id, upstream)
-            handoff.splices.end_draining(self._place, self._splice)
+            if handoff.splices.end_draining(self._place, self._splice):
+                self._client.probe()
+                self._upstream.probe()
             return self._close(Progress.HANDED_OFF)
         return Progress.DRAINING
 
@@ -158,6 +160,12 @@ class _End:
         """Whether nothing is left to be done with it."""
         waits_for_end = state.fin_received and not self.ended
         return not (self.pending or state.unread or state.unacknowledged or waits_for_end)
+
+    def probe(self) -> None:
+        """Have the peer say what it has received, for the other side to hear."""
+        # Leaving repair mode sends a window probe (kernel 3.5), which every TCP answers.
+        for value in (1, 0):
+            self.sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, value)
 
     def settle(self, handoff: "Handoff", id: int, state: TcpSocket) -> None:
         """Count what came in between the reading of the counts and the first packet of the flow."""

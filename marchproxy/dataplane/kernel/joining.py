@@ -126,6 +126,9 @@ def _side(source: TcpSocket, target: TcpSocket) -> Side:
         timestamp=_timestamp(source, target),
         announced=source.peer_shift,
         expected=target.own_shift,
+        # An acknowledgement may be a window off, and the peer has seen at least the present one.
+        least=source.received,
+        most=(source.received + source.own_window // 2) & 0xFFFFFFFF,
     )
 
 

@@ -121,12 +121,13 @@ SPLICE = _layout(
     id="Q",
     sequence="8s",
     timestamp="8s",
+    least="8s",
+    most="8s",
     announced="2s",
     expected="2s",
-    flags="B",
-    pad="3x",
+    flags="I",
 )
-SPLICE_DRAINING: Final = 1
+SPLICE_DRAINING, SPLICE_HELD = 1, 2
 TUNNEL = _layout(
     "mp_tunnel", key="40s", expires="Q", service="128s", credential="64s", name="256s", pad="16x"
 )
@@ -141,6 +142,7 @@ SOCKET = _layout(
     received="I",
     read="I",
     window="I",
+    own_window="I",
     segment="I",
     timestamp="I",
     ifindex="I",

@@ -1,4 +1,4 @@
-"""One listening socket for many addresses and ports: `bpf/lookup.bpf.c` in the network namespace (kernel 5.9).
+"""One listening socket for many addresses and ports: `bpf/lookup.bpf.c` in a network namespace (kernel 5.9).
 
 What is pinned goes on without the daemon: a socket that somebody else holds meanwhile, such as the service
 manager, goes on receiving for all of its ports.

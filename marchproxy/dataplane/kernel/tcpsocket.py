@@ -64,6 +64,8 @@ class TcpSocket:
     """Next one that user space will read."""
     window: int
     """Bytes that the peer has room for, beyond what it acknowledged."""
+    own_window: int
+    """The same of our side, as the peer was told."""
     segment: int
     """Largest that can be sent now, with its TCP options, in bytes: like an announced MSS."""
     advertised: int
@@ -147,8 +149,8 @@ _OPTIONS = int(Option.TIMESTAMPS | Option.SACK | Option.ECN | Option.USEC_TIMEST
 
 
 def _compose(numbers: list[int], info: bytes, clock: int) -> TcpSocket:
-    (state, written, _, acknowledged, received, read, window, segment, *rest) = numbers
-    peer_timestamp, ifindex, blockers = rest
+    (state, written, _, acknowledged, received, read, window, own_window, *rest) = numbers
+    segment, peer_timestamp, ifindex, blockers = rest
     options, scales = info[5], info[6]
     last_data, last_ack = struct.unpack_from("=II", info, 52)
     (round_trip,) = struct.unpack_from("=I", info, 68)
@@ -162,6 +164,7 @@ def _compose(numbers: list[int], info: bytes, clock: int) -> TcpSocket:
         received=received,
         read=read,
         window=window,
+        own_window=own_window,
         segment=segment,
         advertised=advertised,
         peer_timestamp=peer_timestamp,

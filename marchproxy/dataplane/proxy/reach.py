@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Set as AbstractSet
 
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.connecting import Connect, connect
@@ -28,15 +29,19 @@ async def reach(
     each: float,
     within: float,
     connecting: Connect = connect,
+    among: AbstractSet[str] | None = None,
 ) -> tuple[Backend, socket.socket]:
     """The first backend that answers; each may take `each` seconds, and all of them together `within`.
 
+    `among`: only backends of these services, by their qualified names.
     Raises `Unreachable` with the reason of the last one tried.
     """
     reason = Reason.NO_BACKEND
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within
     for backend in ledger.candidates(conversation):
+        if among is not None and backend.service not in among:
+            continue
         if ledger.is_blocked(backend):
             reason = Reason.BLOCKED_DESTINATION
             continue
