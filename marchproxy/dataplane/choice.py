@@ -7,6 +7,7 @@ from marchproxy.dataplane.tier import Tier
 
 if TYPE_CHECKING:
     from marchproxy.dataplane.admission.handover import Handover
+    from marchproxy.dataplane.admission.sharing import Sharing
 
 
 def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
@@ -35,6 +36,16 @@ def handover_to(tier: Tier) -> "Handover | None":
     from marchproxy.dataplane.kernel.tier import KernelTier
 
     return Handover(tier) if isinstance(tier, KernelTier) else None
+
+
+def sharing_beside(tier: Tier) -> "Sharing | None":
+    """What lets listeners share sockets that the tier does not carry; None: nothing, without BPF."""
+    if tier.name != "kernel":
+        return None
+    from marchproxy.dataplane.kernel.location import lookup_directory
+    from marchproxy.dataplane.kernel.lookup import Lookup
+
+    return Lookup(lookup_directory())
 
 
 def left_in_kernel() -> str:

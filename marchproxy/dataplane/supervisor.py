@@ -18,7 +18,7 @@ import uvloop
 
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.askednames import AskedNames
-from marchproxy.dataplane.choice import choose_tier, handover_to
+from marchproxy.dataplane.choice import choose_tier, handover_to, sharing_beside
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer, Limits
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
@@ -109,7 +109,13 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         stack.push_async_callback(credentials.close)
         tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table)
         handover = handover_to(tier)
-        admission = Admission(resolver.find, credentials, handover=handover, shared=tier.name == "sockets")
+        admission = Admission(
+            resolver.find,
+            credentials,
+            handover=handover,
+            sharing=sharing_beside(tier),
+            shared=tier.name == "sockets",
+        )
         keeper = TierKeeper(tier, why, admission)
         stack.push_async_callback(keeper.close)
         renewal = Renewal(intent.refresh, intent.names_in_force)

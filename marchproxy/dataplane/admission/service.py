@@ -13,15 +13,17 @@ from marchproxy.dataplane.admission.judge import Credentials, Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate, default_limits
 from marchproxy.dataplane.admission.listening import MappingListeners
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
+from marchproxy.dataplane.admission.sharing import Sharing, runs
 from marchproxy.dataplane.admission.tunnels import Tunnels
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
-from marchproxy.dataplane.proxy.sockets import open_listener
+from marchproxy.dataplane.proxy.sockets import expect_descriptors, expect_free, open_listener
 from marchproxy.dataplane.proxy.tcp import TcpListener
 from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
+from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import WILDCARDS, Backend, Listener, ListenerKey, Plan
@@ -29,6 +31,9 @@ from marchproxy.policy.tunnels import Wish
 
 if TYPE_CHECKING:
     from marchproxy.dataplane.admission.handover import Handover
+
+type Together = Mapping[ListenerKey, Sequence[Listener]]
+"""Listeners that share a socket, by the key of the first."""
 
 EXPIRE_EVERY = 1.0
 LOOK_EVERY = 10.0
@@ -44,11 +49,12 @@ class Admission:
         credentials: Credentials,
         *,
         handover: "Handover | None" = None,
+        sharing: Sharing | None = None,
         limits: AdmissionLimits | None = None,
         shared: bool = False,
     ) -> None:
-        """`find` looks names up; `handover` gives tunnels to the kernel; `shared`: with a tier that needs
-        descriptors for connections too.
+        """`find` looks names up; `handover` gives tunnels to the kernel; `sharing` lets listeners on ranges
+        of ports share a socket; `shared`: with a tier that needs descriptors for connections too.
         """
         self.limits = limits or default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0], shared=shared)
         self._ledger = Ledger()
@@ -63,6 +69,9 @@ class Admission:
         self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
         self._mappings = MappingListeners(*shared_parts)
         self._open: dict[ListenerKey, TcpListener] = {}
+        self._sharing = sharing
+        self._together: Together = {}
+        self._unserved = ""
         self._plan = Plan()
         self._absent: list[str] = []
         self._expired_at = self._looked_at = 0.0
@@ -88,6 +97,12 @@ class Admission:
         `Prepared.commit` or `Prepared.abandon` must follow.
         """
         wanted = _wanted(plan)
+        together = self._gather(plan, wanted)
+        followers = {item.key: item for others in together.values() for item in others[1:]}
+        wanted = {key: item for key, item in wanted.items() if key not in followers}
+        expect_descriptors(len(wanted))
+        for key in followers.keys() - self._held():
+            expect_free(followers[key])
         opened: dict[ListenerKey, socket.socket] = {}
         try:
             for key, listener in wanted.items():
@@ -97,7 +112,7 @@ class Admission:
             for sock in opened.values():
                 sock.close()
             raise
-        return Prepared(self, plan, frozenset(wanted), opened)
+        return Prepared(self, plan, frozenset(wanted), opened, together)
 
     def adopt(
         self,
@@ -105,6 +120,7 @@ class Admission:
         revision: int,
         wanted: frozenset[ListenerKey],
         opened: Mapping[ListenerKey, socket.socket],
+        together: Together,
     ) -> None:
         """Decide by `plan`, serve `opened`, close what is not `wanted`. For `Prepared`."""
         self._judge.adopt(plan, revision)
@@ -118,6 +134,7 @@ class Admission:
             reception = self._explicit if key in explicit else self._mappings
             listener = self._open[key] = TcpListener(sock, reception)
             listener.start()
+        self._share(together)
         for gone in self._open.keys() - wanted:
             self._open.pop(gone).close()
         self._look()
@@ -168,7 +185,8 @@ class Admission:
     def problems(self) -> Sequence[str]:
         """Listeners that cannot accept, or whose address is not here."""
         paused = {listener.overloaded for listener in self._open.values()} - {""}
-        return [*(f"accepting connections pauses: {why}" for why in sorted(paused)), *self._absent]
+        pauses = (f"accepting connections pauses: {why}" for why in sorted(paused))
+        return [*pauses, *self._absent, *filter(None, [self._unserved])]
 
     def cut(self, ids: frozenset[int]) -> set[int]:
         """End conversations by their ids. Returns those that there were."""
@@ -196,6 +214,8 @@ class Admission:
         """End everything and close all sockets."""
         for key in list(self._open):
             self._open.pop(key).close()
+        if self._sharing:
+            self._sharing.close()
         await self._explicit.close()
         await self._mappings.close()
         await self._names.close()
@@ -203,6 +223,26 @@ class Admission:
         self._tunnels.close()
         if self._handover:
             await self._handover.close()
+
+    def _gather(self, plan: Plan, wanted: Mapping[ListenerKey, Listener]) -> Together:
+        if self._sharing is None:
+            return {}
+        explicit = _explicit(plan)
+        found = runs(item for key, item in wanted.items() if key not in explicit)
+        return {each[0].key: each for each in found} if found and self._sharing.ready() else {}
+
+    def _held(self) -> set[ListenerKey]:
+        """Where we listen."""
+        return {*self._open, *(item.key for others in self._together.values() for item in others)}
+
+    def _share(self, together: Together) -> None:
+        self._together, self._unserved = together, ""
+        if self._sharing is None:
+            return
+        try:
+            self._sharing.settle([(self._open[key].socket, others) for key, others in together.items()])
+        except MarchproxyError as error:
+            self._unserved = f"listeners that share a socket: {error.message}"
 
     def _held_refusal(self, flow: Flow, service: str, name: str) -> Reason | None:
         """Why the plan in force does not allow a tunnel that the kernel has; None: it does."""
@@ -251,15 +291,17 @@ class Prepared:
         plan: Plan,
         wanted: frozenset[ListenerKey],
         opened: Mapping[ListenerKey, socket.socket],
+        together: Together,
     ) -> None:
         self._admission = admission
         self._plan = plan
         self._wanted = wanted
         self._opened = opened
+        self._together = together
 
     def commit(self, revision: int) -> None:
         """The tier has taken the plan over: so does admission."""
-        self._admission.adopt(self._plan, revision, self._wanted, self._opened)
+        self._admission.adopt(self._plan, revision, self._wanted, self._opened, self._together)
 
     def abandon(self) -> None:
         """The tier has refused."""
