@@ -39,3 +39,7 @@ def test_a_kernel_tier_that_fails_otherwise_is_an_error(monkeypatch: pytest.Monk
     monkeypatch.setattr(KernelTier, "create", refuse)
     with pytest.raises(errors.ProgramRejected):
         choice.choose_tier(no_bpf=False, flow_table=1024)
+
+
+def test_listeners_share_sockets_beside_the_kernel_tier_only() -> None:
+    assert choice.sharing_beside(SocketsTier()) is None

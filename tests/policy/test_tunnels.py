@@ -175,14 +175,16 @@ def test_credentials_of_the_services_at_both_ends_open_it(
     fields: dict[str, Any], openers: tuple[str, ...]
 ) -> None:
     keys, other = (
-        service(name, address, auth="token") for name, address in (("keys", PUBLIC), ("other", "198.51.100.9"))
+        service(name, address, auth="token")
+        for name, address in (("keys", PUBLIC), ("other", "198.51.100.9"))
     )
     found = ask(LAN, keys, other, mapping("m", "lan", "keys,other", **fields))
     assert (found.reason, found.openers) == (Reason.AUTH_MISSING, openers)
 
 
 @pytest.mark.parametrize(
-    ("source", "port", "may"), [(CLIENT, 443, True), (CLIENT, 80, False), (CLIENT, 0, True), ("10.1.0.1", 443, False)]
+    ("source", "port", "may"),
+    [(CLIENT, 443, True), (CLIENT, 80, False), (CLIENT, 0, True), ("10.1.0.1", 443, False)],
 )
 def test_who_may_go_nowhere_may_not_ask(source: str, port: int, may: bool) -> None:
     asked = evaluator(plan(LAN, WORLD, OUT, mapping("no", "all", "all", action="deny", priority=200)))

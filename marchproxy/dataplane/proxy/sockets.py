@@ -51,7 +51,7 @@ def open_listener(listener: Listener, *, device: str = "") -> socket.socket:
     with it any later process of this user takes a share unnoticed.
     """
     sock = _open(listener, device, listening=True)
-    _ours[listener.port].add(sock)
+    _ours[sock.getsockname()[1]].add(sock)
     return sock
 
 
