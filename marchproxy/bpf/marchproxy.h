@@ -156,6 +156,7 @@ struct mp_fragment {
 /* ---- policy: every table exists twice, in bank 0 and bank 1; `mp_settings.bank` says which one holds ---- */
 
 #define MP_BANKS 2
+#define MP_LOOKUP_SOCKETS 4096 /* that receive for several listeners */
 #define MP_LISTENERS 65536     /* per bank, as all below */
 #define MP_RULES 65536
 #define MP_POOL_SLOTS 1048576

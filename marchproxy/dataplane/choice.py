@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from marchproxy.dataplane.admission.listeningsockets import ListeningSockets
 from marchproxy.dataplane.admission.names import Find
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.proxy.tier import SocketsTier
 from marchproxy.dataplane.tier import Tier
@@ -12,6 +14,7 @@ from marchproxy.dataplane.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
     from marchproxy.dataplane.admission.handover import Handover
+    from marchproxy.dataplane.admission.sharing import Sharing
 
 
 def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
@@ -33,13 +36,14 @@ def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
 
 
 def choose_admission(
-    tier: Tier, find: Find, credentials: CredentialKeeper, options: RunOptions
+    tier: Tier, find: Find, credentials: CredentialKeeper, store: DescriptorStore, options: RunOptions
 ) -> Admission | WorkerPool:
     """Admission beside `tier`: in the daemon, or in processes of its own."""
-    handover = _handover_to(tier)
+    handover, sockets = _handover_to(tier), ListeningSockets(_sharing_beside(tier), store)
     if options.workers:
-        return WorkerPool(options.workers, find, credentials, handover, options.verbosity)
-    return Admission(find, credentials, handover=handover, shared=tier.name == "sockets")
+        return WorkerPool(options.workers, find, credentials, handover, sockets, options.verbosity)
+    shared = tier.name == "sockets"
+    return Admission(find, credentials, handover=handover, sockets=sockets, shared=shared)
 
 
 def _handover_to(tier: Tier) -> "Handover | None":
@@ -50,6 +54,16 @@ def _handover_to(tier: Tier) -> "Handover | None":
     from marchproxy.dataplane.kernel.tier import KernelTier
 
     return Handover(tier) if isinstance(tier, KernelTier) else None
+
+
+def _sharing_beside(tier: Tier) -> "Sharing | None":
+    """What lets listeners share sockets that the tier does not carry; None: nothing, without BPF."""
+    if tier.name != "kernel":
+        return None
+    from marchproxy.dataplane.kernel.location import lookup_directory
+    from marchproxy.dataplane.kernel.lookup import Lookup
+
+    return Lookup(lookup_directory())
 
 
 def left_in_kernel() -> str:

@@ -25,6 +25,7 @@ from marchproxy.dataplane.dns.forwarder import Forwarder
 from marchproxy.dataplane.dns.responder import Responder
 from marchproxy.dataplane.dns.service import DnsService
 from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.http import HealthServer
 from marchproxy.dataplane.intent import Intent
@@ -77,6 +78,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
     notifier = notifier or Notifier.from_environment()
     async with AsyncExitStack() as stack:
         stack.callback(notifier.close)
+        store = DescriptorStore.adopt(notifier)
         runtime = RuntimeDir(options.runtime_dir)
         stack.callback(runtime.close)
         # Whoever writes a revision while this starts can connect, and is answered when it serves: were the
@@ -107,7 +109,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         credentials = CredentialKeeper(intent, options.state_dir)
         stack.push_async_callback(credentials.close)
         tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table)
-        admission = choose_admission(tier, resolver.find, credentials, options)
+        admission = choose_admission(tier, resolver.find, credentials, store, options)
         keeper = TierKeeper(tier, why, admission)
         stack.push_async_callback(keeper.close)
         renewal = Renewal(intent.refresh, intent.names_in_force)
@@ -134,6 +136,8 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         )
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
+        # What the store's head has no use for, nobody is going to ask for.
+        store.close()
         control = HttpServer("control", ControlApi(supervisor).handle, limits=CONTROL_LIMITS)
         stack.push_async_callback(control.close)
         await control.start(listening)

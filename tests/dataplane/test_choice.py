@@ -7,10 +7,12 @@ import pytest
 from marchproxy.dataplane import choice
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.kernel import errors
 from marchproxy.dataplane.kernel.tier import BpfNotPermitted, KernelTier
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.proxy.tier import SocketsTier
 from marchproxy.dataplane.workers.pool import WorkerPool
@@ -56,10 +58,11 @@ async def find(name: str) -> Found:
 
 @pytest.mark.parametrize(("workers", "kind"), [(0, Admission), (2, WorkerPool)])
 def test_who_admits_beside_a_tier(workers: int, kind: type) -> None:
-    keeper = cast(CredentialKeeper, object())
+    keeper, options = cast(CredentialKeeper, object()), RunOptions(workers=workers)
+    store = DescriptorStore(Notifier(), {})
 
     @looped
     async def choose() -> None:
-        assert type(choice.choose_admission(SocketsTier(), find, keeper, RunOptions(workers=workers))) is kind
+        assert type(choice.choose_admission(SocketsTier(), find, keeper, store, options)) is kind
 
     choose()

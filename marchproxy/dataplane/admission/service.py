@@ -6,13 +6,18 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Protocol
 
 from marchproxy.dataplane.admission.association import Associations
 from marchproxy.dataplane.admission.explicit import ExplicitProxy
 from marchproxy.dataplane.admission.judge import Credentials, Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate, default_limits
 from marchproxy.dataplane.admission.listening import MappingListeners
+from marchproxy.dataplane.admission.listeningsockets import (
+    ListeningSockets,
+    Prepared,
+    explicit_listeners,
+    wanted_by,
+)
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
 from marchproxy.dataplane.admission.reception import Reception
 from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
@@ -20,7 +25,6 @@ from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
-from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.dataplane.proxy.tcp import TcpListener
 from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
@@ -30,7 +34,6 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import (
     WILDCARDS,
     Backend,
-    Listener,
     ListenerKey,
     Plan,
     Rule,
@@ -52,6 +55,7 @@ class Admission:
         credentials: Credentials,
         *,
         handover: Handover | None = None,
+        sockets: ListeningSockets | None = None,
         limits: AdmissionLimits | None = None,
         shared: bool = False,
     ) -> None:
@@ -71,6 +75,7 @@ class Admission:
         self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
         self._mappings = MappingListeners(*shared_parts)
         self._open: dict[ListenerKey, TcpListener] = {}
+        self._sockets = sockets or ListeningSockets()
         self._plan = Plan()
         self._graces: Mapping[str, int] = {}
         """Of mappings that end tunnels whose credential has expired."""
@@ -92,22 +97,12 @@ class Admission:
         """Report only these kinds of events from now on."""
         self._ledger.wanted = kinds
 
-    def prepare(self, plan: Plan) -> "Prepared":
+    def prepare(self, plan: Plan) -> Prepared:
         """Open what `plan` needs and is not open. Raises `MarchproxyError`, and nothing has changed.
 
         `Prepared.commit` or `Prepared.abandon` must follow.
         """
-        wanted = wanted_by(plan)
-        opened: dict[ListenerKey, socket.socket] = {}
-        try:
-            for key, listener in wanted.items():
-                if key not in self._open:
-                    opened[key] = open_listener(listener)
-        except BaseException:
-            for sock in opened.values():
-                sock.close()
-            raise
-        return Prepared(self, plan, frozenset(wanted), opened)
+        return Prepared(self, self._sockets, plan, self._sockets.open(plan))
 
     def adopt(
         self,
@@ -124,7 +119,7 @@ class Admission:
         self._associations.recheck()
         if self._handover:
             self._handover.end_where(self._held_refusal)
-        explicit = _explicit(plan)
+        explicit = explicit_listeners(plan)
         for key in self._open.keys() & wanted:
             self._open[key].carrier = self._reception(key in explicit)
         for key, sock in opened.items():
@@ -185,7 +180,8 @@ class Admission:
     def problems(self) -> Sequence[str]:
         """Listeners that cannot accept, or whose address is not here."""
         paused = {listener.overloaded for listener in self._open.values()} - {""}
-        return [*(f"accepting connections pauses: {why}" for why in sorted(paused)), *self._absent]
+        pauses = (f"accepting connections pauses: {why}" for why in sorted(paused))
+        return [*pauses, *self._absent, *filter(None, [self._sockets.unserved])]
 
     async def cut(self, ids: frozenset[int]) -> set[int]:
         """End conversations by their ids. Returns those that there were."""
@@ -213,6 +209,7 @@ class Admission:
         """End everything and close all sockets."""
         for key in list(self._open):
             self._open.pop(key).close()
+        self._sockets.close()
         await self._explicit.close()
         await self._mappings.close()
         await self._names.close()
@@ -272,67 +269,7 @@ class Admission:
         ]
 
 
-class Adopting(Protocol):
-    """Takes a plan and its sockets over."""
-
-    def adopt(
-        self,
-        plan: Plan,
-        revision: int,
-        wanted: frozenset[ListenerKey],
-        opened: Mapping[ListenerKey, socket.socket],
-    ) -> None:
-        """See `Admission.adopt`."""
-
-
-class Prepared:
-    """Sockets that are open and not yet served."""
-
-    def __init__(
-        self,
-        admission: "Adopting",
-        plan: Plan,
-        wanted: frozenset[ListenerKey],
-        opened: Mapping[ListenerKey, socket.socket],
-    ) -> None:
-        self._admission = admission
-        self._plan = plan
-        self._wanted = wanted
-        self._opened = opened
-
-    def commit(self, revision: int) -> None:
-        """The tier has taken the plan over: so does admission."""
-        self._admission.adopt(self._plan, revision, self._wanted, self._opened)
-
-    def abandon(self) -> None:
-        """The tier has refused."""
-        for sock in self._opened.values():
-            sock.close()
-
-
-def _explicit(plan: Plan) -> Mapping[ListenerKey, Listener]:
-    every = [
-        Listener(address, bind.port, Transport.TCP, ())
-        for bind in plan.explicit
-        for address in (WILDCARDS.values() if bind.address is None else (bind.address,))
-    ]
-    return {listener.key: listener for listener in every}
-
-
 def _graces(plan: Plan) -> Mapping[str, int]:
     rules: list[Rule | TransitRule] = [*plan.transit]
     rules += [rule for listener in plan.listeners for rule in listener.rules]
     return {rule.mapping: rule.grace for rule in rules if rule.credentials and rule.grace is not None}
-
-
-def wanted_by(plan: Plan) -> dict[ListenerKey, Listener]:
-    """The listeners that need a socket; one of a single address does not where its wildcard has one."""
-    every = dict(_explicit(plan))
-    if plan.admitted:
-        every |= {item.key: item for item in plan.listeners if item.key in plan.admitted}
-    return {key: item for key, item in every.items() if not key.address or _port(key) not in every}
-
-
-def _port(key: ListenerKey) -> ListenerKey:
-    """The same port of every address."""
-    return key._replace(address=0)

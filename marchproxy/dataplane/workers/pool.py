@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from marchproxy.dataplane.admission.listeningsockets import ListeningSockets, Prepared
 from marchproxy.dataplane.admission.names import Find
-from marchproxy.dataplane.admission.service import Admission, Prepared, wanted_by
+from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.names.lookup import LookupFailed
-from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import EventSink
@@ -52,6 +52,7 @@ class WorkerPool:
         find: Find,
         credentials: CredentialKeeper,
         handover: "Handover | None",
+        sockets: ListeningSockets | None = None,
         verbosity: int = 0,
     ) -> None:
         self._own = Admission(find, credentials, handover=handover)
@@ -61,7 +62,8 @@ class WorkerPool:
         self._workers = [_Place(self, index, verbosity) for index in range(count)]
         self._plan = Plan()
         self._revision = 0
-        self._open: dict[ListenerKey, socket.socket] = {}
+        self._wanted: frozenset[ListenerKey] = frozenset()
+        self._sockets = sockets or ListeningSockets()
         self._sink: EventSink = lambda event: None
         self._kinds = frozenset(EventKind)
         self._known: object = None
@@ -80,17 +82,7 @@ class WorkerPool:
 
     def prepare(self, plan: Plan) -> Prepared:
         """See `Admission.prepare`."""
-        wanted = wanted_by(plan)
-        opened: dict[ListenerKey, socket.socket] = {}
-        try:
-            for key, listener in wanted.items():
-                if key not in self._open:
-                    opened[key] = open_listener(listener)
-        except BaseException:
-            for sock in opened.values():
-                sock.close()
-            raise
-        return Prepared(self, plan, frozenset(wanted), opened)
+        return Prepared(self, self._sockets, plan, self._sockets.open(plan))
 
     def adopt(
         self,
@@ -102,9 +94,7 @@ class WorkerPool:
         """See `Admission.adopt`."""
         self._own.adopt(plan, revision, frozenset(), {})
         self._plan, self._revision = plan, revision
-        for gone in self._open.keys() - wanted:
-            self._open.pop(gone).close()
-        self._open.update(opened)
+        self._wanted = wanted
         self.know()
         for place in self._workers:
             place.serve(opened)
@@ -120,7 +110,7 @@ class WorkerPool:
         self._own.poll()
         self.know()
         for place in self._workers:
-            place.look_after(needed=bool(self._open))
+            place.look_after(needed=bool(self._wanted))
 
     async def flows(self, limit: int) -> Sequence[Flow]:
         """See `Admission.flows`."""
@@ -168,24 +158,20 @@ class WorkerPool:
     def problems(self) -> Sequence[str]:
         """See `Admission.problems`, and workers that keep dying."""
         said = (text for place in self._workers for text in place.problems())
-        return list(dict.fromkeys([*self._own.problems(), *said]))
+        return list(dict.fromkeys([*self._own.problems(), *filter(None, [self._sockets.unserved]), *said]))
 
     async def drain(self, seconds: float) -> None:
         """See `Admission.drain`."""
-        self._close_listeners()
+        self._sockets.close()
         await asyncio.gather(*(place.drain(seconds) for place in self._workers))
         await self._own.drain(0)
 
     async def close(self) -> None:
         """See `Admission.close`."""
-        self._close_listeners()
+        self._sockets.close()
         await asyncio.gather(*(place.drain(0) for place in self._workers))
         await self._tasks.stop()
         await self._own.close()
-
-    def _close_listeners(self) -> None:
-        for key in list(self._open):
-            self._open.pop(key).close()
 
     def _say(self, message: object) -> None:
         for place in self._workers:
@@ -205,7 +191,7 @@ class WorkerPool:
         """Tell a new worker all that the others know."""
         place.say(messages.Want(self._kinds))
         place.say(messages.Know(self._credentials.parts))
-        place.serve(self._open)
+        place.serve(self._sockets.held)
 
     def told(self, message: messages.Told) -> None:
         """Pass events on."""
@@ -220,7 +206,7 @@ class WorkerPool:
 
     def serve_message(self, plan_for: Mapping[ListenerKey, socket.socket]) -> messages.Serve:
         """What workers are to serve, these sockets being new to them."""
-        return messages.Serve(self._plan, self._revision, frozenset(self._open), tuple(plan_for))
+        return messages.Serve(self._plan, self._revision, self._wanted, tuple(plan_for))
 
     def look_up(self, place: "_Place", message: messages.Find) -> None:
         """Answer with what a name resolves to."""
