@@ -68,6 +68,10 @@ class Handover:
         relay = tunnel.relay
         if self._handoff is None or relay is None or relay.ended:
             return
+        mapping = tunnel.conversation.answer.mapping
+        if mapping not in self._numbers:
+            self._ask(mapping)
+            return
         tunnel.tries += 1
         limit_backlog(relay.client)
         relay.when_quiet(lambda: self._attempt(tunnel, relay, gone))
