@@ -40,6 +40,8 @@ format: ## let ruff correct what it can
 bench: ## measure against plain routing and other proxies (root, minutes)
 	@scripts/setup.sh bench
 	$(PYTHON) -m benchmarks
+	$(PYTHON) -m benchmarks.tunnels
+	$(PYTHON) -m benchmarks.memory
 
 bpf: setup ## compile the kernel programs that changed
 

@@ -33,7 +33,8 @@ HTTP = Port("http", "tcp", 8080)
 STREAM = Port("stream", "tcp", 5201)
 PINGPONG = Port("pingpong", "tcp", 7000)
 DATAGRAMS = Port("datagrams", "udp", 7000)
-PORTS = (HTTP, STREAM, PINGPONG, DATAGRAMS)
+TUNNEL = Port("tunnel", "tcp", 7999)
+PORTS = (HTTP, STREAM, PINGPONG, DATAGRAMS, TUNNEL)
 
 NGINX = """
 user root;
@@ -63,10 +64,11 @@ class Bed:
         """Set one congestion control everywhere and start the servers."""
         self.rig = rig
         self._tune()
-        self._traffic = compiled_traffic()
+        self._traffic = compiled("traffic")
         start_nginx(rig.server, rig.files / "http-server", NGINX)
         rig.server.popen(["iperf3", "--server", "--forceflush"]).expect("listening")
         rig.server.popen([self._traffic, "serve", str(PINGPONG.number)]).expect("ready")
+        rig.server.popen([compiled("tunnel"), "serve", str(TUNNEL.number)]).expect("ready")
 
     def _tune(self) -> None:
         available = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
@@ -80,12 +82,13 @@ class Bed:
         self.rig.middle.sysctl({"net.ipv4.ip_local_port_range": "1024 65000"})
 
     def forget(self) -> None:
-        """End what the server remembers of closed connections.
+        """End what server and appliance remember of closed connections.
 
-        It keeps their tuples in TIME_WAIT for a minute. Several contenders have one address, and without this
-        each would meet the tuples of those before it, and wait a second for every second SYN.
+        They keep their tuples in TIME_WAIT for a minute. Several contenders have one address, and without
+        this each would meet the tuples of those before it, and wait a second for every second SYN.
         """
-        self.rig.server.run(["ss", "--tcp", "--kill", "state", "time-wait"])
+        for host in (self.rig.middle, self.rig.server):
+            host.run(["ss", "--tcp", "--kill", "state", "time-wait"])
 
     def iperf(self, target: str, seconds: float, *options: str) -> Any:
         """One iperf3 run from the client, as its JSON."""
@@ -124,10 +127,10 @@ def start_nginx(host: Host, folder: Path, configuration: str) -> Process:
     return host.popen(["nginx", "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"])
 
 
-def compiled_traffic() -> str:
-    """The path of `traffic.c` as a program, compiled where it is missing or older than its source."""
-    source = Path(__file__).with_name("traffic.c")
-    program = ROOT / "build" / "traffic"
+def compiled(name: str) -> str:
+    """The path of `NAME.c` as a program, compiled where it is missing or older than its source."""
+    source = Path(__file__).with_name(f"{name}.c")
+    program = ROOT / "build" / name
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         program.parent.mkdir(exist_ok=True)
         checked(["clang", "-O2", "-Wall", "-o", str(program), str(source)])

@@ -5,7 +5,8 @@
   another source and destination each time, none of them blocked, so that look-ups miss the caches.
 * A blocked source: the whole XDP program until it drops, beside `xdp-filter`'s program (xdp-tools) with as
   many blocked addresses as it holds, ten thousand. Its dispatcher is left out, in its favour.
-* How long a million prefixes take from the file to the kernel's image, and its size.
+* How long a million prefixes take from the file to the kernel's image, and its size; and what the whole
+  command takes beside a running daemon, for every form of file (`benchmarks.blockimport`).
 
 Single calls (BPF_PROG_TEST_RUN, one run each), because repeated runs only measure warm caches.
 """
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
+from benchmarks.blockimport import GOAL_MEGABYTES, GOAL_SECONDS, Import, imports
 from benchmarks.report import PAGE, write
 from marchproxy.dataplane.kernel.blockimage import build_image
 from marchproxy.dataplane.kernel.libbpf import possible_cpus
@@ -51,6 +53,7 @@ XDP_FILTER = Path("/usr/lib/x86_64-linux-gnu/bpf/xdpfilt_alw_ip.o")
 XDP_FILTER_HOLDS = 10_000
 _SOURCE_FLAG = 1
 """MAP_FLAG_SRC of xdp-filter."""
+MILLION = 1_000_000
 _PUBLIC = (*range(1, 10), *range(11, 127), *range(128, 224))
 """First bytes of IPv4 addresses that packets can have, but for the bed's own."""
 _LENGTHS = {4: (16, 20, 22, 24, 24, 24, 28, 32, 32, 32, 32, 32), 6: (29, 32, 40, 48, 48, 56, 64, 64, 128)}
@@ -219,10 +222,12 @@ def main() -> int:
     try:
         with Rig() as rig, inside(rig.middle):
             rows = measure(Bed(rig), options.packets, options.sizes, _say)
+        _say("whole commands")
+        commands = list(imports(lambda chance: [line.strip() for line in mixed(MILLION, chance)]))
     except MarchproxyError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return 1
-    facts = building(1_000_000, random.Random(7))
+    facts = building(MILLION, random.Random(7))
     columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
     table = Table("nanoseconds a packet", *columns)
     for title, cells in rows.items():
@@ -231,13 +236,19 @@ def main() -> int:
     console.print(table)
     for what, value in facts.items():
         console.print(f"a million prefixes, {what}: {value}")
+    for command in commands:
+        console.print(f"block import of a million, {command.text()}: {'met' if command.met else 'MISSED'}")
     if options.write:
-        write(PAGE, "block", markdown(rows, columns, facts, machine.facts()))
+        write(PAGE, "block", markdown(rows, columns, facts, commands, machine.facts()))
     return 0
 
 
 def markdown(
-    rows: dict[str, dict[str, str]], columns: Sequence[str], facts: dict[str, str], where: dict[str, str]
+    rows: Rows,
+    columns: Sequence[str],
+    facts: dict[str, str],
+    commands: Sequence[Import],
+    where: dict[str, str],
 ) -> str:
     """The tables for docs/PERFORMANCE.md."""
     lines = ["| nanoseconds a packet | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
@@ -247,6 +258,9 @@ def markdown(
     ]
     million = ", ".join(f"{what} {value}" for what, value in facts.items())
     lines += ["", f"A million prefixes: {million}.", ""]
+    goal = f"at most {GOAL_SECONDS:g} s and {GOAL_MEGABYTES:g} MB"
+    lines.append(f"The whole command `block import` of a million prefixes beside a running daemon ({goal}):")
+    lines += ["", *(f"* {command.text()}" for command in commands), ""]
     lines.append(f"{where['date']}, kernel {where['kernel']}, {where['processor']}.")
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ from benchmarks import machine
 from benchmarks.bed import Bed
 from benchmarks.contenders import Contender, MarchProxy, MarchProxyXDP, Nftables, Routing
 from benchmarks.gateways import MarchProxyGateway, NftablesGateway
+from benchmarks.processor import busy_during
 from benchmarks.proxies import HAProxy, Nginx
 from benchmarks.results import Measurement, Run
 from benchmarks.workloads import Workload
@@ -52,10 +53,12 @@ def measure(run: Run, number: int, workload: Workload, contender: Contender, rep
         with contender.standing():
             contender.wait_ready()
             contender.bed.forget()
-            value = workload.measure(contender.bed, contender.target, run.seconds)
+            value, busy = busy_during(lambda: workload.measure(contender.bed, contender.target, run.seconds))
     except MarchproxyError as error:
         run.failures.append(f"{label}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         report(run.failures[-1])
         return
-    run.measurements.append(Measurement(number, workload.name, contender.name, value))
-    report(f"{label}  {value / workload.scale:.1f} {workload.unit}")
+    each = busy / (value * run.seconds)
+    run.measurements.append(Measurement(number, workload.name, contender.name, value, each))
+    said = f"{value / workload.scale:.1f} {workload.unit}  {each * workload.work_scale:.1f} {workload.work}"
+    report(f"{label}  {said}")

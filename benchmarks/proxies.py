@@ -1,12 +1,15 @@
 """Proxies in user space, tuned as their own documentation advises for forwarding TCP and UDP."""
 
+import json
 import subprocess
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from benchmarks.bed import PORTS, start_nginx
+from benchmarks.bed import PORTS, Port, start_nginx
 from benchmarks.contenders import Contender
 from rig.network import LISTEN4
 from rig.process import Process
@@ -115,6 +118,66 @@ stream {{
     {servers}
 }}
 """
+
+
+class Envoy(Proxy):
+    """TCP proxies, two workers, each with an accept queue of its own (`enable_reuse_port` is its default)."""
+
+    name = "envoy"
+    title = "Envoy TCP"
+    carries_udp = False
+
+    def version(self) -> str:
+        return first_line(str(_ENVOY), "--version")
+
+    def start(self, folder: Path) -> Process:
+        configuration = folder / "envoy.json"
+        configuration.write_text(json.dumps(self._configuration()))
+        argv = [str(_ENVOY), "-c", str(configuration), "--concurrency", "2", "--log-level", "error"]
+        return self.bed.rig.middle.popen([*argv, "--disable-hot-restart"])
+
+    def _configuration(self) -> dict[str, Any]:
+        ports = [port for port in PORTS if port.transport == "tcp"]
+        return {
+            "static_resources": {
+                "listeners": [*map(_listener, ports)],
+                "clusters": [*map(self._cluster, ports)],
+            }
+        }
+
+    def _cluster(self, port: Port) -> dict[str, Any]:
+        endpoint = {"address": _address(self.server, port.number)}
+        return {
+            "name": port.name,
+            "connect_timeout": "5s",
+            "type": "STATIC",
+            "per_connection_buffer_limit_bytes": 1 << 20,
+            "load_assignment": {
+                "cluster_name": port.name,
+                "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+            },
+        }
+
+
+_ENVOY = Path(sys.executable).with_name("envoy")
+
+
+def _address(address: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def _listener(port: Port) -> dict[str, Any]:
+    kind = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    configured = {"@type": kind, "stat_prefix": port.name, "cluster": port.name}
+    return {
+        "name": port.name,
+        "address": _address(LISTEN4, port.number),
+        "per_connection_buffer_limit_bytes": 1 << 20,
+        "tcp_backlog_size": 8192,
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": configured}]}
+        ],
+    }
 
 
 def first_line(*argv: str) -> str:

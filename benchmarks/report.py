@@ -24,12 +24,25 @@ def measured(run: Run) -> list[type[Contender]]:
 
 def cell(workload: Workload, summary: Summary | None) -> tuple[str, str]:
     """Median with its spread, and the ratio to plain routing with its spread."""
+    return ("-", "") if summary is None else cell_of(summary, workload.scale)
+
+
+def cell_of(summary: Summary, scale: float) -> tuple[str, str]:
+    """The same of a workload with this scale."""
+    value, ratio = summary.value, summary.ratio
+    low, high = value.low / scale, value.high / scale
+    figure = f"{value.median / scale:.1f} ({low:.1f}-{high:.1f})"
+    return figure, f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
+
+
+def work(workload: Workload, summary: Summary | None) -> tuple[str, str]:
+    """Median processor time of a piece of work with its spread, and the median ratio to plain routing."""
     if summary is None:
         return "-", ""
-    value, ratio = summary.value, summary.ratio
-    low, high = value.low / workload.scale, value.high / workload.scale
-    figure = f"{value.median / workload.scale:.1f} ({low:.1f}-{high:.1f})"
-    return figure, f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
+    median, low, high = (
+        value * workload.work_scale for value in (summary.busy.median, summary.busy.low, summary.busy.high)
+    )
+    return f"{median:.1f} ({low:.1f}-{high:.1f})", f"{summary.busy_ratio.median:.2f}"
 
 
 def show(run: Run, console: Console) -> None:
@@ -38,15 +51,16 @@ def show(run: Run, console: Console) -> None:
         if not any(one.workload == workload.name for one in run.measurements):
             continue
         table = Table(title=f"{workload.title}, {workload.unit}", title_justify="left", width=78)
-        table.add_column("through", ratio=3)
-        table.add_column("median (min-max)", ratio=4, justify="right")
-        table.add_column("to routing (min-max)", ratio=4, justify="right")
+        table.add_column("through")
+        for title in ("median (min-max)", "to routing\n(min-max)", f"{workload.work}\n(to routing)"):
+            table.add_column(title, justify="right")
         for kind in measured(run):
-            figure, ratio = cell(workload, run.summary(workload.name, kind.name))
+            summary = run.summary(workload.name, kind.name)
+            busy, busy_ratio = work(workload, summary)
             table.add_row(
                 kind.title,
-                figure,
-                ratio,
+                *cell(workload, summary),
+                f"{busy.partition(' ')[0]} ({busy_ratio})" if summary else "-",
                 style="bold" if issubclass(kind, MarchProxy | MarchProxyGateway) else "",
             )
         console.print(table)
@@ -87,6 +101,10 @@ def gateways(run: Run) -> Iterator[str]:
             yield f"{workload.title}, gateway: {ratio:.2f} of nftables with the same policy, goal 1.00 " + (
                 "met" if ratio >= 1 else "MISSED"
             )
+            work = other.busy.median / mine.busy.median
+            yield f"{workload.title}, gateway: {work:.2f} of nftables' work for the same processor time, " + (
+                f"goal 1.00 {'met' if work >= 1 else 'MISSED'}, aim 1.50"
+            )
 
 
 def markdown(run: Run) -> str:
@@ -98,6 +116,13 @@ def markdown(run: Run) -> str:
             "<br>".join(filter(None, cell(workload, run.summary(workload.name, kind.name)))) for kind in kinds
         ]
         lines.append(f"| {workload.title}, {workload.unit} | " + " | ".join(cells) + " |")
+    lines += ["", "Processor time of the whole machine, client and server included, for a piece of work:", ""]
+    lines += ["| | " + " | ".join(kind.title for kind in kinds) + " |", "|---|" + "---|" * len(kinds)]
+    for workload in WORKLOADS:
+        cells = [
+            "<br>".join(filter(None, work(workload, run.summary(workload.name, kind.name)))) for kind in kinds
+        ]
+        lines.append(f"| {workload.title}, {workload.work} | " + " | ".join(cells) + " |")
     lines += ["", f"{run.rounds} rounds of {run.seconds} s for each figure."]
     lines += [f"* {name}: {value}" for name, value in run.machine.items()]
     lines += [f"* {name}: {version}" for name, version in run.contenders.items() if name != Routing.name]

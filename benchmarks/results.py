@@ -8,6 +8,7 @@ from statistics import median
 from typing import Self
 
 from benchmarks.contenders import Routing
+from rig import RigError
 
 RESULTS = Path(__file__).with_name("results")
 """Where runs are kept; not under version control."""
@@ -21,6 +22,8 @@ class Measurement:
     workload: str
     contender: str
     value: float
+    busy: float
+    """Seconds that processors of the machine were busy for each of what `value` counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class Summary:
     value: Spread
     ratio: Spread
     """To plain routing of the same round, so that what disturbs a machine for minutes disturbs both."""
+    busy: Spread
+    busy_ratio: Spread
+    """Also to plain routing."""
 
 
 @dataclass(slots=True)
@@ -66,9 +72,12 @@ class Run:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
-        raw = json.loads(path.read_text())
-        return cls(**raw | {"measurements": [Measurement(**one) for one in raw["measurements"]]})
+        """Read what `save` wrote. Raises `RigError` for anything else."""
+        try:
+            raw = json.loads(path.read_text())
+            return cls(**raw | {"measurements": [Measurement(**one) for one in raw["measurements"]]})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RigError(f"{path} is no saved run of this version: {error}") from error
 
     def summary(self, workload: str, contender: str) -> Summary | None:
         """The medians, or None where there is no round with both this contender and plain routing."""
@@ -76,12 +85,17 @@ class Run:
         both = sorted(mine.keys() & routed.keys())
         if not both:
             return None
-        ratios = [mine[number] / routed[number] for number in both]
-        return Summary(Spread.of([mine[number] for number in both]), Spread.of(ratios))
+        pairs = [(mine[number], routed[number]) for number in both]
+        return Summary(
+            Spread.of([one.value for one, _ in pairs]),
+            Spread.of([one.value / other.value for one, other in pairs]),
+            Spread.of([one.busy for one, _ in pairs]),
+            Spread.of([one.busy / other.busy for one, other in pairs]),
+        )
 
-    def _by_round(self, workload: str, contender: str) -> dict[int, float]:
+    def _by_round(self, workload: str, contender: str) -> dict[int, Measurement]:
         return {
-            one.round: one.value
+            one.round: one
             for one in self.measurements
             if (one.workload, one.contender) == (workload, contender)
         }

@@ -18,6 +18,10 @@ class Workload:
     unit: str
     scale: float
     """What a figure is divided by for display in `unit`."""
+    work: str
+    """What processor time is shown for, with its unit."""
+    work_scale: float
+    """What seconds of a processor for one of what is counted are multiplied by for display in `work`."""
     transport: Transport
     goal: float
     """What MarchProxy's TC tier is to reach, as a share of plain routing."""
@@ -58,10 +62,16 @@ def datagrams(bed: Bed, target: str, seconds: float) -> float:
 
 
 WORKLOADS = (
-    Workload("bulk-up", "one TCP stream up", "Gbit/s", 1e9, "tcp", 0.95, bulk_up),
-    Workload("bulk-down", "one TCP stream down", "Gbit/s", 1e9, "tcp", 0.95, bulk_down),
-    Workload("ping-pong", "ping-pong, 8 connections", "k/s", 1e3, "tcp", 0.90, ping_pong),
-    Workload("keep-alive", "HTTP requests, keep-alive", "k/s", 1e3, "tcp", 0.90, keep_alive),
-    Workload("new-connections", "HTTP requests, new connections", "k/s", 1e3, "tcp", 0.90, new_connections),
-    Workload("datagrams", "small UDP packets", "k/s", 1e3, "udp", 0.90, datagrams),
+    Workload("bulk-up", "one TCP stream up", "Gbit/s", 1e9, "ms/GB", 8e12, "tcp", 0.95, bulk_up),
+    Workload("bulk-down", "one TCP stream down", "Gbit/s", 1e9, "ms/GB", 8e12, "tcp", 0.95, bulk_down),
+    Workload("ping-pong", "ping-pong, 8 connections", "k/s", 1e3, "µs/answer", 1e6, "tcp", 0.90, ping_pong),
+    Workload(
+        *("keep-alive", "HTTP requests, keep-alive", "k/s", 1e3, "µs/request", 1e6),
+        *("tcp", 0.90, keep_alive),
+    ),
+    Workload(
+        *("new-connections", "HTTP requests, new connections", "k/s", 1e3, "µs/request", 1e6),
+        *("tcp", 0.90, new_connections),
+    ),
+    Workload("datagrams", "small UDP packets", "k/s", 1e3, "µs/packet", 1e6, "udp", 0.90, datagrams),
 )

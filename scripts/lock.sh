@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes requirements.lock (the appliance) and requirements-dev.lock (the same versions, and the tools around them) from
-# pyproject.toml: every platform's hashes, so that plain pip can install them with --require-hashes anywhere.
+# Writes requirements.lock (the appliance), requirements-dev.lock (the same versions, and the tools around them) and
+# requirements-bench.lock (and what it is measured against) from pyproject.toml: every platform's hashes, so that plain pip can install them with --require-hashes anywhere.
 #
 #   scripts/lock.sh [UV OPTION...]    for instance --upgrade, or --upgrade-package rich
 set -euo pipefail
@@ -17,3 +17,4 @@ lock() {
 
 lock requirements.lock "$@"
 lock requirements-dev.lock --group dev --constraint requirements.lock "$@"
+lock requirements-bench.lock --group dev --group bench --constraint requirements-dev.lock "$@"

@@ -2,7 +2,7 @@
 # Installing system packages without starting services by it. Sourced by setup.sh.
 
 # What Debian would start now and at every boot.
-readonly SERVICES=(haproxy iperf3 nftables nginx)
+readonly SERVICES=(haproxy iperf3 nftables nginx squid tinyproxy)
 # What dpkg asks before it starts a service.
 POLICY=/usr/sbin/policy-rc.d
 

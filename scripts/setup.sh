@@ -58,6 +58,8 @@ readonly BENCH_NEEDS=(
     nft:nftables
     nginx:nginx
     "/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream"
+    squid:squid
+    tinyproxy:tinyproxy
     wrk:wrk
     xdp-filter:xdp-tools
 )
@@ -75,7 +77,7 @@ prepare() {
     case $1 in
         run) ;;
         test) lock=requirements-dev.lock needs+=("${TEST_NEEDS[@]}") ;;
-        bench) lock=requirements-dev.lock needs+=("${TEST_NEEDS[@]}" "${BENCH_NEEDS[@]}") ;;
+        bench) lock=requirements-bench.lock needs+=("${TEST_NEEDS[@]}" "${BENCH_NEEDS[@]}") ;;
         *)
             printf 'usage: scripts/setup.sh [run|test|bench]\n' >&2
             exit 2

@@ -118,11 +118,10 @@ static __always_inline int block_holds(void *image, __u32 slots, __u32 slot, __u
 	return *word >> 32 >> (part & 31) & 1;
 }
 
-static __always_inline __u32 block_in_slot(struct block_query *query, __u32 slots, __u32 slot, __u64 word)
+static __always_inline void block_enter(struct block_query *query, __u32 slots, __u32 slot, __u64 word)
 {
 	query->from = word;
 	query->above = block_word(query->image, slots, slot + 1);
-	return block_search(query);
 }
 
 static __always_inline __u32 block_owner_v4(void *image, const struct mp_block_header *header, __be32 wire)
@@ -138,7 +137,9 @@ static __always_inline __u32 block_owner_v4(void *image, const struct mp_block_h
 	query.header = header;
 	query.high = 0;
 	query.low = 0xffffull << 32 | address;
-	return block_in_slot(&query, header->v4_slots, address >> shift, word);
+	/* An empty slot may lie within a prefix that starts before it. */
+	block_enter(&query, header->v4_slots, address >> shift, word);
+	return block_search(&query);
 }
 
 /* By way of the first `length` bits. Returns whether the slot's part holds anything at all. */
@@ -156,7 +157,10 @@ static __always_inline int block_in_level(void *image, const struct mp_block_hea
 	query.header = header;
 	query.high = high;
 	query.low = (__u64)bpf_ntohl(address->word[2]) << 32 | bpf_ntohl(address->word[3]);
-	*owner = block_in_slot(&query, header->v6_slots, slot, word);
+	/* One that is only marked, for the sake of a longer length, has no starts. */
+	block_enter(&query, header->v6_slots, slot, word);
+	if (query.from < query.above)
+		*owner = block_search(&query);
 	return 1;
 }
 
@@ -223,16 +227,48 @@ static __always_inline __u32 block_by(const struct mp_address *address, const st
 	return current->block_layers ? block_pair(address, address, current) : 0;
 }
 
+/* The place of a packet's addresses among those that were found clean. Packets of one conversation find themselves there,
+ * and read one line instead of the images' four or more. */
+static __always_inline struct mp_clean_pair *block_place(const struct mp_flow_key *key)
+{
+	__u64 mix = (__u64)key->source.word[3] << 32 | key->destination.word[3];
+	__u32 place;
+
+	mix ^= (__u64)key->source.word[1] << 32 | key->destination.word[1];
+	place = (mix * BLOCK_HASH) >> 40 & (MP_CLEAN_PAIRS - 1);
+	return bpf_map_lookup_elem(&clean_pairs, &place);
+}
+
+static __always_inline int block_is_clean(const struct mp_clean_pair *pair, const struct mp_flow_key *key, __u32 epoch)
+{
+	return pair && pair->epoch == epoch && address_equal(&pair->source, &key->source) &&
+	       address_equal(&pair->destination, &key->destination);
+}
+
+static __always_inline void block_remember(struct mp_clean_pair *pair, const struct mp_flow_key *key, __u32 epoch)
+{
+	pair->source = key->source;
+	pair->destination = key->destination;
+	pair->epoch = epoch;
+}
+
 /* MP_NONE, or why a packet with these addresses goes nowhere; `owner` is then what blocks it. */
 static __always_inline enum mp_reason block_verdict(const struct packet *packet, const struct mp_settings *current,
 						    __u32 *owner)
 {
-	__u32 found;
+	/* Before the images: what they said before a change must not count as said after it. */
+	__u32 epoch = *(const volatile __u32 *)&current->block_epoch, found;
+	struct mp_clean_pair *pair;
 
 	if (!current->block_layers)
 		return MP_NONE;
+	pair = block_place(&packet->key);
+	if (block_is_clean(pair, &packet->key, epoch))
+		return MP_NONE;
 	found = block_pair(&packet->key.source, &packet->key.destination, current);
 	*owner = found & MP_BLOCK_OWNER;
+	if (!found && pair)
+		block_remember(pair, &packet->key, epoch);
 	if (!found)
 		return MP_NONE;
 	return found & BLOCK_DESTINATION ? MP_BLOCKED_DESTINATION : MP_BLOCKED_SOURCE;

@@ -18,9 +18,9 @@
 
 #ifdef MP_XDP
 
-static __always_inline enum mp_reason divert_begin(mp_context *context, const struct packet *packet)
+static __always_inline int divert_begin(mp_context *context, const struct packet *packet)
 {
-	return MP_PASSED_TO_HOST;
+	return 0;
 }
 
 static __always_inline int divert_goes_on(mp_context *context, const struct packet *packet)
@@ -41,15 +41,13 @@ static __always_inline int divert_to(mp_context *context, struct bpf_sock *socke
 	return 0;
 }
 
-/* A new connection: to the listening socket. MP_PASSED_TO_HOST, or why not. */
-static __always_inline enum mp_reason divert_begin(mp_context *context, const struct packet *packet)
+/* A new connection: to the listening socket. Returns 0, or -1 where there is none. */
+static __always_inline int divert_begin(mp_context *context, const struct packet *packet)
 {
 	__u32 family = packet->version == 6;
 	struct bpf_sock *socket = bpf_map_lookup_elem(&divert_sockets, &family);
 
-	if (!socket)
-		return MP_NOT_CARRIED;
-	return divert_to(context, socket) ? MP_NOT_CARRIED : MP_PASSED_TO_HOST;
+	return socket ? divert_to(context, socket) : -1;
 }
 
 /* To the socket of the packet's own connection, if there is one: 1 if there is. Global, see `parse`. */

@@ -28,7 +28,7 @@ struct tcp_sock {
 	struct tcp_options_received rx_opt;
 	__u16 tcp_header_len;
 	__u16 urg_data;
-	__u32 write_seq, snd_nxt, snd_una, snd_wnd, rcv_nxt, copied_seq, mss_cache;
+	__u32 write_seq, snd_nxt, snd_una, snd_wnd, rcv_wnd, rcv_nxt, copied_seq, mss_cache;
 	void *md5sig_info, *ao_info;
 } __kernel_struct;
 
@@ -94,6 +94,7 @@ static __always_inline void handoff_answer(struct mp_socket *answer, const struc
 	answer->received = tcp->rcv_nxt;
 	answer->read = tcp->copied_seq;
 	answer->window = tcp->snd_wnd;
+	answer->own_window = tcp->rcv_wnd;
 	answer->segment = tcp->mss_cache + tcp->tcp_header_len - sizeof(struct tcphdr);
 	answer->timestamp = tcp->rx_opt.ts_recent;
 	answer->ifindex = handoff_ifindex(socket);

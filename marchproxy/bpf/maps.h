@@ -96,7 +96,16 @@ struct {
 	__type(value, __s64);
 } active SEC(".maps");
 
-/* Addresses to classes. The trie's key is 4 + 17 bytes; the C struct's tail padding must not count as address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MP_BANKS * MP_PAGES);
+	__type(key, struct mp_page_key);
+	__type(value, struct mp_page);
+} class_pages SEC(".maps");
+
+/* Addresses to classes, where no page knows. The trie's key is 4 + 17 bytes; the C struct's tail padding must not count
+ * as address. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -247,6 +256,14 @@ struct {
 	__uint(value_size, sizeof(__u32));
 	__array(values, struct block_image);
 } blocks SEC(".maps");
+
+/* By a hash of both addresses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MP_CLEAN_PAIRS);
+	__type(key, __u32);
+	__type(value, struct mp_clean_pair);
+} clean_pairs SEC(".maps");
 
 /* How many drops of blocked sources were reported lately. */
 struct {

@@ -78,6 +78,7 @@ struct mp_flow {
 
 enum mp_splice_flags {
 	MP_SPLICE_DRAINING = 1,   /* the local sockets are still there, and hear of acknowledgements */
+	MP_SPLICE_HELD = 2,       /* set by programs: somebody was told of less than was acknowledged */
 };
 
 /* What tells two joined connections apart beside their tuples. By side: 0 is the client, 1 the backend. */
@@ -85,10 +86,11 @@ struct mp_splice {
 	__u64 id;                 /* of the flow; 0: free */
 	__u32 sequence[2];        /* added to the sequence numbers that this side sends */
 	__u32 timestamp[2];       /* added to the TSvals that this side sends */
+	__u32 least[2];           /* DRAINING: acknowledgements that this side hears are at least this… */
+	__u32 most[2];            /* …and at most this */
 	__u8 announced[2];        /* the shift that this side gives its own windows */
 	__u8 expected[2];         /* the shift that the other side applies to them */
-	__u8 flags;               /* MP_SPLICE_… */
-	__u8 pad[3];
+	__u32 flags;              /* MP_SPLICE_… */
 };
 
 /* Who opened a flow that is SPLICED, for a daemon that was not there. Texts are UTF-8, and end with NUL where they do not fill
@@ -113,6 +115,7 @@ struct mp_socket {
 	__u32 received;           /* next sequence number expected from the peer */
 	__u32 read;               /* next one that user space will read */
 	__u32 window;             /* that the peer announces: bytes */
+	__u32 own_window;         /* that the peer was told */
 	__u32 segment;            /* largest that can be sent now, TCP options included: bytes */
 	__u32 timestamp;          /* newest TSval of the peer */
 	__u32 ifindex;            /* of the interface that the peer is at; 0: not known */
@@ -153,6 +156,7 @@ struct mp_fragment {
 /* ---- policy: every table exists twice, in bank 0 and bank 1; `mp_settings.bank` says which one holds ---- */
 
 #define MP_BANKS 2
+#define MP_LOOKUP_SOCKETS 4096 /* that receive for several listeners */
 #define MP_LISTENERS 65536     /* per bank, as all below */
 #define MP_RULES 65536
 #define MP_POOL_SLOTS 1048576
@@ -168,7 +172,7 @@ struct mp_listener_key {
 };
 
 #define MP_RULE_AUDIT 1           /* what it refuses is reported, and let through */
-#define MP_RULE_DIVERT 2          /* of transit: user space looks at what it lets through first */
+#define MP_RULE_DIVERT 2          /* of transit: what it refuses is for user space to look at */
 
 enum mp_balance {
 	MP_BALANCE_MAGLEV = 0,
@@ -213,6 +217,23 @@ struct mp_address_key {
 	__u8 bank;
 	__u8 address[16];
 	__u8 pad[3];
+};
+
+/* A *page* is the 256 addresses that share their first 120 bits. Most longer prefixes than that are in pages: a hash
+ * of one look, where the trie would take as many as it is deep, each at memory that no cache holds. */
+struct mp_page_key {
+	__u8 address[15];
+	__u8 bank;
+};
+
+#define MP_PAGES 131072         /* per bank; what does not fit is left to the trie */
+#define MP_PAGE_RUNS 12
+#define MP_CLASS_ELSEWHERE 0xffffffffu /* the trie knows */
+
+/* The classes in a page, in runs of addresses: each goes from its `first` to the next one's. Unused ones repeat the last. */
+struct mp_page {
+	__u32 class[MP_PAGE_RUNS];
+	__u8 first[MP_PAGE_RUNS];
 };
 
 /* Which rules a class of sources matches: 64 rules a word. Words that are zero are absent. */
@@ -281,6 +302,7 @@ struct mp_settings {
 	__u32 repeat_ms;          /* for so long what a client tries again is told as one */
 	__u32 block_layers;       /* bit per enum mp_block_layer: those that hold anything */
 	__u32 silent;             /* 1: whoever is denied hears nothing */
+	__u32 block_epoch;        /* raised when blocks have changed: what was found clean is looked up again */
 	__u32 diverting;          /* 1: some rule is MP_RULE_DIVERT, or was and has left connections */
 };
 
@@ -313,6 +335,16 @@ struct mp_block_header {
 	__u32 starts;
 	__u32 infos;
 	__u32 pad[9];
+};
+
+#define MP_CLEAN_PAIRS 512     /* a power of two; so few that they stay in a cache next to the processor */
+
+/* Addresses of a packet that nothing blocked, in that epoch. */
+struct mp_clean_pair {
+	struct mp_address source;
+	struct mp_address destination;
+	__u32 epoch;
+	__u32 pad;
 };
 
 /* One bit per TCP port that always reaches the host. */
@@ -473,13 +505,14 @@ struct mp_event {
 _Static_assert(sizeof(struct mp_flow_key) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_flow) == 128, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_tunnel) == 512, "mirrored in dataplane/kernel/layouts.py");
-_Static_assert(sizeof(struct mp_splice) == 32, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_splice) == 48, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_listener_key) == 20, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend_key) == 20, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_limit_set) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_limited) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_repeat_key) == 44, "a hash key without stray bytes");
+_Static_assert(sizeof(struct mp_page) == 60, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_event) == 136, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_block_header) == sizeof(struct mp_block_line), "the header is line 0");
 

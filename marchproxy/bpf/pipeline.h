@@ -248,13 +248,14 @@ static __always_inline const struct mp_listener *pipeline_listener(const struct 
 
 static __always_inline int pipeline_is_management(const struct packet *packet)
 {
-	__u32 zero = 0;
-	const struct mp_management *guard = bpf_map_lookup_elem(&management, &zero);
+	const struct mp_management *guard;
 	__u16 port = bpf_ntohs(packet->key.destination_port);
+	__u32 zero = 0;
 
-	if (!guard || packet->key.protocol != IPPROTO_TCP)
+	if (packet->key.protocol != IPPROTO_TCP)
 		return 0;
-	return guard->tcp[port >> 6] >> (port & 63) & 1;
+	guard = bpf_map_lookup_elem(&management, &zero);
+	return guard && guard->tcp[port >> 6] >> (port & 63) & 1;
 }
 
 /* What policy says about a new conversation: MP_NONE with the terms on which it may be opened, or why it is refused. */
@@ -327,16 +328,21 @@ static __always_inline void pipeline_source(const struct packet *packet, __u32 i
 	*source = packet->version == 4 ? pool->v4[at] : pool->v6[at];
 }
 
-/* A new TCP connection that user space is to look at. */
+/* A new TCP connection that user space is to look at; `otherwise` where nobody does. */
 static __always_inline enum mp_reason pipeline_divert(mp_context *context, const struct packet *packet,
-						      const struct mp_settings *current, struct verdict *verdict)
+						      const struct mp_settings *current, struct verdict *verdict,
+						      enum mp_reason otherwise)
 {
 	enum mp_reason limited = MP_NONE;
 
+	if (!current->diverting)
+		return otherwise;
 #ifndef MP_XDP
 	limited = limit_opening(packet, current, verdict->bank);
 #endif
-	return limited != MP_NONE ? limited : divert_begin(context, packet);
+	if (limited != MP_NONE)
+		return limited;
+	return divert_begin(context, packet) ? otherwise : MP_PASSED_TO_HOST;
 }
 
 /* A new conversation that passes through. On MP_NONE its flow is open. */
@@ -355,7 +361,7 @@ static __noinline enum mp_reason pipeline_transit(mp_context *context, const str
 		return MP_NO_MAPPING;
 	verdict->mapping = rule->mapping;
 	if (rule->flags & MP_RULE_DIVERT)
-		return pipeline_divert(context, packet, current, verdict);
+		return pipeline_divert(context, packet, current, verdict, rule->reason);
 	reason = pipeline_terms(packet, current, rule->mapping, rule->reason, rule->flags, &terms);
 	if (reason != MP_NONE)
 		return reason;

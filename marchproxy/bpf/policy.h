@@ -37,11 +37,33 @@ static __always_inline const struct mp_listener *policy_listener(const struct mp
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
+/* What the page of an address says about it. */
+static __always_inline __u32 policy_page_class(const struct mp_address *address, __u32 bank)
+{
+	__u8 last = bpf_ntohl(address->word[3]);
+	const struct mp_page *page;
+	struct mp_page_key key;
+	__u32 class;
+
+	__builtin_memcpy(&key, address, sizeof(key));
+	key.bank = bank;
+	page = bpf_map_lookup_elem(&class_pages, &key);
+	if (!page)
+		return MP_CLASS_ELSEWHERE;
+	class = page->class[0];
+	for (int run = 1; run < MP_PAGE_RUNS && page->first[run] <= last; run++)
+		class = page->class[run];
+	return class;
+}
+
 static __noinline __u32 policy_class(const struct mp_address *address, __u32 bank)
 {
 	struct mp_address_key key = {.prefix_length = 8 + 128, .bank = bank};
+	__u32 in_page = policy_page_class(address, bank);
 	const __u32 *class;
 
+	if (in_page != MP_CLASS_ELSEWHERE)
+		return in_page;
 	__builtin_memcpy(key.address, address, sizeof(key.address));
 	class = bpf_map_lookup_elem(&address_classes, &key);
 	return class ? *class : MP_CLASS_STRANGER;

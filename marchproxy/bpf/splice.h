@@ -11,6 +11,12 @@
  * socket that it is addressed to. That copy is made by sending a clone, marked, through the same interface once
  * more: so forwarding is one path with or without it. It carries the numbers that the socket expects, taken from the
  * socket itself: neither data nor FIN are for it, and what the peer acknowledges beyond its last byte is the other side's.
+ *
+ * A peer hears two voices then, its local socket's and the other side's, and takes a packet for forged whose acknowledgement is
+ * more than a window behind what it has heard before (RFC 5961 section 5.2). The socket acknowledges what it has received, no
+ * more; the other side may have received less of that, or much more of what came later. So while a splice drains, the other side's
+ * acknowledgements are told within bounds (`least`, what the socket has received; `most`, half a window beyond), and windows
+ * such that they end where they did.
  */
 #ifndef MP_SPLICE_H
 #define MP_SPLICE_H
@@ -37,17 +43,17 @@ static __always_inline __u32 splice_side(const struct mp_flow *flow)
 }
 
 /* How a SPLICED flow is translated; NULL where its place is another flow's by now. */
-static __always_inline const struct mp_splice *splice_of(const struct mp_flow *flow)
+static __always_inline struct mp_splice *splice_of(const struct mp_flow *flow)
 {
 	__u32 index = flow->splice;
-	const struct mp_splice *splice = bpf_map_lookup_elem(&splices, &index);
+	struct mp_splice *splice = bpf_map_lookup_elem(&splices, &index);
 
 	return splice && splice->id == flow->id ? splice : NULL;
 }
 
 static __always_inline int splice_is_draining(const struct mp_splice *splice)
 {
-	return *(const volatile __u8 *)&splice->flags & MP_SPLICE_DRAINING;
+	return *(const volatile __u32 *)&splice->flags & MP_SPLICE_DRAINING;
 }
 
 /* What the flow adds to sequence numbers of its direction. */
@@ -58,16 +64,32 @@ static __always_inline __u32 splice_distance(const struct mp_flow *flow)
 	return splice ? splice->sequence[splice_side(flow)] : 0;
 }
 
-/* The window from a field of `shift` in one of `expected`. Never more than there is, but not zero where there is some: a sender
- * that may send nothing waits for a window that its peer has opened already. */
-static __always_inline __u16 splice_window(__u16 field, __u32 shift, __u32 expected)
+/* The window from a field of `shift` in one of `expected`, `more` bytes wider or, negative, narrower. Never more than there is,
+ * but not zero where there is some: a sender that may send nothing waits for a window that its peer has opened already. */
+static __always_inline __be16 splice_window(__be16 field, __u32 shift, __u32 expected, __s32 more)
 {
-	__u32 window = bpf_ntohs(field);
-	__u32 scaled = (window << (shift & 15)) >> (expected & 15);
+	__s64 window = ((__s64)bpf_ntohs(field) << (shift & 15)) + more;
+	__u64 scaled;
 
-	if (window && !scaled)
+	if (window <= 0)
+		return 0;
+	scaled = (__u64)window >> (expected & 15);
+	if (!scaled)
 		scaled = 1;
 	return bpf_htons(scaled > 65535 ? 65535 : scaled);
+}
+
+/* What a side may hear now of an acknowledgement that goes to it. */
+static __always_inline __u32 splice_bound(struct mp_splice *splice, __u32 side, __u32 acknowledgement)
+{
+	if (!splice_is_draining(splice))
+		return acknowledgement;
+	if ((__s32)(acknowledgement - splice->least[side]) < 0)
+		return splice->least[side];
+	if ((__s32)(acknowledgement - splice->most[side]) <= 0)
+		return acknowledgement;
+	__sync_fetch_and_or(&splice->flags, MP_SPLICE_HELD);
+	return splice->most[side];
 }
 
 struct splice_options {
@@ -132,11 +154,11 @@ static long splice_option(__u32 index, void *state)
 __noinline int splice_rewrite(mp_context *context, const struct packet *packet, const struct mp_flow *flow, __u64 *sum)
 {
 	struct splice_options options = {.context = context, .packet = packet, .at = sizeof(struct tcphdr)};
-	const struct mp_splice *splice;
 	__be32 sequence, acknowledgement;
+	struct mp_splice *splice;
 	struct tcphdr *tcp;
-	__u32 side, other;
-	__u16 window;
+	__u32 side, other, heard = 0, told = 0;
+	__be16 window;
 
 	if (!packet || !flow || !sum)
 		return -1;
@@ -148,9 +170,13 @@ __noinline int splice_rewrite(mp_context *context, const struct packet *packet, 
 	other = side ^ 1;
 	sequence = bpf_htonl(packet->sequence + splice->sequence[side]);
 	/* Without the flag the field means nothing, and zero is what honest senders put there. */
-	acknowledgement = packet->tcp_flags & TCP_ACK ? bpf_htonl(packet->acknowledgement - splice->sequence[other]) :
-							tcp->ack_seq;
-	window = splice_window(tcp->window, splice->announced[side], splice->expected[side]);
+	acknowledgement = tcp->ack_seq;
+	if (packet->tcp_flags & TCP_ACK) {
+		heard = packet->acknowledgement - splice->sequence[other];
+		told = splice_bound(splice, other, heard);
+		acknowledgement = bpf_htonl(told);
+	}
+	window = splice_window(tcp->window, splice->announced[side], splice->expected[side], heard - told);
 	options.sum = checksum_replace(options.sum, tcp->seq, sequence);
 	options.sum = checksum_replace(options.sum, tcp->ack_seq, acknowledgement);
 	options.sum = checksum_replace(options.sum, tcp->window, window);
@@ -217,6 +243,21 @@ static __noinline int splice_expected(mp_context *context, const struct packet *
 	return found;
 }
 
+/* A TCP header under way, with room for every offset that its options can name. */
+struct mp_tcp_header {
+	union {
+		struct tcphdr header;
+		__u8 bytes[68];
+	};
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_tcp_header);
+} tcp_header SEC(".maps");
+
 /* The sum of a pseudo header with `length` bytes of TCP; addresses as they arrive. */
 static __always_inline __u32 splice_pseudo(const struct packet *packet, __u32 length)
 {
@@ -249,33 +290,74 @@ static __always_inline int splice_shorten(mp_context *context, const struct pack
 	return bpf_skb_store_bytes(context, L3 + 2, &after, sizeof(after), BPF_F_RECOMPUTE_CSUM) ? -1 : 0;
 }
 
+struct splice_limit {
+	struct mp_tcp_header *tcp;
+	__u32 at;             /* offset in the header of the next option */
+	__u32 end;            /* of the header */
+	__u32 sent;
+};
+
+static __always_inline void splice_limit_edge(struct splice_limit *limit, __u32 at)
+{
+	__u8 *bytes = limit->tcp->bytes + (at & 0x3f);
+	__be32 edge, sent = bpf_htonl(limit->sent);
+
+	if (at + 4 > limit->end)
+		return;
+	__builtin_memcpy(&edge, bytes, 4);
+	if ((__s32)(bpf_ntohl(edge) - limit->sent) > 0)
+		__builtin_memcpy(bytes, &sent, 4);
+}
+
+/* One step of bpf_loop: the next option; SACK blocks end where the socket has sent to. Returns 1 to stop. */
+static long splice_limit_option(__u32 index, void *state)
+{
+	struct splice_limit *limit = state;
+	__u32 at = limit->at;
+	const __u8 *option = limit->tcp->bytes + (at & 0x3f);
+
+	if (at + 2 > limit->end || option[0] == SPLICE_END)
+		return 1;
+	if (option[0] == SPLICE_NOTHING) {
+		limit->at = at + 1;
+		return 0;
+	}
+	if (option[0] == SPLICE_SACK)
+		for (__u32 i = 0; i < SPLICE_SACK_EDGES; i++)
+			if (2 + 4 * i + 4 <= option[1])
+				splice_limit_edge(limit, at + 2 + 4 * i);
+	limit->at = at + option[1];
+	return option[1] < 2;
+}
+
 /* Turn the packet into the acknowledgement that the local socket may hear. Its options stay: SACK and timestamps are those of its
- * own connection. */
+ * own connection. But a block that goes on in what the other side sent would be taken for none (and a duplicate of it, for one
+ * of the socket's own): the socket would not know what to send again. */
 static __noinline int splice_strip(mp_context *context, const struct packet *packet, __u32 sequence, __u32 sent)
 {
-	__u32 length = packet->headers - (packet->l4 - L3);
-	union {
-		struct tcphdr header;
-		__u8 bytes[SPLICE_TCP];
-	} tcp = {};
+	__u32 length = packet->headers - (packet->l4 - L3), zero = 0;
+	struct mp_tcp_header *tcp = bpf_map_lookup_elem(&tcp_header, &zero);
+	struct splice_limit limit = {.tcp = tcp, .at = sizeof(struct tcphdr), .end = length, .sent = sent};
 
 	barrier_var(length);
-	if (length < sizeof(tcp.header) || length > sizeof(tcp))
+	if (!tcp || length < sizeof(tcp->header) || length > SPLICE_TCP)
 		return -1;
+	__builtin_memset(tcp, 0, sizeof(*tcp));
 	if (packet_trim(context, L3 + packet->headers) || splice_shorten(context, packet, packet->headers) ||
-	    bpf_skb_load_bytes(context, packet->l4, &tcp, length))
+	    bpf_skb_load_bytes(context, packet->l4, tcp, length))
 		return -1;
-	tcp.header.seq = bpf_htonl(sequence);
+	tcp->header.seq = bpf_htonl(sequence);
 	if ((__s32)(packet->acknowledgement - sent) > 0)
-		tcp.header.ack_seq = bpf_htonl(sent);
-	tcp.header.fin = 0;
-	tcp.header.psh = 0;
-	tcp.header.urg = 0;
-	tcp.header.urg_ptr = 0;
-	tcp.header.check = 0;
-	tcp.header.check = ~checksum_fold16((__u32)bpf_csum_diff(0, 0, (__be32 *)&tcp, sizeof(tcp),
-								splice_pseudo(packet, length)));
-	return bpf_skb_store_bytes(context, packet->l4, &tcp, length, BPF_F_RECOMPUTE_CSUM) ? -1 : 0;
+		tcp->header.ack_seq = bpf_htonl(sent);
+	bpf_loop(SPLICE_OPTIONS, splice_limit_option, &limit, 0);
+	tcp->header.fin = 0;
+	tcp->header.psh = 0;
+	tcp->header.urg = 0;
+	tcp->header.urg_ptr = 0;
+	tcp->header.check = 0;
+	tcp->header.check = ~checksum_fold16((__u32)bpf_csum_diff(0, 0, (__be32 *)tcp, sizeof(*tcp),
+								 splice_pseudo(packet, length)));
+	return bpf_skb_store_bytes(context, packet->l4, tcp, length, BPF_F_RECOMPUTE_CSUM) ? -1 : 0;
 }
 
 /* The copy that `splice_clone` made: up to the local socket, or nowhere. Of resets sockets hear nothing: user space, which

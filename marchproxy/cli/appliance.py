@@ -44,6 +44,18 @@ FIELDS = (
         seconds,
     ),
     Field("timeout_icmp", "--timeout-icmp", "TIME", f"{_IDLE} an ICMP flow; 30s", seconds),
+    Field("tunnel_idle", "--tunnel-idle", "TIME", f"{_IDLE} a tunnel that is not the kernel's; 1h", seconds),
+    Field(
+        "tunnel_lifetime",
+        "--tunnel-lifetime",
+        "TIME",
+        "End of every such tunnel; 0 (unless given): none",
+        seconds,
+    ),
+    Field(
+        "handoff_bytes", "--handoff-bytes", "N", "Bytes after which the kernel takes a tunnel; 65536", number
+    ),
+    Field("handoff_seconds", "--handoff-seconds", "TIME", "Age at which it does; 1s; both 0: never", seconds),
     Field(
         "resolvers",
         "--resolver",

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from marchproxy.cli import suggest
+from marchproxy.cli.context import Environment, printable
 from marchproxy.cli.control import Control
-from marchproxy.cli.errors import ExitCode
+from marchproxy.cli.errors import ExitCode, WrongUsage
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, OutputOption
 from marchproxy.cli.output import Output, show_rows
 from marchproxy.cli.table import Columns, Row
 from marchproxy.cli.units import duration, size
+from marchproxy.model.errors import InvalidValue, NotFound
 
 app = single()
 
@@ -54,7 +56,7 @@ REFUSED: Columns = {
     "TIER": "tier",
     "INTERFACE": "interface",
     "FROM": "source_service",
-    "TO": lambda row: row["destination_service"] or row["name"],
+    "TO": lambda row: row["name"] or row["destination_service"],
     "MAPPING": "mapping",
     "COUNT": "count",
 }
@@ -70,9 +72,14 @@ def _option(name: str, metavar: str, text: str, **settings: Any) -> Any:
     "marchproxy flows",
     "marchproxy flows --denied --source 10.1.0.0/16",
     "marchproxy flows --follow --service web --output json",
+    "marchproxy flows cut 4711",
 )
 def flows(
     context: typer.Context,
+    cut: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[cut ID...]", help="End these flows at once", show_default=False),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Show what happens from now on, until Ctrl-C")
     ] = False,
@@ -104,10 +111,13 @@ def flows(
     With --follow each start, end and refusal is shown as it happens, with --denied only refusals; JSON is
     then one object a line, and Ctrl-C is a normal end. The verdict audit means: it would have been refused,
     and audit let it through. What a client tries again within a second is one row with a count. Mappings and
-    services are named as cluster/name or by their name alone.
+    services are named as cluster/name or by their name alone. `flows cut ID` ends running flows by the id
+    that --output json shows; whoever has one may open the next.
     """
     environment = environment_of(context)
     control = Control(environment)
+    if cut:
+        return _cut(environment, control, cut)
     filters = {
         "source": source,
         "destination": destination,
@@ -126,3 +136,22 @@ def flows(
     if len(rows) >= (limit or DEFAULT_LIMIT) and output is Output.TABLE:
         environment.note(f"these are the first {len(rows)}: --limit shows more")
     return ExitCode.DONE
+
+
+def _cut(environment: Environment, control: Control, words: list[str]) -> ExitCode:
+    verb_, *numbers = words
+    if verb_ != "cut" or not numbers:
+        raise WrongUsage(f"flows {printable(verb_)}: there is flows cut ID, and nothing else")
+    ids = [_read_id(number) for number in numbers]
+    answer = control.post("/v1/flows/cut", {"ids": ids})
+    environment.note(f"cut {answer['cut']} of {len(set(ids))} flows")
+    if answer["unknown"]:
+        gone = ", ".join(map(str, answer["unknown"]))
+        raise NotFound("flow", gone, hint="it may have ended: marchproxy flows --output json shows ids")
+    return ExitCode.DONE
+
+
+def _read_id(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text)):
+        raise InvalidValue("id", text, "a number from 1, as flows --output json shows")
+    return int(text)

@@ -13,16 +13,17 @@ from marchproxy.cli.errors import InvalidFile, WrongUsage
 from marchproxy.cli.fields import given
 from marchproxy.cli.files import read_bytes
 from marchproxy.cli.framework import environment_of
+from marchproxy.model.entities import Auth
 from marchproxy.model.errors import InvalidValue
+from marchproxy.model.rules import OF_JWT
 
 if TYPE_CHECKING:
     from marchproxy.cli.editing import Then
     from marchproxy.model.publickey import PublicKey
     from marchproxy.store.store import Store
 
-KEY = "jwt_key"
-JWKS = "jwks"
-"""Names of the two flags among the given fields, until `read` puts fields of the service in their place."""
+KEYS, URL = "jwt_keys", "jwks_url"
+"""Fields of a service, which hold what the two flags name until `read` has looked at it."""
 _PRIVATE = "a public key, and this one is private: openssl pkey -in FILE -pubout makes one of it"
 
 
@@ -33,7 +34,10 @@ def read(context: typer.Context, cluster: str, name: str) -> "Then | None":
     `InvalidValue` for a file that holds nothing of the kind, and `WrongUsage`.
     """
     fields, environment = given(context), environment_of(context)
-    file, source = fields.pop(KEY, None), fields.pop(JWKS, None)
+    file, source = fields.pop(KEYS, None), fields.pop(URL, None)
+    if str(fields.get("auth", Auth.JWT)).lower() != Auth.JWT:
+        # What a service asked of its JWTs is no condition for taking none any more.
+        fields.update({name: fields.get(name, "") for name in OF_JWT})
     if file is not None and source is not None:
         raise WrongUsage("--jwt-key and --jwks each say all keys of the service: give one of them")
     if source == "" or file == "":
@@ -87,12 +91,12 @@ def _pem(data: bytes, file: str) -> "tuple[PublicKey, ...]":
     from cryptography.x509 import load_pem_x509_certificate
 
     if b"PRIVATE KEY-----" in data:
-        raise InvalidValue(KEY, file, _PRIVATE)
+        raise InvalidValue(KEYS, file, _PRIVATE)
     try:
         certificate = b"-----BEGIN CERTIFICATE-----" in data
         key = load_pem_x509_certificate(data).public_key() if certificate else load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
-        raise InvalidValue(KEY, file, "a public key or certificate in PEM form") from None
+        raise InvalidValue(KEYS, file, "a public key or certificate in PEM form") from None
     return _jwk(_document(key, file), file)
 
 
@@ -109,7 +113,7 @@ def _document(key: Any, file: str) -> dict[str, str]:
         return {"kty": "EC", "crv": "P-256", "x": _number(point.x, 32), "y": _number(point.y, 32)}
     if isinstance(key, ed25519.Ed25519PublicKey):
         return {"kty": "OKP", "crv": "Ed25519", "x": encode(key.public_bytes_raw())}
-    raise InvalidValue(KEY, file, "a key of RSA, P-256 or Ed25519")
+    raise InvalidValue(KEYS, file, "a key of RSA, P-256 or Ed25519")
 
 
 def _number(value: int, size: int | None = None) -> str:
@@ -119,21 +123,14 @@ def _number(value: int, size: int | None = None) -> str:
 
 
 def _jwk(document: dict[str, Any], file: str) -> "tuple[PublicKey, ...]":
-    from marchproxy.model.publickey import parse_key
-
-    if "keys" in document:
-        return _set(document, file)
-    try:
-        return (parse_key(document, field=KEY),)
-    except InvalidValue as error:
-        raise error.at(file) from None
+    return _set(document if "keys" in document else {"keys": [document]}, file)
 
 
 def _set(document: dict[str, Any], file: str) -> "tuple[PublicKey, ...]":
     from marchproxy.model.publickey import parse_set
 
     try:
-        return parse_set(document, field=JWKS)
+        return parse_set(document, field=KEYS)
     except InvalidValue as error:
         raise error.at(file) from None
 

@@ -31,8 +31,8 @@ FIELDS = (
     ),
     Field("jwt_audience", "--jwt-audience", "AUD", "What aud must name; the service's name unless given"),
     Field("jwt_issuer", "--jwt-issuer", "ISS", "What iss must be; anything unless given"),
-    Field(jwtkeys.KEY, "--jwt-key", "FILE", "Public key of an issuer (PEM or JWK), or with HS* the secret"),
-    Field(jwtkeys.JWKS, "--jwks", "FILE|URL", "Public keys of an issuer, as a JWK Set"),
+    Field(jwtkeys.KEYS, "--jwt-key", "FILE", "Public key of an issuer (PEM or JWK), or with HS* the secret"),
+    Field(jwtkeys.URL, "--jwks", "FILE|URL", "Public keys of an issuer, as a JWK Set"),
     Field("collection", "--collection", "NAME", "Group that mappings can name as collection:NAME"),
     Field("tags", "--tag", "TAG", "Label of your own; may be repeated", many=True),
     Field("health", "--health", "CHECK", "none, tcp, icmp, http:/PATH or https:/PATH"),
@@ -127,7 +127,8 @@ def change(
     """Change a service
 
     Only the flags that are given change anything. --address, --tag and --drain replace their whole list, and
-    --jwt-key and --jwks each other. An empty value, such as --port '', returns a field to its default.
+    --jwt-key and --jwks each other. An empty value, such as --port '', returns a field to its default, and
+    so does another --auth than jwt with what is asked of JWTs.
     """
     return EDITOR.change(context, name, cluster, output, jwtkeys.read(context, cluster, name))
 

@@ -8,6 +8,7 @@ import typer
 
 from marchproxy.cli import intent, suggest
 from marchproxy.cli.context import Environment
+from marchproxy.cli.control import Control
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption
@@ -113,18 +114,27 @@ def revoke(
     service: ServiceName,
     ids: Ids = None,
     jtis: Jtis = None,
+    now: Annotated[
+        bool, typer.Option("--now", help="Also end the tunnels that they have opened, at once")
+    ] = False,
     cluster: ClusterOption = CLUSTER,
 ) -> ExitCode:
     """Take tokens of a service back: all that work, or those that are named
 
-    They open nothing new from then on. With --jti a JWT of another issuer is taken back too.
+    They open nothing new from then on; with --now what they have opened ends too. With --jti a JWT of another
+    issuer is taken back too.
     """
     environment = environment_of(context)
     with intent.opened(environment) as store:
         intent.find(store.snapshot(), Kind.SERVICE, cluster, service)
         gone = store.credentials.revoke(cluster, service, ids=ids or (), jtis=jtis or ())
     environment.note(f"revoked: {', '.join(str(token.id) for token in gone)}")
-    return intent.announce(environment)
+    code = intent.announce(environment)
+    if now and gone:
+        names = [str(token.id) for token in gone] + [f"jti:{token.jti}" for token in gone if token.jti]
+        ended = Control(environment).post("/v1/flows/cut", {"tokens": names})["cut"]
+        environment.note(f"ended {ended} tunnels")
+    return code
 
 
 @verb(app, "list", "marchproxy token list", "marchproxy token list web --output json")

@@ -1,18 +1,26 @@
-"""The tier in the supervisor's hands: one call at a time, its events, and whether it is alive."""
+"""The tier in the supervisor's hands, and admission beside it: one call at a time, their events, whether they
+are alive.
+
+What is asked of both is answered for both: a tunnel is a flow, and a refusal is one, whoever had it.
+"""
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
+from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.choice import left_in_kernel
 from marchproxy.dataplane.events import EventHub, Inbox, Subscription
 from marchproxy.dataplane.naming import ServiceNames
-from marchproxy.dataplane.records import EventKind, Flow
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
 from marchproxy.dataplane.status import Problem
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import Tier
+from marchproxy.dataplane.workers.pool import WorkerPool
 from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import Conflict, MarchproxyError
+from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -21,8 +29,9 @@ log = logging.getLogger(__name__)
 class TierKeeper:
     """Keeps what `Tier` is promised: one call at a time, but for questions while it drains."""
 
-    def __init__(self, tier: Tier, reason: str) -> None:
+    def __init__(self, tier: Tier, reason: str, admission: Admission | WorkerPool) -> None:
         self.tier = tier
+        self.admission = admission
         self.reason = reason
         """Why this tier and not the other."""
         self.events = EventHub()
@@ -40,6 +49,7 @@ class TierKeeper:
     async def start(self) -> None:
         """Start the tier. Raises `MarchproxyError`."""
         await self.tier.start(self._inbox.put)
+        self.admission.start(self._inbox.put)
         await self._want()
 
     async def apply(self, plan: Plan, revision: int) -> None:
@@ -47,7 +57,13 @@ class TierKeeper:
         async with self._lock:
             if self._draining:
                 raise Conflict("the daemon is stopping", hint="it takes this over when it starts again")
-            await self.tier.apply(plan, revision)
+            prepared = self.admission.prepare(plan)
+            try:
+                await self.tier.apply(plan, revision)
+            except BaseException:
+                prepared.abandon()
+                raise
+            prepared.commit(revision)
         self.events.names = ServiceNames(plan)
 
     async def poll(self) -> None:
@@ -55,6 +71,7 @@ class TierKeeper:
         try:
             async with self._lock:
                 await self.tier.poll()
+                self.admission.poll()
         except Exception as error:
             what = error.message if isinstance(error, MarchproxyError) else f"{type(error).__name__}: {error}"
             log.debug("poll", exc_info=True)
@@ -65,12 +82,53 @@ class TierKeeper:
     async def flows(self, limit: int) -> Sequence[Flow]:
         """Live flows, at most `limit`."""
         async with self._lock:
-            return await self.tier.flows(limit)
+            carried = await self.tier.flows(limit)
+        return [*carried, *await self.admission.flows(limit - len(carried))]
 
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """Those of `addresses` that are on either side of some live flow."""
         async with self._lock:
-            return await self.tier.in_use(addresses)
+            carried = await self.tier.in_use(addresses)
+        return carried | await self.admission.in_use(addresses)
+
+    def counters(self) -> Mapping[Reason, Traffic]:
+        """Packets and bytes by reason."""
+        found = dict(self.tier.counters())
+        for reason, traffic in self.admission.counters().items():
+            found[reason] = found.get(reason, Traffic()) + traffic
+        return found
+
+    def denials(self) -> Sequence[Denials]:
+        """What was refused, and let through by audit, by reason and mapping."""
+        found: dict[tuple[Reason, str, bool], Denials] = {}
+        for item in (*self.tier.denials(), *self.admission.denials()):
+            key = item.reason, item.mapping, item.audited
+            held = found.get(key)
+            found[key] = replace(item, traffic=item.traffic + held.traffic) if held else item
+        return list(found.values())
+
+    def limits(self) -> Sequence[LimitState]:
+        """What each limit of the plan has let through and dropped."""
+        own = {state.name: state for state in self.admission.limit_states()}
+        return [_together(state, own.get(state.name)) for state in self.tier.limits()]
+
+    def fill(self) -> Sequence[TableFill]:
+        """How full the tables are."""
+        return [*self.tier.fill(), *self.admission.fill()]
+
+    async def cut(self, ids: frozenset[int]) -> frozenset[int]:
+        """End flows by their ids; those that were there."""
+        async with self._lock:
+            carried = await self.tier.cut(ids)
+        return carried | await self.admission.cut(ids)
+
+    def know_credentials(self) -> None:
+        """Credentials have changed, and what was taken back opens nothing from here on."""
+        self.admission.know()
+
+    async def revoke(self, token: str) -> int:
+        """End what this credential has opened; how many."""
+        return await self.admission.revoke(token)
 
     async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
         """Events of these kinds, none missed from the return on."""
@@ -92,19 +150,28 @@ class TierKeeper:
         found = [*self.tier.problems(), self._failure]
         if self.tier.name != "kernel":
             found.append(left_in_kernel())
-        return [Problem("tier", message) for message in found if message]
+        problems = [Problem("tier", message) for message in found if message]
+        return [*problems, *(Problem("admission", message) for message in self.admission.problems())]
 
     async def drain(self, seconds: float) -> None:
         """Let what user space holds finish. Facts may be asked for meanwhile: it can take minutes."""
         async with self._lock:
             self._draining = True
-        await self.tier.drain(seconds)
+        await asyncio.gather(self.tier.drain(seconds), self.admission.drain(seconds))
 
     async def close(self) -> None:
         """Let go of the tier."""
         await self._tasks.stop()
+        await self.admission.close()
         await self.tier.close()
 
     async def _want(self) -> None:
         async with self._lock:
+            self.admission.want(self.events.wanted)
             await self.tier.want(self.events.wanted)
+
+
+def _together(one: LimitState, other: LimitState | None) -> LimitState:
+    if other is None:
+        return one
+    return LimitState(one.name, one.passed + other.passed, one.dropped + other.dropped)

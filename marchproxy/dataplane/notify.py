@@ -4,7 +4,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +59,29 @@ class Notifier:
             self._alive_at = now
             self._send("WATCHDOG=1")
 
+    def keep(self, name: str, descriptor: int) -> None:
+        """Have the manager hold a descriptor for whoever is started next (`FileDescriptorStoreMax=`).
+
+        Without FDPOLL=0 it would let go of a socket whose peer has gone.
+        """
+        self._send("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors=(descriptor,))
+
+    def release(self, name: str) -> None:
+        """Have it let go of what it holds by that name."""
+        self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
     def close(self) -> None:
         """Let go of the socket."""
         if self._socket:
             self._socket.close()
 
-    def _send(self, *lines: str) -> None:
+    def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
         if self._socket is None or self._address is None:
             return
+        message = "\n".join(line.replace("\n", " ") for line in lines).encode()
+        # Not socket.send_fds, which takes an address and ignores it (Python 3.13).
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))
         try:
-            self._socket.sendto("\n".join(line.replace("\n", " ") for line in lines).encode(), self._address)
+            self._socket.sendmsg([message], [rights] if descriptors else [], 0, self._address)
         except OSError as error:
             log.debug("sd_notify: %s", error)

@@ -17,9 +17,9 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Listener
 from marchproxy.store.trial import Moment, Trial
 
-COMPONENTS = ("policy", "tier", "names", "dns", "health", "credentials", "metrics")
-"""What can be wrong: taking over a plan, carrying it out, resolving its names, answering clients about names,
-backends, knowing who may, telling others."""
+COMPONENTS = ("policy", "tier", "admission", "names", "dns", "health", "credentials", "metrics")
+"""What can be wrong: taking over a plan, carrying it out, admitting connections, resolving its names,
+answering clients about names, backends, knowing who may, telling others."""
 
 MOST_DENIALS = 1_000
 

@@ -17,13 +17,15 @@ from typing import Any
 import uvloop
 
 from marchproxy.dataplane.askednames import AskedNames
-from marchproxy.dataplane.choice import choose_tier
+from marchproxy.dataplane.choice import choose_admission, choose_tier
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer, Limits
+from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.dns.forwarder import Forwarder
 from marchproxy.dataplane.dns.responder import Responder
 from marchproxy.dataplane.dns.service import DnsService
 from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.http import HealthServer
 from marchproxy.dataplane.intent import Intent
@@ -76,6 +78,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
     notifier = notifier or Notifier.from_environment()
     async with AsyncExitStack() as stack:
         stack.callback(notifier.close)
+        store = DescriptorStore.adopt(notifier)
         runtime = RuntimeDir(options.runtime_dir)
         stack.callback(runtime.close)
         # Whoever writes a revision while this starts can connect, and is answered when it serves: were the
@@ -103,7 +106,11 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         probation = Probation(intent, options.state_dir)
         await probation.attend()
         settings = await intent.settings()
-        keeper = TierKeeper(*choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table))
+        credentials = CredentialKeeper(intent, options.state_dir)
+        stack.push_async_callback(credentials.close)
+        tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table)
+        admission = choose_admission(tier, resolver.find, credentials, store, options)
+        keeper = TierKeeper(tier, why, admission)
         stack.push_async_callback(keeper.close)
         renewal = Renewal(intent.refresh, intent.names_in_force)
         forwarder = Forwarder(resolver.asker)
@@ -115,10 +122,22 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         dns = DnsService(Responder(forwarder, asked, renewal.reach, intent.blocked_name))
         stack.push_async_callback(dns.close)
         supervisor = Supervisor(
-            keeper, intent, probation, learning, resolver, renewal, dns, checks, notifier, options.metrics
+            keeper,
+            intent,
+            credentials,
+            probation,
+            learning,
+            resolver,
+            renewal,
+            dns,
+            checks,
+            notifier,
+            options.metrics,
         )
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
+        # What the store's head has no use for, nobody is going to ask for.
+        store.close()
         control = HttpServer("control", ControlApi(supervisor).handle, limits=CONTROL_LIMITS)
         stack.push_async_callback(control.close)
         await control.start(listening)
@@ -132,6 +151,7 @@ class Supervisor:
         self,
         keeper: TierKeeper,
         intent: Intent,
+        credentials: CredentialKeeper,
         probation: Probation,
         learning: Learning,
         resolver: Resolver,
@@ -143,6 +163,7 @@ class Supervisor:
     ) -> None:
         self._keeper = keeper
         self._intent = intent
+        self._credentials = credentials
         self._probation = probation
         self.learning = learning
         self._resolver = resolver
@@ -177,10 +198,10 @@ class Supervisor:
             tier_reason=self._keeper.reason,
             interfaces=tier.interfaces(),
             listeners=self._intent.plan.listeners,
-            counters=tier.counters(),
-            denials=tier.denials(),
-            limits=tier.limits(),
-            tables=tier.fill(),
+            counters=self._keeper.counters(),
+            denials=self._keeper.denials(),
+            limits=self._keeper.limits(),
+            tables=self._keeper.fill(),
             lost_events=self._keeper.lost_events(),
             reloads=self._intent.reloads,
             failed_reloads=self._intent.failed_reloads,
@@ -198,6 +219,11 @@ class Supervisor:
     async def flows(self, limit: int) -> Sequence[Flow]:
         """See `Appliance`."""
         return await self._keeper.flows(limit)
+
+    async def cut(self, ids: frozenset[int], tokens: frozenset[str]) -> tuple[frozenset[int], int]:
+        """See `Appliance`."""
+        found = await self._keeper.cut(ids) if ids else frozenset[int]()
+        return found, sum([await self._keeper.revoke(token) for token in tokens])
 
     async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
         """See `Appliance`."""
@@ -222,6 +248,9 @@ class Supervisor:
         """See `Appliance`."""
         await self._intent.reload()
         await self._settle()
+        # Tokens and secrets are no part of a revision: what was issued or taken back holds from here on.
+        await self._credentials.reload()
+        self._keeper.know_credentials()
         await self._dns.look_after(self._intent.plan)
         return self._intent.applied
 
@@ -235,6 +264,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reread)
         await self._keeper.start()
+        self._credentials.start()
         # What is wrong with it is in the log already, and `status` goes on saying it.
         with suppress(Exception):
             await self.reload()
@@ -327,6 +357,7 @@ class Supervisor:
             *self._resolver.problems(),
             *self._dns.problems(),
             *self._checks.problems(),
+            *self._credentials.problems(),
             *self._health.problems(),
         ]
 

@@ -48,6 +48,9 @@ class Tier(Protocol):
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """Those of `addresses` that are on either side of some live flow."""
 
+    async def cut(self, ids: frozenset[int]) -> frozenset[int]:
+        """End flows by their ids; those that were there."""
+
     def counters(self) -> Mapping[Reason, Traffic]:
         """Packets and bytes by reason since the tables were created."""
 

@@ -9,6 +9,8 @@ from marchproxy.model.endpoint import Endpoint
 
 MAX_TIMEOUT = 30 * 86400
 """Seconds."""
+MAX_HANDOFF = 2**40
+"""Bytes."""
 MAX_ENTRIES = 100_000_000
 """Of one block list."""
 SETTINGS_NAME = "settings"
@@ -83,6 +85,8 @@ class ListenerKind(StrEnum):
     """What a listener of the appliance itself speaks."""
 
     DNS = "dns"
+    EXPLICIT = "explicit"
+    """HTTP proxy and SOCKS5, told apart by a client's first byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,14 @@ class Settings:
     timeout_udp: int = 180
     timeout_udp_unanswered: int = 30
     timeout_icmp: int = 30
+    tunnel_idle: int = 3600
+    """Of tunnels that user space relays."""
+    tunnel_lifetime: int = 0
+    """Seconds that a tunnel may be open in all, 0 to 2592000; 0: for ever."""
+    handoff_bytes: int = 65536
+    """Bytes after which a tunnel goes to the kernel, 0 to 1099511627776; 0: bytes do not matter."""
+    handoff_seconds: int = 1
+    """Seconds after which it does, 0 to 2592000; 0: time does not matter. Both 0: never."""
     resolvers: tuple[str, ...] = ()
     """DNS servers as `ADDR` or `ADDR:PORT`; empty: the system's."""
     private_answers: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ import json
 import socket
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
@@ -26,6 +26,7 @@ from marchproxy.model.errors import InvalidValue
 from marchproxy.model.readers import parse_expiry
 
 MAGIC = b"marchproxy-blocks/1\n"
+_MARK = 0xFFFFFFFF
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -147,13 +148,21 @@ def unpack(packed: bytes) -> BlockContents:
         raise InvalidValue("contents", packed[:40], f"the packed form of a block list: {error}") from error
 
 
-def from_entries(
-    v4: Iterable[Entry],
-    v6: Iterable[Entry],
+def key_of(start: int, length: int, mark: int = 0) -> int:
+    """An entry as one number, which sorts as entries do: by address, length, mark."""
+    return (start << 8 | length) << 32 | mark
+
+
+def from_keys(
+    v4: list[int],
+    v6: list[int],
     names: Iterable[tuple[str, int]] = (),
     notes: tuple[Note, ...] = (NOTHING,),
 ) -> BlockContents:
-    """Contents of sorted entries, without those that say nothing new: repeated, or inside one that lasts."""
+    """Contents of entries (`key_of`), without those that say nothing new: repeated, or inside one that lasts.
+
+    Both lists are emptied on the way: two copies of a million keys would be more memory than all the rest.
+    """
     lasting = frozenset(mark for mark, note in enumerate(notes) if note.expires is None)
     known: dict[str, int] = {}
     for name, mark in names:
@@ -164,23 +173,32 @@ def from_entries(
     )
 
 
-def _pack_family(version: int, entries: Iterable[Entry], lasting: frozenset[int]) -> Prefixes:
-    width = 4 if version == 4 else 16
-    bits = width * 8
-    starts, lengths, marks = bytearray(), bytearray(), array("I")
+def _pack_family(version: int, keys: list[int], lasting: frozenset[int]) -> Prefixes:
+    bits = 32 if version == 4 else 128
+    keys.sort()
+    kept = without_covered(keys, bits, lasting)
+    keys.clear()
+    if version == 4:
+        starts = write_words(array("I", [key >> 40 for key in kept]))
+    else:
+        starts = b"".join([(key >> 40).to_bytes(16) for key in kept])
+    marks = array("I", [key & _MARK for key in kept])
+    lengths = bytes([key >> 32 & 0xFF for key in kept])
+    return Prefixes(version, starts, lengths, write_words(marks) if any(marks) else b"")
+
+
+def without_covered(keys: Iterable[int], bits: int, lasting: Container[int]) -> list[int]:
+    """Of sorted keys those that are not repeated and not inside one before them with a lasting mark."""
+    # ORed to a key: the greatest key that can be inside it.
+    inside = [(1 << (bits - length)) - 1 << 40 | (1 << 40) - 1 for length in range(bits + 1)]
+    kept = []
     covered = -1
-    last: Entry | None = None
-    for entry in entries:
-        start, length, mark = entry
-        if start <= covered or entry == last:
-            continue
-        last = entry
-        if mark in lasting:
-            covered = start + (1 << (bits - length)) - 1
-        starts += start.to_bytes(width)
-        lengths.append(length)
-        marks.append(mark)
-    return Prefixes(version, bytes(starts), bytes(lengths), _write_words(marks) if any(marks) else b"")
+    for key in keys:
+        if key > covered:
+            # One that does not last covers its own repetitions only.
+            covered = key | inside[key >> 32 & 0xFF] if key & _MARK in lasting else key
+            kept.append(key)
+    return kept
 
 
 def read_words(raw: bytes) -> "array[int]":
@@ -191,7 +209,8 @@ def read_words(raw: bytes) -> "array[int]":
     return words
 
 
-def _write_words(words: "array[int]") -> bytes:
+def write_words(words: "array[int]") -> bytes:
+    """The same backwards. `words` are not to be used afterwards."""
     if sys.byteorder == "little":
         words.byteswap()
     return words.tobytes()

@@ -77,16 +77,24 @@ def parse_keys(raw: Any, *, field: str = "jwt_keys") -> tuple[PublicKey, ...]:
 def parse_set(raw: Any, *, field: str = "jwks") -> tuple[PublicKey, ...]:
     """Read a JWK Set (RFC 7517 section 5) as issuers publish it.
 
-    Keys for encryption and of kinds that are not understood here are left out, as that section wants it.
-    Raises `InvalidValue` for one that is broken or private, and for a set of which nothing is left.
+    Keys for encryption and of kinds that are not understood here are left out, and so is what else is said
+    of a key, as that section wants it. Raises `InvalidValue` for a key that is broken or private, and for a
+    set of which nothing is left.
     """
     keys = raw.get("keys") if isinstance(raw, dict) else None
     if not isinstance(keys, list):
         raise InvalidValue(field, keys, "a JWK Set: an object whose keys is a list")
-    found = parse_keys([key for key in keys if _understood(key)], field=field)
+    found = parse_keys([_bare(key) for key in keys if _understood(key)], field=field)
     if not found:
         raise InvalidValue(field, f"{len(keys)} keys", "one that signs with RS256, ES256 or EdDSA at least")
     return found
+
+
+def _bare(key: Any) -> Any:
+    if not isinstance(key, dict):
+        return key
+    own = {"kty", "kid", *_PRIVATE, *_PARAMETERS[key["kty"]]}
+    return {name: value for name, value in key.items() if name in own}
 
 
 def _understood(key: Any) -> bool:

@@ -4,11 +4,19 @@ from ipaddress import ip_address
 
 from marchproxy.model.address import HostName
 from marchproxy.model.appliance import MAX_BURST, ApplianceListener, Limit, Per
-from marchproxy.model.entities import Auth, Interface, JwtAlgorithm, Mapping, Service, WithoutSni
+from marchproxy.model.entities import (
+    MAX_LISTEN_PORTS,
+    Auth,
+    Interface,
+    JwtAlgorithm,
+    Mapping,
+    Service,
+    WithoutSni,
+)
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.protocol import Protocol
 
-_OF_JWT = {
+OF_JWT = {
     "jwt_algorithm": JwtAlgorithm.HS256,
     "jwt_audience": None,
     "jwt_issuer": None,
@@ -26,7 +34,7 @@ def check_service(service: Service) -> None:
     if service.auth is Auth.JWT:
         _check_jwt(service)
     else:
-        for field, default in _OF_JWT.items():
+        for field, default in OF_JWT.items():
             if getattr(service, field) != default:
                 raise InvalidValue("auth", str(service.auth), f"jwt, which {field} is for")
 
@@ -64,6 +72,8 @@ def check_mapping(mapping: Mapping) -> None:
         raise InvalidValue(
             "listen", str(mapping.listen), "no listen address with protocol icmp: ICMP has no ports"
         )
+    if mapping.listen and len(mapping.listen.ports) > MAX_LISTEN_PORTS:
+        raise InvalidValue("listen", str(mapping.listen), f"at most {MAX_LISTEN_PORTS} ports")
     routed = mapping.host is not None or mapping.path_prefix is not None
     if routed and not set(mapping.protocols) <= {Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC}:
         expected = "http, https or grpc with a host or path prefix"

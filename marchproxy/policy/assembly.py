@@ -1,9 +1,10 @@
 """The plan, put together from what clusters contribute."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from types import MappingProxyType
 
+from marchproxy.model.appliance import ListenerKind
 from marchproxy.model.names import cluster_of
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
@@ -12,8 +13,8 @@ from marchproxy.policy.directory import Directory
 from marchproxy.policy.limits import Limits
 from marchproxy.policy.listeners import Places, meet
 from marchproxy.policy.needs import Needs
-from marchproxy.policy.ownlisteners import dns_endpoints, own_listener_findings
-from marchproxy.policy.plan import Finding, Listener, Plan, Severity, TransitRule
+from marchproxy.policy.ownlisteners import own_endpoints, own_listener_findings
+from marchproxy.policy.plan import Finding, Listener, ListenerKey, Plan, Severity, TransitRule
 from marchproxy.policy.restrictions import Restrictions
 from marchproxy.policy.rules import Part
 from marchproxy.policy.transit import Routes
@@ -31,10 +32,12 @@ def assemble(
 ) -> Plan:
     """The plan; `directories` and `parts` in the snapshot's order. Blocks are not among its names yet."""
     met = meet(places, restrictions)
-    sources = {}
+    sources, named = {}, {}
     resolving = {host for part in parts for host in part.hosts} | limits.hosts
     for directory in directories:
         for entry in directory.entries.values():
+            if entry.hosts:
+                named[entry.name] = entry.hosts
             if entry.name in needs.uses:
                 sources[entry.name] = entry.prefixes
                 resolving.update(entry.hosts)
@@ -44,25 +47,49 @@ def assemble(
     findings += [finding for findings in met.values() for finding in findings]
     findings += limits.findings
     findings += _plan_findings(snapshot, listeners, routes.mapped)
+    if not any(item.kind is ListenerKind.EXPLICIT for item in snapshot.listeners):
+        findings += _unasked_findings(routes.mapped)
     findings += own_listener_findings(snapshot.listeners, listeners)
     return Plan(
         listeners=listeners,
+        admitted=_admitted(places),
         transit=routes.every,
         sources=MappingProxyType(sources),
         interfaces=snapshot.interfaces,
         limits=limits.rates,
         settings=snapshot.settings,
-        dns=dns_endpoints(snapshot.listeners),
+        named=MappingProxyType(named),
+        dns=own_endpoints(snapshot.listeners, ListenerKind.DNS),
+        explicit=own_endpoints(snapshot.listeners, ListenerKind.EXPLICIT),
         names=frozenset(resolving),
         watched=_watched(parts),
         findings=tuple(findings),
     )
 
 
+def _admitted(places: Places) -> frozenset[ListenerKey]:
+    """Those that ask for something, and all others on their port: a port's wildcard and single addresses take
+    connections from one another, so one part of the daemon has them all.
+    """
+    asking = {key._replace(address=0) for key, place in places.items() if place.asks}
+    if not asking:
+        return frozenset()
+    every = (key for key, place in places.items() if place.listener)
+    return frozenset(key for key in every if key._replace(address=0) in asking)
+
+
 def _watched(parts: Iterable[Part]) -> tuple[Watched, ...]:
     """Each once: mappings that send to the same port of a service hold the same tuple."""
     lists = {id(watched): watched for part in parts for watched in part.watched}
     return tuple(chain.from_iterable(lists.values()))
+
+
+def _unasked_findings(transit: Iterable[TransitRule]) -> Iterator[Finding]:
+    """Mappings that only an explicit proxy could carry out."""
+    for name in dict.fromkeys(rule.mapping for rule in transit if rule.credentials):
+        message = "wants a credential, and there is nobody to present it to: denied"
+        hint = "add an explicit proxy (marchproxy listener add explicit --bind ADDR:PORT), or --listen"
+        yield Finding(Severity.WARNING, f"mapping {name}", message, hint)
 
 
 def _plan_findings(

@@ -7,6 +7,7 @@ satisfies; the lowest bit of all three ANDed is the answer. The kernel does the 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
+from marchproxy.model.reason import Reason
 from marchproxy.policy.directory import Audience
 from marchproxy.policy.plan import ANYONE, Match, TransitRule
 
@@ -28,6 +29,18 @@ class TransitIndex:
         if found:
             found &= self._matches.bits(protocol, port)
         return self.rules[lowest(found)] if found else None
+
+    def leads(self, sources: frozenset[str], protocol: int, port: int) -> bool:
+        """Whether some rule but a refusal is for these sources and the port (0: any)."""
+        found = self.sources.bits(sources)
+        if port:
+            found &= self._matches.bits(protocol, port)
+        while found:
+            rule = self.rules[lowest(found)]
+            if _may_open(rule) and (port or any(match.protocol == protocol for match in rule.matches)):
+                return True
+            found &= found - 1
+        return False
 
     def between(self, sources: frozenset[str], destinations: frozenset[str]) -> Iterator[TransitRule]:
         """The rules for these services, whatever the protocol and port, in first-match order."""
@@ -101,6 +114,10 @@ class Matches:
                     found |= 1 << number
             self._known[place] = found
         return found
+
+
+def _may_open(rule: TransitRule) -> bool:
+    return rule.reason is Reason.FORWARDED or bool(rule.credentials) or rule.sni is not None or rule.audit
 
 
 def lowest(bits: int) -> int:

@@ -7,7 +7,7 @@ stays the same object, so that nobody builds a million entries anew for one more
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,11 +15,12 @@ from types import MappingProxyType
 
 from marchproxy.model.address import HostName, IPAddress, Prefix, parse_address
 from marchproxy.model.appliance import Block, BlockList
-from marchproxy.model.blocklist import BlockContents, Entry, Prefixes, read_words
+from marchproxy.model.blocklist import BlockContents, Prefixes, key_of, read_words, without_covered
 
 MAX_RESOLVED = 1000
 """Blocked names that are resolved, single blocks first. The DNS listener refuses all of them."""
 _OWNER_LENGTH = 127
+_ANY_OWNER = range(1 << 32)
 
 type Contents = MappingABC[str, BlockContents]
 """By the SHA-256 that lists name."""
@@ -142,7 +143,7 @@ def compile_blocks(
         for item in lists
         if item.sha256 in contents and (item.expires is None or item.expires > now)
     ]
-    key = tuple((part.list.name, part.list.sha256, part.live) for part in parts)
+    key = tuple((part.item.name, part.item.sha256, part.live) for part in parts)
     held, named, resolving = before.blocks, before.blocks.names, before.resolving
     if (own, key) != (before.own, before.lists):
         named = _names(own, parts)
@@ -158,16 +159,19 @@ def compile_blocks(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    list: BlockList
+    item: BlockList
     contents: BlockContents
     live: frozenset[int] | None
     """Marks whose entries have not expired; None: all of them."""
 
-    def entries(self, prefixes: Prefixes) -> Iterator[Entry]:
-        if self.live is None:
-            return prefixes.entries()
+    def keys(self, prefixes: Prefixes, owner: int) -> list[int]:
+        """Entries that hold, with an owner for their mark."""
         live = self.live
-        return (entry for entry in prefixes.entries() if entry[2] in live)
+        return [
+            (start << 8 | length) << 32 | owner
+            for start, length, mark in prefixes.entries()
+            if live is None or mark in live
+        ]
 
 
 def _live_marks(contents: BlockContents, now: datetime) -> frozenset[int] | None:
@@ -190,7 +194,7 @@ def _next_expiry(
 def _names(blocks: Iterable[Block], parts: Iterable[_Part]) -> MappingABC[str, str]:
     found = {block.name: owner_name("block", block.name) for block in blocks if _is_name(block.name)}
     for part in parts:
-        owner = owner_name("block-list", part.list.name)
+        owner = owner_name("block-list", part.item.name)
         for name, mark in part.contents.names:
             if part.live is None or mark in part.live:
                 found.setdefault(name, owner)
@@ -219,24 +223,20 @@ def _single(
             if not isinstance(address, HostName):
                 add(address, named[name])
     v4, v6 = (
-        _merge(version, [[(int(p.network_address), p.prefixlen, owner)] for p, owner in found[version]])
+        _merge(version, [key_of(int(p.network_address), p.prefixlen, owner) for p, owner in found[version]])
         for version in (4, 6)
     )
     return BlockLayer(v4, v6, tuple(owners))
 
 
 def _merge_lists(parts: Sequence[_Part]) -> BlockLayer:
-    owners = tuple(owner_name("block-list", part.list.name) for part in parts)
+    owners = tuple(owner_name("block-list", part.item.name) for part in parts)
     if len(parts) == 1 and parts[0].live is None:
         contents = parts[0].contents
         return BlockLayer(_whole(contents.v4), _whole(contents.v6), owners)
-    v4 = _merge(4, [_owned(part.entries(part.contents.v4), at) for at, part in enumerate(parts)])
-    v6 = _merge(6, [_owned(part.entries(part.contents.v6), at) for at, part in enumerate(parts)])
+    v4 = _merge(4, [key for at, part in enumerate(parts) for key in part.keys(part.contents.v4, at)])
+    v6 = _merge(6, [key for at, part in enumerate(parts) for key in part.keys(part.contents.v6, at)])
     return BlockLayer(v4, v6, owners)
-
-
-def _owned(entries: Iterable[Entry], owner: int) -> Iterator[Entry]:
-    return ((start, length, owner) for start, length, _ in entries)
 
 
 def _whole(prefixes: Prefixes) -> Ranges:
@@ -245,27 +245,16 @@ def _whole(prefixes: Prefixes) -> Ranges:
     return Ranges(prefixes.version, starts, prefixes.lengths, bytes(4 * len(prefixes)))
 
 
-def _merge(version: int, sources: Iterable[Iterable[Entry]]) -> Ranges:
-    """Put sorted sources together; where prefixes overlap the widest stays, and of equal ones the first's."""
-    bits = 32 if version == 4 else 128
-    # As single numbers they sort without a key function, and sorted runs are merged, not sorted again.
-    keys = [(start << 8 | length) << 32 | owner for each in sources for start, length, owner in each]
+def _merge(version: int, keys: list[int]) -> Ranges:
+    """Ranges of keys whose marks are owners; where prefixes overlap the widest, of equal ones the first's."""
     keys.sort()
-    starts, lengths, owners = [], bytearray(), array("I")
-    end = -1
-    for key in keys:
-        start = key >> 40
-        if start > end:
-            length = key >> 32 & 0xFF
-            end = start + (1 << (bits - length)) - 1
-            starts.append(start)
-            lengths.append(length)
-            owners.append(key & 0xFFFFFFFF)
+    kept = without_covered(keys, 32 if version == 4 else 128, _ANY_OWNER)
     if version == 4:
-        packed = array("I", starts).tobytes()
+        starts = array("I", [key >> 40 for key in kept]).tobytes()
     else:
-        packed = b"".join([start.to_bytes(16) for start in starts])
-    return Ranges(version, packed, bytes(lengths), owners.tobytes())
+        starts = b"".join([(key >> 40).to_bytes(16) for key in kept])
+    lengths = bytes([key >> 32 & 0xFF for key in kept])
+    return Ranges(version, starts, lengths, array("I", [key & 0xFFFFFFFF for key in kept]).tobytes())
 
 
 def owner_name(kind: str, name: str) -> str:

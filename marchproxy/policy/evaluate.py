@@ -75,10 +75,29 @@ class Answer:
         return self.rule.mapping if self.rule else self.blocked_by
 
     @property
+    def opens_itself(self) -> bool:
+        """Whether it takes no credential: it is let through, or will be once TLS names the right host."""
+        return self.verdict.lets_through or self.reason is Reason.SNI_MISSING
+
+    @property
     def keeps(self) -> bool:
         """Whether a flow that runs already may go on: also where no backend takes new ones."""
+        if self.reason is Reason.PRIVATE_ADDRESS:
+            return False
         audited = self.rule is not None and self.rule.audit
         return self.verdict.lets_through or self.reason is Reason.NO_BACKEND or audited
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """The services whose credential opens it, if the rule wants one: those that the flow is of or goes
+        to; where none of them has any, all that the mapping names.
+        """
+        if self.rule is None or not self.rule.credentials:
+            return ()
+        ends = {*self.source_services, *self.destination_services}
+        if self.pool:
+            ends.update(backend.service for backend in self.pool.backends)
+        return tuple([name for name in self.rule.credentials if name in ends]) or self.rule.credentials
 
     @property
     def pool(self) -> Pool | None:
@@ -132,12 +151,12 @@ class Evaluator:
         if listener is not None:
             matchers = self.matchers(listener)
             rule = next((matcher.rule for matcher in matchers if matcher.matches(services)), None)
-            return Answer(*_decided(rule), named, listener, rule)
+            return Answer(*decided(rule), named, listener, rule)
         if query.is_local():
             return Answer(Verdict.HOST, Reason.PASSED_TO_HOST, named)
         destinations = self.sources.services(query.destination)
         passing = self.transit.find(services, destinations, query.number, query.port)
-        return Answer(*_decided(passing), named, None, passing, tuple(sorted(destinations)))
+        return Answer(*decided(passing), named, None, passing, tuple(sorted(destinations)))
 
     def blocked(self, query: Query) -> tuple[Reason, str] | None:
         """Why the addresses go nowhere, and what blocks them. The management guard, which comes first, is the
@@ -185,7 +204,8 @@ class Evaluator:
         return found
 
 
-def _decided(rule: Rule | TransitRule | None) -> tuple[Verdict, Reason]:
+def decided(rule: Rule | TransitRule | None) -> tuple[Verdict, Reason]:
+    """What the first rule that matches comes to."""
     if rule is None:
         return Verdict.DENY, Reason.NO_MAPPING
     if rule.reason is Reason.FORWARDED:

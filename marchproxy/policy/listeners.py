@@ -29,6 +29,8 @@ class Place(NamedTuple):
     joining: tuple[Rule, ...] = ()
     limits: Limits = NO_LIMITS
     listener: Listener | None = None
+    asks: bool = False
+    """Whether some of its rules let nobody in before they have been told something."""
 
 
 type Places = MappingABC[ListenerKey, Place]
@@ -85,6 +87,11 @@ def meet(places: Places, restrictions: Restrictions) -> dict[Restriction, list[F
     }
 
 
+def transport_of(key: ListenerKey) -> Transport:
+    """What the listener with that key speaks."""
+    return Transport.TCP if key.transport == Transport.TCP.number else Transport.UDP
+
+
 def _by_key(contributions: Iterable[tuple[Placed, ...]]) -> dict[ListenerKey, list[Rule]]:
     found: dict[ListenerKey, list[Rule]] = {}
     for placed in contributions:
@@ -110,6 +117,6 @@ def _build(
         rules = let_through(rules, audited)
     if held is None or held.rules != rules:
         address = IPv4Address(key.address) if key.version == 4 else IPv6Address(key.address)
-        transport = Transport.TCP if key.transport == Transport.TCP.number else Transport.UDP
-        held = Listener(address, key.port, transport, rules)
-    return Place(opening, joining, limits, held)
+        held = Listener(address, key.port, transport_of(key), rules)
+    asks = transport_of(key) is Transport.TCP and any(rule.is_admitted for rule in opening)
+    return Place(opening, joining, limits, held, asks)

@@ -7,10 +7,9 @@ from marchproxy.model.endpoint import Endpoint
 from marchproxy.policy.plan import Finding, Listener, Severity
 
 
-def dns_endpoints(own: Iterable[ApplianceListener]) -> tuple[Endpoint, ...]:
-    """Where the appliance answers questions about names, in the order of the snapshot."""
-    kinds = {ListenerKind.DNS}
-    return tuple([item.bind for item in own if item.kind in kinds])
+def own_endpoints(own: Iterable[ApplianceListener], kind: ListenerKind) -> tuple[Endpoint, ...]:
+    """Where the appliance speaks `kind`, in the order of the snapshot."""
+    return tuple([item.bind for item in own if item.kind is kind])
 
 
 def own_listener_findings(

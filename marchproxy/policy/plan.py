@@ -82,13 +82,26 @@ class Rule:
     pool: Pool | None
     """Where allowed flows go; None where `reason` refuses, but for want of backends that take any."""
     reason: Reason
-    """FORWARDED, or why what matches is refused: DENY_MAPPING, NO_BACKEND, AUTH_MISSING, NOT_CARRIED."""
+    """FORWARDED, or why what matches is refused: DENY_MAPPING, NO_BACKEND, AUTH_MISSING, SNI_MISSING,
+    NOT_CARRIED."""
     expires: datetime | None = None
     action: Action = Action.ALLOW
     """What the mapping says, which `reason` may overrule: an ALLOW that cannot be carried out refuses."""
     audit: bool = False
     """What it refuses is reported for `reason` and sent to `pool` all the same."""
     balance: Balance = Balance.MAGLEV
+    credentials: tuple[str, ...] = ()
+    """With AUTH_MISSING: qualified names of the services whose credential lets a connection in."""
+    grace: int | None = None
+    """Seconds that a connection goes on after its credential has expired; None: it is not ended for that."""
+    sni: WithoutSni | None = None
+    """TLS has to name a host of the service that it goes to; and what becomes of who names none. None: nobody
+    looks. With SNI_MISSING or AUTH_MISSING, because no tier can tell."""
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether connections must be understood before they may go to the pool."""
+        return self.pool is not None and (bool(self.credentials) or self.sni is not None)
 
 
 ICMP = 1
@@ -130,9 +143,13 @@ class TransitRule:
     action: Action = Action.ALLOW
     audit: bool = False
     """What it refuses is reported for `reason` and let through."""
+    credentials: tuple[str, ...] = ()
+    """With AUTH_MISSING: qualified names of the services whose credential lets a tunnel through. A packet
+    cannot present any."""
+    grace: int | None = None
+    """As of `Rule`, of tunnels."""
     sni: WithoutSni | None = None
-    """The name that a client's TLS asks for must be one of a destination's, and what becomes of a client that
-    shows none; None: nobody looks."""
+    """The same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +225,8 @@ class Plan:
 
     listeners: tuple[Listener, ...] = ()
     """Sorted by transport, family, address, port."""
+    admitted: frozenset[ListenerKey] = frozenset()
+    """Those of `listeners` whose connections are understood before they are let in: no tier carries them."""
     transit: tuple[TransitRule, ...] = ()
     """In first-match order."""
     sources: MappingABC[str, tuple[Prefix, ...]] = field(default_factory=lambda: MappingProxyType({}))
@@ -221,8 +240,19 @@ class Plan:
     settings: Settings = DEFAULT_SETTINGS
     names: frozenset[str] = frozenset()
     """Host names to resolve, and wildcards (`*.example.com`) to learn from what clients are answered."""
+    named: MappingABC[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Qualified service name to its host names and wildcards, for every service that has any."""
     dns: tuple[Endpoint, ...] = ()
     """Where the appliance answers inside clients about names."""
+    explicit: tuple[Endpoint, ...] = ()
+    """Where the appliance is an HTTP and SOCKS5 proxy."""
     watched: tuple[Watched, ...] = ()
     """Backends that are checked or drained, each once."""
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def carried(self) -> tuple[Listener, ...]:
+        """The listeners that a tier carries."""
+        if not self.admitted:
+            return self.listeners
+        return tuple([item for item in self.listeners if item.key not in self.admitted])

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from marchproxy.model.entities import Action, Mapping
 from marchproxy.model.reason import Reason
 
-SHOWN = 8
-"""Services that a finding spells out before it only counts the rest."""
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -16,18 +13,26 @@ class Refusal:
     reason: Reason
     surprise: str = ""
     """What to tell the operator, who meant something else."""
+    hint: str = ""
+    credentials: tuple[str, ...] = ()
+    """Qualified names of services whose credential opens it all the same."""
 
 
 def refusal_of(mapping: Mapping) -> Refusal | None:
     """What the mapping itself says, whatever its destinations want.
 
-    A condition that cannot be tested here (host, path) refuses too: leaving it out would let through, or have
-    a lower mapping let through, what the operator meant to hold back.
+    A condition that cannot be tested here refuses too: leaving it out would let through, or have a lower
+    mapping let through, what the operator meant to hold back. So a mapping that denies some TLS names denies
+    all that it matches: the name comes after the decision.
     """
     conditions = [
         what
-        for what, value in (("host", mapping.host), ("path prefix", mapping.path_prefix))
-        if value is not None
+        for what, wanted in (
+            ("host", mapping.host is not None),
+            ("path prefix", mapping.path_prefix is not None),
+            ("TLS name", mapping.sni and mapping.action is Action.DENY),
+        )
+        if wanted
     ]
     if conditions:
         what = " and ".join(conditions)
@@ -36,13 +41,15 @@ def refusal_of(mapping: Mapping) -> Refusal | None:
         )
     if mapping.action is Action.DENY:
         return Refusal(Reason.DENY_MAPPING)
-    return credential_wanted() if mapping.auth_required else None
+    return None
 
 
-def credential_wanted(*services: str) -> Refusal:
-    """Clients would have to present a credential, for these services if there are any."""
-    more = f" and {len(services) - SHOWN} more" if len(services) > SHOWN else ""
-    who = f" for {', '.join(services[:SHOWN])}{more}" if services else ""
+def credential_wanted(services: tuple[str, ...]) -> Refusal:
+    """Clients have to present a credential of one of these services."""
+    if services:
+        return Refusal(Reason.AUTH_MISSING, credentials=services)
     return Refusal(
-        Reason.AUTH_MISSING, f"wants a credential{who}, which is not carried in this version: denied"
+        Reason.AUTH_MISSING,
+        "wants a credential, and none of its services has any: denied",
+        "give one of them a credential: marchproxy service set NAME --auth token",
     )

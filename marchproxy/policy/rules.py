@@ -1,14 +1,15 @@
 """One mapping compiled: the rules it comes to, and what the operator should know about it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from marchproxy.model.address import IPAddress
-from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import Action, Auth, Mapping
+from marchproxy.model.endpoint import Endpoints
+from marchproxy.model.entities import Action, Auth, Mapping, WithoutSni
 from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import qualify
+from marchproxy.model.ports import PortRange
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.checks import Watched
@@ -23,7 +24,7 @@ from marchproxy.policy.plan import (
     TransitRule,
     listener_key,
 )
-from marchproxy.policy.pools import Choice, PoolCache, choose_backends
+from marchproxy.policy.pools import Choice, PoolCache, choose_backends, may_keep_port
 from marchproxy.policy.refusals import Refusal, credential_wanted, refusal_of
 from marchproxy.policy.remarks import (
     Backing,
@@ -82,13 +83,44 @@ class _Reading(NamedTuple):
     """One for each rule."""
     sources: tuple[str, ...]
     """Every service that the audiences name."""
+    holders: tuple[str, ...]
+    """The services named as a source that have a credential."""
 
     @property
     def name(self) -> str:
         """Qualified."""
         return qualify(self.cluster, self.mapping.name)
 
-    def rules(self, reason: Reason, pool: Pool | None = None, *, audit: bool = False) -> list[Rule]:
+    @property
+    def transports(self) -> list[Transport]:
+        """What carries its protocols, ICMP aside."""
+        carried = {protocol.transport for protocol in self.mapping.protocols}
+        return [transport for transport in Transport if transport in carried]
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """Every service it names, at either end, that has a credential."""
+        return tuple(sorted({*self.holders, *_holders(self.destinations)}))
+
+    @property
+    def sni(self) -> WithoutSni | None:
+        """As of `Rule`."""
+        wanted = self.mapping.sni and self.mapping.action is Action.ALLOW
+        return self.mapping.sni_missing if wanted else None
+
+    def refusal(self) -> Refusal | None:
+        """What it says itself, whatever its destinations want."""
+        own = refusal_of(self.mapping)
+        return own or (credential_wanted(self.credentials) if self.mapping.auth_required else None)
+
+    def rules(
+        self,
+        reason: Reason,
+        pool: Pool | None = None,
+        *,
+        audit: bool = False,
+        credentials: tuple[str, ...] = (),
+    ) -> list[Rule]:
         """Its rules at a listener."""
         name, mapping = self.name, self.mapping
         return [
@@ -103,6 +135,9 @@ class _Reading(NamedTuple):
                 action=mapping.action,
                 audit=audit,
                 balance=mapping.balance,
+                credentials=credentials,
+                grace=mapping.grace,
+                sni=self.sni,
             )
             for included, excluded in self.audiences
         ]
@@ -119,24 +154,41 @@ def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache, te
         destinations=destinations,
         audiences=directory.audiences(sources),
         sources=directory.named_by(sources),
+        holders=_holders(sources),
     )
     subject = f"mapping {reading.name}"
     findings = [*reference_findings(subject, sources), *reference_findings(subject, destinations)]
+    findings += _sni_findings(subject, reading)
     if mapping.listen is not None:
         findings += listen_findings(subject, mapping, mapping.listen, terms.management)
         return _listen(reading, mapping.listen, pools, subject, findings)
     return _pass_through(reading, directory, subject, findings)
 
 
+def _sni_findings(subject: str, reading: _Reading) -> Iterator[Finding]:
+    """A TLS name that can never be right."""
+    entries, wide = reading.destinations.entries, reading.destinations
+    if reading.sni and not (wide.everyone or wide.external or any(entry.hosts for entry in entries)):
+        message = "looks at the TLS name, and none of its destinations has a host name: denied"
+        hint = "give the service the name: marchproxy service set NAME --address HOST"
+        yield Finding(Severity.WARNING, subject, message, hint)
+
+
 def _pass_through(reading: _Reading, directory: Directory, subject: str, findings: list[Finding]) -> Part:
     mapping, destinations = reading.mapping, reading.destinations
-    own = refusal_of(mapping)
+    own = reading.refusal()
     transit = compile_transit(
-        reading.name, mapping, reading.audiences, destinations, directory, own, audit=reading.audit
+        reading.name,
+        mapping,
+        reading.audiences,
+        destinations,
+        directory,
+        own,
+        reading.holders,
+        audit=reading.audit,
     )
-    refusal = own or (credential_wanted(*transit.locked) if transit.locked else None)
-    if refusal and refusal.surprise:
-        findings.append(Finding(Severity.WARNING, subject, refusal.surprise))
+    if own and own.surprise:
+        findings.append(Finding(Severity.WARNING, subject, own.surprise, own.hint))
     return Part(
         mapping=mapping,
         transit=transit.rules,
@@ -148,66 +200,86 @@ def _pass_through(reading: _Reading, directory: Directory, subject: str, finding
 
 
 class _Served(NamedTuple):
-    """What a mapping leads to."""
+    """What some of the ports lead to that a mapping listens on."""
 
+    ports: PortRange
     choice: Choice
     backing: Backing
-    problems: list[Finding]
+    problems: Sequence[Finding] = ()
 
 
 def _serve(
-    mapping: Mapping, listen: Endpoint, destinations: Referents, pools: PoolCache, subject: str
-) -> _Served:
-    choice = choose_backends(mapping, listen.port, destinations)
-    backing = [(at, pools.pool(choice.members, at.version, mapping.balance)) for at in _places(listen)]
-    problems = [
-        *backend_findings(subject, mapping, choice, backing),
-        *loop_findings(subject, listen, choice, backing),
-    ]
-    return _Served(choice, backing, problems)
+    mapping: Mapping, listen: Endpoints, destinations: Referents, pools: PoolCache, subject: str
+) -> Iterator[_Served]:
+    apart = may_keep_port(mapping, destinations)
+    for ports in [PortRange(port, port) for port in listen.ports] if apart else [listen.ports]:
+        choice = choose_backends(mapping, ports.first, destinations)
+        backing = [(at, pools.pool(choice.members, at.version, mapping.balance)) for at in _places(listen)]
+        problems = [
+            *backend_findings(subject, mapping, choice, backing),
+            *loop_findings(subject, listen, choice, backing),
+        ]
+        yield _Served(ports, choice, backing, problems)
 
 
-def _places(listen: Endpoint) -> Iterable[IPAddress]:
+def _places(listen: Endpoints) -> Iterable[IPAddress]:
     return WILDCARDS.values() if listen.address is None else (listen.address,)
 
 
 def _listen(
-    reading: _Reading, listen: Endpoint, pools: PoolCache, subject: str, findings: list[Finding]
+    reading: _Reading, listen: Endpoints, pools: PoolCache, subject: str, findings: list[Finding]
 ) -> Part:
     mapping = reading.mapping
-    refusal = _refusal(mapping, reading.destinations)
+    refusal = _refusal(reading)
+    credentials = refusal.credentials if refusal else ()
     audit = reading.audit and refusal is not None
     # Under audit a mapping that allows is carried out, whatever keeps it from being so otherwise.
-    served = None
-    if refusal is None or (audit and mapping.action is Action.ALLOW):
-        served = _serve(mapping, listen, reading.destinations, pools, subject)
-    if served and refusal and any(problem.severity is Severity.ERROR for problem in served.problems):
+    served: Sequence[_Served] = ()
+    asks = bool(credentials) or (refusal is not None and refusal.reason is Reason.SNI_MISSING)
+    if refusal is None or asks or (audit and mapping.action is Action.ALLOW):
+        served = list(_serve(mapping, listen, reading.destinations, pools, subject))
+    problems = dict.fromkeys(problem for each in served for problem in each.problems)
+    hopeless = any(problem.severity is Severity.ERROR for problem in problems)
+    if hopeless and refusal and not asks:
         # Audit must not be what makes a plan impossible: there is no harm in going on to refuse.
-        served = None
-    choice, backing, problems = served or _Served(Choice(), [(at, None) for at in _places(listen)], [])
+        served, problems = (), {}
+    served = served or [_Served(listen.ports, Choice(), [(at, None) for at in _places(listen)])]
     findings += problems
     if refusal and refusal.surprise:
-        findings.append(Finding(Severity.WARNING, subject, refusal.surprise))
-    backed = any(pool for _, pool in backing)
-    carried = {protocol.transport for protocol in mapping.protocols}
-    transports = [transport for transport in Transport if transport in carried]
-    opened: list[Placed] = []
-    joined: list[Placed] = []
-    for address, pool in backing:
-        able = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
-        reason = refusal.reason if refusal else able
-        keys = [listener_key(transport, address, listen.port) for transport in transports]
-        placed = [(key, rule) for rule in reading.rules(reason, pool, audit=audit) for key in keys]
-        (joined if backed and not pool else opened).extend(placed)
+        findings.append(Finding(Severity.WARNING, subject, refusal.surprise, refusal.hint))
+    if credentials and Transport.UDP in reading.transports:
+        message = "wants a credential, which cannot be asked for over udp: denied there"
+        findings.append(Finding(Severity.WARNING, subject, message))
+    opened, joined = _place(reading, served, refusal, audit=audit)
     return Part(
         mapping=mapping,
-        rules=tuple(opened),
-        joining=tuple(joined),
+        rules=opened,
+        joining=joined,
         sources=reading.sources,
-        hosts=choice.hosts,
-        watched=choice.watched,
+        hosts=served[0].choice.hosts,
+        watched=tuple([watched for each in served for watched in each.choice.watched]),
         findings=tuple(findings),
     )
+
+
+def _place(
+    reading: _Reading, served: Iterable[_Served], refusal: Refusal | None, *, audit: bool
+) -> tuple[tuple[Placed, ...], tuple[Placed, ...]]:
+    """Its rules where it opens listeners, and where only others may open one."""
+    opened: list[Placed] = []
+    joined: list[Placed] = []
+    credentials = refusal.credentials if refusal else ()
+    for ports, _, backing, _ in served:
+        backed = any(pool for _, pool in backing)
+        for address, pool in backing:
+            able = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
+            reason = refusal.reason if refusal else able
+            rules = reading.rules(reason, pool, audit=audit, credentials=credentials)
+            keys = [listener_key(each, address, port) for each in reading.transports for port in ports]
+            (joined if backed and not pool else opened).extend(
+                [(key, rule) for rule in rules for key in keys]
+            )
+    return tuple(opened), tuple(joined)
 
 
 def _restrict(reading: _Reading, reason: Reason) -> Restriction:
@@ -220,7 +292,14 @@ def _restrict(reading: _Reading, reason: Reason) -> Restriction:
     )
 
 
-def _refusal(mapping: Mapping, destinations: Referents) -> Refusal | None:
+def _refusal(reading: _Reading) -> Refusal | None:
     """Why a mapping refuses what it matches at its listeners, where backends of all kinds share a pool."""
-    locked = [entry.name for entry in destinations.entries if entry.service.auth is not Auth.NONE]
-    return refusal_of(mapping) or (credential_wanted(*locked) if locked else None)
+    own = reading.refusal()
+    if own is None and _holders(reading.destinations):
+        return credential_wanted(reading.credentials)
+    return own or (Refusal(Reason.SNI_MISSING) if reading.sni else None)
+
+
+def _holders(referents: Referents) -> tuple[str, ...]:
+    """Those of the services named that have a credential."""
+    return tuple([entry.name for entry in referents.entries if entry.service.auth is not Auth.NONE])

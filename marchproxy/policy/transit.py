@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from marchproxy.model.entities import Mapping
+from marchproxy.model.entities import Action, Mapping
 from marchproxy.model.ports import PortRange, Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -22,8 +22,6 @@ class Transit(NamedTuple):
     rules: tuple[TransitRule, ...] = ()
     destinations: tuple[str, ...] = ()
     """Every service that the rules name as one: the same tuple where mappings name the same."""
-    locked: tuple[str, ...] = ()
-    """Those that are refused, because they want a credential."""
 
 
 def compile_transit(
@@ -33,17 +31,20 @@ def compile_transit(
     destinations: Referents,
     directory: Directory,
     refusal: Refusal | None,
+    own: tuple[str, ...] = (),
     *,
     audit: bool,
 ) -> Transit:
     """The rules of a mapping that does not listen, in first-match order; none where nothing can match.
 
     `name` is qualified; `audiences` are the mapping's sources; `refusal` is what it says itself; with `audit`
-    what it refuses is let through. A mapping to `all` includes services that want a credential: what goes to
-    them is refused before the rest is allowed.
+    what it refuses is let through; `own` are the sources that have a credential. A mapping to `all` includes
+    services that want a credential: what goes to them is refused before the rest is allowed.
     """
     targets = _targets(mapping, destinations, directory, split=refusal is None)
-    reasons = (refusal.reason,) * 2 if refusal else (Reason.FORWARDED, Reason.AUTH_MISSING)
+    sni = mapping.sni_missing if mapping.sni and mapping.action is Action.ALLOW else None
+    free = Reason.FORWARDED if sni is None else Reason.SNI_MISSING
+    reasons = (refusal.reason,) * 2 if refusal else (free, Reason.AUTH_MISSING)
     rules = [
         TransitRule(
             mapping=name,
@@ -56,8 +57,10 @@ def compile_transit(
             reason=reasons[target.locked],
             expires=mapping.expires,
             action=mapping.action,
-            audit=audit and (refusal is not None or target.locked),
-            sni=mapping.sni_missing if mapping.sni else None,
+            audit=audit and (refusal is not None or target.locked or sni is not None),
+            credentials=refusal.credentials if refusal else _opening(own, target),
+            grace=mapping.grace,
+            sni=sni,
         )
         for sources, excluded in audiences
         if sources
@@ -65,11 +68,9 @@ def compile_transit(
     ]
     if not rules:
         return Transit()
-    locked = directory.locked if destinations.everyone else _locked(targets)
-    if refusal:
-        locked = ()
+    locked = () if refusal else directory.locked
     named = locked if destinations.everyone else directory.named_by(destinations)
-    return Transit(tuple(rules), named, locked)
+    return Transit(tuple(rules), named)
 
 
 class Routes(NamedTuple):
@@ -146,8 +147,10 @@ def _targets(
     return (*external, *destinations.targets(by_port=not mapping.ports))
 
 
-def _locked(targets: Iterable[Target]) -> tuple[str, ...]:
-    return tuple([service for target in targets if target.locked for service in target.included])
+def _opening(own: tuple[str, ...], target: Target) -> tuple[str, ...]:
+    if not target.locked:
+        return ()
+    return tuple(sorted({*own, *target.included})) if own else target.included
 
 
 def _matches(mapping: Mapping, port: int | None) -> tuple[Match, ...]:

@@ -7,6 +7,7 @@ from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Balance
 from marchproxy.model.ports import format_ports
+from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Evaluator, Matcher, Query
 from marchproxy.policy.plan import ICMP, WILDCARDS, Backend, Listener, Match, Pool, Rule, TransitRule
@@ -18,7 +19,8 @@ _OUTCOMES = {
     Reason.FORWARDED: "allows it",
     Reason.DENY_MAPPING: "denies it",
     Reason.NO_BACKEND: "allows it, but has no backend of this address family",
-    Reason.AUTH_MISSING: "allows it with a credential only, which this version cannot check",
+    Reason.AUTH_MISSING: "allows it with a credential only",
+    Reason.SNI_MISSING: "allows TLS only that names its host, which packets do not show",
     Reason.NOT_CARRIED: "also looks at host or path, which this version does not carry",
 }
 
@@ -88,6 +90,7 @@ def _passing(evaluator: Evaluator, answer: Answer, wanted: str) -> Iterator[str]
     if len(passed) > SHOWN:
         yield "and more such mappings"
     yield _decides(answer.rule) if answer.rule else "no mapping matches: denied"
+    yield from _opens(answer)
 
 
 def _ports(match: Match) -> str:
@@ -105,8 +108,19 @@ def _rules(evaluator: Evaluator, answer: Answer, listener: Listener) -> Iterator
         yield "no mapping matches the source: denied"
         return
     yield _decides(answer.rule)
+    yield from _opens(answer)
     if answer.pool is not None:
         yield from _backends(answer.rule, answer.pool)
+
+
+def _opens(answer: Answer) -> Iterator[str]:
+    """Who would be let in all the same, and where."""
+    if not answer.openers:
+        return
+    asks = "in the line before the client's protocol" if answer.listener else "to an explicit proxy"
+    if answer.listener and answer.listener.transport is not Transport.TCP:
+        return
+    yield f"a credential of {_listed(answer.openers)} opens it, presented {asks}"
 
 
 def _outcome(rule: Rule | TransitRule) -> str:

@@ -142,9 +142,9 @@ def check_secret(secret: bytes) -> None:
     """Raise `InvalidValue` unless this can be a secret; a public key is none, whatever form it has."""
     if not LEAST_SECRET <= len(secret) <= MOST_SECRET:
         expected = f"a secret of {LEAST_SECRET} to {MOST_SECRET} bytes"
-        raise InvalidValue("jwt_key", f"{len(secret)} bytes", expected)
+        raise InvalidValue("jwt_keys", f"{len(secret)} bytes", expected)
     if secret.lstrip().startswith((b"-----BEGIN", b"ssh-", b"ecdsa-", b"{")) or secret.startswith(
         b"\x30\x82"
     ):
         expected = "a secret, and this is a key: give --jwt-algorithm RS256, ES256 or EdDSA for it"
-        raise InvalidValue("jwt_key", "…", expected)
+        raise InvalidValue("jwt_keys", "…", expected)

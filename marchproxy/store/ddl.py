@@ -12,7 +12,7 @@ def create(dal: "DAL", name: str, *fields: "Field") -> None:
     adapter.execute(adapter.migrator.create_table(dal.Table(dal, name, *fields), migrate=False))
 
 
-def add(dal: "DAL", table: str, field: "Field", value: str | None) -> None:
+def add(dal: "DAL", table: str, field: "Field", value: str | int | None) -> None:
     """Add a column, and what it holds in the rows that are there.
 
     It may be null as far as the database knows: MySQL takes no default for a text, and its validator refuses

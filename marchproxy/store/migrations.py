@@ -247,7 +247,24 @@ def credentials(dal: "DAL") -> None:
     index(dal, "token", "service", "hash", unique=True)
 
 
-MIGRATIONS: tuple[Step, ...] = (first_tables, gateway_tables, trials, block_contents, credentials)
+def tunnel_settings(dal: "DAL") -> None:
+    """How long tunnels last in user space."""
+    from pydal import Field
+
+    defaults = {"tunnel_idle": 3600, "tunnel_lifetime": 0, "handoff_bytes": 65536, "handoff_seconds": 1}
+    for field, value in defaults.items():
+        kind = "bigint" if field == "handoff_bytes" else "integer"
+        add(dal, "settings", Field(field, kind), value)
+
+
+MIGRATIONS: tuple[Step, ...] = (
+    first_tables,
+    gateway_tables,
+    trials,
+    block_contents,
+    credentials,
+    tunnel_settings,
+)
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 
 

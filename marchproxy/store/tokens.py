@@ -32,6 +32,8 @@ JWT_LIFETIME = timedelta(hours=24)
 """Of a JWT for which no other is asked: each has to end."""
 _REMEMBERED = timedelta(days=30)
 """For so long a token that has ended is known by name, and its client told why."""
+_LATE = timedelta(minutes=1)
+"""For less than that a JWT may work beyond its end, because clocks differ."""
 
 _TOKENS = (
     "SELECT t.id, c.name, s.name, t.hash, t.jti, t.created, t.expires, t.replaced, t.revoked, t.last_used"
@@ -91,7 +93,7 @@ class Token:
         return State.ACTIVE if self.replaced is None else State.REPLACED
 
 
-type Signing = "Callable[[DAL, int], bytes]"
+type Signing = Callable[[DAL, int], bytes]
 """What a service's JWTs are signed with here, by its row. Called with a writing transaction open."""
 
 
@@ -165,7 +167,8 @@ def revoke(
     with database.writing() as dal:
         owner, auth, _ = find_service(database, cluster, name)
         held = read_tokens(database, cluster, name)
-        chosen = _chosen(held, name, ids, jtis) if ids or jtis else [t for t in held if not t.refusal(now)]
+        named = bool(ids or jtis)
+        chosen = _chosen(held, name, ids, jtis) if named else [t for t in held if not t.refusal(now - _LATE)]
         known = {token.jti for token in held}
         for jti in dict.fromkeys(jtis):
             if jti not in known:

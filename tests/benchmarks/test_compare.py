@@ -53,7 +53,7 @@ def workload(contender: Invented) -> Workload:
         contender.steps.append(f"{target} for {seconds} s")
         return 7.0
 
-    return Workload("w", "work", "k/s", 1.0, "tcp", 0.9, figure)
+    return Workload("w", "work", "k/s", 1.0, "s/piece", 1.0, "tcp", 0.9, figure)
 
 
 def measured(run: Run, contender: Invented) -> list[str]:
@@ -70,9 +70,12 @@ def test_the_order_turns_by_one_each_round() -> None:
 
 def test_a_contender_stands_for_its_own_measurement_only(run: Run) -> None:
     contender = Invented(fails=False)
-    assert measured(run, contender) == ["round 2/3  work  Invented  7.0 k/s"]
+    (said,) = measured(run, contender)
+    assert said.startswith("round 2/3  work  Invented  7.0 k/s  ")
     assert contender.steps == ["up", "ready", "10.1.0.1 for 2 s", "down"]
-    assert run.measurements == [Measurement(1, "w", "invented", 7.0)]
+    (made,) = run.measurements
+    assert made == Measurement(1, "w", "invented", 7.0, made.busy)
+    assert made.busy >= 0
     assert not run.failures
 
 

@@ -61,6 +61,24 @@ def test_flow_that_runs_stops_at_once_in_both_directions(bed: Bed, tier: Tier, f
 
 
 @BOTH
+def test_what_was_found_clean_a_moment_ago_is_blocked_at_once(bed: Bed, tier: Tier, first: Packet) -> None:
+    block(bed, "192.0.2.1")
+    for _ in range(3):
+        assert bed.send(tier, first.but(transport__flags="A")).reason is Reason.NO_FLOW
+    block(bed, "192.0.2.1", list=[str(first.source)])
+    assert bed.send(tier, first.but(transport__flags="A")).reason is Reason.BLOCKED_SOURCE
+
+
+def test_pairs_that_share_a_place_are_told_apart(bed: Bed, tier: Tier) -> None:
+    block(bed, "10.1.0.9")
+    clean = [ip_address("10.1.1.0") + number for number in range(4 * layouts.CLEAN_PAIRS)]
+    stray = TCP4.but(transport__flags="A")
+    for source in clean:
+        assert bed.send(tier, stray.but(source=source)).reason is Reason.NO_FLOW
+        assert bed.send(tier, stray.but(source=ip_address("10.1.0.9"))).reason is Reason.BLOCKED_SOURCE
+
+
+@BOTH
 def test_management_port_of_the_appliance_stays_reachable(bed: Bed, tier: Tier, first: Packet) -> None:
     block(bed, "0.0.0.0/0", "::/0")
     assert bed.send(tier, first.but(transport__destination=22)).reason is Reason.PASSED_TO_HOST

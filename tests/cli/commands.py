@@ -13,6 +13,7 @@ init
 cluster add|list|show|set|remove|rotate-key
 service add|list|show|set|remove
 mapping add|list|show|set|remove
+token issue|rotate|revoke|list
 interface add|list|show|set|remove
 listener add|list|remove
 limit add|list|show|set|remove

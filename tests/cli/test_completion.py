@@ -120,6 +120,8 @@ def ask(console: Console, line: str, shell: str = "bash") -> list[str]:
         ("marchproxy service show ", ["clients", "web"]),
         ("marchproxy service show w", ["web"]),
         ("marchproxy mapping show ", ["cw"]),
+        ("marchproxy token issue w", ["web"]),
+        ("marchproxy token list ", ["clients", "web"]),
         ("marchproxy mapping add m --from c", ["clients"]),
         ("marchproxy service list --cluster d", ["default"]),
         ("marchproxy explain --to w", ["web"]),

@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields
 import pytest
 
 from marchproxy.cli import interface, mapping, service
-from marchproxy.cli.fields import Field, Fields, amend, number, on_off, seconds
+from marchproxy.cli.fields import Field, Fields, amend, grace, number, on_off, seconds
 from marchproxy.model.entities import Interface, Mapping, Service
 from marchproxy.model.errors import InvalidValue
 
@@ -94,3 +94,25 @@ def test_amend(changes: dict[str, object], expected: dict[str, object]) -> None:
 
 def test_amend_keeps_an_empty_name_for_the_model_to_refuse() -> None:
     assert amend({"name": ""}, {"a": 1}) == {"name": "", "a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("grace:10m", "grace:600"),
+        ("grace 10m", "grace:600"),
+        ("Grace:30", "Grace:30"),
+        ("keep", "keep"),
+        ("cut", "cut"),
+        ("", ""),
+        ("later:5m", "later:5m"),
+    ],
+)
+def test_a_grace_is_in_seconds(text: str, wanted: str) -> None:
+    assert grace(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["grace:", "grace:soon", "grace 5 m 3"])
+def test_what_is_no_grace(text: str) -> None:
+    with pytest.raises(InvalidValue):
+        grace(text)

@@ -20,6 +20,7 @@ IMPERATIVES = {
         "Create",
         "Explain",
         "Forget",
+        "Issue",
         "Keep",
         "Learn",
         "List",

@@ -47,6 +47,7 @@ def test_nothing_of_later_versions(console: Console, words: str) -> None:
 
 
 HEAVY = {
+    "cryptography": "takes 50 ms; only secrets and keys need it",
     "pydal": "takes 80 ms; reading needs none of it",
     "rich": "takes 40 ms; tables and help are drawn without it",
     "textual": "is the other front end",
@@ -78,6 +79,7 @@ STORE = {"sqlite3", "marchproxy.store", "marchproxy.model.snapshot"}
         pytest.param("flows", set(), id="flows"),
         pytest.param("service list", STORE, id="service list"),
         pytest.param("mapping list --output json", STORE, id="mapping list"),
+        pytest.param("token list", STORE, id="token list"),
         pytest.param("export", STORE, id="export"),
         pytest.param("service list --output yaml", STORE | {"yaml"}, id="yaml"),
         pytest.param("check", STORE | {"marchproxy.policy"}, id="check"),

@@ -20,6 +20,9 @@ CW = {
     "expires": None,
     "audit": False,
     "balance": "maglev",
+    "on_expiry": "keep",
+    "sni": False,
+    "sni_missing": "deny",
     "description": "",
 }
 
@@ -30,7 +33,8 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         *("--ports", "443,8000-8100", "--listen", "[fd00::1]:443", "--host", "*.example.com"),
         *("--path-prefix", "/api", "--priority", "5", "--action", "deny", "--auth-required"),
         *("--expires", "2031-05-06T07:08:09+02:00", "--description", "text", "--audit", "on"),
-        *("--balance", "least-connections", "--output", "json"),
+        *("--balance", "least-connections", "--on-expiry", "grace:10m", "--sni", "--without-sni", "address"),
+        *("--output", "json"),
     ).json
     assert added == {
         "name": "m",
@@ -48,6 +52,9 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "expires": "2031-05-06T05:08:09Z",
         "audit": True,
         "balance": "least-connections",
+        "on_expiry": "grace:600",
+        "sni": True,
+        "sni_missing": "address",
         "description": "text",
     }
 
@@ -138,3 +145,11 @@ def test_what_cannot_be_meant_changes_nothing(site: Console, flags: str, code: i
     assert (result.code, result.out) == (code, "")
     assert says in result.err
     assert site.ok("export").out == before
+
+
+def test_a_range_of_ports_is_listened_on_and_shown(site: Console) -> None:
+    words = ("--from", "clients", "--to", "web", "--protocol", "tcp", "--listen", "[FD00::1]:9000-9499")
+    site.ok("mapping", "add", "many", *words)
+    assert site.ok("mapping", "show", "many", "--output", "json").json["listen"] == "[fd00::1]:9000-9499"
+    site.ok("mapping", "set", "many", "--listen", "*:9000-9000")
+    assert site.ok("mapping", "show", "many", "--output", "json").json["listen"] == "*:9000"

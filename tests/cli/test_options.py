@@ -8,7 +8,7 @@ from tests.cli.console import Console
 
 ALL = dict(commands())
 REMOVED = ("block", "cluster", "service", "mapping", "interface", "limit", "listener")
-SILENT = {"run", "confirm", "learn forget", *(f"{noun} remove" for noun in REMOVED)}
+SILENT = {"run", "confirm", "learn forget", "token revoke", *(f"{noun} remove" for noun in REMOVED)}
 """Commands that print no data."""
 ASKING = {
     *(f"{noun} remove" for noun in REMOVED),
@@ -35,7 +35,7 @@ def test_yes_wherever_something_is_lost() -> None:
 def test_cluster_defaults_to_default() -> None:
     for words, command in ALL.items():
         found = option(command, "--cluster")
-        if words.split()[0] in {"service", "mapping", "explain"} or words == "learn propose":
+        if words.split()[0] in {"service", "mapping", "token", "explain"} or words == "learn propose":
             assert found.default == "default"
         elif words in {"apply", "diff", "export"}:
             assert found.default is None

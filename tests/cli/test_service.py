@@ -21,6 +21,11 @@ WEB = {
     "health_rise": None,
     "health_fall": None,
     "drain": [],
+    "jwt_algorithm": "HS256",
+    "jwt_audience": None,
+    "jwt_issuer": None,
+    "jwt_keys": [],
+    "jwks_url": None,
     "description": "",
 }
 SHOWN = WEB | {"backends": []}
@@ -33,7 +38,8 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         *("--port", "8443", "--protocol", "https", "--auth", "jwt", "--collection", "backends"),
         *("--tag", "a,b", "--tag", "c", "--health", "https:/ok", "--health-interval", "1m", "--weight", "7"),
         *("--health-timeout", "5s", "--health-rise", "2", "--health-fall", "4", "--drain", "10.3.0.1"),
-        *("--tls", "--description", "the API", "--output", "json"),
+        *("--tls", "--description", "the API", "--jwt-algorithm", "ES256", "--jwt-audience", "aud"),
+        *("--jwt-issuer", "iss", "--jwks", "https://issuer.example/keys", "--output", "json"),
     )
     expected = {
         "name": "api",
@@ -52,6 +58,11 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "health_rise": 2,
         "health_fall": 4,
         "drain": ["10.3.0.1"],
+        "jwt_algorithm": "ES256",
+        "jwt_audience": "aud",
+        "jwt_issuer": "iss",
+        "jwt_keys": [],
+        "jwks_url": "https://issuer.example/keys",
         "description": "the API",
     }
     assert added.json == expected

@@ -12,7 +12,8 @@ from marchproxy.model.snapshot import Cluster, Snapshot
 from tests.cli.commands import commands, paths
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = "".join((DOCS / name).read_text() for name in ("USAGE.md", "PROTECTION.md", "FILES.md"))
+PAGES = ("USAGE.md", "PROTECTION.md", "CREDENTIALS.md", "FILES.md")
+PAGE = "".join((DOCS / name).read_text() for name in PAGES)
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
@@ -57,7 +58,8 @@ def test_exit_codes_are_the_enum() -> None:
 
 def test_the_files_shown_can_be_applied() -> None:
     lab = Snapshot((Cluster("default"),))
-    for language in ("yaml", "json"):
-        (text,) = blocks(PAGE, language)
+    files = [text for language in ("yaml", "json") for text in blocks(PAGE, language)]
+    assert len(files) == 3
+    for text in files:
         built = propose(yaml.safe_load(text), "FILES.md", None).build(lab)
         assert built.cluster("default") != lab.cluster("default")

@@ -126,6 +126,7 @@ class StandIn:
         self.asked_for: list[int] = []
         self.refusal: MarchproxyError | None = None
         self.proposed: tuple[str, Sequence[Change]] | None = None
+        self.ended: tuple[frozenset[int], frozenset[str]] = (frozenset(), frozenset())
 
     def status(self) -> Status:
         return status()
@@ -142,6 +143,10 @@ class StandIn:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self.events.unsubscribe(subscription)
+
+    async def cut(self, ids: frozenset[int], tokens: frozenset[str]) -> tuple[frozenset[int], int]:
+        self.ended = (ids, tokens)
+        return ids & {7}, 2 * len(tokens)
 
     async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
         self.proposed = (sha256, changes)

@@ -2,12 +2,17 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.keeper import TierKeeper
+from marchproxy.dataplane.names.exchange import Failure
+from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.records import (
     Denials,
     EventKind,
@@ -24,6 +29,23 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 from tests.dataplane import facts
 from tests.dataplane.loops import looped, until
+
+
+def admission() -> Admission:
+    return Admission(nowhere, Nobody())
+
+
+class Nobody:
+    """No credential opens anything."""
+
+    book = CredentialBook()
+
+    def note_use(self, token: str, now: datetime) -> None:
+        raise AssertionError(token)
+
+
+async def nowhere(name: str) -> Found:
+    raise LookupFailed(Failure.NXDOMAIN)
 
 
 class Touchy:
@@ -53,6 +75,10 @@ class Touchy:
         await self._work()
         if self.failure:
             raise self.failure
+
+    async def cut(self, ids: frozenset[int]) -> frozenset[int]:
+        await self._work()
+        return ids & {7}
 
     async def poll(self) -> None:
         await self._work()
@@ -103,7 +129,7 @@ class Touchy:
 @looped
 async def test_calls_never_overlap() -> None:
     tier = Touchy()
-    keeper = TierKeeper(tier, "")
+    keeper = TierKeeper(tier, "", admission())
     await keeper.start()
     subscription, *_ = await asyncio.gather(
         keeper.subscribe(EventKind),
@@ -122,7 +148,7 @@ async def test_calls_never_overlap() -> None:
 @looped
 async def test_while_it_drains_it_answers_questions_and_takes_no_plan() -> None:
     tier = Touchy()
-    keeper = TierKeeper(tier, "")
+    keeper = TierKeeper(tier, "", admission())
     tier.drained.clear()
     draining = asyncio.create_task(keeper.drain(60))
     async with asyncio.timeout(5):
@@ -139,7 +165,7 @@ async def test_while_it_drains_it_answers_questions_and_takes_no_plan() -> None:
 @looped
 async def test_the_tier_learns_which_events_are_looked_at() -> None:
     tier = Touchy()
-    keeper = TierKeeper(tier, "")
+    keeper = TierKeeper(tier, "", admission())
     await keeper.start()
     subscription = await keeper.subscribe([EventKind.FLOW_END])
     keeper.unsubscribe(subscription)
@@ -152,7 +178,7 @@ async def test_the_tier_learns_which_events_are_looked_at() -> None:
 @looped
 async def test_events_reach_the_hub() -> None:
     tier = Touchy()
-    keeper = TierKeeper(tier, "")
+    keeper = TierKeeper(tier, "", admission())
     await keeper.start()
     assert tier.sink is not None
     tier.sink(facts.denied())
@@ -171,7 +197,7 @@ async def test_events_reach_the_hub() -> None:
 @looped
 async def test_a_failing_poll_is_a_problem_until_one_succeeds(failure: Exception, said: str) -> None:
     tier = Touchy()
-    keeper = TierKeeper(tier, "")
+    keeper = TierKeeper(tier, "", admission())
     tier.failure = failure
     await keeper.poll()
     problems = [str(problem) for problem in keeper.problems()]
@@ -185,7 +211,7 @@ async def test_a_failing_poll_is_a_problem_until_one_succeeds(failure: Exception
 @looped
 async def test_names_follow_the_plan_only_when_it_was_applied() -> None:
     tier = Touchy()
-    keeper = TierKeeper(tier, "")
+    keeper = TierKeeper(tier, "", admission())
     before = keeper.events.names
     tier.failure = MarchproxyError("no")
     with pytest.raises(MarchproxyError):
@@ -207,7 +233,7 @@ async def test_sockets_beside_programs_left_in_the_kernel_are_a_problem(
     links.mkdir(parents=True)
     tier = Touchy()
     tier.name = "sockets"
-    keeper = TierKeeper(tier, "")
+    keeper = TierKeeper(tier, "", admission())
     assert len(keeper.problems()) == 1
     (links / "tc-eth0").write_text("")
     assert "marchproxy detach" in keeper.problems()[1].message
@@ -217,6 +243,13 @@ async def test_sockets_beside_programs_left_in_the_kernel_are_a_problem(
 
 @looped
 async def test_addresses_in_use_are_asked_of_the_tier() -> None:
-    keeper = TierKeeper(Touchy(), "")
+    keeper = TierKeeper(Touchy(), "", admission())
     asked = frozenset({ip_address("192.0.2.1")})
     assert await keeper.in_use(asked) == asked
+
+
+@looped
+async def test_flows_of_the_tier_and_of_admission_are_cut_by_their_ids() -> None:
+    keeper = TierKeeper(Touchy(), "", admission())
+    assert await keeper.cut(frozenset({7, 8})) == {7}
+    await keeper.close()

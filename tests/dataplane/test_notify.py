@@ -73,6 +73,19 @@ def test_a_short_watchdog_is_answered_every_time(manager: socket.socket) -> None
     assert heard(manager) == ["WATCHDOG=1"] * 3
 
 
+def test_a_descriptor_is_handed_to_the_manager(manager: socket.socket) -> None:
+    notifier = Notifier(manager.getsockname())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        notifier.keep("tcp", listening.fileno())
+        message, descriptors, _, _ = socket.recv_fds(manager, 4096, 4)
+        with socket.socket(fileno=descriptors[0]) as held:
+            assert held.getsockname() == listening.getsockname()
+    assert message.splitlines() == [b"FDSTORE=1", b"FDNAME=tcp", b"FDPOLL=0"]
+    notifier.release("tcp")
+    notifier.close()
+    assert heard(manager) == ["FDSTOREREMOVE=1\nFDNAME=tcp"]
+
+
 def test_abstract_names_are_understood() -> None:
     name = f"\0marchproxy-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marchproxy.model.errors import InvalidValue
-from marchproxy.model.publickey import MAX_KEYS, decode, encode, parse_key, parse_keys
+from marchproxy.model.publickey import MAX_KEYS, decode, encode, parse_key, parse_keys, parse_set
 from tests.model.strategies import KEYS
 
 [RSA], [EC], [ED, NAMED] = KEYS.values()
@@ -94,3 +94,36 @@ def test_any_text_is_decoded_or_refused(text: str) -> None:
     except ValueError:
         return
     assert encode(data) == text
+
+
+def test_of_a_set_what_is_understood_is_kept() -> None:
+    """RFC 7517 section 5; the second one is what large issuers really add."""
+    others: list[Any] = [
+        {"kty": "oct", "k": "AAAA"},
+        {"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA"},
+        RSA | {"use": "enc"},
+        RSA | {"alg": "RS512"},
+    ]
+    extra = {"issuer": "https://issuer.example/{tenant}", "cloud_instance_name": "x", "x5t": "AA"}
+    found = parse_set({"keys": [*others, EC | {"use": "sig", "alg": "ES256"}, ED | extra], "more": 1})
+    assert found == parse_keys([EC, ED])
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        None,
+        [],
+        {},
+        {"keys": {}},
+        {"keys": []},
+        {"keys": ["text"]},
+        {"keys": [{"kty": "oct", "k": "AAAA"}]},
+        {"keys": [EC, RSA | {"d": "AAAA"}]},
+        {"keys": [EC, ED | {"x": "AAAA"}]},
+        {"keys": [ED | {"kid": str(number)} for number in range(MAX_KEYS + 1)]},
+    ],
+)
+def test_what_is_no_set(raw: Any) -> None:
+    with pytest.raises(InvalidValue, match="jwks"):
+        parse_set(raw)

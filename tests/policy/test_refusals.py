@@ -14,10 +14,12 @@ from tests.policy.build import mapping
     [
         ({}, None),
         ({"action": "deny"}, Reason.DENY_MAPPING),
-        ({"auth_required": True}, Reason.AUTH_MISSING),
+        ({"auth_required": True}, None),
         ({"auth_required": True, "action": "deny"}, Reason.DENY_MAPPING),
         ({"protocols": "http", "host": "x.example.com"}, Reason.NOT_CARRIED),
         ({"protocols": "http", "path_prefix": "/x", "action": "deny"}, Reason.NOT_CARRIED),
+        ({"sni": True}, None),
+        ({"sni": True, "action": "deny"}, Reason.NOT_CARRIED),
     ],
 )
 def test_the_reason(fields: dict[str, Any], reason: Reason | None) -> None:
@@ -31,7 +33,12 @@ def test_a_plain_deny_surprises_nobody() -> None:
     assert found.surprise == ""
 
 
-def test_many_services_are_counted() -> None:
-    names = [f"s{number}" for number in range(10)]
-    said = credential_wanted(*names).surprise
-    assert said.startswith("wants a credential for s0, s1, s2, s3, s4, s5, s6, s7 and 2 more, which")
+def test_what_a_credential_opens_is_no_surprise() -> None:
+    found = credential_wanted(("vault", "web"))
+    assert (found.reason, found.surprise, found.credentials) == (Reason.AUTH_MISSING, "", ("vault", "web"))
+
+
+def test_where_nobody_has_a_credential_it_says_how_to_give_one() -> None:
+    found = credential_wanted(())
+    assert found.surprise == "wants a credential, and none of its services has any: denied"
+    assert "service set NAME --auth token" in found.hint

@@ -116,14 +116,17 @@ def test_it_meets_the_families_that_have_the_backends() -> None:
     "refusing",
     [
         mapping("www", "office", "web", AT, action="deny"),
-        mapping("www", "office", "web,vault", AT),
         mapping("www", "office", "web", AT, "http", host="x.example.com"),
         mapping("www", "office", "web", AT, ports="22,23"),
     ],
-    ids=["denies", "wants a credential", "looks at the host", "has no backend"],
+    ids=["denies", "looks at the host", "has no backend"],
 )
 def test_it_has_nothing_to_restrict_where_nothing_is_forwarded(refusing: Mapping) -> None:
     assert rules(made(refusing, ban())) == ["www"]
+
+
+def test_it_restricts_what_a_credential_opens() -> None:
+    assert rules(made(mapping("www", "office", "web,vault", AT), ban())) == ["ban", "www"]
 
 
 def test_without_a_listener_there_is_nothing_to_restrict() -> None:

@@ -104,19 +104,19 @@ def test_ports_are_the_mappings_or_each_services_own(
             "web",
             {"auth_required": True},
             [Reason.AUTH_MISSING],
-            ["wants a credential, which is not carried in this version: denied"],
+            ["wants a credential, and none of its services has any: denied"],
         ),
         (
             "locked,web",
             {},
             [Reason.AUTH_MISSING, Reason.FORWARDED],
-            ["wants a credential for locked, which is not carried in this version: denied"],
+            ["wants a credential, and there is nobody to present it to: denied"],
         ),
         (
             "all",
             {},
             [Reason.AUTH_MISSING, Reason.FORWARDED],
-            ["wants a credential for locked, which is not carried in this version: denied"],
+            ["wants a credential, and there is nobody to present it to: denied"],
         ),
         ("external", {}, [Reason.FORWARDED], []),
         (

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address
 
+from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Evaluator, Query
 from marchproxy.policy.plan import Plan
@@ -125,16 +126,37 @@ def test_refusals_say_why() -> None:
         mapping("d", "all", "web", "[::]:83"),
     )
     said = [
-        told(made, query("10.9.9.9", "192.0.2.1", port))[-1].partition(" matches and ")[2]
+        next(
+            line.partition(" matches and ")[2]
+            for line in told(made, query("10.9.9.9", "192.0.2.1", port))
+            if " matches and " in line
+        )
         for port in (80, 81, 82)
     ]
     assert said == [
         "denies it",
-        "allows it with a credential only, which this version cannot check: denied",
+        "allows it with a credential only: denied",
         "also looks at host or path, which this version does not carry: denied",
     ]
     (*_, last) = told(made, query("2001:db8:b::1", "2001:db8::1", 83))
     assert last.endswith("allows it, but has no backend of this address family: denied")
+
+
+def test_credentials_that_open_it_are_named() -> None:
+    locked = service("locked", "10.1.0.3", auth="token")
+    made = plan(
+        locked,
+        mapping("there", "all", "locked", "*:81", "tcp,udp"),
+        mapping("through", "all", "locked", ports="7"),
+    )
+    assert told(made, query("10.9.9.9", "192.0.2.1", 81))[-2:] == [
+        "a credential of locked opens it, presented in the line before the client's protocol",
+        "new flows go to 10.1.0.3:81 (locked)",
+    ]
+    assert "a credential of" not in "".join(told(made, query("10.9.9.9", "192.0.2.1", 81, Transport.UDP)))
+    assert told(made, query("10.9.9.9", "10.1.0.3", 7))[-1] == (
+        "a credential of locked opens it, presented to an explicit proxy"
+    )
 
 
 def test_long_lists_are_counted() -> None:

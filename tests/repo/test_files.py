@@ -13,6 +13,7 @@ LONG: Final = {
     "LICENSE.md": "the licence's text is verbatim",
     "requirements.lock": "written by make lock",
     "requirements-dev.lock": "written by make lock",
+    "requirements-bench.lock": "written by make lock",
 }
 
 MACHINE_PATH: Final = re.compile(r"/(?:work|root|home/[a-z]\w*)/(?:[\w.-]+)")

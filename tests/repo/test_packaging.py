@@ -43,7 +43,12 @@ def locked(name: str) -> dict[str, Version]:
 
 
 @pytest.mark.parametrize(
-    ("lock", "groups"), [("requirements.lock", ["build"]), ("requirements-dev.lock", ["build", "dev"])]
+    ("lock", "groups"),
+    [
+        ("requirements.lock", ["build"]),
+        ("requirements-dev.lock", ["build", "dev"]),
+        ("requirements-bench.lock", ["build", "dev", "bench"]),
+    ],
 )
 def test_lock_satisfies_what_is_asked_for(pyproject: dict[str, Any], lock: str, groups: list[str]) -> None:
     asked = [*pyproject["project"]["dependencies"]]
@@ -53,10 +58,14 @@ def test_lock_satisfies_what_is_asked_for(pyproject: dict[str, Any], lock: str, 
         assert versions[canonicalize_name(requirement.name)] in requirement.specifier
 
 
-def test_both_locks_agree() -> None:
-    """Otherwise what was tested would not be what runs."""
-    appliance, development = locked("requirements.lock"), locked("requirements-dev.lock")
-    assert {name: development.get(name) for name in appliance} == appliance
+@pytest.mark.parametrize(
+    ("smaller", "larger"),
+    [("requirements.lock", "requirements-dev.lock"), ("requirements-dev.lock", "requirements-bench.lock")],
+)
+def test_locks_agree(smaller: str, larger: str) -> None:
+    """Otherwise what was tested or measured would not be what runs."""
+    fewer, more = locked(smaller), locked(larger)
+    assert {name: more.get(name) for name in fewer} == fewer
 
 
 @pytest.mark.parametrize(
@@ -74,7 +83,7 @@ def test_wheel_holds_all_that_the_appliance_loads(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "marchproxy").rglob("*.[ch]")}
     objects = {str(path.relative_to(ROOT)) for path in (ROOT / "marchproxy" / "bpf" / "objects").glob("*.o")}
-    assert {"marchproxy/bpf/objects/tc.bpf.o", "marchproxy/bpf/objects/xdp.bpf.o"} <= objects
+    assert {f"marchproxy/bpf/objects/{name}.bpf.o" for name in ("tc", "xdp", "handoff")} <= objects
     assert names >= {"marchproxy/.version", *sources, *objects}
     assert not [name for name in names if name.startswith("tests/")]
 

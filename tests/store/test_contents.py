@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from marchproxy.model.appliance import BlockList
-from marchproxy.model.blocklist import BlockContents, from_entries, name_of
+from marchproxy.model.blocklist import BlockContents, from_keys, key_of, name_of
 from marchproxy.model.errors import NotFound
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store import contents as pieces
 from marchproxy.store.errors import StoreCorrupt
 from marchproxy.store.store import Build, Store
 
-FEW = from_entries([(10 << 24, 8, 0)], [], [("ads.example", 0)])
-MANY = from_entries(((number << 10, 24, 0) for number in range(5000)), [])
+FEW = from_keys([key_of(10 << 24, 8)], [], [("ads.example", 0)])
+MANY = from_keys([key_of(number << 10, 24) for number in range(5000)], [])
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_who_has_no_secret(store: Store, name: str) -> None:
     ],
 )
 def test_a_key_is_no_secret(store: Store, secret: bytes) -> None:
-    with pytest.raises(InvalidValue, match="jwt_key"):
+    with pytest.raises(InvalidValue, match="jwt_keys"):
         store.credentials.keep_secret("default", "api", secret)
     assert store.credentials.secrets().opened == {}
 

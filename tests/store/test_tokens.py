@@ -164,6 +164,12 @@ def test_one_is_taken_back_or_all(store: Store) -> None:
         revoke(store)
 
 
+def test_what_has_just_ended_is_taken_back_too(store: Store) -> None:
+    issue(store, "api", lifetime=HOUR)
+    issue(store, "api", lifetime=HOUR / 2)
+    assert revoke(store, "api", now=NOW + HOUR + timedelta(seconds=20)) == [1], "a JWT has some leeway"
+
+
 def test_what_is_taken_back_has_to_be_there(store: Store) -> None:
     issue(store)
     issue(store, "api")

@@ -51,6 +51,13 @@ class Appliance(Protocol):
     async def flows(self, limit: int) -> Sequence[Flow]:
         """Live flows, at most `limit`."""
 
+    async def cut(self, ids: frozenset[int], tokens: frozenset[str]) -> tuple[frozenset[int], int]:
+        """End flows by their ids, and tunnels by the credential that opened them, as `Verified.token` names
+        it.
+
+        Returns the ids that there were, and how many tunnels.
+        """
+
     async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
         """Which running flows `changes` to the snapshot of `sha256` would cut. Raises `MarchproxyError`."""
 
@@ -72,6 +79,7 @@ class ControlApi:
         self._routes: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {
             "/v1/status": {"GET": self._status},
             "/v1/flows": {"GET": self._flows},
+            "/v1/flows/cut": {"POST": self._cut},
             "/v1/events": {"GET": self._events},
             "/v1/reload": {"POST": self._reload},
             "/v1/preview": {"POST": self._preview},
@@ -115,6 +123,12 @@ class ControlApi:
             if all(condition(flow.decision) for condition in conditions)
         )
         return _rows(rows, limit, headers=truncated)
+
+    async def _cut(self, request: Request) -> Response:
+        _take_nothing(request)
+        ids, tokens = read_cut(request.body)
+        found, count = await self._appliance.cut(ids, tokens)
+        return _json({"cut": len(found) + count, "unknown": sorted(ids - found)})
 
     async def _events(self, request: Request) -> Response:
         unknown = set(request.query) - {"kind"}
@@ -193,6 +207,19 @@ def _read_port(port: object, transport: Transport | None) -> int:
             raise InvalidValue("port", port, "none: ICMP has no ports")
         return 0
     return parse_port(port if isinstance(port, int) else str(port or ""))
+
+
+def read_cut(body: bytes) -> tuple[frozenset[int], frozenset[str]]:
+    """What to end: `ids` of flows, `tokens` by which tunnels were opened, or both. Raises `InvalidValue`."""
+    document = _read_object(body, (), optional=("ids", "tokens"))
+    ids, tokens = document.get("ids", []), document.get("tokens", [])
+    if not isinstance(ids, list) or not all(type(each) is int and each > 0 for each in ids):
+        raise InvalidValue("ids", ids, "a list of numbers from 1")
+    if not isinstance(tokens, list) or not all(isinstance(each, str) for each in tokens):
+        raise InvalidValue("tokens", tokens, "a list of texts")
+    if not ids and not tokens:
+        raise InvalidValue("body", document, "ids or tokens, at least one")
+    return frozenset(ids), frozenset(tokens)
 
 
 def read_preview(body: bytes) -> tuple[str, Sequence[Change]]:

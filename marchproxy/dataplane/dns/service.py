@@ -94,9 +94,9 @@ class DnsService:
             return stack.pop_all()
 
 
-def _places(binds: Iterable[Endpoint], interfaces: Iterable[Interface]) -> Iterator[Place]:
+def _places(binds: Sequence[Endpoint], interfaces: Iterable[Interface]) -> Iterator[Place]:
     """Every inside interface; and the host itself, where an address is given."""
-    indexes = _indexes()
+    indexes = _indexes() if binds else {}
     inside = [item.name for item in interfaces if item.role is Role.INSIDE]
     for bind in binds:
         addresses = WILDCARDS.values() if bind.address is None else (bind.address,)

@@ -68,7 +68,7 @@ class ActiveFlows:
 def _compared(plan: Plan) -> Iterator[Backend]:
     pools = {
         id(rule.pool): rule.pool
-        for listener in plan.listeners
+        for listener in plan.carried
         for rule in listener.rules
         if rule.balance is Balance.LEAST_CONNECTIONS and rule.pool
     }

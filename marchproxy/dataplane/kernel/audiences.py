@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.addressclasses import AddressClasses
 from marchproxy.dataplane.kernel.classes import Audience, ClassBits, ClassNumbers, Dimension
 from marchproxy.dataplane.kernel.entries import Place, Tables
 from marchproxy.dataplane.kernel.memberships import NOBODY, Membership, Memberships, Move
@@ -33,7 +34,7 @@ class Audiences:
     """
 
     def __init__(self, tables: Tables) -> None:
-        self._classes = tables.address_classes
+        self._classes = AddressClasses(tables)
         self._bits = ClassBits(tables)
         self._memberships = Memberships()
         everyone = [Audience(each, frozenset((ANYONE,))) for each in _BY_ADDRESS]
@@ -79,6 +80,7 @@ class Audiences:
         self._lately.clear()
         for membership in concerned & self._groups.keys():
             self._classify(membership)
+        self._classes.settle()
 
     def _audience(self, dimension: Dimension, included: Names, excluded: Names) -> Audience:
         names = (ANYONE,) if ANYONE in included else included

@@ -70,6 +70,7 @@ class Banks:
         self._write("pools", _POOLS, tables.pools, bank, whole)
         self._write("rules", _RULES, tables.rules, bank, whole)
         self._write("address_classes", _ADDRESSES, tables.address_classes, bank, whole)
+        self._write("class_pages", _PAGES, tables.class_pages, bank, whole)
         self._write("source_bits", _BITS, tables.bits, bank, whole)
         self._write("transit_rules", _RULES, tables.transit_rules, bank, whole)
         self._write("transit_bits", _BITS, tables.transit_bits, bank, whole)
@@ -124,6 +125,10 @@ def _address_key(bank: int, place: Place) -> bytes:
     return packed[:_ADDRESS_KEY_SIZE]
 
 
+def _page_key(bank: int, page: int) -> bytes:
+    return (page << 8 | bank).to_bytes(16)
+
+
 def _listener_key(bank: int, key: bytes) -> bytes:
     return key + bytes((bank,))
 
@@ -142,6 +147,7 @@ _BACKENDS = _Packing(_index_in(layouts.BACKENDS), bytes)
 _POOLS = _Packing(_index_in(layouts.POOL_SLOTS), bytes)
 _RULES = _Packing(_index_in(layouts.RULES), bytes)
 _ADDRESSES = _Packing(_address_key, layouts.U32.pack, lambda key: key[4])
+_PAGES = _Packing(_page_key, bytes, lambda key: key[-1])
 _DIGESTS = _Packing(_index_in(layouts.DIMENSIONS * layouts.CLASSES), bytes)
 _EXTENTS = _Packing(_index_in(1), layouts.U32.pack)
 _BITS = _Packing(_bits_key, layouts.U64.pack, _bits_bank)

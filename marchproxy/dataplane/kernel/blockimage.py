@@ -8,7 +8,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain, repeat
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.layouts import BLOCK_LEVELS, BLOCK_LINE
@@ -73,7 +73,7 @@ def _build_v4(ranges: Ranges, numbers: Sequence[int]) -> _Section:
         else:
             count, slot = 1 << (bits - length), part >> PARTS_BITS
             parts[slot : slot + count] = array("I", (_ALL_PARTS,)) * count
-    slots = _pack_slots((start >> shift for start in starts), parts, 0)
+    slots = _pack_slots([start >> shift for start in starts], parts, 0)
     mapped = array("Q", bytes(16 * len(ranges)))
     mapped[1::2] = array("Q", [_MAPPED | start for start in starts])
     return _Section(slots, shift, mapped.tobytes(), _infos(ranges, numbers, _V4_LENGTH))
@@ -86,28 +86,29 @@ def _build_v6(ranges: Ranges, numbers: Sequence[int], before: int) -> _Section:
         halves.byteswap()
     high, low = halves[::2], halves[1::2]
     level_of = _choose_levels(ranges.lengths)
-    places = list(_places(high, ranges.lengths, level_of))
-    bits = _bits_for(len(places), V6_BITS)
+    hashes, entries = _found_by(high, ranges.lengths, level_of)
+    bits = _bits_for(len(hashes), V6_BITS)
     shift = 64 - bits
     parts = array("I", bytes(4 << bits))
-    for hashed in (*(hashed for _, hashed in places), *_marks(high, ranges.lengths)):
+    for hashed in chain(hashes, _marks(high, ranges.lengths)):
         parts[hashed >> shift] |= 1 << (hashed >> _PART_SHIFT & 31)
-    # Stable: within a slot, addresses stay in order.
-    places.sort(key=lambda place: place[1] >> shift)
-    order = [at for at, _ in places]
+    # Slot and entry in one number: within a slot, addresses stay in order.
+    places = [hashed >> shift << 32 | at for hashed, at in zip(hashes, entries, strict=True)]
+    places.sort()
+    order = [place & 0xFFFFFFFF for place in places]
     starts = array("Q", bytes(16 * len(order)))
     starts[::2] = array("Q", [high[at] for at in order])
     starts[1::2] = array("Q", [low[at] for at in order])
     infos = _infos(ranges, numbers, 0)
-    used = {level_of[length] for length in ranges.lengths}
+    used = {level_of[length] for length in set(ranges.lengths)}
     levels = sum(BLOCK_LEVELS[level] for level in used | ({_MARKED} if _MARKING in used else set()))
-    slots = _pack_slots((hashed >> shift for _, hashed in places), parts, before)
+    slots = _pack_slots([place >> 32 for place in places], parts, before)
     return _Section(slots, shift, starts.tobytes(), array("I", [infos[at] for at in order]), levels)
 
 
 def _choose_levels(lengths: bytes) -> dict[int, int]:
     """By prefix length, how many first bits a prefix is found by: 48 and 32, if not too many are shorter."""
-    short = sum(1 << (_MARKED - length) for length in lengths if length < _MARKED)
+    short = sum(lengths.count(length) << (_MARKED - length) for length in range(_MARKED))
     few = short <= 2 * len(lengths) + 65536
     return {
         length: _MARKING
@@ -119,25 +120,37 @@ def _choose_levels(lengths: bytes) -> dict[int, int]:
     }
 
 
-def _places(highs: Iterable[int], lengths: bytes, level_of: Mapping[int, int]) -> Iterator[tuple[int, int]]:
-    """Number of an entry, and a hash that it is found by; one that is shorter than its level has several."""
-    for at, (high, length) in enumerate(zip(highs, lengths, strict=True)):
-        level = level_of[length]
-        first = high >> (64 - level)
-        for top in range(first, first + (1 << max(0, level - length))):
-            yield at, _hash(top << (64 - level) | level)
+def _found_by(
+    highs: Sequence[int], lengths: bytes, level_of: Mapping[int, int]
+) -> tuple[list[int], list[int]]:
+    """Hashes, and the number of the entry that is found by each; one shorter than its level has several."""
+    first = {length: _MASK >> (64 - level) << (64 - level) for length, level in level_of.items()}
+    keys = [high & first[length] | level_of[length] for high, length in zip(highs, lengths, strict=True)]
+    entries = list(range(len(keys)))
+    for length, level in level_of.items():
+        if length < level:
+            step, more = 1 << (64 - level), (1 << (level - length)) - 1
+            for at in _positions(lengths, length):
+                keys += range(keys[at] + step, keys[at] + step * more + 1, step)
+                entries += repeat(at, more)
+    return _hash(keys), entries
 
 
-def _marks(highs: Iterable[int], lengths: bytes) -> Iterator[int]:
+def _positions(lengths: bytes, length: int) -> Iterator[int]:
+    at = lengths.find(length)
+    while at >= 0:
+        yield at
+        at = lengths.find(length, at + 1)
+
+
+def _marks(highs: Iterable[int], lengths: bytes) -> list[int]:
     """Hashes of the first 32 bits of prefixes that are found by 48: an address looks there first."""
-    mask = ((1 << _MARKED) - 1) << (64 - _MARKED)
-    for high, length in zip(highs, lengths, strict=True):
-        if length >= _MARKING:
-            yield _hash(high & mask | _MARKED)
+    marked = {high >> 32 for high, length in zip(highs, lengths, strict=True) if length >= _MARKING}
+    return _hash(top << 32 | _MARKED for top in marked)
 
 
-def _hash(key: int) -> int:
-    return (key ^ key >> 32) * _HASH & _MASK
+def _hash(keys: Iterable[int]) -> list[int]:
+    return [(key ^ key >> 32) * _HASH & _MASK for key in keys]
 
 
 def _bits_for(entries: int, limits: tuple[int, int]) -> int:

@@ -45,8 +45,8 @@ class BlockTables:
         self._wanted = blocks
         held = self._blocks
         for number, layer, before in (
-            (layouts.BLOCK_SINGLE, blocks.single, held and held.single),
-            (layouts.BLOCK_LISTS, blocks.lists, held and held.lists),
+            (layouts.BLOCK_SINGLE, blocks.single, None if held is None else held.single),
+            (layouts.BLOCK_LISTS, blocks.lists, None if held is None else held.lists),
         ):
             if layer is not before and layer != before:
                 self._prepare(number, layer)
@@ -65,6 +65,9 @@ class BlockTables:
                 active |= 1 << number
                 self._settings.change(block_layers=active)
             self.sizes[number] = self._new_sizes[number]
+        if self._prepared:
+            # After the images: what a packet finds clean in an old one is then of an old epoch.
+            self._settings.blocks_changed()
         self._blocks = self._wanted
         self.forget()
 
@@ -87,12 +90,12 @@ class BlockTables:
                 hint="run: marchproxy detach, then start the daemon again",
             )
         image = build_image(layer, numbers)
-        self._prepared[number] = _create(image)
+        self._prepared[number] = create_image(image)
         self._new_sizes[number] = len(image)
 
 
-def _create(image: bytes) -> int:
-    """A new map that holds `image`, by its descriptor."""
+def create_image(image: bytes) -> int:
+    """A new map that holds `image`, by its descriptor. Raises `KernelError`."""
     options = MapCreateOptions(map_flags=_IMAGE_FLAGS)
     lines = len(image) // layouts.BLOCK_LINE
     fd = int(

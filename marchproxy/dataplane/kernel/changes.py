@@ -1,23 +1,28 @@
 """Ending flows that a new policy no longer allows."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from itertools import chain
 
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.flows import FlowTable, Report
 from marchproxy.dataplane.kernel.layouts import FlowKey
 from marchproxy.dataplane.kernel.tables import difference, listener_key
+from marchproxy.dataplane.kernel.tunnels import HeldTunnel
+from marchproxy.dataplane.records import Flow
 from marchproxy.model.address import Prefix, is_single
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.blocks import Blocks
 from marchproxy.policy.evaluate import Evaluator, Query
-from marchproxy.policy.plan import Listener, Plan, TransitRule
+from marchproxy.policy.plan import Listener, Plan, Rule, TransitRule
 
 type Concern = Callable[[bytes], bool]
+type JudgeTunnel = Callable[[Plan, Flow, HeldTunnel], Reason | None]
+"""Why a plan ends the flow of a tunnel that user space has handed off; None: it stays."""
 
 _V4_START = layouts.ANY_V4[:12]
 _TRANSPORTS = {layouts.TCP: Transport.TCP, layouts.UDP: Transport.UDP}
@@ -32,6 +37,8 @@ class FlowReview:
 
     def __init__(self, table: FlowTable) -> None:
         self._table = table
+        self.judge_tunnel: JudgeTunnel = judge_by_mapping
+        """For whoever admitted the tunnels to say what the plan thinks of them."""
         self._reviewed: Plan | None = None
         """None: what an earlier daemon's plan allowed is not known."""
 
@@ -54,6 +61,8 @@ class FlowReview:
                 return not evaluator().evaluate(query).keeps
 
             self._table.end_where(concerned, is_refused, report)
+        judge = self.judge_tunnel
+        self._table.end_tunnels(lambda flow, held: judge(plan, flow, held), report)
         self._reviewed = plan
 
     def _end_blocked(self, blocks: Blocks, report: Report) -> None:
@@ -73,6 +82,16 @@ class FlowReview:
             return None
 
         self._table.end_blocked(reason_of, report)
+
+
+def judge_by_mapping(plan: Plan, flow: Flow, held: HeldTunnel) -> Reason | None:
+    """A tunnel stays for as long as its mapping is there and allows something."""
+    rules: Iterator[Rule | TransitRule] = chain(
+        chain.from_iterable(listener.rules for listener in plan.listeners), plan.transit
+    )
+    mapping = flow.decision.mapping
+    allowed = any(rule.mapping == mapping and rule.reason is not Reason.DENY_MAPPING for rule in rules)
+    return None if allowed else Reason.POLICY_CHANGED
 
 
 def concern(old: Plan, new: Plan) -> Concern | None:
@@ -156,14 +175,14 @@ def changed_listeners(old: Plan, new: Plan, moved: AbstractSet[str]) -> frozense
 
     Which backends take new flows is no part of that, so a change of health makes no flow be looked at.
     """
-    gone, came = difference(old.listeners, new.listeners)
+    gone, came = difference(old.carried, new.carried)
     held = {listener_key(listener): _decisions(listener) for listener in gone}
     wanted = {listener_key(listener): _decisions(listener) for listener in came}
     changed = {key for key in held.keys() | wanted.keys() if held.get(key) != wanted.get(key)}
     if moved:
         changed.update(
             listener_key(listener)
-            for listener in new.listeners
+            for listener in new.carried
             if any(rule.excluded or not moved.isdisjoint(rule.sources) for rule in listener.rules)
         )
     return frozenset(changed)

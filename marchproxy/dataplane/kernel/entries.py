@@ -50,7 +50,16 @@ class Tables:
     """The maps that make up a policy. Keys and values are bytes where they are packed when they arise."""
 
     __slots__ = (
-        *("address_classes", "backends", "bits", "listeners", "pools", "port_classes", "rules"),
+        *(
+            "address_classes",
+            "backends",
+            "bits",
+            "class_pages",
+            "listeners",
+            "pools",
+            "port_classes",
+            "rules",
+        ),
         *("limit_generations", "limit_prefixes", "limit_sets", "limits"),
         *("transit_bits", "transit_digests", "transit_extents", "transit_rules"),
     )
@@ -62,6 +71,8 @@ class Tables:
         self.pools: Table[int, bytes] = Table()
         self.backends: Table[int, bytes] = Table()
         self.address_classes: Table[Place, int] = Table()
+        self.class_pages: Table[int, bytes] = Table()
+        """By the first 120 bits of their addresses: `mp_page`."""
         self.bits: Table[BitsKey, int] = Table()
         """Of listeners' rules."""
         self.transit_rules: Table[int, bytes] = Table()

@@ -30,7 +30,7 @@ class Failover:
 def _failed(plan: Plan) -> Iterator[Backend]:
     pools = {
         id(rule.pool): rule.pool
-        for listener in plan.listeners
+        for listener in plan.carried
         for rule in listener.rules
         if rule.pool and rule.pool.idle
     }

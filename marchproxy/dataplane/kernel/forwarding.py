@@ -14,7 +14,7 @@ class Forwarding:
         self._sysctls = sysctls
 
     def enable(self, interface: str) -> None:
-        """Switch forwarding on where it is off, cheaply enough to look four times a second.
+        """Switch forwarding on where it is off.
 
         Raises `NotPermitted`.
         """

@@ -88,6 +88,11 @@ class Attachments:
         self._leave_others()
         self.look_after()
 
+    def due(self) -> bool:
+        """Whether it is time to look again, though nothing was heard of."""
+        now = time.monotonic()
+        return any(now - each.tried > AGAIN for each in self._watched.values())
+
     def look_after(self) -> None:
         """Attach to what is new or came back at once, and see every few seconds to what is attached."""
         for each in self._watched.values():
@@ -103,6 +108,7 @@ class Attachments:
         if ifindex != each.ifindex:
             each.ifindex, each.attached, each.native, each.tried = ifindex, "", False, -math.inf
         if not ifindex:
+            each.tried = now
             each.problem = "no such interface"
         elif now - each.tried > AGAIN:
             each.tried = now

@@ -121,12 +121,13 @@ SPLICE = _layout(
     id="Q",
     sequence="8s",
     timestamp="8s",
+    least="8s",
+    most="8s",
     announced="2s",
     expected="2s",
-    flags="B",
-    pad="3x",
+    flags="I",
 )
-SPLICE_DRAINING: Final = 1
+SPLICE_DRAINING, SPLICE_HELD = 1, 2
 TUNNEL = _layout(
     "mp_tunnel", key="40s", expires="Q", service="128s", credential="64s", name="256s", pad="16x"
 )
@@ -141,6 +142,7 @@ SOCKET = _layout(
     received="I",
     read="I",
     window="I",
+    own_window="I",
     segment="I",
     timestamp="I",
     ifindex="I",
@@ -165,6 +167,12 @@ BALANCES: Final = {
 """`enum mp_balance`."""
 BACKEND = _layout("mp_backend", address="16s", source="16s", port="2s", weight="H", pad="4x")
 BACKEND_KEY = _layout("mp_backend_key", address="16s", port="2s", pad="2x")
+PAGES: Final = 131072
+PAGE_BITS: Final = 120
+PAGE_RUNS: Final = 12
+CLASS_ELSEWHERE: Final = 0xFFFFFFFF
+PAGE_KEY = _layout("mp_page_key", address="15s", bank="B")
+PAGE = _layout("mp_page", **{"class": f"{PAGE_RUNS * 4}s", "first": f"{PAGE_RUNS}s"})
 ADDRESS_KEY = _layout("mp_address_key", prefix_length="I", bank="B", address="16s", pad="3x")
 BITS_KEY = _layout("mp_bits_key", **{"class": "I", "word": "I"})
 TRANSIT_RULE = _layout("mp_transit_rule", mapping="I", rank="I", reason="H", flags="B", pad="x")
@@ -184,6 +192,7 @@ SETTINGS = _layout(
     repeat_ms="I",
     block_layers="I",
     silent="I",
+    block_epoch="I",
     diverting="I",
 )
 LIMIT = _layout("mp_limit", step="24s", tolerance="24s")
@@ -207,6 +216,7 @@ BLOCK_HEADER = _layout(
 BLOCK_LINE: Final = 64
 BLOCK_OWNER_MAX: Final = 0xFFFFFF
 BLOCK_LAYERS: Final = 2
+CLEAN_PAIRS: Final = 512
 BLOCK_SINGLE, BLOCK_LISTS = 0, 1
 BLOCK_LEVELS: Final = {48: 1, 32: 2, 24: 4, 16: 8}
 """Lengths under which IPv6 prefixes are found, and their bits in `mp_block_header.levels`."""
@@ -248,6 +258,8 @@ LAYOUTS = (
     BACKEND,
     BACKEND_KEY,
     ADDRESS_KEY,
+    PAGE_KEY,
+    PAGE,
     TRANSIT_RULE,
     TRANSIT_DIGEST,
     NAT_POOL,

@@ -25,7 +25,16 @@ from marchproxy.model.appliance import DEFAULT_SETTINGS
 
 READ_OR_WRITTEN = frozenset(
     {
-        *("active", "address_classes", "backends", "listeners", "pools", "port_classes", "rules"),
+        *(
+            "active",
+            "address_classes",
+            "backends",
+            "class_pages",
+            "listeners",
+            "pools",
+            "port_classes",
+            "rules",
+        ),
         *("source_bits", "transit_bits", "transit_digests", "transit_extents", "transit_rules", "nat_pools"),
         *("flows", "opening", "splices", "tunnels", "mapping_names", "settings", "management"),
         *("interfaces", "own_addresses"),

@@ -1,4 +1,4 @@
-"""Notices that routes, addresses, links or neighbours changed, without asking what exactly.
+"""Notices that routes, addresses, links, their settings or neighbours changed, without asking what exactly.
 
 A netlink socket of its own rather than pyroute2: a message's type is all that is read, and the daemon stays
 small.
@@ -15,8 +15,10 @@ _LINK, _NEIGHBOUR = 1 << 0, 1 << 2
 _IPV4 = 1 << 4 | 1 << 6 | 1 << 7
 _IPV6 = 1 << 8 | 1 << 10 | 1 << 18
 _NEXTHOP = 1 << 31
-_GROUPS = _LINK | _NEIGHBOUR | _IPV4 | _IPV6 | _NEXTHOP
-"""Bit n - 1 is `RTNLGRP_…` n (linux/rtnetlink.h); of each family addresses, routes and rules."""
+_SETTINGS = 1 << 23 | 1 << 24
+_GROUPS = _LINK | _NEIGHBOUR | _IPV4 | _IPV6 | _NEXTHOP | _SETTINGS
+"""Bit n - 1 is `RTNLGRP_…` n (linux/rtnetlink.h); of each family addresses, routes and rules, and NETCONF, by
+which the kernel tells of forwarding that somebody switched (3.8)."""
 _NEIGHBOUR_MESSAGES = frozenset({28, 29})
 """RTM_NEWNEIGH and RTM_DELNEIGH."""
 _BUFFER = 65536
@@ -29,7 +31,7 @@ class Changes:
     """What was heard since the last time."""
 
     routes: bool = False
-    """Routes, rules, addresses or links."""
+    """Routes, rules, addresses, links, or whether they forward."""
     neighbours: bool = False
 
     def __bool__(self) -> bool:

@@ -58,6 +58,10 @@ class Settings:
         silent = settings.refusal is appliance.Refusal.DROP
         self.change(silent=silent, refusals_per_second=settings.refusals_per_second)
 
+    def blocks_changed(self) -> None:
+        """Make every packet's addresses be looked up among the blocks again."""
+        self.change(block_epoch=(self._values["block_epoch"] + 1) & 0xFFFFFFFF)
+
     def routes_changed(self) -> None:
         """Make every flow look its way out up again."""
         self.change(route_epoch=(self._values["route_epoch"] + 1) & 0xFFFFFFFF)

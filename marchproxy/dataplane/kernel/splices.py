@@ -11,6 +11,7 @@ from marchproxy.dataplane.kernel.maps import Map
 
 _ID = slice(0, 8)
 _NOTHING = bytes(layouts.SPLICE.size)
+_FLAGS = layouts.SPLICE.pick("flags")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,9 @@ class Side:
     """The shift that this side gives its own windows."""
     expected: int
     """The shift that the other side applies to them."""
+    least: int
+    """While the splice drains this side hears acknowledgements between these two."""
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Splice:
             self.id,
             layouts.U32_PAIR.pack(client.sequence, backend.sequence),
             layouts.U32_PAIR.pack(client.timestamp, backend.timestamp),
+            layouts.U32_PAIR.pack(client.least, backend.least),
+            layouts.U32_PAIR.pack(client.most, backend.most),
             bytes((client.announced, backend.announced)),
             bytes((client.expected, backend.expected)),
             layouts.SPLICE_DRAINING if self.draining else 0,
@@ -84,9 +90,11 @@ class Splices:
         """Change what a place that was given out holds."""
         self._map.set(layouts.U32.pack(place), splice.pack())
 
-    def end_draining(self, place: int, splice: Splice) -> None:
-        """From now on the programs let no local socket know."""
+    def end_draining(self, place: int, splice: Splice) -> bool:
+        """From now on the programs let no local socket know. Whether they held back acknowledgements."""
+        raw = self._map.get(layouts.U32.pack(place)) or _NOTHING
         self.write(place, replace(splice, draining=False))
+        return bool(_FLAGS.unpack(raw)[0] & layouts.SPLICE_HELD)
 
     def give_back(self, place: int) -> None:
         """Free a place whose flow never was, or is gone from all tables."""

@@ -106,6 +106,8 @@ class KernelTier:
         self._sources = SourcePools(maps["own_addresses"], maps["nat_pools"])
         self._plan = Plan()
         self._sink: EventSink = _ignore
+        self._moved = False
+        """Something was heard of, and not everything has been done about it."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
         self._ports_problem: tuple[str, ...] = ()
         self._unreachable: tuple[str, ...] = ()
@@ -200,6 +202,10 @@ class KernelTier:
         self._opened.callback(programs.close)
         return Handoff(self._maps, programs, self._splices, self._table, self._sink)
 
+    async def mapping_number(self, name: str) -> int:
+        """The number of a mapping in the kernel's tables, by its qualified name; 0 for none."""
+        return await self._in_thread(self._names.number, name) if name else 0
+
     def upstream_ports(self) -> UpstreamPorts:
         """Where connections come from that are to be handed off."""
         return UpstreamPorts(self._maps)
@@ -281,12 +287,16 @@ class KernelTier:
         heard = self._routes.heard()
         if heard:
             self._settings.routes_changed()
-        if heard.routes:
+        self._moved = self._moved or heard.routes
+        if self._moved:
             if self._builder.pools.renew_sources():
                 self._banks.switch(self._builder.tables, self._settings.revision)
             self._find_unreachable()
-        self._follow_addresses(self._plan, moved=heard.routes)
-        self._attachments.look_after()
+            self._follow_addresses(self._plan, moved=True)
+        # Links come and go, and forwarding is switched, no less often than that is heard.
+        if self._moved or self._attachments.due():
+            self._attachments.look_after()
+        self._moved = False
         self._banks.follow()
         self._sweep.turn(self._sink)
 

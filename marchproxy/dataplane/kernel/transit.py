@@ -103,8 +103,8 @@ class TransitTables:
 
 
 def is_diverted(rule: TransitRule) -> bool:
-    """Whether user space looks at the connections that a rule lets through."""
-    return rule.sni is not None and rule.reason is Reason.FORWARDED
+    """Whether user space looks at the connections that a rule would refuse."""
+    return rule.sni is not None and rule.reason is Reason.SNI_MISSING
 
 
 def _shape(rule: TransitRule) -> Shape:

@@ -17,7 +17,6 @@ from marchproxy.dataplane.names.asker import Asker
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.following import Following
 from marchproxy.dataplane.names.lookup import Found, Lookup, LookupFailed
-from marchproxy.dataplane.names.patterns import WILDCARD
 from marchproxy.dataplane.names.rebinding import IsLocal, Rebinding
 from marchproxy.dataplane.names.report import name_problems, name_state
 from marchproxy.dataplane.names.system import SystemUpstreams
@@ -27,6 +26,7 @@ from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
 from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.patterns import WILDCARD
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,10 @@ class Resolver:
         self._unsaved = False
         self._save_problem = ""
         self._age_problem = ""
+
+    async def find(self, name: str) -> Found:
+        """Look any name up, also one that is not followed. Raises `LookupFailed`."""
+        return await self._find(name)
 
     @property
     def view(self) -> NamesView:

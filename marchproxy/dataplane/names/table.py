@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from marchproxy.dataplane.names.held import HeldAddresses, in_order
-from marchproxy.dataplane.names.patterns import WILDCARD, Patterns
 from marchproxy.model.address import IPAddress
+from marchproxy.model.patterns import WILDCARD, Patterns
 
 MOST_TOGETHER = 65_536
 """Addresses of all names. A plan has to fit into the kernel's tables, whatever DNS servers say."""

@@ -8,7 +8,6 @@ without bytes.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 
 from marchproxy.dataplane.proxy.balance import Balancer
 from marchproxy.dataplane.proxy.limits import FlowLimits
@@ -19,6 +18,29 @@ from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Tier, Verdict
 from marchproxy.policy.evaluate import Answer, Evaluator, Query
 from marchproxy.policy.plan import Backend, Plan, Rule
+
+
+def _numbers(processor: int) -> Iterator[int]:
+    """Numbers for conversations: of the clock, as the kernel's (`flow_new_id`), and of a processor that is
+    none.
+
+    So nobody else has them, and a conversation keeps its own when the kernel takes it over.
+    """
+    last = 0
+    while True:
+        last = max(last + 64, time.monotonic_ns() >> 9 << 6 | processor)
+        yield last
+
+
+_LAST = 63
+_numbered = _numbers(_LAST)
+"""Of all ledgers of this process."""
+
+
+def number_as(index: int) -> None:
+    """In process `index` of several, from 0: give out numbers that none of the others does."""
+    global _numbered  # noqa: PLW0603  (a fact about the process)
+    _numbered = _numbers(_LAST - index)
 
 
 class Tally:
@@ -48,6 +70,7 @@ class Conversation:
         "answer",
         "backend",
         "last_seen",
+        "name",
         "number",
         "query",
         "received",
@@ -59,13 +82,22 @@ class Conversation:
     )
 
     def __init__(
-        self, number: int, query: Query, source_port: int, answer: Answer, revision: int, forwarded: Tally
+        self,
+        number: int,
+        query: Query,
+        source_port: int,
+        answer: Answer,
+        revision: int,
+        forwarded: Tally,
+        name: str = "",
     ) -> None:
         self.number = number
         self.query = query
         self.source_port = source_port
         self.answer = answer
         self.revision = revision
+        self.name = name
+        """The host that the client asked for; empty: it gave an address."""
         self.backend: Backend | None = None
         """None until one has answered."""
         self.state = FlowState.OPENING
@@ -92,7 +124,7 @@ class Conversation:
         query, backend = self.query, self.backend
         return Flow(
             decision=replace(
-                _decision(query, self.source_port, self.answer, self.revision),
+                _decision(query, self.source_port, self.answer, self.revision, self.name),
                 time=self.started,
                 id=self.number,
                 destination_service=backend.service if backend else "",
@@ -114,7 +146,6 @@ class Ledger:
         self.sink: EventSink = _nobody
         self.wanted = frozenset(EventKind)
         """Kinds of events that `sink` takes."""
-        self._numbers = count(1)
         self._tallies: dict[Reason, Tally] = {}
         self._denied: dict[tuple[Reason, str], Tally] = {}
         """By reason and mapping; of mappings there are as many as an operator has made."""
@@ -124,6 +155,11 @@ class Ledger:
         self._balancer = Balancer()
         self.limits = FlowLimits()
         self.revision = 0
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """The plan in force."""
+        return self._evaluator
 
     def adopt(self, plan: Plan, revision: int) -> None:
         """Decide by `plan` from now on."""
@@ -169,16 +205,16 @@ class Ledger:
         """Whether nothing may go to a backend, whatever pool it is in."""
         return bool(self._evaluator.plan.blocks.find(backend.address))
 
-    def begin(self, query: Query, source_port: int, answer: Answer) -> Conversation:
+    def begin(self, query: Query, source_port: int, answer: Answer, name: str = "") -> Conversation:
         """Number a conversation that was admitted; `opened` follows, or `refuse` when no backend answers.
 
         If audit admitted it, that is told.
         """
         if answer.verdict is Verdict.AUDIT:
             self._audited.setdefault((answer.reason, answer.mapping), Tally()).add(0)
-            self._tell(EventKind.AUDITED, query, source_port, answer)
+            self._tell(EventKind.AUDITED, query, source_port, answer, name)
         forwarded = self._tally(Reason.FORWARDED)
-        return Conversation(next(self._numbers), query, source_port, answer, self.revision, forwarded)
+        return Conversation(next(_numbered), query, source_port, answer, self.revision, forwarded, name)
 
     def candidates(self, conversation: Conversation) -> Iterator[Backend]:
         """The backends that it should try, in this order."""
@@ -201,6 +237,11 @@ class Ledger:
             flow = conversation.flow()
             self.sink(Event(EventKind.FLOW_START, flow.decision, flow))
 
+    def passed_on(self, conversation: Conversation) -> None:
+        """The kernel has an opened conversation now, and tells its end."""
+        self._leave(conversation)
+        self._tally(Reason.HANDED_OFF).add(0)
+
     def ended(self, conversation: Conversation, reason: Reason) -> None:
         """An opened conversation is over."""
         self._leave(conversation)
@@ -210,19 +251,22 @@ class Ledger:
             decision = replace(flow.decision, time=time.time(), reason=reason)
             self.sink(Event(EventKind.FLOW_END, decision, replace(flow, decision=decision)))
 
-    def refuse(self, query: Query, source_port: int, answer: Answer, reason: Reason, size: int = 0) -> None:
+    def refuse(
+        self, query: Query, source_port: int, answer: Answer, reason: Reason, size: int = 0, name: str = ""
+    ) -> None:
         """Count and tell a connection or datagram that goes nowhere; `size` is the datagram's."""
         self._tally(reason).add(size)
         self._denied.setdefault((reason, answer.mapping), Tally()).add(size)
-        self._tell(EventKind.DENIED, query, source_port, replace(answer, verdict=Verdict.DENY, reason=reason))
+        denied = replace(answer, verdict=Verdict.DENY, reason=reason)
+        self._tell(EventKind.DENIED, query, source_port, denied, name)
 
     def drop(self, reason: Reason, size: int) -> None:
         """Count a datagram of a conversation that could not be sent on."""
         self._tally(reason).add(size)
 
-    def _tell(self, kind: EventKind, query: Query, source_port: int, answer: Answer) -> None:
+    def _tell(self, kind: EventKind, query: Query, source_port: int, answer: Answer, name: str) -> None:
         if kind in self.wanted:
-            decision = _decision(query, source_port, answer, self.revision)
+            decision = _decision(query, source_port, answer, self.revision, name)
             self.sink(Event(kind, replace(decision, time=time.time())))
 
     def _leave(self, conversation: Conversation) -> None:
@@ -241,7 +285,7 @@ def _always(_: IPAddress) -> bool:
     return True
 
 
-def _decision(query: Query, source_port: int, answer: Answer, revision: int) -> Decision:
+def _decision(query: Query, source_port: int, answer: Answer, revision: int, name: str) -> Decision:
     named = set(answer.rule.sources) & set(answer.source_services) if answer.rule else set()
     return Decision(
         time=0.0,
@@ -257,4 +301,5 @@ def _decision(query: Query, source_port: int, answer: Answer, revision: int) -> 
         mapping=answer.mapping,
         revision=revision,
         source_service=min(named or answer.source_services, default=""),
+        name=name,
     )

@@ -5,17 +5,19 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Protocol
 
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.dataplane.proxy.reach import Unreachable, reach
 from marchproxy.dataplane.proxy.relay import Relay
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Query
-from marchproxy.policy.plan import Backend
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +38,6 @@ class TcpLimits:
     """For all of them together: nobody waits longer for a refusal."""
     idle: float = 3600.0
     """Without a byte in either direction."""
-
-
-class _Unreachable(Exception):
-    """No backend could be reached."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason.name)
-        self.reason = reason
 
 
 class TcpConnection:
@@ -98,6 +92,13 @@ class TcpCarrier:
             if connection.conversation.idle() > self.limits.idle:
                 self.end(connection, Reason.IDLE)
 
+    def cut(self, ids: AbstractSet[int]) -> set[int]:
+        """End the connections with these numbers; those that there were."""
+        found = {each for each in self.live if each.conversation.number in ids}
+        for connection in found:
+            self.end(connection, Reason.CUT)
+        return {connection.conversation.number for connection in found}
+
     def end(self, connection: TcpConnection, reason: Reason) -> None:
         """End one connection with RST."""
         if connection.relay:
@@ -116,8 +117,10 @@ class TcpCarrier:
     async def _open(self, connection: TcpConnection) -> None:
         conversation = connection.conversation
         try:
-            backend, upstream = await self._reach(conversation)
-        except _Unreachable as error:
+            backend, upstream = await reach(
+                self._ledger, conversation, each=self.limits.connect, within=self.limits.admission
+            )
+        except Unreachable as error:
             self._forget(connection)
             self._refuse_conversation(connection, error.reason)
             return
@@ -128,34 +131,6 @@ class TcpCarrier:
         else:
             # A new plan came while the backend was being looked for.
             connection.relay.end(self._ledger.reason_to_end(conversation))
-
-    async def _reach(self, conversation: Conversation) -> tuple[Backend, socket.socket]:
-        """The first backend that answers. Raises `_Unreachable` with the reason of the last one tried."""
-        reason = Reason.NO_BACKEND
-        deadline = asyncio.get_running_loop().time() + self.limits.admission
-        for backend in self._ledger.candidates(conversation):
-            if self._ledger.is_blocked(backend):
-                reason = Reason.BLOCKED_DESTINATION
-                continue
-            try:
-                return backend, await self._connect(backend, deadline)
-            except OSError as error:
-                reason = sockets.refusal_reason(error)
-                log.debug("%s at %s:%d: %s", backend.service, backend.address, backend.port, error)
-            if asyncio.get_running_loop().time() >= deadline:
-                break
-        raise _Unreachable(reason)
-
-    async def _connect(self, backend: Backend, deadline: float) -> socket.socket:
-        loop = asyncio.get_running_loop()
-        upstream = sockets.connected_socket(backend.address, Transport.TCP)
-        try:
-            async with asyncio.timeout_at(min(loop.time() + self.limits.connect, deadline)):
-                await loop.sock_connect(upstream, sockets.sockaddr(backend.address, backend.port))
-        except BaseException:
-            upstream.close()
-            raise
-        return upstream
 
     def _ended(self, connection: TcpConnection) -> Callable[[Reason], None]:
         def note(reason: Reason) -> None:
@@ -178,14 +153,22 @@ class TcpCarrier:
             self.empty.set()
 
 
+class Carrier(Protocol):
+    """Takes what a listener accepts."""
+
+    def admit(self, client: socket.socket, peer: IPAddress, peer_port: int) -> None:
+        """Take a connection that was just accepted, non-blocking."""
+
+
 class TcpListener:
     """One listening socket, accepting for a carrier."""
 
-    def __init__(self, sock: socket.socket, carrier: TcpCarrier) -> None:
+    def __init__(self, sock: socket.socket, carrier: Carrier) -> None:
         self.socket = sock
         self.overloaded = ""
         """Why accepting pauses right now; empty while it does not."""
-        self._carrier = carrier
+        self.carrier = carrier
+        """Who takes what is accepted from now on."""
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
 
@@ -216,7 +199,7 @@ class TcpListener:
                 return
             self.overloaded = ""
             client.setblocking(False)
-            self._carrier.admit(client, sockets.address_of(peer[0]), peer[1])
+            self.carrier.admit(client, sockets.address_of(peer[0]), peer[1])
 
     def _rest(self, error: OSError) -> None:
         if not self.overloaded:

@@ -2,14 +2,13 @@
 
 import asyncio
 import resource
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
-from marchproxy.dataplane.proxy.sockets import open_listener
+from marchproxy.dataplane.proxy.sockets import expect_descriptors, open_listener
 from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
 from marchproxy.dataplane.proxy.udp import UdpCarrier, UdpLimits, UdpListener
 from marchproxy.dataplane.records import (
@@ -63,7 +62,8 @@ class SocketsTier:
 
     async def apply(self, plan: Plan, revision: int) -> None:
         """Open what is new, decide by `plan`, close what is gone. Raises before anything has changed."""
-        wanted = _needed(plan.listeners)
+        wanted = _needed(plan.carried)
+        expect_descriptors(len(wanted))
         opened = self._open_new({key: wanted[key] for key in wanted if key not in self._open})
         self._ledger.adopt(plan, revision)
         self._plan = plan
@@ -102,6 +102,10 @@ class SocketsTier:
             for end in (item.query.source, item.query.destination, item.backend and item.backend.address)
         }
         return frozenset(address for address in addresses if address in ends)
+
+    async def cut(self, ids: frozenset[int]) -> frozenset[int]:
+        """See `Tier.cut`."""
+        return frozenset(self._tcp.cut(ids) | self._udp.cut(ids))
 
     def counters(self) -> Mapping[Reason, Traffic]:
         """See `ledger` for what packets and bytes mean here."""
@@ -166,12 +170,9 @@ class SocketsTier:
 
     def _open_new(self, wanted: Mapping[ListenerKey, Listener]) -> dict[ListenerKey, Open]:
         opened: dict[ListenerKey, Open] = {}
-        on_port: dict[ListenerKey, list[socket.socket]] = {}
-        for key, item in self._open.items():
-            on_port.setdefault(_port(key), []).append(item.socket)
         try:
             for key, listener in wanted.items():
-                sock = open_listener(listener, beside=on_port.get(_port(key), ()))
+                sock = open_listener(listener)
                 opened[key] = (
                     TcpListener(sock, self._tcp)
                     if listener.transport is Transport.TCP
@@ -194,7 +195,7 @@ class SocketsTier:
 
     def _look(self) -> None:
         self._looked_at = time.monotonic()
-        addresses = {listener.address for listener in self._plan.listeners} - set(WILDCARDS.values())
+        addresses = {listener.address for listener in self._plan.carried} - set(WILDCARDS.values())
         self._absent = [
             f"listen address {address} is on no interface of this host"
             for address in sorted(addresses, key=lambda address: (address.version, int(address)))

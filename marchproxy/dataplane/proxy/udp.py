@@ -10,6 +10,7 @@ import errno
 import socket
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -163,6 +164,12 @@ class UdpCarrier:
         if self.live.pop(session.key, None):
             session.disconnect()
             self.ledger.ended(session.conversation, reason)
+
+    def cut(self, ids: AbstractSet[int]) -> set[int]:
+        """End the sessions with these numbers; those that there were."""
+        found = {each.conversation.number for each in self.live.values()} & ids
+        self._end_where(lambda session: session.conversation.number in found, Reason.CUT)
+        return found
 
     def recheck(self) -> None:
         """End what the plan in force no longer allows."""

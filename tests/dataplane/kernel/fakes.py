@@ -115,7 +115,7 @@ def fake_policy_maps() -> Mapping[str, Map]:
         "limit_generations": layouts.U32.size,
     }
     return {
-        **{name: FakeMap(name) for name in ("listeners", "source_bits", "transit_bits")},
+        **{name: FakeMap(name) for name in ("class_pages", "listeners", "source_bits", "transit_bits")},
         **{name: FakeArray(name, value_size=size) for name, size in arrays.items()},
         **{name: FakeTrie(name) for name in ("address_classes", "limit_prefixes")},
     }

@@ -4,6 +4,7 @@ So the way from a plan to bytes in maps can be compared with the reference evalu
 without privileges. (`tests/bpf` compares the programs themselves.)
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def interpret(maps: Mapping[str, Map], names: Mapping[str, int], query: Query) -
     if listener is None:
         return Outcome(Reason.PASSED_TO_HOST) if query.is_local() else _transit(maps, names, query, bank)
     first, count = layouts.LISTENER.struct.unpack(listener)
-    source_class = _class(maps["address_classes"], query.source, bank)
+    source_class = _class(maps, query.source, bank)
     for number in range(first, first + count):
         if any(
             _bit(maps["source_bits"], each, number, bank) for each in (source_class, layouts.CLASS_ANYONE)
@@ -62,8 +63,8 @@ def _transit(maps: Mapping[str, Map], names: Mapping[str, int], query: Query, ba
     index = layouts.PORT_ECHO if zero is None else zero + query.port
     stored = maps["port_classes"].get(layouts.U32.pack(bank * layouts.PORT_CLASSES + index))
     classes = {
-        Dimension.SOURCE: _class(maps["address_classes"], query.source, bank),
-        Dimension.DESTINATION: _class(maps["address_classes"], query.destination, bank),
+        Dimension.SOURCE: _class(maps, query.source, bank),
+        Dimension.DESTINATION: _class(maps, query.destination, bank),
         Dimension.PORT: layouts.U32.unpack(stored)[0] if stored else layouts.CLASS_STRANGER,
     }
     satisfied = set(range(layouts.RULES))
@@ -109,9 +110,21 @@ def _listener(listeners: Map, address: IPAddress, query: Query, bank: int) -> by
     return listeners.get(key)
 
 
-def _class(sources: Map, address: IPAddress, bank: int) -> int:
-    key = layouts.ADDRESS_KEY.struct.pack(8 + 128, bank, layouts.pack_address(address))
-    found = sources.get(key[:_ADDRESS_KEY_SIZE])
+def class_in_page(page: bytes | None, last: int) -> int:
+    """What a page says of the address that ends in `last`."""
+    if page is None:
+        return layouts.CLASS_ELSEWHERE
+    classes, firsts = layouts.PAGE.struct.unpack(page)
+    return int(layouts.U32.unpack_from(classes, 4 * (bisect_right(firsts, last) - 1))[0])
+
+
+def _class(maps: Mapping[str, Map], address: IPAddress, bank: int) -> int:
+    packed = layouts.pack_address(address)
+    number = class_in_page(maps["class_pages"].get(packed[:-1] + bytes((bank,))), packed[-1])
+    if number != layouts.CLASS_ELSEWHERE:
+        return number
+    key = layouts.ADDRESS_KEY.struct.pack(8 + 128, bank, packed)
+    found = maps["address_classes"].get(key[:_ADDRESS_KEY_SIZE])
     return int(layouts.U32.unpack(found)[0]) if found else layouts.CLASS_STRANGER
 
 

@@ -53,6 +53,21 @@ def images(maps: dict[str, Map]) -> list[int]:
     return [layouts.U32.unpack(raw)[0] if raw else 0 for raw in found]
 
 
+def test_every_change_begins_a_new_epoch(maps: dict[str, Map]) -> None:
+    def epoch() -> int:
+        raw = maps["settings"].get(layouts.U32.pack(0)) or b""
+        values = dict(zip(layouts.SETTINGS.fields, layouts.SETTINGS.struct.unpack(raw), strict=True))
+        return int(values["block_epoch"])
+
+    made, seen = tables(maps), [epoch()]
+    for wanted in (blocks("10.0.0.1"), blocks("10.0.0.2"), NOTHING_BLOCKED):
+        switch(made, wanted)
+        seen.append(epoch())
+    assert seen == [seen[0] + number for number in range(4)]
+    switch(made, NOTHING_BLOCKED)
+    assert epoch() == seen[-1]
+
+
 def test_layers_come_and_go_each_by_itself(maps: dict[str, Map]) -> None:
     made = tables(maps)
     switch(made, blocks("10.0.0.1"))
@@ -107,7 +122,7 @@ def test_image_that_cannot_be_made_leaves_what_holds(
     def no_memory(_: bytes) -> int:
         raise KernelError("no memory", errno=12)
 
-    monkeypatch.setattr(module, "_create", no_memory)
+    monkeypatch.setattr(module, "create_image", no_memory)
     with pytest.raises(KernelError):
         made.prepare(blocks("10.0.0.2"))
     assert images(maps) == before

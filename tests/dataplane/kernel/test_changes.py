@@ -47,7 +47,7 @@ class Daemon:
     def restart(self) -> None:
         """Another daemon takes over the tables."""
         names = MappingNames(FakeMap("mapping_names", value_size=128))
-        maps = {"flows": self.flows, "opening": FakeMap("opening")}
+        maps = {"flows": self.flows, "opening": FakeMap("opening"), "tunnels": FakeMap("tunnels")}
         self._review = FlowReview(FlowTable(maps, names, Timeouts()))
 
     def review(self, made: Compiled) -> list[int]:

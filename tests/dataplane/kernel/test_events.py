@@ -12,6 +12,7 @@ from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.objects import BpfObject
 from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.dataplane.kernel.testrun import run
+from marchproxy.dataplane.kernel.tunnels import TunnelTable
 from marchproxy.dataplane.records import Event, EventKind
 from marchproxy.model.reason import Reason
 
@@ -28,7 +29,10 @@ def loaded() -> Iterator[BpfObject]:
 @pytest.fixture
 def reader(loaded: BpfObject) -> Iterator[EventReader]:
     made = EventReader(
-        loaded.maps["events"], loaded.maps["lost_events"], MappingNames(loaded.maps["mapping_names"])
+        loaded.maps["events"],
+        loaded.maps["lost_events"],
+        MappingNames(loaded.maps["mapping_names"]),
+        TunnelTable(loaded.maps["tunnels"]),
     )
     made.read(lambda _: None)
     Settings(loaded.maps["settings"]).change(

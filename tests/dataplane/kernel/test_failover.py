@@ -30,7 +30,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self.flows, self.opening = FakeMap("flows"), FakeMap("opening")
-        maps = {"flows": self.flows, "opening": self.opening}
+        maps = {"flows": self.flows, "opening": self.opening, "tunnels": FakeMap("tunnels")}
         self.failover = Failover(FlowTable(maps, MappingNames(FakeMap("mapping_names")), Timeouts()))
         self.held = {
             "unanswered": Conversation(id=1, port=1, nat_port=1, state=OPENING).put(self.opening),

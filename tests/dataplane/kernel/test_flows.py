@@ -40,7 +40,9 @@ class Tables:
         self.flows, self.opening = FakeMap("flows"), FakeMap("opening")
         self.reports: list[Event] = []
         names = MappingNames(FakeMap("mapping_names", value_size=128))
-        self.table = FlowTable({"flows": self.flows, "opening": self.opening}, names, Timeouts())
+        self.tunnels = FakeMap("tunnels")
+        maps = {"flows": self.flows, "opening": self.opening, "tunnels": self.tunnels}
+        self.table = FlowTable(maps, names, Timeouts())
 
     def expire(self) -> int:
         return self.table.expire(self.reports.append).established

@@ -184,6 +184,19 @@ def test_a_quiet_poll_changes_nothing(daemon: Daemon) -> None:
     assert (daemon.epochs, daemon.attachments.states) == (epochs, states)
 
 
+def test_there_is_something_to_look_at_every_few_seconds(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not daemon.attachments.due()
+    daemon.want(near(), near(name="nowhere0"))
+    assert not daemon.attachments.due()
+    monkeypatch.setattr(interfaces, "AGAIN", 0.0)
+    assert daemon.attachments.due()
+    daemon.poll()
+    monkeypatch.setattr(interfaces, "AGAIN", 60.0)
+    assert not daemon.attachments.due()
+
+
 def test_a_successor_adopts_what_is_there(daemon: Daemon) -> None:
     daemon.want(near(Mode.XDP))
     daemon.restart()

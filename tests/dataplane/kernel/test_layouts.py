@@ -43,7 +43,7 @@ def test_layouts_are_those_of_the_header(layout: Layout, header: Btf) -> None:
     assert offsets(layout) == compiled.offsets
 
 
-@pytest.mark.parametrize("name", ["tc.bpf.o", "xdp.bpf.o"])
+@pytest.mark.parametrize("name", ["tc.bpf.o", "xdp.bpf.o", "handoff.bpf.o"])
 def test_compiled_objects_are_those_of_the_header(name: str, header: Btf) -> None:
     """For the structs in maps, which the objects describe: an object left over from another version shows."""
     compiled = read_btf(bpf.OBJECTS / name).structs
@@ -61,6 +61,14 @@ def test_numbers_are_those_of_the_header(header: Btf) -> None:
         "MP_FLOW_REPLY": layouts.FLAG_REPLY,
         "MP_FLOW_FIN": layouts.FLAG_FIN,
         "MP_FLOW_PEER_FIN": layouts.FLAG_PEER_FIN,
+        "MP_FLOW_FIN_ACKED": layouts.FLAG_FIN_ACKED,
+        "MP_FLOW_SPLICED": layouts.FLAG_SPLICED,
+        "MP_SPLICE_DRAINING": layouts.SPLICE_DRAINING,
+        "MP_SPLICE_HELD": layouts.SPLICE_HELD,
+        "MP_SOCKET_REORDERED": layouts.SOCKET_REORDERED,
+        "MP_SOCKET_URGENT": layouts.SOCKET_URGENT,
+        "MP_SOCKET_SIGNED": layouts.SOCKET_SIGNED,
+        "MP_SOCKET_LAYERED": layouts.SOCKET_LAYERED,
         "MP_EVENT_START": layouts.EVENT_START,
         "MP_EVENT_END": layouts.EVENT_END,
         "MP_EVENT_DENIED": layouts.EVENT_DENIED,

@@ -26,7 +26,7 @@ from tests.dataplane.kernel.support import run_with_capabilities
 
 pytestmark = pytest.mark.requires("root", "bpf", "bpffs", "ringbuf")
 
-OBJECTS = ("tc.bpf.o", "xdp.bpf.o")
+OBJECTS = ("tc.bpf.o", "xdp.bpf.o", "handoff.bpf.o")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ PORTS = NatPorts(20000, 100)
 
 def census(flows: FakeMap, ports: NatPorts = PORTS) -> Census:
     """What one walk finds."""
-    maps = {"flows": flows, "opening": FakeMap("opening")}
+    maps = {"flows": flows, "opening": FakeMap("opening"), "tunnels": FakeMap("tunnels")}
     table = FlowTable(maps, MappingNames(FakeMap("mapping_names", value_size=128)), Timeouts(), ports)
     return table.expire(lambda _: None)
 

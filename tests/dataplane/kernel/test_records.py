@@ -9,6 +9,7 @@ import pytest
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.records import RecordReader, flow_state, protocol_name
+from marchproxy.dataplane.kernel.tunnels import TunnelTable
 from marchproxy.dataplane.records import EventKind, FlowState, Traffic
 from marchproxy.model.reason import Reason, Tier, Verdict
 from tests.dataplane.kernel.conversations import SECOND, Conversation, now
@@ -21,7 +22,7 @@ LOOPBACK = socket.if_nametoindex("lo")
 def reader() -> RecordReader:
     names = MappingNames(FakeMap("mapping_names", value_size=128))
     names.number("www")
-    return RecordReader(names)
+    return RecordReader(names, TunnelTable(FakeMap("tunnels")))
 
 
 def event(kind: int, **fields: object) -> bytes:
@@ -42,6 +43,7 @@ def event(kind: int, **fields: object) -> bytes:
         "ifindex": LOOPBACK,
         "attempts": 1,
         "tier": 1,
+        "spliced": 0,
     }
     return layouts.EVENT.struct.pack(*(values | fields).values())
 

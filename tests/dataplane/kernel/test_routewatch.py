@@ -3,6 +3,7 @@
 import errno
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,15 @@ def test_changes_of_routes(watch: RouteWatch, command: str) -> None:
     while watch.heard():
         pass
     ip(*command.split())
+    assert hears(watch, routes=True)
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_forwarding_that_somebody_switches(watch: RouteWatch, family: str) -> None:
+    setting = Path(f"/proc/sys/net/{family}/conf/near0/forwarding")
+    while watch.heard():
+        pass
+    setting.write_text("0" if setting.read_text().strip() == "1" else "1")
     assert hears(watch, routes=True)
 
 

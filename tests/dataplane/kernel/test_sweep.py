@@ -19,7 +19,7 @@ class Clock(FlowTable):
 
     def __init__(self) -> None:
         super().__init__(
-            {"flows": FakeMap("flows"), "opening": FakeMap("opening")},
+            {name: FakeMap(name) for name in ("flows", "opening", "tunnels")},
             MappingNames(FakeMap("mapping_names")),
             Timeouts(),
         )

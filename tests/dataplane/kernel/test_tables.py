@@ -15,7 +15,7 @@ from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.dataplane.kernel.tables import TableBuilder, difference
 from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import Settings as ApplianceSettings
-from marchproxy.model.entities import Mapping
+from marchproxy.model.entities import MAX_LISTEN_PORTS, Mapping
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.compile import Compiled, compile_plan
@@ -107,10 +107,10 @@ def pending(made: Tables) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("changed", "most"),
     [
-        (mapping("m5", "c7", "web", "*:1005"), {"listeners": 2, "rules": 2, "bits": 4, "address_classes": 1}),
+        (mapping("m5", "c7", "web", "*:1005"), {"listeners": 2, "rules": 2, "bits": 4, "class_pages": 2}),
         (
             mapping("new", "late", "web", "*:9000"),
-            {"listeners": 2, "rules": 2, "bits": 2, "address_classes": 1},
+            {"listeners": 2, "rules": 2, "bits": 2, "class_pages": 2},
         ),
     ],
     ids=["another source, the old one in use nowhere else", "one more, with a source not used before"],
@@ -173,3 +173,22 @@ def test_a_listener_key_is_that_of_the_programs() -> None:
     (listener,) = plan(WEB, mapping("m", "all", "web", "192.0.2.1:80", "udp")).listeners
     key = layouts.LISTENER_KEY.struct.pack(layouts.pack_address(ip_address("192.0.2.1")), b"\0\x50", 17, 1)
     assert tables.listener_key(listener) + b"\1" == key
+
+
+def test_a_range_of_ports_costs_the_rules_of_one() -> None:
+    ranged = mapping("m", "c0,c1", "web", "*:9000-9999")
+    builder = TableBuilder(FakeNames().number, own_address)
+    made = compiled(*CLIENTS[:2], WEB, ranged)
+    built = builder.build(made.plan)
+    assert (len(built.listeners.entries), len(built.rules.entries)) == (1000, 1)
+    single = mapping("no", "c0", "web", "0.0.0.0:9500", action="deny")
+    following = compiled(*CLIENTS[:2], WEB, ranged, single, previous=made)
+    built = builder.build(following.plan)
+    assert (len(built.listeners.entries), len(built.rules.entries)) == (1000, 1 + 2)
+    fresh = TableBuilder(FakeNames().number, own_address).build(following.plan)
+    assert sizes(built) == sizes(fresh)
+    assert sizes(builder.build(Plan())) == sizes(Tables())
+
+
+def test_the_longest_ranges_fill_the_table_of_listeners_and_no_more() -> None:
+    assert MAX_LISTEN_PORTS * 2 * 2 == layouts.LISTENERS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from marchproxy.dataplane.kernel import banks, layouts, tier
+from marchproxy.dataplane.kernel import banks, interfaces, layouts, tier
 from marchproxy.dataplane.kernel.attach import detach_all
 from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.errors import KernelError
@@ -344,6 +344,33 @@ def test_an_interface_that_is_missing_is_a_problem(bench: Bench) -> None:
         await kernel.apply(replace(plan(*SERVICES, BOTH), interfaces=(*INTERFACES, missing)), 1)
         assert kernel.problems() == ["nowhere0: no such interface"]
         assert await ask(bench.ask) == b"hello"
+
+    bench.run(scenario)
+
+
+def test_what_the_kernel_tells_of_interfaces_is_seen_to_by_the_next_poll(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting until it is time to look: that time never comes here."""
+    monkeypatch.setattr(interfaces, "AGAIN", 3600.0)
+    middle = bench.rig.middle
+    setting = Path("/proc/sys/net/ipv4/conf/inside0/forwarding")
+
+    async def scenario(kernel: KernelTier) -> None:
+        missing = Interface("late0", Role.OUTSIDE, Mode.TC)
+        await kernel.apply(replace(plan(*SERVICES, BOTH), interfaces=(*INTERFACES, missing)), 1)
+        await kernel.poll()
+        assert kernel.problems() == ["late0: no such interface"]
+        middle.call(setting.write_text, "0")
+        middle.ip("link add late0 type veth peer name late1")
+        try:
+            await kernel.poll()
+            assert middle.call(setting.read_text) == "1\n"
+            assert kernel.problems() == []
+        finally:
+            middle.ip("link delete late0")
+        await kernel.poll()
+        assert kernel.problems() == ["late0: no such interface"]
 
     bench.run(scenario)
 

@@ -1,10 +1,10 @@
 """Addresses that a public name may not have, IPv4 inside IPv6 included."""
 
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 
 import pytest
 
-from marchproxy.dataplane.names.rebinding import Rebinding, embedded, inward
+from marchproxy.dataplane.names.rebinding import Rebinding
 from marchproxy.model.address import IPAddress
 
 OWN = ip_address("198.51.100.1")
@@ -69,21 +69,3 @@ def test_addresses_of_the_world_are_fine(text: str) -> None:
 def test_what_no_plan_has_a_place_for_is_refused_to_everyone(text: str) -> None:
     for name in ("www.example.com", "db.corp.example"):
         assert RULES.refusal(name, ip_address(text)) == "no address of a host in the network"
-
-
-@pytest.mark.parametrize(
-    ("text", "inner"),
-    [
-        ("::ffff:1.2.3.4", "1.2.3.4"),
-        ("::1.2.3.4", "1.2.3.4"),
-        ("64:ff9b::1.2.3.4", "1.2.3.4"),
-        ("2002:102:304:5::6", "1.2.3.4"),
-    ],
-)
-def test_embedded_addresses_are_found(text: str, inner: str) -> None:
-    assert embedded(IPv6Address(text)) == ip_address(inner)
-
-
-def test_an_ordinary_address_embeds_none() -> None:
-    assert embedded(IPv6Address("2001:db8::102:304")) is None
-    assert inward(ip_address("2001:db8::102:304")) == ""

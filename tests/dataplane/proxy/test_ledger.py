@@ -55,7 +55,7 @@ def test_a_conversation_is_numbered_counted_and_ended() -> None:
     assert (end.flow.sent, end.flow.received) == (Traffic(1, 100), Traffic(2, 1500))
     assert end.flow.decision is end.decision
     assert kept.counters() == {Reason.FORWARDED: Traffic(3, 1600)}
-    assert begun(kept).number == conversation.number + 1
+    assert begun(kept).number > conversation.number
 
 
 def test_a_record_names_the_source_as_the_mapping_does() -> None:

@@ -9,7 +9,11 @@ from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason
 
 MAX_AHEAD = 65_536
-"""Bytes that a layer holds of what a client sends before it is let in; whoever sends more is refused."""
+"""Bytes that a layer holds of what a client sends before it is let in; whoever sends more is refused.
+
+A server therefore reads little at a time, and nothing more once it is asked (`Ask`): who uploads has done no
+wrong.
+"""
 
 
 class Speech(StrEnum):
@@ -42,9 +46,45 @@ class Request:
     credential: Presented | None = None
     secure: bool = False
     """The client will speak TLS through it, as far as can be told."""
+    ech: bool = False
+    """Its TLS hello may hide the real name (RFC 9849). Browsers say so at random, to make it mean nothing."""
+
+
+class Unfit(Exception):
+    """What a client said leads nowhere; `detail` is as in `Refused`."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Bound(Protocol):
+    """Where that part of a client's bytes ends which goes upstream.
+
+    While it is not `free`, a relay copies in user space and shows it every byte of both directions.
+    """
+
+    @property
+    def free(self) -> bool:
+        """No longer needed: all further bytes go both ways."""
+
+    def take(self, data: bytes) -> bytes:
+        """The beginning of the client's next bytes that goes upstream; the rest is dropped.
+
+        Raises `Unfit`: the connection is over, and nothing can be told to the client any more.
+        """
+
+    def answered(self, data: bytes) -> None:
+        """Notice what comes from upstream, before the client gets it."""
 
 
 # ---- events
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The connection stands. The first event of every layer; its deadline runs from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +96,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The client sends no more (FIN)."""
+    """The client sends no more (FIN). After `Ask` this is the server's to remember and pass on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +122,7 @@ class Refused:
     """One line for the person behind the client: no secrets, nothing that they may not know."""
 
 
-type Event = Received | Ended | Elapsed | Opened | Refused
+type Event = Started | Received | Ended | Elapsed | Opened | Refused
 
 
 # ---- commands
@@ -115,6 +155,8 @@ class Relay:
 
     ahead: bytes = field(default=b"", repr=False)
     """What was read from the client already, or takes its place; goes upstream first."""
+    bound: Bound | None = None
+    """What limits the client's further bytes; None: nothing does."""
 
 
 @dataclass(frozen=True, slots=True)

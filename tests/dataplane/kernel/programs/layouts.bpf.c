@@ -14,6 +14,8 @@ struct mp_rule rule;
 struct mp_backend backend;
 struct mp_backend_key backend_key;
 struct mp_address_key address_key;
+struct mp_page_key page_key;
+struct mp_page page;
 struct mp_transit_rule transit_rule;
 struct mp_transit_digest transit_digest;
 struct mp_nat_pool nat_pool;

@@ -2,7 +2,7 @@
 
 import pytest
 
-from marchproxy.dataplane.names.patterns import Patterns
+from marchproxy.model.patterns import Patterns
 
 PATTERNS = Patterns(["example.com", "*.example.com", "*.a.example.com", "db.example.net", "*.com"])
 

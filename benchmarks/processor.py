@@ -1,0 +1,33 @@
+"""Processor time of the whole machine, as proc(5) `stat` counts it.
+
+Whatever forwards in the kernel works in interrupts, on the account of whoever happens to run; there is no
+process to ask what it used. Whole machines can be compared: client and server are the same programs and do
+the same work for every contender, so what a piece of work takes more or less is the contender's.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_STAT = Path("/proc/stat")
+_IDLE, _WAITING, _STOLEN = 3, 4, 7
+"""Fields behind `cpu`: what is none of our work."""
+
+
+def busy_during[T](work: Callable[[], T]) -> tuple[T, float]:
+    """What `work` returns, and the seconds that all processors together were busy meanwhile."""
+    began, idle = time.monotonic(), unused_seconds(_STAT.read_text())
+    result = work()
+    elapsed = time.monotonic() - began
+    idle = unused_seconds(_STAT.read_text()) - idle
+    return result, max(0.0, elapsed * (os.cpu_count() or 1) - idle)
+
+
+def unused_seconds(stat: str) -> float:
+    """Seconds since boot in which processors were idle, or the hypervisor had them.
+
+    The kernel measures idleness; time at work it only samples, a hundred times a second.
+    """
+    fields = stat.split("\n", 1)[0].split()[1:]
+    return sum(int(fields[at]) for at in (_IDLE, _WAITING, _STOLEN)) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,210 @@
+"""The explicit proxy: a client says where it wants to go, by HTTP or SOCKS5."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from marchproxy.dataplane.admission.association import Association, Associations
+from marchproxy.dataplane.admission.dialling import dial, interleaved
+from marchproxy.dataplane.admission.judge import Judge, opened_by
+from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
+from marchproxy.dataplane.admission.names import AskedAddresses
+from marchproxy.dataplane.admission.reception import Admitted, Client, Guarded, Reception
+from marchproxy.dataplane.admission.session import Opening
+from marchproxy.dataplane.admission.tlsname import refusal
+from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
+from marchproxy.dataplane.admission.wire import Wire
+from marchproxy.dataplane.credentials.book import Verified
+from marchproxy.dataplane.proxy import sockets
+from marchproxy.dataplane.proxy.connecting import Connect
+from marchproxy.dataplane.proxy.protocol.detect import ExplicitLayer
+from marchproxy.dataplane.proxy.protocol.exchange import Refused, Request, Speech
+from marchproxy.model.address import IPAddress
+from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.entities import WithoutSni
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.evaluate import Answer
+from marchproxy.policy.plan import Backend
+from marchproxy.policy.tunnels import Wish, plain
+
+_NOTHING = Answer(Verdict.DENY, Reason.NO_MAPPING, ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """An address that the client may be connected to, and by what."""
+
+    wish: Wish
+    answer: Answer
+    verified: Verified | None
+
+
+class _Shut(Exception):
+    """The request is refused."""
+
+    def __init__(self, reason: Reason, answer: Answer, address: IPAddress | None, detail: str = "") -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+        self.answer = answer
+        self.address = address
+        self.detail = detail
+
+
+class ExplicitProxy(Reception):
+    """Serves all explicit listeners."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        tunnels: Tunnels,
+        gate: Gate,
+        limits: AdmissionLimits,
+        connecting: Connect,
+        names: AskedAddresses,
+        associations: Associations,
+    ) -> None:
+        super().__init__(judge, tunnels, gate, limits, connecting)
+        self._names = names
+        self._associations = associations
+
+    async def _receive(self, wire: Wire, who: Client) -> bool:
+        return await self._talk(wire, who, ExplicitLayer())
+
+    async def _decide(self, request: Request, wire: Wire, who: Client) -> Opening | Refused:
+        name = request.host if isinstance(request.host, str) else ""
+        try:
+            if request.speech is Speech.ASSOCIATE:
+                return self._associate(request, wire, who)
+            async with asyncio.timeout(self._limits.opening):
+                return await self._open(request, name, wire, who)
+        except _Shut as shut:
+            query = who.query(shut.address, request.port)
+            return self._refused(who, query, shut.answer, shut.reason, name=name, detail=shut.detail)
+        except TimeoutError:
+            query = who.query(None, request.port)
+            return self._refused(who, query, _NOTHING, Reason.UPSTREAM_TIMEOUT, name=name)
+
+    async def _open(self, request: Request, name: str, wire: Wire, who: Client) -> Opening:
+        ways = await self._ways(request, name, who)
+        by_address = {way.wish.address: way for way in ways}
+        port = ways[0].wish.port
+        plainly = request.speech is Speech.FORWARD
+        first = ways[0].answer.rule
+        if plainly and first and first.sni not in (None, WithoutSni.ALLOW):
+            raise _Shut(Reason.SNI_MISSING, ways[0].answer, ways[0].wish.address, "ask for it by https")
+        try:
+            address, upstream = await dial(list(by_address), port, self._limits, self._connect)
+        except OSError as error:
+            reason, way = sockets.refusal_reason(error), ways[0]
+            raise _Shut(reason, way.answer, way.wish.address, _tried(by_address, port)) from None
+        way = by_address[address]
+        opening = self._admitted(way, wire.socket, upstream, who)
+        rule = way.answer.rule
+        if plainly or rule is None or rule.sni is None or way.answer.verdict is Verdict.AUDIT:
+            return opening
+        return Guarded(self, opening, wire, who, partial(self._name_refusal, way, rule.sni))
+
+    def _name_refusal(self, way: _Way, without: WithoutSni, hello: Request) -> Reason | None:
+        """What was asked for and what TLS says must agree; behind an address, it must be of its service."""
+        wish, tunnels = way.wish, self._judge.tunnels
+
+        def fits(name: str) -> bool:
+            if wish.name:
+                return name == wish.name
+            among = set(way.answer.destination_services)
+            return not among or not among.isdisjoint(tunnels.services(name))
+
+        def by_address() -> bool:
+            answer = self._judge.tunnel(replace(wish, name=""))
+            return self._judge.keeps(answer, way.verified)
+
+        return refusal(hello, without, fits, by_address)
+
+    def _admitted(self, way: _Way, client: socket.socket, upstream: socket.socket, who: Client) -> Admitted:
+        wish, answer = way.wish, opened_by(way.answer, way.verified)
+        query = who.query(wish.address, wish.port)
+        conversation = self._judge.ledger.begin(query, who.port, answer, wish.name)
+        backend = Backend(wish.address, wish.port, service_of(answer))
+        tunnel = Tunnel(conversation, way.verified, wish)
+        return Admitted(
+            self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.source)
+        )
+
+    async def _ways(self, request: Request, name: str, who: Client) -> Sequence[_Way]:
+        """Where to connect, in this order; at least one. Raises `_Shut`."""
+        port = request.port or 0
+        addresses = await self._addresses(request, name, who)
+        found, first = [], None
+        for address in addresses:
+            wish = Wish(who.source, name, address, port)
+            answer = self._judge.tunnel(wish)
+            outcome = self._judge.check(answer, request.credential, who.source)
+            if isinstance(outcome, Reason):
+                first = first or _Shut(outcome, answer, address, _wanted(answer))
+            elif outcome is None and not answer.opens_itself:
+                first = first or _Shut(answer.reason, answer, address, _denied(answer, wish))
+            else:
+                found.append(_Way(wish, answer, outcome))
+        if not found:
+            raise first or _Shut(Reason.NAME_UNKNOWN, _NOTHING, None)
+        return found
+
+    async def _addresses(self, request: Request, name: str, who: Client) -> Sequence[IPAddress]:
+        if not isinstance(request.host, str):
+            return [plain(request.host)] if request.host is not None else []
+        tunnels = self._judge.tunnels
+        blocked = tunnels.refuse(who.source, name)
+        if blocked:
+            raise _Shut(blocked.reason, blocked, None)
+        if not tunnels.may_ask(who.source, request.port or 0, Transport.TCP):
+            raise _Shut(Reason.NO_MAPPING, _NOTHING, None, _stranger(who.source, request.port or 0))
+        try:
+            return interleaved(map(plain, await self._names.find(name)))
+        except LookupError:
+            raise _Shut(Reason.NAME_UNKNOWN, _NOTHING, None, f"{name} does not resolve") from None
+
+    def _associate(self, request: Request, wire: Wire, who: Client) -> Association:
+        if not self._judge.tunnels.may_ask(who.source, 0, Transport.UDP):
+            raise _Shut(Reason.NO_MAPPING, _NOTHING, None)
+        association = self._associations.open(
+            wire.socket,
+            who,
+            request.credential,
+            lambda: self._gate.leave(who.source),
+        )
+        if association is None:
+            raise _Shut(Reason.FLOW_TABLE_FULL, _NOTHING, None)
+        return association
+
+
+def service_of(answer: Answer) -> str:
+    """The service that a tunnel goes to: one that its rule names before others."""
+    named = set(answer.rule.destinations) if answer.rule and hasattr(answer.rule, "destinations") else set()
+    among = [name for name in answer.destination_services if name in named] or answer.destination_services
+    return min(among, default="")
+
+
+def _wanted(answer: Answer) -> str:
+    services = ", ".join(answer.openers[:4])
+    return f"mapping {answer.mapping} wants a credential of {services}" if services else ""
+
+
+def _denied(answer: Answer, wish: Wish) -> str:
+    where = Endpoint(wish.address, wish.port)
+    if answer.reason is Reason.PRIVATE_ADDRESS:
+        return f"{wish.name or wish.address} leads to {where}, which is inside; no mapping is to that address"
+    if answer.mapping and not answer.blocked_by:
+        return f"mapping {answer.mapping} denies {where}"
+    where_to = f"{wish.name}:{wish.port}" if wish.name else str(where)
+    return "" if answer.blocked_by else f"no mapping lets {wish.source} reach {where_to}"
+
+
+def _stranger(source: IPAddress, port: int) -> str:
+    return f"no mapping lets {source} reach anything on port {port}"
+
+
+def _tried(addresses: Sequence[IPAddress] | dict[IPAddress, _Way], port: int) -> str:
+    return "tried " + ", ".join(str(Endpoint(address, port)) for address in list(addresses)[:4])

@@ -1,0 +1,86 @@
+"""Who may have what: by the plan in force, and by credentials. Decides and counts failures; no I/O."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from marchproxy.dataplane.credentials.book import CredentialBook, Verified
+from marchproxy.dataplane.credentials.limiter import FailureLimiter
+from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.lately import lately
+from marchproxy.dataplane.proxy.ledger import Ledger
+from marchproxy.model.address import IPAddress
+from marchproxy.model.presented import Presented
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.evaluate import Answer
+from marchproxy.policy.plan import Plan
+from marchproxy.policy.tunnels import TunnelEvaluator, Wish
+
+
+class Credentials(Protocol):
+    """What there is to know about credentials."""
+
+    @property
+    def book(self) -> CredentialBook:
+        """What opens what, now."""
+
+    def note_use(self, token: str, now: datetime) -> None:
+        """Remember that a token was used, by the name that `Verified` gives it."""
+
+
+class Judge:
+    """Asks policy, then credentials."""
+
+    def __init__(
+        self, ledger: Ledger, credentials: Credentials, local: Callable[[IPAddress], bool] | None = None
+    ) -> None:
+        self.ledger = ledger
+        self._credentials = credentials
+        self._local = local or lately(is_local)
+        self._failures = FailureLimiter()
+        self.tunnels = TunnelEvaluator(ledger.evaluator, self._local)
+
+    def adopt(self, plan: Plan, revision: int) -> None:
+        """Decide by `plan` from now on."""
+        self.ledger.adopt(plan, revision)
+        self.tunnels = TunnelEvaluator(self.ledger.evaluator, self._local)
+
+    def tunnel(self, wish: Wish) -> Answer:
+        """What policy says about a tunnel."""
+        return self.tunnels.evaluate(wish)
+
+    def check(
+        self, answer: Answer, presented: Presented | None, source: IPAddress
+    ) -> Verified | Reason | None:
+        """What of `answer` depends on a credential: the one that opens it, or why it stays shut.
+
+        None: nothing does, or audit lets it through as it is.
+        """
+        if not answer.openers:
+            return None
+        now, instant = time.monotonic(), datetime.now(UTC)
+        if presented is not None and self._failures.wait(source, now):
+            outcome: Verified | Reason = Reason.RATE_LIMITED
+        else:
+            outcome = self._credentials.book.verify(presented, answer.openers, instant)
+        if outcome is Reason.AUTH_INVALID:
+            self._failures.failed(source, now)
+        elif isinstance(outcome, Verified):
+            self._credentials.note_use(outcome.token, instant)
+        return None if not isinstance(outcome, Verified) and answer.verdict is Verdict.AUDIT else outcome
+
+    def keeps(self, answer: Answer, verified: Verified | None) -> bool:
+        """Whether what runs may go on under this answer. A credential that was right stays so: what becomes
+        of tunnels when it expires or is taken back is not asked here.
+        """
+        opened = answer.opens_itself or (verified is not None and verified.service in answer.openers)
+        return answer.keeps or opened
+
+
+def opened_by(answer: Answer, verified: Verified | None) -> Answer:
+    """`answer` as it stands once its credential was right, and its TLS name will be."""
+    if verified is None and (answer.reason is not Reason.SNI_MISSING or answer.verdict is Verdict.AUDIT):
+        return answer
+    return replace(answer, verdict=Verdict.ALLOW, reason=Reason.FORWARDED)

@@ -1,0 +1,241 @@
+"""Clients from accepting to a session: what the explicit proxy and listeners of mappings have in common."""
+
+import logging
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from marchproxy.dataplane.admission.judge import Judge
+from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
+from marchproxy.dataplane.admission.session import Decide, Opening, Session
+from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
+from marchproxy.dataplane.admission.wire import Wire
+from marchproxy.dataplane.proxy import sockets
+from marchproxy.dataplane.proxy.connecting import Connect
+from marchproxy.dataplane.proxy.protocol.exchange import (
+    Bound,
+    Layer,
+    Opened,
+    Refused,
+    Request,
+)
+from marchproxy.dataplane.proxy.protocol.sni import SniLayer
+from marchproxy.dataplane.tasks import Tasks
+from marchproxy.model.address import IPAddress
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.evaluate import Answer, Query
+from marchproxy.policy.plan import Backend
+from marchproxy.policy.tunnels import plain
+
+log = logging.getLogger(__name__)
+
+_BEFORE_POLICY = Answer(Verdict.DENY, Reason.MALFORMED, ())
+"""Of whom is sent away before anything was decided."""
+
+
+type NameRefusal = Callable[[Request], Reason | None]
+"""Why a TLS hello's name may not go on; see `tlsname`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who came, and where to."""
+
+    source: IPAddress
+    port: int
+    local: IPAddress
+    local_port: int
+
+    def query(self, address: IPAddress | None = None, port: int | None = None) -> Query:
+        """What a record of this client is about: what it asked for, or else the listener."""
+        return Query(self.source, address or self.local, port or self.local_port, Transport.TCP, _always)
+
+
+class Admitted:
+    """An upstream connection that stands: an `Opening`."""
+
+    def __init__(
+        self,
+        tunnels: Tunnels,
+        tunnel: Tunnel,
+        client: socket.socket,
+        upstream: socket.socket,
+        backend: Backend,
+        leave: Callable[[], None],
+    ) -> None:
+        """`leave` is called when the tunnel has ended."""
+        self._tunnels = tunnels
+        self._tunnel = tunnel
+        self._client = client
+        self._upstream = upstream
+        self.backend = backend
+        self._leave = leave
+        self.conversation = tunnel.conversation
+        local = upstream.getsockname()
+        self.opened = Opened(sockets.address_of(local[0]), local[1])
+
+    def relay(self, ahead: bytes, bound: Bound | None) -> None:
+        """See `Opening`."""
+        self._tunnels.open(
+            self._tunnel,
+            self._client,
+            self._upstream,
+            self.backend,
+            ahead=ahead,
+            bound=bound,
+            on_end=self._leave,
+        )
+
+    def abandon(self) -> None:
+        """See `Opening`."""
+        self._upstream.close()
+
+
+class Guarded:
+    """An `Opening` whose client has to name its host in TLS before anything goes on."""
+
+    def __init__(
+        self, reception: "Reception", opening: Admitted, wire: Wire, who: Client, refusal: NameRefusal
+    ) -> None:
+        self._reception = reception
+        self._opening = opening
+        self._wire = wire
+        self._who = who
+        self._refusal = refusal
+        self.opened = opening.opened
+
+    def relay(self, ahead: bytes, bound: Bound | None) -> None:
+        """See `Opening`."""
+        self._reception.guard(self._opening, self._wire, self._who, self._refusal, ahead)
+
+    def abandon(self) -> None:
+        """See `Opening`."""
+        self._opening.abandon()
+
+
+class Reception(ABC):
+    """Admits the connections of listening sockets."""
+
+    def __init__(
+        self, judge: Judge, tunnels: Tunnels, gate: Gate, limits: AdmissionLimits, connecting: Connect
+    ) -> None:
+        self._judge = judge
+        self._tunnels = tunnels
+        self._gate = gate
+        self._limits = limits
+        self._connect = connecting
+        self._talking: set[socket.socket] = set()
+        self._tasks = Tasks()
+
+    def admit(self, client: socket.socket, peer: IPAddress, peer_port: int) -> None:
+        """Take a connection that was just accepted."""
+        local = client.getsockname()
+        who = Client(plain(peer), peer_port, sockets.address_of(local[0]), local[1])
+        blocked = self._judge.tunnels.refuse(who.source, "")
+        if blocked:
+            self._turn_away(client, who, blocked, blocked.reason)
+        elif not self._gate.enter(who.source):
+            self._turn_away(client, who, _BEFORE_POLICY, Reason.FLOW_TABLE_FULL)
+        elif not self._judge.ledger.limits.admit(who.source, time.monotonic()):
+            self._gate.leave(who.source)
+            self._turn_away(client, who, _BEFORE_POLICY, Reason.RATE_LIMITED)
+        else:
+            self._talking.add(client)
+            self._tasks.start(self._serve(client, who), name=f"admit {who.source}:{peer_port}")
+
+    def guard(self, opening: Admitted, wire: Wire, who: Client, refusal: NameRefusal, ahead: bytes) -> None:
+        """Relay once the client has named its host; `ahead` was read from it already."""
+        work = self._guard(opening, wire, who, refusal, ahead)
+        self._tasks.start(work, name=f"name of {who.source}:{who.port}")
+
+    async def _guard(
+        self, opening: Admitted, wire: Wire, who: Client, refusal: NameRefusal, ahead: bytes
+    ) -> None:
+        async def decide(hello: Request) -> Opening | Refused:
+            reason = refusal(hello)
+            if reason is None:
+                return opening
+            conversation = opening.conversation
+            name = hello.host if isinstance(hello.host, str) else conversation.name
+            return self._refused(who, conversation.query, conversation.answer, reason, name=name)
+
+        relayed = False
+        try:
+            relayed = await self._converse(wire, who, SniLayer(), decide, ahead)
+        except OSError as error:
+            log.debug("%s:%d: %s", who.source, who.port, error)
+        finally:
+            if not relayed:
+                opening.abandon()
+                wire.reset()
+                self._gate.leave(who.source)
+
+    async def close(self) -> None:
+        """Send away whoever has not been let in."""
+        await self._tasks.stop()
+        # A task that is cancelled before its first step never comes to its end.
+        for client in self._talking:
+            sockets.reset(client)
+        self._talking.clear()
+
+    @abstractmethod
+    async def _receive(self, wire: Wire, who: Client) -> bool:
+        """Talk to one client. True: it is relayed, and whoever does so leaves the gate. Raises `OSError`."""
+
+    async def _talk(self, wire: Wire, who: Client, layer: Layer) -> bool:
+        """Let a layer talk; the same."""
+        return await self._converse(wire, who, layer, lambda request: self._decide(request, wire, who))
+
+    async def _converse(
+        self, wire: Wire, who: Client, layer: Layer, decide: Decide, ahead: bytes = b""
+    ) -> bool:
+        asked = False
+
+        def asking(request: Request) -> Awaitable[Opening | Refused]:
+            nonlocal asked
+            asked = True
+            return decide(request)
+
+        close = await Session(wire, layer, asking, self._limits.sending, ahead).run()
+        if close is None:
+            return True
+        log.debug("%s:%d: %s %s", who.source, who.port, close.reason.name, close.detail)
+        if not asked and close.reason is not Reason.CLOSED:
+            self._judge.ledger.refuse(who.query(), who.port, _BEFORE_POLICY, close.reason)
+        await wire.close()
+        return False
+
+    @abstractmethod
+    async def _decide(self, request: Request, wire: Wire, who: Client) -> Opening | Refused:
+        """Open what a client asks for, or refuse it and write that down."""
+
+    def _refused(
+        self, who: Client, query: Query, answer: Answer, reason: Reason, *, name: str = "", detail: str = ""
+    ) -> Refused:
+        """Write a refusal down."""
+        self._judge.ledger.refuse(query, who.port, answer, reason, name=name)
+        return Refused(reason, detail)
+
+    async def _serve(self, client: socket.socket, who: Client) -> None:
+        wire = Wire(client)
+        relayed = False
+        try:
+            relayed = await self._receive(wire, who)
+        except OSError as error:
+            log.debug("%s:%d: %s", who.source, who.port, error)
+        finally:
+            self._talking.discard(client)
+            if not relayed:
+                wire.reset()
+                self._gate.leave(who.source)
+
+    def _turn_away(self, client: socket.socket, who: Client, answer: Answer, reason: Reason) -> None:
+        sockets.reset(client)
+        self._judge.ledger.refuse(who.query(), who.port, answer, reason)
+
+
+def _always(_: IPAddress) -> bool:
+    return True

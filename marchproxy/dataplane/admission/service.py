@@ -1,0 +1,283 @@
+"""Admission beside a tier: the plan's explicit proxies and admitted listeners as open sockets."""
+
+import asyncio
+import resource
+import socket
+import time
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import chain, islice
+
+from marchproxy.dataplane.admission.association import Associations
+from marchproxy.dataplane.admission.explicit import ExplicitProxy
+from marchproxy.dataplane.admission.judge import Credentials, Judge
+from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate, default_limits
+from marchproxy.dataplane.admission.listening import MappingListeners
+from marchproxy.dataplane.admission.listeningsockets import (
+    ListeningSockets,
+    Prepared,
+    explicit_listeners,
+    wanted_by,
+)
+from marchproxy.dataplane.admission.names import AskedAddresses, Find
+from marchproxy.dataplane.admission.passing import PassingTls
+from marchproxy.dataplane.admission.reception import Reception
+from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
+from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
+from marchproxy.dataplane.proxy.connecting import connect
+from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.dataplane.proxy.tcp import TcpListener
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.tier import EventSink
+from marchproxy.model.address import IPAddress
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Query
+from marchproxy.policy.plan import (
+    WILDCARDS,
+    Backend,
+    ListenerKey,
+    Plan,
+    Rule,
+    TransitRule,
+)
+from marchproxy.policy.tunnels import Wish
+
+EXPIRE_EVERY = 1.0
+LOOK_EVERY = 10.0
+"""Seconds between two looks at whether listen addresses are on this host."""
+
+
+class Admission:
+    """Opens, serves and closes them, and knows what was let in."""
+
+    def __init__(
+        self,
+        find: Find,
+        credentials: Credentials,
+        *,
+        handover: Handover | None = None,
+        sockets: ListeningSockets | None = None,
+        limits: AdmissionLimits | None = None,
+        shared: bool = False,
+    ) -> None:
+        """`find` looks names up; `handover` gives tunnels to the kernel; `shared`: with a tier that needs
+        descriptors for connections too.
+        """
+        self.limits = limits or default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0], shared=shared)
+        self._ledger = Ledger()
+        self._judge = Judge(self._ledger, credentials)
+        self._gate = Gate(self.limits)
+        self._names = AskedAddresses(find)
+        self._tunnels = Tunnels(self._judge)
+        self._handover = self._tunnels.handover = handover
+        self._associations = Associations(self._judge, self._names, self.limits)
+        connecting = handover.connect if handover else connect
+        shared_parts = self._judge, self._tunnels, self._gate, self.limits, connecting
+        self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
+        self._mappings = MappingListeners(*shared_parts)
+        self._passing = PassingTls(*shared_parts)
+        self._open: dict[ListenerKey, TcpListener] = {}
+        self._sockets = sockets or ListeningSockets()
+        self._plan = Plan()
+        self._graces: Mapping[str, int] = {}
+        """Of mappings that end tunnels whose credential has expired."""
+        self._absent: list[str] = []
+        self._expired_at = self._looked_at = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether anything is open, or could come."""
+        return bool(self._open or self._tunnels.live)
+
+    def start(self, sink: EventSink) -> None:
+        """Report to `sink` from now on. The tier has started."""
+        self._ledger.sink = sink
+        if self._handover:
+            self._handover.start()
+
+    def want(self, kinds: frozenset[EventKind]) -> None:
+        """Report only these kinds of events from now on."""
+        self._ledger.wanted = kinds
+
+    def prepare(self, plan: Plan) -> Prepared:
+        """Open what `plan` needs and is not open. Raises `MarchproxyError`, and nothing has changed.
+
+        `Prepared.commit` or `Prepared.abandon` must follow.
+        """
+        return Prepared(self, self._sockets, plan, self._sockets.open(plan))
+
+    def adopt(
+        self,
+        plan: Plan,
+        revision: int,
+        wanted: frozenset[ListenerKey],
+        opened: Mapping[ListenerKey, socket.socket],
+    ) -> None:
+        """Decide by `plan`, serve `opened`, close what is not `wanted`. For `Prepared`."""
+        self._judge.adopt(plan, revision)
+        self._plan = plan
+        self._graces = _graces(plan)
+        self._tunnels.recheck()
+        self._associations.recheck()
+        if self._handover:
+            self._handover.end_where(self._held_refusal)
+        explicit = explicit_listeners(plan)
+        for key in self._open.keys() & wanted:
+            self._open[key].carrier = self._reception(key, explicit)
+        for key, sock in opened.items():
+            listener = self._open[key] = TcpListener(sock, self._reception(key, explicit))
+            listener.start()
+        for gone in self._open.keys() - wanted:
+            self._open.pop(gone).close()
+        self._look()
+
+    def know(self) -> None:
+        """Credentials have changed. Here they are asked for each time."""
+
+    def poll(self) -> None:
+        """Called about four times a second: expire what is idle or too old."""
+        now = asyncio.get_running_loop().time()
+        settings = self._plan.settings
+        self._tunnels.offer(settings.handoff_bytes, settings.handoff_seconds)
+        if now - self._expired_at >= EXPIRE_EVERY:
+            self._expired_at = now
+            self._tunnels.expire(settings.tunnel_idle, settings.tunnel_lifetime)
+            self._associations.expire(settings.timeout_udp)
+            if self._handover and (self._graces or settings.tunnel_lifetime):
+                self._handover.end_where(self._overdue)
+        if now - self._looked_at >= LOOK_EVERY:
+            self._look()
+
+    async def flows(self, limit: int) -> Sequence[Flow]:
+        """Live conversations, at most `limit`."""
+        return [conversation.flow() for conversation in islice(self._live(), limit)]
+
+    async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+        """See `Tier.in_use`."""
+        ends = {end for each in self._live() for end in (each.query.source, each.query.destination)}
+        ends |= {each.backend.address for each in self._live() if each.backend}
+        return addresses & ends
+
+    def counters(self) -> Mapping[Reason, Traffic]:
+        """Packets and bytes by reason; see `ledger` for what they mean."""
+        return self._ledger.counters()
+
+    def denials(self) -> Sequence[Denials]:
+        """What was refused, and let through by audit, by reason and mapping."""
+        return self._ledger.denials()
+
+    def limit_states(self) -> Sequence[LimitState]:
+        """What each limit of the plan has let through and dropped."""
+        return self._ledger.limits.states()
+
+    def fill(self) -> Sequence[TableFill]:
+        """Clients, let in or not."""
+        if not self.ready:
+            return []
+        return [
+            TableFill("tunnels", self._gate.inside, self.limits.connections),
+            TableFill("associations", len(self._associations.live), self.limits.associations),
+        ]
+
+    def problems(self) -> Sequence[str]:
+        """Listeners that cannot accept, or whose address is not here."""
+        paused = {listener.overloaded for listener in self._open.values()} - {""}
+        pauses = (f"accepting connections pauses: {why}" for why in sorted(paused))
+        return [*pauses, *self._absent, *filter(None, [self._sockets.unserved])]
+
+    async def cut(self, ids: frozenset[int]) -> set[int]:
+        """End conversations by their ids. Returns those that there were."""
+        return self._tunnels.cut(ids) | self._associations.cut(ids)
+
+    async def revoke(self, token: str) -> int:
+        """End what a credential opened; see `Tunnels.revoke`."""
+        count = self._tunnels.revoke(token) + self._associations.revoke(token)
+        if self._handover:
+            count += self._handover.revoke(token)
+        return count
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, wait for tunnels to end, then end what is left."""
+        for key in list(self._open):
+            self._open.pop(key).close()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._tunnels.empty.wait()
+        except TimeoutError:
+            pass
+        await self.close()
+
+    async def close(self) -> None:
+        """End everything and close all sockets."""
+        for key in list(self._open):
+            self._open.pop(key).close()
+        self._sockets.close()
+        await self._explicit.close()
+        await self._mappings.close()
+        await self._passing.close()
+        await self._names.close()
+        await self._associations.close()
+        self._tunnels.close()
+        if self._handover:
+            await self._handover.close()
+
+    def _overdue(self, flow: Flow, held: "Remembered") -> Reason | None:
+        """Why it is time for a tunnel that the kernel has; None: it is not."""
+        now, lifetime = time.time(), self._plan.settings.tunnel_lifetime
+        if lifetime and now - flow.started > lifetime:
+            return Reason.LIFETIME
+        grace = self._graces.get(flow.decision.mapping) if held.expires else None
+        return Reason.AUTH_EXPIRED if grace is not None and now >= held.expires + grace else None
+
+    def _held_refusal(self, flow: Flow, held: "Remembered") -> Reason | None:
+        """Why the plan in force does not allow a tunnel that the kernel has; None: it does."""
+        decision = flow.decision
+        backend = Backend(flow.backend, flow.backend_port, "")
+        if self._ledger.is_blocked(backend):
+            return Reason.BLOCKED_DESTINATION
+        asked_for = decision.destination, decision.destination_port
+        if asked_for == (flow.backend, flow.backend_port):
+            answer = self._ledger.evaluator.evaluate(Query(decision.source, *asked_for, Transport.TCP))
+        elif self._is_explicit(*asked_for):
+            answer = self._judge.tunnel(Wish(decision.source, held.name, flow.backend, flow.backend_port))
+        else:
+            answer = self._ledger.decide(Transport.TCP, decision.source, *asked_for)[1]
+        if answer.keeps or answer.opens_itself or held.service in answer.openers:
+            return None
+        return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
+
+    def _reception(self, key: ListenerKey, explicit: Container[ListenerKey]) -> Reception:
+        if key in explicit:
+            return self._explicit
+        return self._mappings if key in self._plan.admitted else self._passing
+
+    def _is_explicit(self, address: IPAddress, port: int) -> bool:
+        every = (WILDCARDS[address.version], address)
+        return any(
+            bind.port == port and (bind.address is None or bind.address in every)
+            for bind in self._plan.explicit
+        )
+
+    def _live(self) -> Iterator[Conversation]:
+        return chain(
+            (tunnel.conversation for tunnel in self._tunnels.live),
+            (each for association in self._associations.live for each in association.conversations),
+        )
+
+    def _look(self) -> None:
+        self._looked_at = asyncio.get_running_loop().time()
+        addresses = {listener.address for listener in wanted_by(self._plan).values()} - set(
+            WILDCARDS.values()
+        )
+        self._absent = [
+            f"listen address {address} is on no interface of this host"
+            for address in sorted(addresses, key=lambda address: (address.version, int(address)))
+            if not is_local(address)
+        ]
+
+
+def _graces(plan: Plan) -> Mapping[str, int]:
+    rules: list[Rule | TransitRule] = [*plan.transit]
+    rules += [rule for listener in plan.listeners for rule in listener.rules]
+    return {rule.mapping: rule.grace for rule in rules if rule.credentials and rule.grace is not None}

@@ -1,0 +1,117 @@
+"""One client and the protocol layer that talks to it, until it is let in or sent away."""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from marchproxy.dataplane.admission.wire import Wire
+from marchproxy.dataplane.proxy.protocol.exchange import (
+    Ask,
+    Bound,
+    Close,
+    Command,
+    Elapsed,
+    Ended,
+    Event,
+    Layer,
+    Opened,
+    Received,
+    Refused,
+    Relay,
+    Request,
+    Send,
+    Started,
+    WakeAt,
+)
+
+
+class Opening(Protocol):
+    """A connection that stands, and waits for the client to be told."""
+
+    @property
+    def opened(self) -> Opened:
+        """The appliance's own end of it."""
+
+    def relay(self, ahead: bytes, bound: Bound | None) -> None:
+        """Begin to carry bytes; the client's socket is no longer the session's."""
+
+    def abandon(self) -> None:
+        """The client is gone, or its layer thinks otherwise."""
+
+
+type Decide = Callable[[Request], Awaitable[Opening | Refused]]
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What the commands of one event came to."""
+
+    asked: Request | None = None
+    done: bool = False
+    close: Close | None = None
+
+
+class Session:
+    """Carries a layer's commands out."""
+
+    def __init__(self, wire: Wire, layer: Layer, decide: Decide, sending: float, ahead: bytes = b"") -> None:
+        """`sending`: seconds for the client to take what it is told. `ahead` was read from it already."""
+        self._wire = wire
+        self._layer = layer
+        self._decide = decide
+        self._sending = sending
+        self._ahead = ahead
+        self._wake: float | None = None
+        self._opening: Opening | None = None
+
+    async def run(self) -> Close | None:
+        """Talk until the connection is relayed (None) or over: why, as the layer says. Raises `OSError`."""
+        try:
+            return await self._converse()
+        finally:
+            if self._opening is not None:
+                self._opening.abandon()
+
+    async def _converse(self) -> Close | None:
+        event: Event = Started()
+        while True:
+            outcome = await self._carry_out(self._layer.handle(event, time.monotonic()))
+            if outcome.done:
+                return outcome.close
+            event = await (self._ask(outcome.asked) if outcome.asked else self._listen())
+
+    async def _listen(self) -> Event:
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            return Received(ahead)
+        data = await self._wire.receive(self._wake)
+        if data is None:
+            return Elapsed()
+        return Received(data) if data else Ended()
+
+    async def _ask(self, request: Request) -> Event:
+        answer = await self._decide(request)
+        if isinstance(answer, Refused):
+            return answer
+        self._opening = answer
+        return answer.opened
+
+    async def _carry_out(self, commands: list[Command]) -> _Outcome:
+        outcome = _Outcome()
+        for command in commands:
+            match command:
+                case Send(data):
+                    await self._wire.send(data, self._sending)
+                case WakeAt(instant):
+                    self._wake = instant
+                case Ask(request):
+                    outcome.asked = request
+                case Relay(ahead, bound):
+                    outcome.done = True
+                    opening, self._opening = self._opening, None
+                    if opening is not None:
+                        opening.relay(ahead, bound)
+                case Close():
+                    outcome.done, outcome.close = True, command
+        return outcome

@@ -1,0 +1,211 @@
+"""What was let in, until it ends: idle, cut, no longer allowed, or with a credential that has expired."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Protocol
+
+from marchproxy.dataplane.admission.judge import Judge
+from marchproxy.dataplane.credentials.book import Verified
+from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
+from marchproxy.dataplane.proxy.ledger import Conversation
+from marchproxy.dataplane.proxy.protocol.exchange import Bound
+from marchproxy.dataplane.proxy.relay import Relay
+from marchproxy.dataplane.records import Flow
+from marchproxy.model.address import IPAddress
+from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Answer
+from marchproxy.policy.plan import Backend
+from marchproxy.policy.tunnels import Wish
+
+log = logging.getLogger(__name__)
+
+TRIES = 8
+"""To hand one tunnel to the kernel, where what is in the way may pass."""
+
+
+type Judged = Callable[[Flow, Remembered], Reason | None]
+"""Why a tunnel that the kernel has must end; None: it goes on."""
+
+
+class Offering(Protocol):
+    """Takes ripe tunnels."""
+
+    def offer(self, tunnel: "Tunnel", gone: Callable[[], None]) -> None:
+        """Hand a tunnel over as soon as it holds nothing. `gone` is called when the kernel has it."""
+
+
+class Handover(Offering, Protocol):
+    """What hands tunnels to the kernel, and knows those that it has."""
+
+    def start(self) -> None:
+        """Hand over from now on. The tier has started."""
+
+    async def connect(self, address: IPAddress, port: int) -> socket.socket:
+        """A connection that may be handed off. See `connecting.Connect`."""
+
+    def end_where(self, judge: Judged) -> None:
+        """End the tunnels in the kernel that `judge` gives a reason against."""
+
+    def revoke(self, token: str) -> int:
+        """End the tunnels in the kernel that a credential opened; how many."""
+
+    async def close(self) -> None:
+        """Finish what is under way."""
+
+
+class Tunnel:
+    """A client's connection and its upstream."""
+
+    __slots__ = ("conversation", "leave", "relay", "tries", "verified", "wish")
+
+    def __init__(self, conversation: Conversation, verified: Verified | None, wish: Wish | None) -> None:
+        self.conversation = conversation
+        self.verified = verified
+        self.wish = wish
+        """None: it came to a mapping's listener."""
+        self.relay: Relay | None = None
+        self.tries = 0
+        """How often it was offered to the kernel."""
+        self.leave: Callable[[], None] = _nothing
+        """Called once, when it is no longer here."""
+
+
+class Tunnels:
+    """Holds the tunnels that live."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.live: set[Tunnel] = set()
+        self.empty = asyncio.Event()
+        """Set while nothing lives."""
+        self.empty.set()
+        self.handover: Offering | None = None
+        """What may take them over."""
+        self._judge = judge
+        self._ledger = judge.ledger
+
+    def open(
+        self,
+        tunnel: Tunnel,
+        client: socket.socket,
+        upstream: socket.socket,
+        backend: Backend,
+        *,
+        ahead: bytes,
+        bound: Bound | None,
+        on_end: Callable[[], None],
+    ) -> None:
+        """Begin to carry, if the plan in force still allows it. `on_end` is called once."""
+
+        def ended(reason: Reason) -> None:
+            self._ledger.ended(tunnel.conversation, reason)
+            self._forget(tunnel)
+
+        tunnel.leave = on_end
+        relay = tunnel.relay = Relay(client, upstream, tunnel.conversation, ended, bound)
+        self.live.add(tunnel)
+        self.empty.clear()
+        self._ledger.opened(tunnel.conversation, backend)
+        reason = self._refusal(tunnel)
+        if reason is None:
+            relay.start(ahead)
+        else:
+            relay.end(reason)
+
+    def recheck(self) -> None:
+        """End what the plan in force no longer allows."""
+        for tunnel in tuple(self.live):
+            reason = self._refusal(tunnel)
+            if reason is not None:
+                _end(tunnel, reason)
+
+    def expire(self, idle: float, lifetime: float) -> None:
+        """End what has been silent or open for too long, in seconds (0: for ever), or lost its credential."""
+        now, instant = time.time(), datetime.now(UTC)
+        for tunnel in tuple(self.live):
+            conversation = tunnel.conversation
+            if idle and conversation.idle() > idle:
+                _end(tunnel, Reason.IDLE)
+            elif lifetime and now - conversation.started > lifetime:
+                _end(tunnel, Reason.LIFETIME)
+            elif _has_expired(tunnel, instant):
+                _end(tunnel, Reason.AUTH_EXPIRED)
+
+    def offer(self, bytes_: int, seconds: float) -> None:
+        """Offer the kernel what has carried so many bytes, or is so old (0: does not matter)."""
+        if self.handover is None or not (bytes_ or seconds):
+            return
+        now = time.time()
+        for tunnel in tuple(self.live):
+            if tunnel.tries < TRIES and _is_ripe(tunnel.conversation, bytes_, seconds, now):
+                self.handover.offer(tunnel, partial(self._passed_on, tunnel))
+
+    def cut(self, ids: frozenset[int]) -> set[int]:
+        """End the tunnels with these numbers. Returns those that there were."""
+        found = [tunnel for tunnel in self.live if tunnel.conversation.number in ids]
+        for tunnel in found:
+            _end(tunnel, Reason.CUT)
+        return {tunnel.conversation.number for tunnel in found}
+
+    def revoke(self, token: str) -> int:
+        """End the tunnels that a credential opened, by its number or `jti:…`. Returns how many."""
+        found = [tunnel for tunnel in self.live if tunnel.verified and tunnel.verified.token == token]
+        for tunnel in found:
+            _end(tunnel, Reason.AUTH_REVOKED)
+        return len(found)
+
+    def close(self) -> None:
+        """End everything."""
+        for tunnel in tuple(self.live):
+            _end(tunnel, Reason.RESET)
+
+    def _passed_on(self, tunnel: Tunnel) -> None:
+        self._ledger.passed_on(tunnel.conversation)
+        self._forget(tunnel)
+
+    def _forget(self, tunnel: Tunnel) -> None:
+        self.live.discard(tunnel)
+        if not self.live:
+            self.empty.set()
+        tunnel.leave()
+
+    def _refusal(self, tunnel: Tunnel) -> Reason | None:
+        """Why the plan in force does not allow it; None: it does."""
+        backend = tunnel.conversation.backend
+        if backend and self._ledger.is_blocked(backend):
+            return Reason.BLOCKED_DESTINATION
+        answer = self._ask_again(tunnel)
+        if self._judge.keeps(answer, tunnel.verified):
+            return None
+        return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
+
+    def _ask_again(self, tunnel: Tunnel) -> Answer:
+        if tunnel.wish is not None:
+            return self._judge.tunnel(tunnel.wish)
+        return self._ledger.evaluator.evaluate(tunnel.conversation.query)
+
+
+def _end(tunnel: Tunnel, reason: Reason) -> None:
+    if tunnel.relay:
+        tunnel.relay.end(reason)
+
+
+def _nothing() -> None:
+    """Nobody waits for its end."""
+
+
+def _is_ripe(conversation: Conversation, bytes_: int, seconds: float, now: float) -> bool:
+    carried = conversation.sent.bytes + conversation.received.bytes
+    return bool(bytes_ and carried >= bytes_) or bool(seconds and now - conversation.started >= seconds)
+
+
+def _has_expired(tunnel: Tunnel, now: datetime) -> bool:
+    """Whether the mapping ends it for its credential's sake."""
+    rule, verified = tunnel.conversation.answer.rule, tunnel.verified
+    if verified is None or verified.expires is None or rule is None or rule.grace is None:
+        return False
+    return (now - verified.expires).total_seconds() >= rule.grace

@@ -1,0 +1,92 @@
+"""A client's socket while it is talked to: reads and writes with a deadline, and an end that is heard.
+
+Nothing is read ahead: what a client sends before it is let in stays in the kernel's buffer, where the relay
+finds it.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from marchproxy.dataplane.proxy.sockets import reset
+
+READ_SIZE = 8192
+"""Bytes of one read: little more than a request has."""
+LINGER = 1.0
+"""Seconds for a client to take what it was told before the connection is closed."""
+_DISCARDED = 64 * 1024
+"""Bytes that are thrown away meanwhile."""
+
+
+class Wire:
+    """One connected, non-blocking socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._loop = asyncio.get_running_loop()
+
+    async def receive(self, until: float | None) -> bytes | None:
+        """The next bytes; empty: FIN. None: the loop's clock has come to `until`. Raises `OSError`."""
+        while True:
+            try:
+                return self.socket.recv(READ_SIZE)
+            except (BlockingIOError, InterruptedError):
+                if not await self._ready(self._loop.add_reader, self._loop.remove_reader, until):
+                    return None
+
+    async def peek(self, until: float) -> bytes:
+        """What the client has sent, without taking it; empty: nothing until then. Raises `OSError`."""
+        while True:
+            try:
+                return self.socket.recv(READ_SIZE, socket.MSG_PEEK)
+            except (BlockingIOError, InterruptedError):
+                if not await self._ready(self._loop.add_reader, self._loop.remove_reader, until):
+                    return b""
+
+    async def send(self, data: bytes, within: float) -> None:
+        """Send all of it. Raises `OSError`; a client that does not take it in `within` seconds is one."""
+        until = self._loop.time() + within
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self.socket.send(rest) :]
+            except (BlockingIOError, InterruptedError):
+                if not await self._ready(self._loop.add_writer, self._loop.remove_writer, until):
+                    raise TimeoutError from None
+
+    async def close(self) -> None:
+        """Say FIN, and wait a moment for the client's: closing over unread bytes would reset it."""
+        until = self._loop.time() + LINGER
+        left = _DISCARDED
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+            while left > 0 and (data := await self.receive(until)):
+                left -= len(data)
+        self.socket.close()
+
+    def reset(self) -> None:
+        """End at once."""
+        reset(self.socket)
+
+    async def _ready(
+        self,
+        watch: Callable[[socket.socket, Callable[[], None]], object],
+        forget: Callable[[socket.socket], object],
+        until: float | None,
+    ) -> bool:
+        ready: asyncio.Future[None] = self._loop.create_future()
+
+        def wake() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        watch(self.socket, wake)
+        try:
+            async with asyncio.timeout_at(until):
+                await ready
+        except TimeoutError:
+            return False
+        finally:
+            forget(self.socket)
+        return True
