@@ -121,7 +121,7 @@ def refused(appliance: Appliance, reason: str) -> int:
 def test_who_asks_for_the_right_name_gets_through(rig: Rig, appliance: Appliance, version: int) -> None:
     with connect(rig, version, "www.shop.test") as client:
         (flow,) = [row for row in appliance.json("flows") if row["source_port"] == client.getsockname()[1]]
-        assert (flow["mapping"], flow["name"]) == ("default/shop", "www.shop.test")
+        assert (flow["mapping"], flow["name"]) == ("shop", "www.shop.test")
         assert exchange(client, 1000)
 
 
