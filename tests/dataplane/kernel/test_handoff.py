@@ -14,6 +14,7 @@ import pytest
 
 from marchproxy.dataplane.kernel.handoff import Draining, Handoff, Progress, TunnelFacts, new_flow_id
 from marchproxy.dataplane.kernel.joining import HandoffRefusal
+from marchproxy.dataplane.kernel.tcpsocket import Blocker
 from marchproxy.dataplane.kernel.tier import KernelTier
 from marchproxy.dataplane.kernel.tunnels import Tunnel
 from marchproxy.dataplane.records import Event, EventKind, Flow, FlowState
@@ -83,10 +84,10 @@ class Daemon:
         return list(await self.tier.flows(10))
 
     async def ends(self) -> list[tuple[Reason, int, int]]:
-        """Of flows that have ended by now: the reason, and the bytes each way without headers."""
+        """Of flows that have ended by now: the reason, and the bytes each way."""
         await self.tier.poll()
         return [
-            (event.decision.reason, *(way.bytes for way in (event.flow.sent, event.flow.received)))
+            (event.decision.reason, event.flow.sent.bytes, event.flow.received.bytes)
             for event in self.bench.events
             if event.kind is EventKind.FLOW_END and event.flow
         ]
@@ -117,7 +118,7 @@ class Open:
         wait_for(lambda: bool(self.near.getpeername() and self.upstream.getpeername()), "both connections")
 
     def attempt(self) -> Draining | HandoffRefusal:
-        number = self._daemon.tier._names.number("default/t")
+        number = self._daemon.tier._names.number("t")
         return self._daemon.handoff.attempt(
             self.near, self.upstream, TunnelFacts(self.id, number, 3, 1, OPENER)
         )
@@ -138,8 +139,8 @@ class Open:
             assert receive(target, 17) == b"to the other side"
 
     def close(self) -> None:
-        self.client.close()
-        self.server.close()
+        for sock in (self.client, self.server, self.near, self.upstream):
+            sock.close()
 
 
 def receive(sock: socket.socket, size: int) -> bytes:
@@ -168,7 +169,7 @@ def test_a_tunnel_goes_on_without_sockets_and_is_listed_with_who_opened_it(bench
         (flow,) = await daemon.flows()
         decision = flow.decision
         assert (decision.id, decision.reason, decision.revision) == (opened.id, Reason.HANDED_OFF, 3)
-        assert (decision.mapping, decision.source_service) == ("default/t", "default/clients")
+        assert (decision.mapping, decision.source_service) == ("t", "default/clients")
         assert (decision.name, flow.state) == ("www.example.org", FlowState.ESTABLISHED)
         assert (str(flow.backend), flow.backend_port) == (bench.server, SERVER_PORT)
         assert daemon.tier.counters()[Reason.HANDED_OFF].packets > 0
@@ -354,7 +355,14 @@ def test_refusals_leave_both_sockets_as_they_were(bench: Bench) -> None:
     async def scenario(daemon: Daemon) -> None:
         opened = daemon.open()
         opened.client.send(b"!", socket.MSG_OOB)
-        wait_for(lambda: opened.attempt() is HandoffRefusal.URGENT, "urgent data")
+        sockets = daemon.handoff.sockets
+
+        def urgent() -> bool:
+            state = sockets.ask(opened.near)
+            return state is not None and Blocker.URGENT in state.blockers
+
+        wait_for(urgent, "urgent data")
+        assert opened.attempt() is HandoffRefusal.URGENT
         opened.near.settimeout(5)
         assert opened.near.recv(1, socket.MSG_OOB) == b"!"
         opened.close()
@@ -392,6 +400,7 @@ def test_a_local_client_is_refused(bench: Bench) -> None:
             socket.create_server((bench.listen, PORT + 10), family=opened.near.family) as listener,
             socket.create_connection((bench.listen, PORT + 10)),
         ):
+            opened.near.close()
             opened.near, _ = listener.accept()
             assert opened.attempt() is HandoffRefusal.NOT_ATTACHED
         opened.close()
