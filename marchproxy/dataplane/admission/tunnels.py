@@ -15,7 +15,7 @@ from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Bound
 from marchproxy.dataplane.proxy.relay import Relay
 from marchproxy.model.reason import Reason
-from marchproxy.policy.evaluate import Answer
+from marchproxy.policy.evaluate import Answer, Evaluator
 from marchproxy.policy.plan import Backend
 from marchproxy.policy.tunnels import Wish
 
@@ -35,10 +35,18 @@ class Handover(Protocol):
 class Tunnel:
     """A client's connection and its upstream."""
 
-    __slots__ = ("conversation", "leave", "relay", "tries", "verified", "wish")
+    __slots__ = ("conversation", "evaluator", "leave", "relay", "tries", "verified", "wish")
 
-    def __init__(self, conversation: Conversation, verified: Verified | None, wish: Wish | None) -> None:
+    def __init__(
+        self,
+        conversation: Conversation,
+        verified: Verified | None,
+        wish: Wish | None,
+        evaluator: Evaluator | None = None,
+    ) -> None:
         self.conversation = conversation
+        self.evaluator = evaluator
+        """By which it was let in; None: once it lives, for a plan that is replaced shall not stay."""
         self.verified = verified
         self.wish = wish
         """None: it came to a mapping's listener."""
@@ -84,7 +92,9 @@ class Tunnels:
         self.live.add(tunnel)
         self.empty.clear()
         self._ledger.opened(tunnel.conversation, backend)
-        reason = self._refusal(tunnel)
+        # Mostly nothing has changed since it was asked for.
+        same, tunnel.evaluator = tunnel.evaluator is self._ledger.evaluator, None
+        reason = None if same else self._refusal(tunnel)
         if reason is None:
             relay.start(ahead)
         else:
