@@ -33,6 +33,8 @@ from marchproxy.model.reason import Reason
 
 log = logging.getLogger(__name__)
 
+LAST_DRAIN = 2.0
+"""Seconds that the end of the daemon waits for tunnels that drain."""
 DRAIN_EVERY = 0.004
 """Seconds between two looks at a tunnel that drains."""
 
@@ -104,9 +106,11 @@ class Handover:
             self._handoff.table.end_tunnels(judge, self._handoff.report)
 
     async def close(self) -> None:
-        """Finish what drains: the kernel has it already, and only acknowledgements are missing."""
-        while len(self._tasks):
+        """Finish what drains: the kernel has it already, and mostly acknowledgements are missing."""
+        until = time.monotonic() + LAST_DRAIN
+        while len(self._tasks) and time.monotonic() < until:
             await asyncio.sleep(DRAIN_EVERY)
+        await self._tasks.stop()
 
     def _attempt(self, handoff: Handoff, tunnel: Tunnel, relay: Relay, gone: Callable[[], None]) -> None:
         try:

@@ -5,6 +5,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 
 EXPIRE_EVERY = 1.0
+OFFER_EVERY = 0.1
 LOOK_EVERY = 10.0
 """Seconds between two looks at whether listen addresses are on this host."""
 
@@ -199,14 +201,17 @@ class Admission:
         return count
 
     async def drain(self, seconds: float) -> None:
-        """Stop accepting, wait for tunnels to end, then end what is left."""
+        """Stop accepting, wait for tunnels to end or to go to the kernel, then end what is left."""
         for key in list(self._open):
             self._open.pop(key).close()
-        try:
+        settings = self._plan.settings
+        hands_over = bool(settings.handoff_bytes or settings.handoff_seconds)
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._tunnels.empty.wait()
-        except TimeoutError:
-            pass
+                while self._tunnels.live:
+                    # The kernel goes on with what it has, however little that has carried.
+                    self._tunnels.offer(1 if hands_over else 0, 0)
+                    await self._tunnels.wait_empty(OFFER_EVERY)
         await self.close()
 
     async def close(self) -> None:
@@ -235,24 +240,17 @@ class Admission:
         backend = Backend(flow.backend, flow.backend_port, "")
         if self._ledger.is_blocked(backend):
             return Reason.BLOCKED_DESTINATION
-        if self._is_explicit(decision.destination, decision.destination_port):
+        asked = decision.source, decision.destination, decision.destination_port
+        _, answer = self._ledger.decide(Transport.TCP, *asked)
+        if answer.listener is None:
+            # It came to an explicit proxy, which may be gone by now.
             answer = self._judge.tunnel(Wish(decision.source, held.name, flow.backend, flow.backend_port))
-        else:
-            asked = decision.source, decision.destination, decision.destination_port
-            answer = self._ledger.decide(Transport.TCP, *asked)[1]
         if answer.keeps or answer.opens_itself or held.service in answer.openers:
             return None
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
 
     def _reception(self, explicit: bool) -> Reception:
         return self._explicit if explicit else self._mappings
-
-    def _is_explicit(self, address: IPAddress, port: int) -> bool:
-        every = (WILDCARDS[address.version], address)
-        return any(
-            bind.port == port and (bind.address is None or bind.address in every)
-            for bind in self._plan.explicit
-        )
 
     def _live(self) -> Iterator[Conversation]:
         return chain(

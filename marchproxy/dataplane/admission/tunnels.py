@@ -5,8 +5,10 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 from marchproxy.dataplane.admission.judge import Judge
@@ -23,6 +25,10 @@ log = logging.getLogger(__name__)
 
 TRIES = 8
 """To hand one tunnel to the kernel, where what is in the way may pass."""
+
+
+OFFERED_AT_ONCE = 100
+"""Tunnels: each handoff takes some tenths of a millisecond, and others wait meanwhile."""
 
 
 class Handover(Protocol):
@@ -124,9 +130,19 @@ class Tunnels:
         if self.handover is None or not (bytes_ or seconds):
             return
         now = time.time()
-        for tunnel in tuple(self.live):
-            if tunnel.tries < TRIES and _is_ripe(tunnel.conversation, bytes_, seconds, now):
-                self.handover.offer(tunnel, partial(self._passed_on, tunnel))
+        ripe = (
+            tunnel
+            for tunnel in tuple(self.live)
+            if tunnel.tries < TRIES and _is_ripe(tunnel.conversation, bytes_, seconds, now)
+        )
+        for tunnel in islice(ripe, OFFERED_AT_ONCE):
+            self.handover.offer(tunnel, partial(self._passed_on, tunnel))
+
+    async def wait_empty(self, seconds: float) -> None:
+        """Until nothing lives, or so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.empty.wait()
 
     def cut(self, ids: frozenset[int]) -> set[int]:
         """End the tunnels with these numbers. Returns those that there were."""
