@@ -145,7 +145,7 @@ def test_bulk_is_handed_to_the_kernel(rig: Rig, appliance: Appliance, version: i
 @BOTH
 def test_another_name_goes_nowhere_and_is_named(rig: Rig, appliance: Appliance, version: int) -> None:
     before = refused(appliance, "SNI_MISMATCH")
-    with pytest.raises(ssl.SSLError, match="(?i)name|denied|alert"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)name|denied|alert"):
         connect(rig, version, "www.elsewhere.test")
     wait_for(lambda: refused(appliance, "SNI_MISMATCH") == before + 1, "the refusal to be counted")
 

@@ -8,6 +8,7 @@ so that another daemon can go on to ask whether it may go on.
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 
 from marchproxy.dataplane.admission.ripe import Ripe, ripe
@@ -32,6 +33,8 @@ from marchproxy.model.reason import Reason
 
 log = logging.getLogger(__name__)
 
+LAST_DRAIN = 2.0
+"""Seconds that the end of the daemon waits for tunnels that drain."""
 DRAIN_EVERY = 0.004
 """Seconds between two looks at a tunnel that drains."""
 
@@ -99,9 +102,11 @@ class Handover:
             self._handoff.table.end_tunnels(judge, self._handoff.report)
 
     async def close(self) -> None:
-        """Finish what drains: the kernel has it already, and only acknowledgements are missing."""
-        while len(self._tasks):
+        """Finish what drains: the kernel has it already, and mostly acknowledgements are missing."""
+        until = time.monotonic() + LAST_DRAIN
+        while len(self._tasks) and time.monotonic() < until:
             await asyncio.sleep(DRAIN_EVERY)
+        await self._tasks.stop()
 
     def take(self, client: socket.socket, upstream: socket.socket, ripe: Ripe) -> HandoffRefusal | None:
         """Take two sockets over, of which nothing is read and not yet written. None: the kernel has them."""

@@ -5,6 +5,7 @@ import resource
 import socket
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 
 from marchproxy.dataplane.admission.association import Associations
@@ -44,6 +45,7 @@ from marchproxy.policy.plan import (
 from marchproxy.policy.tunnels import Wish
 
 EXPIRE_EVERY = 1.0
+OFFER_EVERY = 0.1
 LOOK_EVERY = 10.0
 """Seconds between two looks at whether listen addresses are on this host."""
 
@@ -198,14 +200,17 @@ class Admission:
         return count
 
     async def drain(self, seconds: float) -> None:
-        """Stop accepting, wait for tunnels to end, then end what is left."""
+        """Stop accepting, wait for tunnels to end or to go to the kernel, then end what is left."""
         for key in list(self._open):
             self._open.pop(key).close()
-        try:
+        settings = self._plan.settings
+        hands_over = bool(settings.handoff_bytes or settings.handoff_seconds)
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._tunnels.empty.wait()
-        except TimeoutError:
-            pass
+                while self._tunnels.live:
+                    # The kernel goes on with what it has, however little that has carried.
+                    self._tunnels.offer(1 if hands_over else 0, 0)
+                    await self._tunnels.wait_empty(OFFER_EVERY)
         await self.close()
 
     async def close(self) -> None:
@@ -239,10 +244,12 @@ class Admission:
         asked_for = decision.destination, decision.destination_port
         if asked_for == (flow.backend, flow.backend_port):
             answer = self._ledger.evaluator.evaluate(Query(decision.source, *asked_for, Transport.TCP))
-        elif self._is_explicit(*asked_for):
-            answer = self._judge.tunnel(Wish(decision.source, held.name, flow.backend, flow.backend_port))
         else:
-            answer = self._ledger.decide(Transport.TCP, decision.source, *asked_for)[1]
+            _, answer = self._ledger.decide(Transport.TCP, decision.source, *asked_for)
+            if answer.listener is None:
+                # It came to an explicit proxy, which may be gone by now.
+                wish = Wish(decision.source, held.name, flow.backend, flow.backend_port)
+                answer = self._judge.tunnel(wish)
         if answer.keeps or answer.opens_itself or held.service in answer.openers:
             return None
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
@@ -251,13 +258,6 @@ class Admission:
         if key in explicit:
             return self._explicit
         return self._mappings if key in self._plan.admitted else self._passing
-
-    def _is_explicit(self, address: IPAddress, port: int) -> bool:
-        every = (WILDCARDS[address.version], address)
-        return any(
-            bind.port == port and (bind.address is None or bind.address in every)
-            for bind in self._plan.explicit
-        )
 
     def _live(self) -> Iterator[Conversation]:
         return chain(

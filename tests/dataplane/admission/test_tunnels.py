@@ -112,3 +112,14 @@ async def test_what_the_kernel_does_not_take_goes_on_here() -> None:
         assert kernel.offered == TRIES
         streams[1].write(b"on")
         assert await streams[0].readexactly(2) == b"on"
+
+
+@looped
+async def test_a_daemon_that_stops_leaves_its_tunnels_to_the_kernel() -> None:
+    out = mapping("m", "lan", "vault")
+    async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port, dial(at.port) as streams:
+        at.admission._tunnels.handover = kernel = Kernel(takes=True)
+        await said(at, streams, port, 1)
+        await at.admission.drain(10.0)
+        assert kernel.offered == 1
+        assert at.reasons() == [("flow-start", "FORWARDED")]
