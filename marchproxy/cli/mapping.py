@@ -25,8 +25,8 @@ FIELDS = (
         "listen",
         "--listen",
         "ADDR:PORT",
-        "Address and port to open, or ports FIRST-LAST; [v6]:PORT, or *:PORT for all addresses; without: routed"
-        " traffic",
+        "Address and port to open, or ports FIRST-LAST; [v6]:PORT, or *:PORT for all addresses; without:"
+        " routed traffic",
     ),
     Field("host", "--host", "HOST", "Only this host name, or *.NAME for those below it"),
     Field("path_prefix", "--path-prefix", "PATH", "Only paths that start with this"),
