@@ -242,6 +242,21 @@ static __noinline int splice_expected(mp_context *context, const struct packet *
 	return found;
 }
 
+/* A TCP header under way, with room for every offset that its options can name. */
+struct mp_tcp_header {
+	union {
+		struct tcphdr header;
+		__u8 bytes[68];
+	};
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_tcp_header);
+} tcp_header SEC(".maps");
+
 /* The sum of a pseudo header with `length` bytes of TCP; addresses as they arrive. */
 static __always_inline __u32 splice_pseudo(const struct packet *packet, __u32 length)
 {
@@ -274,33 +289,74 @@ static __always_inline int splice_shorten(mp_context *context, const struct pack
 	return bpf_skb_store_bytes(context, L3 + 2, &after, sizeof(after), BPF_F_RECOMPUTE_CSUM) ? -1 : 0;
 }
 
+struct splice_limit {
+	struct mp_tcp_header *tcp;
+	__u32 at;             /* offset in the header of the next option */
+	__u32 end;            /* of the header */
+	__u32 sent;
+};
+
+static __always_inline void splice_limit_edge(struct splice_limit *limit, __u32 at)
+{
+	__u8 *bytes = limit->tcp->bytes + (at & 0x3f);
+	__be32 edge, sent = bpf_htonl(limit->sent);
+
+	if (at + 4 > limit->end)
+		return;
+	__builtin_memcpy(&edge, bytes, 4);
+	if ((__s32)(bpf_ntohl(edge) - limit->sent) > 0)
+		__builtin_memcpy(bytes, &sent, 4);
+}
+
+/* One step of bpf_loop: the next option; SACK blocks end where the socket has sent to. Returns 1 to stop. */
+static long splice_limit_option(__u32 index, void *state)
+{
+	struct splice_limit *limit = state;
+	__u32 at = limit->at;
+	const __u8 *option = limit->tcp->bytes + (at & 0x3f);
+
+	if (at + 2 > limit->end || option[0] == SPLICE_END)
+		return 1;
+	if (option[0] == SPLICE_NOTHING) {
+		limit->at = at + 1;
+		return 0;
+	}
+	if (option[0] == SPLICE_SACK)
+		for (__u32 i = 0; i < SPLICE_SACK_EDGES; i++)
+			if (2 + 4 * i + 4 <= option[1])
+				splice_limit_edge(limit, at + 2 + 4 * i);
+	limit->at = at + option[1];
+	return option[1] < 2;
+}
+
 /* Turn the packet into the acknowledgement that the local socket may hear. Its options stay: SACK and timestamps are those of its
- * own connection. */
+ * own connection. But a block that goes on in what the other side sent would be taken for none (and a duplicate of it, for one
+ * of the socket's own): the socket would not know what to send again. */
 static __noinline int splice_strip(mp_context *context, const struct packet *packet, __u32 sequence, __u32 sent)
 {
-	__u32 length = packet->headers - (packet->l4 - L3);
-	union {
-		struct tcphdr header;
-		__u8 bytes[SPLICE_TCP];
-	} tcp = {};
+	__u32 length = packet->headers - (packet->l4 - L3), zero = 0;
+	struct mp_tcp_header *tcp = bpf_map_lookup_elem(&tcp_header, &zero);
+	struct splice_limit limit = {.tcp = tcp, .at = sizeof(struct tcphdr), .end = length, .sent = sent};
 
 	barrier_var(length);
-	if (length < sizeof(tcp.header) || length > sizeof(tcp))
+	if (!tcp || length < sizeof(tcp->header) || length > SPLICE_TCP)
 		return -1;
+	__builtin_memset(tcp, 0, sizeof(*tcp));
 	if (packet_trim(context, L3 + packet->headers) || splice_shorten(context, packet, packet->headers) ||
-	    bpf_skb_load_bytes(context, packet->l4, &tcp, length))
+	    bpf_skb_load_bytes(context, packet->l4, tcp, length))
 		return -1;
-	tcp.header.seq = bpf_htonl(sequence);
+	tcp->header.seq = bpf_htonl(sequence);
 	if ((__s32)(packet->acknowledgement - sent) > 0)
-		tcp.header.ack_seq = bpf_htonl(sent);
-	tcp.header.fin = 0;
-	tcp.header.psh = 0;
-	tcp.header.urg = 0;
-	tcp.header.urg_ptr = 0;
-	tcp.header.check = 0;
-	tcp.header.check = ~checksum_fold16((__u32)bpf_csum_diff(0, 0, (__be32 *)&tcp, sizeof(tcp),
-								splice_pseudo(packet, length)));
-	return bpf_skb_store_bytes(context, packet->l4, &tcp, length, BPF_F_RECOMPUTE_CSUM) ? -1 : 0;
+		tcp->header.ack_seq = bpf_htonl(sent);
+	bpf_loop(SPLICE_OPTIONS, splice_limit_option, &limit, 0);
+	tcp->header.fin = 0;
+	tcp->header.psh = 0;
+	tcp->header.urg = 0;
+	tcp->header.urg_ptr = 0;
+	tcp->header.check = 0;
+	tcp->header.check = ~checksum_fold16((__u32)bpf_csum_diff(0, 0, (__be32 *)tcp, sizeof(*tcp),
+								 splice_pseudo(packet, length)));
+	return bpf_skb_store_bytes(context, packet->l4, tcp, length, BPF_F_RECOMPUTE_CSUM) ? -1 : 0;
 }
 
 /* The copy that `splice_clone` made: up to the local socket, or nowhere. Of resets sockets hear nothing: user space, which

@@ -113,6 +113,8 @@ class Status:
     """Why this tier and not the other."""
     interfaces: Sequence[InterfaceState] = ()
     listeners: Sequence[Listener] = ()
+    explicit: Sequence[Endpoint] = ()
+    """Where it is an HTTP and SOCKS5 proxy."""
     counters: Mapping[Reason, Traffic] = field(default_factory=dict)
     denials: Sequence[Denials] = ()
     limits: Sequence[LimitState] = ()

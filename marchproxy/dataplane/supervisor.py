@@ -202,6 +202,7 @@ class Supervisor:
             tier_reason=self._keeper.reason,
             interfaces=tier.interfaces(),
             listeners=self._intent.plan.listeners,
+            explicit=self._intent.plan.explicit,
             counters=self._keeper.counters(),
             denials=self._keeper.denials(),
             limits=self._keeper.limits(),
@@ -379,7 +380,8 @@ class Supervisor:
     def _summary(self) -> str:
         tier, count = self._keeper.tier.name, len(self._problems())
         wrong = f", {count} problems" if count else ""
-        listeners = len(self._intent.plan.listeners)
+        plan = self._intent.plan
+        listeners = len(plan.listeners) + len(plan.explicit)
         return f"revision {self._intent.applied.number}, {tier} tier, {listeners} listeners{wrong}"
 
 

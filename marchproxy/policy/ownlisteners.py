@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from marchproxy.model.appliance import ApplianceListener, ListenerKind
 from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.protocol import Transport
 from marchproxy.policy.plan import Finding, Listener, Severity
 
 
@@ -18,10 +19,15 @@ def own_listener_findings(
     """Listeners of mappings that take what is meant for the appliance: the kernel would carry it away."""
     by_port: dict[int, list[ApplianceListener]] = {}
     for item in own:
+        for other in by_port.get(item.bind.port, ()):
+            if other.kind is not item.kind:
+                message = f"has the port of {other.name}, which speaks something else"
+                yield Finding(Severity.ERROR, f"listener {item.name}", message, "give one another port")
         by_port.setdefault(item.bind.port, []).append(item)
     for listener in listeners if by_port else ():
         for item in by_port.get(listener.port, ()):
-            if _is_taken(item.bind, listener):
+            over_udp = listener.transport is Transport.UDP and item.kind is ListenerKind.EXPLICIT
+            if not over_udp and _is_taken(item.bind, listener):
                 message = f"listens where {listener.rules[0].mapping} does: {listener} would never reach it"
                 yield Finding(
                     Severity.ERROR, f"listener {item.name}", message, "give one of them another port"

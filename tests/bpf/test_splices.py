@@ -87,7 +87,7 @@ def join(bed: Bed, tier: Tier) -> Join:
         version: int = 4, *, client: Side = CLIENT, backend: Side = BACKEND, draining: bool = False
     ) -> Joined:
         asker, listener, own, server = ADDRESSES[version]
-        ack = {"flags": "A", "sequence": 1_000_000, "acknowledgement": 2_000_000}
+        ack: dict[str, Any] = {"flags": "A", "sequence": 1_000_000, "acknowledgement": 2_000_000}
         up = packet(asker, listener, Tcp(40000, 443, **ack, window=500), link=FROM_CLIENT)
         down = packet(server, own, Tcp(8443, 5000, **ack, window=500), link=FROM_SERVER)
         splice = Splice(ID, client, backend, draining)

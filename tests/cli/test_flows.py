@@ -129,3 +129,25 @@ def test_codes(console: Console, words: list[str], code: int) -> None:
 )
 def test_endpoint(address: str, port: int, text: str) -> None:
     assert endpoint({"source": address, "source_port": port}, "source") == text
+
+
+def test_flows_are_cut_by_their_ids(console: Console, daemon: Start) -> None:
+    running = daemon({"POST /v1/flows/cut": (200, {"cut": 2, "unknown": []})})
+    result = console.ok("flows", "cut", "5", "6", "5")
+    assert "cut 2 of 2 flows" in result.err
+    assert running.asked == [("POST /v1/flows/cut", {"ids": [5, 6, 5]})]
+
+
+def test_a_flow_that_is_gone_is_not_found(console: Console, daemon: Start) -> None:
+    daemon({"POST /v1/flows/cut": (200, {"cut": 0, "unknown": [5]})})
+    result = console("flows", "cut", "5")
+    assert result.code == 3
+    assert "flow '5' does not exist" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("cut",), 2), (("stop", "5"), 2), (("cut", "x"), 5), (("cut", "0"), 5), (("cut", "²"), 5)],
+)
+def test_what_is_no_id_cuts_nothing(console: Console, words: tuple[str, ...], code: int) -> None:
+    assert console("flows", *words).code == code

@@ -204,3 +204,21 @@ def test_tokens_go_with_their_service(town: Console) -> None:
     town.ok("revision", "rollback", str(head - 1), "--yes")
     assert town.ok("service", "show", "web", "--output", "json").json["auth"] == "token"
     assert listed(town) == []
+
+
+def test_revoke_now_ends_what_the_tokens_have_opened(
+    town: Console, daemon: Callable[[Answers], Daemon]
+) -> None:
+    town.ok("token", "issue", "web")
+    jwt = read(town.ok("token", "issue", "api").out.strip())
+    cut: Answers = {"POST /v1/flows/cut": (200, {"cut": 2, "unknown": []})}
+    running = daemon({**RELOADED, **cut})
+    assert "ended 2 tunnels" in town.ok("token", "revoke", "web", "--now").err
+    town.ok("token", "revoke", "api", "--now")
+    # First it is taken back, and then what it has opened ends: in between nothing is opened.
+    assert running.asked == [
+        ("POST /v1/reload", None),
+        ("POST /v1/flows/cut", {"tokens": ["1"]}),
+        ("POST /v1/reload", None),
+        ("POST /v1/flows/cut", {"tokens": ["2", f"jti:{jwt.jti}"]}),
+    ]

@@ -126,6 +126,7 @@ class StandIn:
         self.asked_for: list[int] = []
         self.refusal: MarchproxyError | None = None
         self.proposed: tuple[str, Sequence[Change]] | None = None
+        self.ended: tuple[frozenset[int], frozenset[str]] = (frozenset(), frozenset())
 
     def status(self) -> Status:
         return status()

@@ -43,3 +43,7 @@ def test_a_kernel_tier_that_fails_otherwise_is_an_error(monkeypatch: pytest.Monk
 
 def test_listeners_share_sockets_beside_the_kernel_tier_only() -> None:
     assert choice.sharing_beside(SocketsTier()) is None
+
+
+def test_tunnels_stay_in_user_space_beside_sockets() -> None:
+    assert choice.handover_to(SocketsTier()) is None

@@ -45,3 +45,28 @@ def test_a_mapping_in_its_place_is_an_error(listen: str, bind: str) -> None:
 )
 def test_elsewhere_it_is_not(listen: str, bind: str) -> None:
     assert "listens where" not in "".join(texts(with_dns(listen, bind).findings))
+
+
+def with_explicit(listen: str, protocols: str, *names: str) -> Plan:
+    own = [name.partition("@") for name in names]
+    every = tuple(
+        ApplianceListener(f"{kind}@{bind}", ListenerKind(kind), parse_endpoint(bind)) for kind, _, bind in own
+    )
+    made = replace(
+        snapshot(service("web", "192.0.2.9"), mapping("m", "all", "web", listen, protocols)), listeners=every
+    )
+    return compile_plan(made, now=NOW).plan
+
+
+def test_explicit_proxies_are_in_the_plan_and_in_the_way_of_tcp_only() -> None:
+    found = with_explicit("10.1.0.1:3128", "udp", "explicit@10.1.0.1:3128", "explicit@*:3129")
+    assert [str(bind) for bind in found.explicit] == ["10.1.0.1:3128", "*:3129"]
+    assert "listens where" not in "".join(texts(found.findings))
+    found = with_explicit("10.1.0.1:3128", "tcp,udp", "explicit@10.1.0.1:3128")
+    assert "error listener explicit@10.1.0.1:3128: listens where m does" in "".join(texts(found.findings))
+
+
+def test_two_kinds_on_one_port_are_an_error() -> None:
+    found = with_explicit("10.1.0.1:80", "tcp", "dns@10.1.0.1:53", "explicit@*:53")
+    said = "error listener explicit@*:53: has the port of dns@10.1.0.1:53, which speaks something else"
+    assert said in texts(found.findings)

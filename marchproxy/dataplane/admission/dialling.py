@@ -27,6 +27,8 @@ async def dial(
     addresses: Sequence[IPAddress], port: int, limits: AdmissionLimits, connecting: Connect = connect
 ) -> tuple[IPAddress, socket.socket]:
     """The first of `addresses` that answers, and the connection. Raises the `OSError` of the last to fail."""
+    if len(addresses) == 1:
+        return await _attempt(addresses[0], port, limits.each, connecting)
     attempts: set[asyncio.Task[tuple[IPAddress, socket.socket]]] = set()
     waiting = iter(addresses)
     error: OSError = TimeoutError()

@@ -26,7 +26,7 @@ from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import WithoutSni
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
-from marchproxy.policy.evaluate import Answer
+from marchproxy.policy.evaluate import Answer, Evaluator
 from marchproxy.policy.plan import Backend
 from marchproxy.policy.tunnels import Wish, plain
 
@@ -40,6 +40,8 @@ class _Way:
     wish: Wish
     answer: Answer
     verified: Verified | None
+    evaluator: Evaluator
+    """By which it was found."""
 
 
 class _Shut(Exception):
@@ -128,7 +130,7 @@ class ExplicitProxy(Reception):
         query = who.query(wish.address, wish.port)
         conversation = self._judge.ledger.begin(query, who.port, answer, wish.name)
         backend = Backend(wish.address, wish.port, service_of(answer))
-        tunnel = Tunnel(conversation, way.verified, wish)
+        tunnel = Tunnel(conversation, way.verified, wish, way.evaluator)
         return Admitted(
             self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.source)
         )
@@ -147,7 +149,7 @@ class ExplicitProxy(Reception):
             elif outcome is None and not answer.opens_itself:
                 first = first or _Shut(answer.reason, answer, address, _denied(answer, wish))
             else:
-                found.append(_Way(wish, answer, outcome))
+                found.append(_Way(wish, answer, outcome, self._judge.ledger.evaluator))
         if not found:
             raise first or _Shut(Reason.NAME_UNKNOWN, _NOTHING, None)
         return found

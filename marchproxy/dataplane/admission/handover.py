@@ -33,12 +33,13 @@ from marchproxy.model.reason import Reason
 
 log = logging.getLogger(__name__)
 
+LAST_DRAIN = 2.0
+"""Seconds that the end of the daemon waits for tunnels that drain."""
 DRAIN_EVERY = 0.004
 """Seconds between two looks at a tunnel that drains."""
 
-type Judged = Callable[[Flow, str, str], Reason | None]
-"""Told of a tunnel that the kernel has, of the service whose credential opened it, and of the name that was
-asked for: why it must end. None: it goes on."""
+type Judged = Callable[[Flow, Remembered], Reason | None]
+"""Why a tunnel that the kernel has must end; None: it goes on."""
 
 
 class Handover:
@@ -84,7 +85,7 @@ class Handover:
 
     def end_where(self, judge: Judged) -> None:
         """End the tunnels in the kernel that `judge` gives a reason against."""
-        self._end(lambda flow, held: judge(flow, held.tunnel.service, held.tunnel.name))
+        self._end(lambda flow, held: judge(flow, held.tunnel))
 
     def revoke(self, token: str) -> int:
         """End the tunnels in the kernel that a credential opened; how many."""
@@ -105,9 +106,11 @@ class Handover:
             self._handoff.table.end_tunnels(judge, self._handoff.report)
 
     async def close(self) -> None:
-        """Finish what drains: the kernel has it already, and only acknowledgements are missing."""
-        while len(self._tasks):
+        """Finish what drains: the kernel has it already, and mostly acknowledgements are missing."""
+        until = time.monotonic() + LAST_DRAIN
+        while len(self._tasks) and time.monotonic() < until:
             await asyncio.sleep(DRAIN_EVERY)
+        await self._tasks.stop()
 
     def _attempt(self, handoff: Handoff, tunnel: Tunnel, relay: Relay, gone: Callable[[], None]) -> None:
         try:

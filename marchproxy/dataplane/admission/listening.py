@@ -31,6 +31,8 @@ class MappingListeners(Reception):
             return await self._talk(wire, who, SniLayer())
         if answer.openers and not await self._is_let_in_anyway(answer, wire):
             return await self._talk(wire, who, PrefaceLayer())
+        # Meanwhile there may be another plan.
+        query, answer = self._ask(who)
         if not answer.verdict.lets_through or answer.pool is None:
             denied = answer.verdict is Verdict.DENY
             self._refused(who, query, answer, answer.reason if denied else Reason.NO_MAPPING)
@@ -94,6 +96,7 @@ class MappingListeners(Reception):
         among: AbstractSet[str] | None = None,
     ) -> Admitted | Refused:
         ledger, limits = self._judge.ledger, self._limits
+        evaluator = ledger.evaluator
         conversation = ledger.begin(query, who.port, answer, name)
         try:
             backend, upstream = await reach(
@@ -106,7 +109,7 @@ class MappingListeners(Reception):
             )
         except Unreachable as error:
             return self._refused(who, query, answer, error.reason, name=name)
-        tunnel = Tunnel(conversation, verified, None)
+        tunnel = Tunnel(conversation, verified, None, evaluator)
         return Admitted(
             self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.source)
         )

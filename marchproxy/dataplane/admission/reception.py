@@ -127,6 +127,7 @@ class Reception(ABC):
         self._gate = gate
         self._limits = limits
         self._connect = connecting
+        self._talking: set[socket.socket] = set()
         self._tasks = Tasks()
 
     def admit(self, client: socket.socket, peer: IPAddress, peer_port: int) -> None:
@@ -142,6 +143,7 @@ class Reception(ABC):
             self._gate.leave(who.source)
             self._turn_away(client, who, _BEFORE_POLICY, Reason.RATE_LIMITED)
         else:
+            self._talking.add(client)
             self._tasks.start(self._serve(client, who), name=f"admit {who.source}:{peer_port}")
 
     def guard(self, opening: Admitted, wire: Wire, who: Client, refusal: NameRefusal, ahead: bytes) -> None:
@@ -174,6 +176,10 @@ class Reception(ABC):
     async def close(self) -> None:
         """Send away whoever has not been let in."""
         await self._tasks.stop()
+        # A task that is cancelled before its first step never comes to its end.
+        for client in self._talking:
+            sockets.reset(client)
+        self._talking.clear()
 
     @abstractmethod
     async def _receive(self, wire: Wire, who: Client) -> bool:
@@ -221,6 +227,7 @@ class Reception(ABC):
         except OSError as error:
             log.debug("%s:%d: %s", who.source, who.port, error)
         finally:
+            self._talking.discard(client)
             if not relayed:
                 wire.reset()
                 self._gate.leave(who.source)

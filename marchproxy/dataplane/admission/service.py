@@ -3,7 +3,9 @@
 import asyncio
 import resource
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from marchproxy.dataplane.admission.judge import Credentials, Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate, default_limits
 from marchproxy.dataplane.admission.listening import MappingListeners
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
+from marchproxy.dataplane.admission.reception import Reception
 from marchproxy.dataplane.admission.sharing import Sharing, runs
 from marchproxy.dataplane.admission.tunnels import Tunnels
 from marchproxy.dataplane.hostaddresses import is_local
@@ -26,16 +29,26 @@ from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
-from marchproxy.policy.plan import WILDCARDS, Backend, Listener, ListenerKey, Plan
+from marchproxy.policy.plan import (
+    WILDCARDS,
+    Backend,
+    Listener,
+    ListenerKey,
+    Plan,
+    Rule,
+    TransitRule,
+)
 from marchproxy.policy.tunnels import Wish
 
 if TYPE_CHECKING:
     from marchproxy.dataplane.admission.handover import Handover
+    from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 
 type Together = Mapping[ListenerKey, Sequence[Listener]]
 """Listeners that share a socket, by the key of the first."""
 
 EXPIRE_EVERY = 1.0
+OFFER_EVERY = 0.1
 LOOK_EVERY = 10.0
 """Seconds between two looks at whether listen addresses are on this host."""
 
@@ -73,6 +86,8 @@ class Admission:
         self._together: Together = {}
         self._unserved = ""
         self._plan = Plan()
+        self._graces: Mapping[str, int] = {}
+        """Of mappings that end tunnels whose credential has expired."""
         self._absent: list[str] = []
         self._expired_at = self._looked_at = 0.0
 
@@ -125,14 +140,16 @@ class Admission:
         """Decide by `plan`, serve `opened`, close what is not `wanted`. For `Prepared`."""
         self._judge.adopt(plan, revision)
         self._plan = plan
+        self._graces = _graces(plan)
         self._tunnels.recheck()
         self._associations.recheck()
         if self._handover:
             self._handover.end_where(self._held_refusal)
-        explicit = set(_explicit(plan))
+        explicit = _explicit(plan)
+        for key in self._open.keys() & wanted:
+            self._open[key].carrier = self._reception(key in explicit)
         for key, sock in opened.items():
-            reception = self._explicit if key in explicit else self._mappings
-            listener = self._open[key] = TcpListener(sock, reception)
+            listener = self._open[key] = TcpListener(sock, self._reception(key in explicit))
             listener.start()
         self._share(together)
         for gone in self._open.keys() - wanted:
@@ -148,6 +165,8 @@ class Admission:
             self._expired_at = now
             self._tunnels.expire(settings.tunnel_idle, settings.tunnel_lifetime)
             self._associations.expire(settings.timeout_udp)
+            if self._handover and (self._graces or settings.tunnel_lifetime):
+                self._handover.end_where(self._overdue)
         if now - self._looked_at >= LOOK_EVERY:
             self._look()
 
@@ -200,14 +219,17 @@ class Admission:
         return count
 
     async def drain(self, seconds: float) -> None:
-        """Stop accepting, wait for tunnels to end, then end what is left."""
+        """Stop accepting, wait for tunnels to end or to go to the kernel, then end what is left."""
         for key in list(self._open):
             self._open.pop(key).close()
-        try:
+        settings = self._plan.settings
+        hands_over = bool(settings.handoff_bytes or settings.handoff_seconds)
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._tunnels.empty.wait()
-        except TimeoutError:
-            pass
+                while self._tunnels.live:
+                    # The kernel goes on with what it has, however little that has carried.
+                    self._tunnels.offer(1 if hands_over else 0, 0)
+                    await self._tunnels.wait_empty(OFFER_EVERY)
         await self.close()
 
     async def close(self) -> None:
@@ -244,27 +266,31 @@ class Admission:
         except MarchproxyError as error:
             self._unserved = f"listeners that share a socket: {error.message}"
 
-    def _held_refusal(self, flow: Flow, service: str, name: str) -> Reason | None:
+    def _overdue(self, flow: Flow, held: "Remembered") -> Reason | None:
+        """Why it is time for a tunnel that the kernel has; None: it is not."""
+        now, lifetime = time.time(), self._plan.settings.tunnel_lifetime
+        if lifetime and now - flow.started > lifetime:
+            return Reason.LIFETIME
+        grace = self._graces.get(flow.decision.mapping) if held.expires else None
+        return Reason.AUTH_EXPIRED if grace is not None and now >= held.expires + grace else None
+
+    def _held_refusal(self, flow: Flow, held: "Remembered") -> Reason | None:
         """Why the plan in force does not allow a tunnel that the kernel has; None: it does."""
         decision = flow.decision
         backend = Backend(flow.backend, flow.backend_port, "")
         if self._ledger.is_blocked(backend):
             return Reason.BLOCKED_DESTINATION
-        if self._is_explicit(decision.destination, decision.destination_port):
-            answer = self._judge.tunnel(Wish(decision.source, name, flow.backend, flow.backend_port))
-        else:
-            asked = decision.source, decision.destination, decision.destination_port
-            answer = self._ledger.decide(Transport.TCP, *asked)[1]
-        if answer.keeps or answer.opens_itself or service in answer.openers:
+        asked = decision.source, decision.destination, decision.destination_port
+        _, answer = self._ledger.decide(Transport.TCP, *asked)
+        if answer.listener is None:
+            # It came to an explicit proxy, which may be gone by now.
+            answer = self._judge.tunnel(Wish(decision.source, held.name, flow.backend, flow.backend_port))
+        if answer.keeps or answer.opens_itself or held.service in answer.openers:
             return None
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
 
-    def _is_explicit(self, address: IPAddress, port: int) -> bool:
-        every = (WILDCARDS[address.version], address)
-        return any(
-            bind.port == port and (bind.address is None or bind.address in every)
-            for bind in self._plan.explicit
-        )
+    def _reception(self, explicit: bool) -> Reception:
+        return self._explicit if explicit else self._mappings
 
     def _live(self) -> Iterator[Conversation]:
         return chain(
@@ -316,6 +342,12 @@ def _explicit(plan: Plan) -> Mapping[ListenerKey, Listener]:
         for address in (WILDCARDS.values() if bind.address is None else (bind.address,))
     ]
     return {listener.key: listener for listener in every}
+
+
+def _graces(plan: Plan) -> Mapping[str, int]:
+    rules: list[Rule | TransitRule] = [*plan.transit]
+    rules += [rule for listener in plan.listeners for rule in listener.rules]
+    return {rule.mapping: rule.grace for rule in rules if rule.credentials and rule.grace is not None}
 
 
 def _wanted(plan: Plan) -> dict[ListenerKey, Listener]:

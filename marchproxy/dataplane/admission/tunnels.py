@@ -5,8 +5,10 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 from marchproxy.dataplane.admission.judge import Judge
@@ -15,7 +17,7 @@ from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Bound
 from marchproxy.dataplane.proxy.relay import Relay
 from marchproxy.model.reason import Reason
-from marchproxy.policy.evaluate import Answer
+from marchproxy.policy.evaluate import Answer, Evaluator
 from marchproxy.policy.plan import Backend
 from marchproxy.policy.tunnels import Wish
 
@@ -23,6 +25,10 @@ log = logging.getLogger(__name__)
 
 TRIES = 8
 """To hand one tunnel to the kernel, where what is in the way may pass."""
+
+
+OFFERED_AT_ONCE = 100
+"""Tunnels: each handoff takes some tenths of a millisecond, and others wait meanwhile."""
 
 
 class Handover(Protocol):
@@ -35,10 +41,18 @@ class Handover(Protocol):
 class Tunnel:
     """A client's connection and its upstream."""
 
-    __slots__ = ("conversation", "leave", "relay", "tries", "verified", "wish")
+    __slots__ = ("conversation", "evaluator", "leave", "relay", "tries", "verified", "wish")
 
-    def __init__(self, conversation: Conversation, verified: Verified | None, wish: Wish | None) -> None:
+    def __init__(
+        self,
+        conversation: Conversation,
+        verified: Verified | None,
+        wish: Wish | None,
+        evaluator: Evaluator | None = None,
+    ) -> None:
         self.conversation = conversation
+        self.evaluator = evaluator
+        """By which it was let in; None: once it lives, for a plan that is replaced shall not stay."""
         self.verified = verified
         self.wish = wish
         """None: it came to a mapping's listener."""
@@ -84,7 +98,9 @@ class Tunnels:
         self.live.add(tunnel)
         self.empty.clear()
         self._ledger.opened(tunnel.conversation, backend)
-        reason = self._refusal(tunnel)
+        # Mostly nothing has changed since it was asked for.
+        same, tunnel.evaluator = tunnel.evaluator is self._ledger.evaluator, None
+        reason = None if same else self._refusal(tunnel)
         if reason is None:
             relay.start(ahead)
         else:
@@ -114,9 +130,19 @@ class Tunnels:
         if self.handover is None or not (bytes_ or seconds):
             return
         now = time.time()
-        for tunnel in tuple(self.live):
-            if tunnel.tries < TRIES and _is_ripe(tunnel.conversation, bytes_, seconds, now):
-                self.handover.offer(tunnel, partial(self._passed_on, tunnel))
+        ripe = (
+            tunnel
+            for tunnel in tuple(self.live)
+            if tunnel.tries < TRIES and _is_ripe(tunnel.conversation, bytes_, seconds, now)
+        )
+        for tunnel in islice(ripe, OFFERED_AT_ONCE):
+            self.handover.offer(tunnel, partial(self._passed_on, tunnel))
+
+    async def wait_empty(self, seconds: float) -> None:
+        """Until nothing lives, or so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.empty.wait()
 
     def cut(self, ids: frozenset[int]) -> set[int]:
         """End the tunnels with these numbers. Returns those that there were."""

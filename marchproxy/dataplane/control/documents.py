@@ -142,6 +142,7 @@ def status_document(status: Status) -> Document:
             for interface in status.interfaces
         ],
         "listener_count": len(status.listeners),
+        "explicit": [str(bind) for bind in status.explicit],
         "listeners": [_listener_document(listener) for listener in status.listeners],
         "counters": _counters(status),
         "denied": _denials(status, audited=False),

@@ -1,9 +1,10 @@
 """Ending flows that a new policy no longer allows."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from itertools import chain
 
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.kernel import layouts
@@ -17,7 +18,7 @@ from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.blocks import Blocks
 from marchproxy.policy.evaluate import Evaluator, Query
-from marchproxy.policy.plan import Listener, Plan, TransitRule
+from marchproxy.policy.plan import Listener, Plan, Rule, TransitRule
 
 type Concern = Callable[[bytes], bool]
 type JudgeTunnel = Callable[[Plan, Flow, HeldTunnel], Reason | None]
@@ -85,10 +86,11 @@ class FlowReview:
 
 def judge_by_mapping(plan: Plan, flow: Flow, held: HeldTunnel) -> Reason | None:
     """A tunnel stays for as long as its mapping is there and allows something."""
-    rules = (*(rule for listener in plan.listeners for rule in listener.rules), *plan.transit)
-    allowed = any(
-        rule.mapping == flow.decision.mapping and rule.reason is not Reason.DENY_MAPPING for rule in rules
+    rules: Iterator[Rule | TransitRule] = chain(
+        chain.from_iterable(listener.rules for listener in plan.listeners), plan.transit
     )
+    mapping = flow.decision.mapping
+    allowed = any(rule.mapping == mapping and rule.reason is not Reason.DENY_MAPPING for rule in rules)
     return None if allowed else Reason.POLICY_CHANGED
 
 

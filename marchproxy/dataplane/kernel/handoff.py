@@ -6,7 +6,9 @@ acknowledged what the sockets have sent, and closes them without a word.
 """
 
 import errno
+import os
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +30,9 @@ from marchproxy.model.reason import Reason
 
 PIECE = 65536
 """Bytes that are relayed at once while draining."""
+AFTERGLOW = 0.005
+"""Seconds between the end of draining and that of the sockets. An acknowledgement for a socket that is gone would
+be answered with a reset."""
 NOTSENT = 131072
 """Bytes that a relay should let wait in a send queue, see `limit_backlog`."""
 _LINK = bytes(12) + bytes.fromhex("88b5")
@@ -66,6 +71,8 @@ class Draining:
         self._place = place
         self._splice = splice
         self._client, self._upstream = ends
+        self._close_at = 0.0
+        """Monotonic; 0: there is still something to do."""
 
     @property
     def id(self) -> int:
@@ -78,26 +85,25 @@ class Draining:
         To be called again every few milliseconds while it answers DRAINING.
         """
         handoff = self._handoff
+        if self._close_at:
+            over = time.monotonic() >= self._close_at
+            return self._close(Progress.HANDED_OFF) if over else Progress.DRAINING
         if not handoff.holds(self._client.key, self.id):
             return self._close(Progress.ENDED)
         try:
             self._relay(self._client, self._upstream)
             self._relay(self._upstream, self._client)
-            client, upstream = (
-                handoff.sockets.ask(self._client.sock),
-                handoff.sockets.ask(self._upstream.sock),
-            )
+            client, upstream = self._client.ask(handoff.sockets), self._upstream.ask(handoff.sockets)
         except OSError:
             return self._abandon()
-        if client is None or upstream is None:
-            return self._abandon()
+        if client is None and upstream is None:
+            # Both FINs came before the flow was there, and went on by the sockets to the last.
+            handoff.table.end(self._client.key, self.id, Reason.CLOSED, handoff.report)
+            return self._close(Progress.ENDED)
         if self._client.is_empty(client) and self._upstream.is_empty(upstream):
             self._client.settle(handoff, self.id, client)
             self._upstream.settle(handoff, self.id, upstream)
-            if handoff.splices.end_draining(self._place, self._splice):
-                self._client.probe()
-                self._upstream.probe()
-            return self._close(Progress.HANDED_OFF)
+            self._let_go()
         return Progress.DRAINING
 
     def _relay(self, source: "_End", target: "_End") -> None:
@@ -138,7 +144,17 @@ class Draining:
             end.sock.close()
         return Progress.ENDED
 
+    def _let_go(self) -> None:
+        """The programs let the sockets hear nothing more; what they had let through is still on its way."""
+        held_back = self._handoff.splices.end_draining(self._place, self._splice)
+        if held_back:
+            self._client.probe()
+            self._upstream.probe()
+        self._close_at = time.monotonic() + AFTERGLOW
+
     def _close(self, progress: Progress) -> Progress:
+        if progress is Progress.ENDED:
+            self._handoff.splices.end_draining(self._place, self._splice)
         for end in (self._client, self._upstream):
             close_silently(end.sock)
         return progress
@@ -156,19 +172,32 @@ class _End:
         """Nothing is to be read any more."""
         self._bytes_in = state.bytes_in
 
-    def is_empty(self, state: TcpSocket) -> bool:
+    def ask(self, sockets: TcpSockets) -> TcpSocket | None:
+        """What the socket knows; None where its connection has ended in order. OSError where it was reset."""
+        state = sockets.ask(self.sock)
+        code = 0 if state else self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        return state
+
+    def is_empty(self, state: TcpSocket | None) -> bool:
         """Whether nothing is left to be done with it."""
+        if state is None:
+            return not self.pending
         waits_for_end = state.fin_received and not self.ended
         return not (self.pending or state.unread or state.unacknowledged or waits_for_end)
 
     def probe(self) -> None:
         """Have the peer say what it has received, for the other side to hear."""
         # Leaving repair mode sends a window probe (kernel 3.5), which every TCP answers.
-        for value in (1, 0):
-            self.sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, value)
+        with suppress(OSError):  # closed by now
+            for value in (1, 0):
+                self.sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, value)
 
-    def settle(self, handoff: "Handoff", id: int, state: TcpSocket) -> None:
+    def settle(self, handoff: "Handoff", id: int, state: TcpSocket | None) -> None:
         """Count what came in between the reading of the counts and the first packet of the flow."""
+        if state is None:
+            return
         late = state.bytes_in - self._bytes_in - (state.fin_received and self.ended)
         if late > 0:
             handoff.amend(self.key, id, packets=1, octets=late)

@@ -80,7 +80,7 @@ def refusal(
     for blocker, reason in _BLOCKED.items():
         if (client.blockers | upstream.blockers) & blocker:
             return reason
-    if _backlog(client, upstream) > upstream.window or _backlog(upstream, client) > client.window:
+    if _is_behind(client, upstream) or _is_behind(upstream, client):
         return HandoffRefusal.BACKLOG
     return None
 
@@ -114,15 +114,19 @@ def _largest(own: TcpSocket) -> int:
     return min(own.advertised, own.segment)
 
 
-def _backlog(source: TcpSocket, target: TcpSocket) -> int:
-    """Bytes from `source`'s peer that `target`'s has not acknowledged."""
-    return source.unread + target.unacknowledged
+def _is_behind(source: TcpSocket, target: TcpSocket) -> bool:
+    """Whether `target`'s peer has no room for what `source`'s sends next, behind what waits for it already.
+
+    It would be sound all the same: the sender is told of a closed window, and what it had in flight has to be
+    sent again.
+    """
+    return source.unread + target.unacknowledged > target.window
 
 
 def _side(source: TcpSocket, target: TcpSocket) -> Side:
     """For what `source` receives, on its way as if `target` had sent it."""
     return Side(
-        sequence=(target.written - target.fin_sent - source.read) & 0xFFFFFFFF,
+        sequence=(target.end_written - source.end_read) & 0xFFFFFFFF,
         timestamp=_timestamp(source, target),
         announced=source.peer_shift,
         expected=target.own_shift,

@@ -61,7 +61,7 @@ class TcpSocket:
     received: int
     """Next number expected from the peer."""
     read: int
-    """Next one that user space will read."""
+    """Next one that user space will read. A FIN is passed over together with the last byte before it."""
     window: int
     """Bytes that the peer has room for, beyond what it acknowledged."""
     own_window: int
@@ -101,9 +101,19 @@ class TcpSocket:
         return self.state in _FIN_SENT
 
     @property
+    def end_read(self) -> int:
+        """Behind the last byte that user space has read."""
+        return (self.read - (self.fin_received and self.read == self.received)) & 0xFFFFFFFF
+
+    @property
+    def end_written(self) -> int:
+        """Behind the last byte that user space has written."""
+        return (self.written - self.fin_sent) & 0xFFFFFFFF
+
+    @property
     def unread(self) -> int:
         """Bytes in the receive queue."""
-        return _distance(self.received - self.fin_received, self.read)
+        return _distance(self.received - self.fin_received, self.end_read)
 
     @property
     def unacknowledged(self) -> int:
@@ -145,6 +155,8 @@ def _packed(address: str) -> bytes:
     return layouts.pack_address(ip_address(address.partition("%")[0]))
 
 
+_TIMESTAMPS_LENGTH = 12
+"""Bytes, with what fills them up."""
 _OPTIONS = int(Option.TIMESTAMPS | Option.SACK | Option.ECN | Option.USEC_TIMESTAMPS)
 
 
@@ -166,7 +178,8 @@ def _compose(numbers: list[int], info: bytes, clock: int) -> TcpSocket:
         window=window,
         own_window=own_window,
         segment=segment,
-        advertised=advertised,
+        # Told without the options that each segment has.
+        advertised=advertised + (_TIMESTAMPS_LENGTH if options & Option.TIMESTAMPS else 0),
         peer_timestamp=peer_timestamp,
         # The lowest bit of the option says which clock it is of.
         clock=clock & ~1 & 0xFFFFFFFF,

@@ -167,7 +167,8 @@ class TcpListener:
         self.socket = sock
         self.overloaded = ""
         """Why accepting pauses right now; empty while it does not."""
-        self._carrier = carrier
+        self.carrier = carrier
+        """Who takes what is accepted from now on."""
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
 
@@ -198,7 +199,7 @@ class TcpListener:
                 return
             self.overloaded = ""
             client.setblocking(False)
-            self._carrier.admit(client, sockets.address_of(peer[0]), peer[1])
+            self.carrier.admit(client, sockets.address_of(peer[0]), peer[1])
 
     def _rest(self, error: OSError) -> None:
         if not self.overloaded:

@@ -305,3 +305,31 @@ async def test_requests_are_served_while_streams_are_open(tmp_path: Path) -> Non
         await read_answer(reader, head_only=True)
         answers = await asyncio.gather(*(ask(path, "GET", "/v1/status") for _ in range(20)))
         assert {answer.status for answer in answers} == {200}
+
+
+@looped
+async def test_flows_are_cut_by_id_and_tunnels_by_token(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        answer = await ask(path, "POST", "/v1/flows/cut", {"ids": [7, 8], "tokens": ["3"]})
+        assert answer.document == {"cut": 3, "unknown": [8]}
+        assert appliance.ended == (frozenset({7, 8}), frozenset({"3"}))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"ids": []},
+        {"ids": "7"},
+        {"ids": [0]},
+        {"ids": [True]},
+        {"ids": ["7"]},
+        {"tokens": [7]},
+        {"id": 7},
+    ],
+)
+@looped
+async def test_what_is_to_be_cut_must_be_said(tmp_path: Path, body: dict[str, Any]) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        assert (await ask(path, "POST", "/v1/flows/cut", body)).status == 400
+        assert appliance.ended == (frozenset(), frozenset())

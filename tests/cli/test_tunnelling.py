@@ -1,0 +1,157 @@
+"""What `connect` says on the wire, against servers that answer as proxies do."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from marchproxy.cli import tunnelling
+from marchproxy.model.errors import MarchproxyError, NotPermitted
+
+type Serve = Callable[[socket.socket], None]
+
+
+@contextmanager
+def serving(serve: Serve) -> Iterator[tuple[str, int]]:
+    """A server for one connection; what it fails with fails the test."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        connection, _ = server.accept()
+        with connection:
+            try:
+                serve(connection)
+            except BaseException as error:
+                failures.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield server.getsockname()
+        thread.join(5)
+    assert not failures
+    assert not thread.is_alive()
+
+
+def answering(expected: bytes, *answer: bytes) -> Serve:
+    def serve(connection: socket.socket) -> None:
+        got = b""
+        while len(got) < len(expected):
+            got += connection.recv(1000)
+        assert got == expected
+        for piece in answer:
+            connection.sendall(piece)
+
+    return serve
+
+
+CONNECT = b"CONNECT db.test:5432 HTTP/1.1\r\nHost: db.test:5432\r\nProxy-Authorization: Bearer secret\r\n\r\n"
+
+
+def test_a_proxy_is_asked_with_the_token() -> None:
+    with serving(answering(CONNECT, b"HTTP/1.1 200 OK\r\n", b"\r\nearly")) as proxy:
+        opened = tunnelling.by_proxy(proxy, ("db.test", 5432), "secret")
+        with opened.socket:
+            assert opened.ahead == b"early"
+            assert "secret" not in repr(opened)
+
+
+def test_without_a_token_none_is_sent_and_ipv6_is_in_brackets() -> None:
+    asked = b"CONNECT [2001:db8::1]:22 HTTP/1.1\r\nHost: [2001:db8::1]:22\r\n\r\n"
+    with serving(answering(asked, b"HTTP/1.1 200 OK\r\n\r\n")) as proxy:
+        tunnelling.by_proxy(proxy, ("2001:db8::1", 22), "").socket.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(403, NotPermitted), (407, NotPermitted), (429, NotPermitted), (502, MarchproxyError)],
+)
+def test_refusals_name_their_reason(status: int, kind: type[MarchproxyError]) -> None:
+    answer = (
+        f"HTTP/1.1 {status} No\r\nX-MarchProxy-Reason: NO_MAPPING\r\n\r\nDetail: nobody\x1b may\n".encode()
+    )
+    with (
+        serving(answering(CONNECT, answer)) as proxy,
+        pytest.raises(MarchproxyError, match=r"NO_MAPPING: nobody\? may") as caught,
+    ):
+        tunnelling.by_proxy(proxy, ("db.test", 5432), "secret")
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(b"", "ended the connection"), (b"SSH-2.0-x\r\n\r\n", "no HTTP proxy"), (b"HTTP/1.1 200", "ended")],
+)
+def test_what_is_no_proxy_is_said(answer: bytes, message: str) -> None:
+    with serving(answering(CONNECT, answer)) as proxy, pytest.raises(MarchproxyError, match=message):
+        tunnelling.by_proxy(proxy, ("db.test", 5432), "secret")
+
+
+@pytest.mark.parametrize("answer", [b"OK\nearly", b"MARCHPROXY_AUTH\nOK\nearly"])
+def test_a_listener_is_told_the_token_first(answer: bytes) -> None:
+    with serving(answering(b"MARCHPROXY/1 secret\n", answer)) as listener:
+        opened = tunnelling.by_preface(listener, "secret")
+        with opened.socket:
+            assert opened.socket.recv(100) == b"early"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"ERR AUTH_EXPIRED\n", "AUTH_EXPIRED"),
+        (b"SSH-2.0-x\r\n", "another protocol"),
+        (b"x" * 400, "another"),
+    ],
+)
+def test_a_listener_that_refuses_says_why(answer: bytes, said: str) -> None:
+    with (
+        serving(answering(b"MARCHPROXY/1 secret\n", answer)) as listener,
+        pytest.raises(NotPermitted, match=said),
+    ):
+        tunnelling.by_preface(listener, "secret")
+
+
+def test_nobody_there_is_an_error_of_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gone = server.getsockname()
+    with pytest.raises(MarchproxyError, match=f"127.0.0.1:{gone[1]} cannot be reached"):
+        tunnelling.by_preface(gone, "secret")
+
+
+def test_both_directions_are_carried_to_their_ends() -> None:
+    """The far end speaks last: what it says after our FIN still arrives."""
+
+    def serve(connection: socket.socket) -> None:
+        got = b""
+        while piece := connection.recv(65536):
+            got += piece
+        connection.sendall(b"%d" % len(got) * 100_000)
+
+    source, fed = os.pipe()
+    drained, sink = os.pipe()
+    feeding = threading.Thread(target=_feed, args=(fed, 1_000_000))
+    taken: list[bytes] = []
+    taking = threading.Thread(target=_take, args=(drained, taken))
+    with serving(serve) as target:
+        feeding.start()
+        taking.start()
+        with socket.create_connection(target) as sock:
+            tunnelling.relay(tunnelling.Opened(sock, b"first"), source, sink)
+        feeding.join(5)
+        taking.join(5)
+    for descriptor in (source, drained):
+        os.close(descriptor)
+    assert b"".join(taken) == b"first" + b"1000000" * 100_000
+
+
+def _feed(descriptor: int, size: int) -> None:
+    with open(descriptor, "wb") as file:
+        file.write(bytes(size))
+
+
+def _take(descriptor: int, taken: list[bytes]) -> None:
+    while piece := os.read(descriptor, 65536):
+        taken.append(piece)

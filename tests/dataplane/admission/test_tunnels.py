@@ -1,0 +1,125 @@
+"""Tunnels as they live: credentials that expire, and the kernel that may take over."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
+from marchproxy.model.reason import Reason
+from tests.dataplane.admission.desk import TOKEN, Desk, Keys, desk
+from tests.dataplane.loops import looped
+from tests.dataplane.proxy.peers import Streams, dial, echo, tcp_server
+from tests.policy.build import mapping, service
+
+LAN = service("lan", "127.0.0.1")
+VAULT = service("vault", "127.0.0.3", auth="token")
+
+
+async def connect(streams: Streams, port: int) -> None:
+    reader, writer = streams
+    target = f"127.0.0.3:{port}"
+    writer.write(
+        f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n".encode()
+    )
+    assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("on_expiry", "age", "ends"),
+    [
+        ("keep", 9000, False),
+        ("cut", -1, False),
+        ("cut", 1, True),
+        ("grace:60", 59, False),
+        ("grace:60", 61, True),
+    ],
+)
+@looped
+async def test_a_credential_that_expires(on_expiry: str, age: int, ends: bool) -> None:
+    keys = Keys(ends=datetime.now(UTC) + timedelta(hours=1))
+    out = mapping("m", "lan", "vault", on_expiry=on_expiry)
+    async with (
+        desk(LAN, VAULT, out, keys=keys) as at,
+        tcp_server(echo, "127.0.0.3") as port,
+        dial(at.port) as streams,
+    ):
+        await connect(streams, port)
+        (tunnel,) = at.admission._tunnels.live
+        assert tunnel.verified is not None
+        object.__setattr__(tunnel.verified, "expires", datetime.now(UTC) - timedelta(seconds=age))
+        at.admission._tunnels.expire(0, 0)
+        assert (at.reasons()[-1] == ("flow-end", "AUTH_EXPIRED")) is ends
+
+
+class Kernel:
+    """Takes tunnels over when told, or never."""
+
+    def __init__(self, takes: bool) -> None:
+        self.takes = takes
+        self.offered = 0
+
+    def offer(self, tunnel: Tunnel, gone: Callable[[], None]) -> None:
+        self.offered += 1
+        tunnel.tries += 1
+        relay = tunnel.relay
+        assert relay is not None
+
+        def quiet() -> None:
+            if self.takes:
+                relay.leave()
+                gone()
+                relay.client.close()
+                relay.upstream.close()
+            else:
+                relay.start()
+
+        relay.when_quiet(quiet)
+
+
+async def said(at: Desk, streams: Streams, port: int, size: int) -> None:
+    await connect(streams, port)
+    streams[1].write(bytes(size))
+    assert len(await streams[0].readexactly(size)) == size
+
+
+@looped
+async def test_the_kernel_takes_what_has_carried_enough() -> None:
+    out = mapping("m", "lan", "vault")
+    async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port, dial(at.port) as streams:
+        tunnels = at.admission._tunnels
+        tunnels.handover = kernel = Kernel(takes=True)
+        await said(at, streams, port, 1000)
+        tunnels.offer(0, 0)
+        tunnels.offer(2001, 60)
+        assert kernel.offered == 0
+        tunnels.offer(2000, 60)
+        assert (kernel.offered, len(tunnels.live), at.admission._gate.inside) == (1, 0, 0)
+        assert at.reasons() == [("flow-start", "FORWARDED")]
+        assert at.admission.counters()[Reason.HANDED_OFF].packets == 1
+        assert tunnels.empty.is_set()
+
+
+@looped
+async def test_what_the_kernel_does_not_take_goes_on_here() -> None:
+    out = mapping("m", "lan", "vault")
+    async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port, dial(at.port) as streams:
+        tunnels = at.admission._tunnels
+        tunnels.handover = kernel = Kernel(takes=False)
+        await said(at, streams, port, 1000)
+        for _ in range(TRIES + 5):
+            tunnels.offer(1, 0)
+        assert kernel.offered == TRIES
+        streams[1].write(b"on")
+        assert await streams[0].readexactly(2) == b"on"
+
+
+@looped
+async def test_a_daemon_that_stops_leaves_its_tunnels_to_the_kernel() -> None:
+    out = mapping("m", "lan", "vault")
+    async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port, dial(at.port) as streams:
+        at.admission._tunnels.handover = kernel = Kernel(takes=True)
+        await said(at, streams, port, 1)
+        await at.admission.drain(10.0)
+        assert kernel.offered == 1
+        assert at.reasons() == [("flow-start", "FORWARDED")]

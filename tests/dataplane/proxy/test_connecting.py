@@ -1,0 +1,50 @@
+"""Upstream connections, made from any port or finished for somebody else."""
+
+import asyncio
+import socket
+from ipaddress import ip_address
+
+import pytest
+
+from marchproxy.dataplane.proxy.connecting import connect, connected
+from tests.dataplane.loops import looped
+from tests.dataplane.proxy.peers import free_port, says, tcp_server
+
+HERE = ip_address("127.0.0.1")
+
+
+def begun(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    with pytest.raises(BlockingIOError):
+        sock.connect(("127.0.0.1", port))
+    return sock
+
+
+@looped
+async def test_both_ways_lead_there() -> None:
+    async with tcp_server(says(b"hello")) as port:
+        for opening in (connect(HERE, port), connected(begun(port))):
+            with await opening as upstream:
+                assert await asyncio.get_running_loop().sock_recv(upstream, 5) == b"hello"
+                assert upstream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@looped
+async def test_refusals_are_told_and_close_the_socket() -> None:
+    port = free_port()
+    with pytest.raises(ConnectionRefusedError):
+        await connect(HERE, port)
+    sock = begun(port)
+    with pytest.raises(ConnectionRefusedError):
+        await connected(sock)
+    assert sock.fileno() < 0
+
+
+@looped
+async def test_who_stops_waiting_leaves_nothing_open() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as server:
+        sock = begun(server.getsockname()[1])
+        waiting = asyncio.create_task(connected(sock))
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        sock.close()
