@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ class Recorder:
         self.served = {}
 
 
-def plan(ports: range, backend: int = 1, address: str = "127.0.0.1", **fields: object) -> Plan:
+def plan(ports: range, backend: int = 1, address: str = "127.0.0.1", **fields: Any) -> Plan:
     vault = service("vault", "127.0.0.3", auth="token", port=backend)
     listen = f"{address}:{ports[0]}-{ports[-1]}"
     return build.plan(service("lan", "127.0.0.1"), vault, mapping("keys", "lan", "vault", listen, **fields))
