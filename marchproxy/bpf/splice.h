@@ -92,6 +92,21 @@ static __always_inline __u32 splice_bound(struct mp_splice *splice, __u32 side, 
 	return splice->most[side];
 }
 
+/* Bytes of sequence space that a packet takes. */
+static __always_inline __u32 splice_span(const struct packet *packet)
+{
+	return packet_payload(packet) + !!(packet->tcp_flags & TCP_FIN);
+}
+
+/* Whether all that a packet carries is with the local socket already: its sender has missed an acknowledgement. User space
+ * relays it, and so the other side must not have it from here, with a timestamp that is ahead of what the socket sends. */
+static __always_inline int splice_is_old(const struct mp_splice *splice, const struct mp_flow *flow, const struct packet *packet)
+{
+	__u32 span = splice_span(packet);
+
+	return span && (__s32)(packet->sequence + span - splice->least[splice_side(flow)]) <= 0;
+}
+
 struct splice_options {
 	mp_context *context;
 	const struct packet *packet;
