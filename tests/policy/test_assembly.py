@@ -1,11 +1,14 @@
 """The plan as a whole: what it holds beside rules, and what only all of it together shows."""
 
+from dataclasses import replace
 from ipaddress import ip_network
 
-from marchproxy.model.appliance import Settings
+from marchproxy.model.appliance import ApplianceListener, ListenerKind, Settings
+from marchproxy.model.endpoint import parse_endpoint
 from marchproxy.model.entities import Interface, Mapping, Service
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.compile import compile_plan
+from marchproxy.policy.plan import Plan
 from tests.policy.build import (
     INSIDE,
     NOW,
@@ -14,6 +17,7 @@ from tests.policy.build import (
     mapping,
     plan,
     service,
+    snapshot,
     texts,
 )
 
@@ -80,3 +84,68 @@ def test_routed_traffic_takes_two_interfaces() -> None:
     assert told(*allowing, interfaces=()) == missing
     assert told(*allowing, interfaces=(INSIDE, OUTSIDE)) == []
     assert told(OFFICE, WEB, mapping("m", "office", "web", action="deny"), interfaces=(INSIDE,)) == []
+
+
+LOCKED = service("locked", "10.1.0.3", "2001:db8:1::3", "locked.example.com", auth="token", port=443)
+
+
+def admitted(made: Plan) -> list[str]:
+    return [str(item) for item in made.listeners if item.key in made.admitted]
+
+
+def test_a_listener_that_asks_is_carried_by_no_tier() -> None:
+    made = plan(
+        WEB, LOCKED, mapping("a", "all", "locked", "192.0.2.1:80"), mapping("b", "all", "web", "192.0.2.1:81")
+    )
+    assert admitted(made) == ["192.0.2.1:80/tcp"]
+    assert [str(item) for item in made.carried] == ["192.0.2.1:81/tcp"]
+
+
+def test_one_that_asks_nobody_over_udp_is() -> None:
+    made = plan(WEB, LOCKED, mapping("a", "all", "locked", "192.0.2.1:80", "tcp,udp"))
+    assert [str(item) for item in made.carried] == ["192.0.2.1:80/udp"]
+    assert "warning mapping a: wants a credential, which cannot be asked for over udp: denied there" in texts(
+        made.findings
+    )
+
+
+def test_what_shares_its_port_is_admitted_with_it() -> None:
+    made = plan(
+        WEB,
+        LOCKED,
+        mapping("a", "all", "locked", "192.0.2.1:80"),
+        mapping("b", "all", "web", "*:80"),
+        mapping("c", "all", "web", "192.0.2.2:80"),
+        mapping("d", "all", "web", "192.0.2.2:81"),
+    )
+    assert admitted(made) == ["0.0.0.0:80/tcp", "192.0.2.1:80/tcp", "192.0.2.2:80/tcp"]
+
+
+def test_a_mapping_that_looks_at_tls_names_asks_too() -> None:
+    named = service("named", "10.1.0.4", "n.example.com")
+    made = plan(WEB, named, mapping("a", "all", "named", "192.0.2.1:80", sni=True))
+    assert admitted(made) == ["192.0.2.1:80/tcp"]
+    nameless = plan(WEB, mapping("a", "all", "web", "192.0.2.1:80", sni=True))
+    assert (
+        "warning mapping a: looks at the TLS name, and none of its destinations has a host name: denied"
+        in texts(nameless.findings)
+    )
+
+
+def test_what_nobody_can_ask_for_is_said_unless_there_is_an_explicit_proxy() -> None:
+    wanted = snapshot(
+        WEB, LOCKED, mapping("a", "all", "locked"), mapping("b", "all", "web", ports="1", sni=True)
+    )
+    proxy = ApplianceListener("explicit@*:1", ListenerKind.EXPLICIT, parse_endpoint("*:1"))
+    said = [
+        "warning mapping a: wants a credential, and there is nobody to present it to: denied",
+        "warning mapping b: looks at the TLS name, which nothing routed shows: denied",
+    ]
+    without = texts(compile_plan(wanted, now=NOW).plan.findings)
+    assert set(said) <= set(without)
+    served = texts(compile_plan(replace(wanted, listeners=(proxy,)), now=NOW).plan.findings)
+    assert not set(said) & set(served)
+
+
+def test_names_are_those_of_every_service_that_has_some() -> None:
+    assert dict(plan(WEB, LOCKED).named) == {"locked": ("locked.example.com",)}

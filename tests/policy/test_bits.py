@@ -1,5 +1,8 @@
 """The index against a walk over all rules."""
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,6 +11,7 @@ from marchproxy.model.ports import PortRange, merge
 from marchproxy.model.reason import Reason
 from marchproxy.policy.bits import Ends, Matches, TransitIndex, lowest
 from marchproxy.policy.plan import ANYONE, ICMP, Match, TransitRule
+from tests.policy.build import mapping, plan, service
 
 SERVICES = "abcd"
 TCP, UDP = 6, 17
@@ -86,3 +90,23 @@ def test_a_protocol_that_no_rule_names_matches_nothing() -> None:
 
 def test_lowest_is_the_number_of_the_first_bit() -> None:
     assert [lowest(1 << number | 1 << 200) for number in (0, 7, 199)] == [0, 7, 199]
+
+
+@pytest.mark.parametrize(
+    ("fields", "leads"),
+    [
+        ({}, True),
+        ({"action": "deny"}, False),
+        ({"action": "deny", "audit": True}, True),
+        ({"auth_required": True}, False),
+        ({"sni": True}, True),
+    ],
+)
+def test_whether_anything_leads_anywhere(fields: dict[str, Any], leads: bool) -> None:
+    lan, web = service("lan", "10.0.0.0/8"), service("web", "192.0.2.1")
+    made = TransitIndex(plan(lan, web, mapping("m", "lan", "web", ports="80-90", **fields)).transit)
+    assert made.leads(frozenset({"lan"}), 6, 85) is leads
+    assert made.leads(frozenset({"lan"}), 6, 0) is leads
+    assert not made.leads(frozenset({"lan"}), 6, 91)
+    assert not made.leads(frozenset({"lan"}), 17, 0)
+    assert not made.leads(frozenset(), 6, 85)
