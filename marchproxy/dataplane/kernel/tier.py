@@ -313,7 +313,7 @@ class KernelTier:
         self._sources.follow({index: each for index, each in indexes.items() if index}, moved=moved)
 
     def _size_problem(self) -> Iterator[str]:
-        """A table that is pinned is not given another size: see ARCHITECTURE, "Flows"."""
+        """A table that is pinned is not given another size: see KERNEL, "Flows"."""
         size, wanted = self._maps["flows"].max_entries, self._plan.settings.flow_table
         if size != wanted:
             yield (
