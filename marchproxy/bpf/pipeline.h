@@ -196,7 +196,10 @@ static __always_inline int pipeline_splice(mp_context *context, const struct pac
 	return 0;
 #else
 	splice_clone(context);
-	return 1;
+	if (!splice_is_old(splice, flow, packet))
+		return 1;
+	verdict_sent(verdict, flow, packet_drop());
+	return 0;
 #endif
 }
 

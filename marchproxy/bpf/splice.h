@@ -91,6 +91,21 @@ static __always_inline __u32 splice_bound(struct mp_splice *splice, __u32 side, 
 	return splice->most[side];
 }
 
+/* Bytes of sequence space that a packet takes. */
+static __always_inline __u32 splice_span(const struct packet *packet)
+{
+	return packet_payload(packet) + !!(packet->tcp_flags & TCP_FIN);
+}
+
+/* Whether all that a packet carries is with the local socket already: its sender has missed an acknowledgement. User space
+ * relays it, and so the other side must not have it from here, with a timestamp that is ahead of what the socket sends. */
+static __always_inline int splice_is_old(const struct mp_splice *splice, const struct mp_flow *flow, const struct packet *packet)
+{
+	__u32 span = splice_span(packet);
+
+	return span && (__s32)(packet->sequence + span - splice->least[splice_side(flow)]) <= 0;
+}
+
 struct splice_options {
 	mp_context *context;
 	const struct packet *packet;
@@ -99,20 +114,26 @@ struct splice_options {
 	__u32 at;             /* offset in the TCP header of the next option */
 	__u32 end;            /* of the TCP header */
 	__u32 sack;           /* added to edges of SACK blocks */
+	__u32 least;          /* with `draining`: what the hearer has sent before is none of the blocks' */
+	__u32 draining;
 	__u32 value;          /* added to TSval */
 	__u32 echo;           /* added to TSecr */
 };
 
-/* Add to a number in the options; nothing where it is not within them. */
-static __always_inline void splice_add(struct splice_options *options, __u32 at, __u32 distance)
+/* Add to a number in the options, or make it `least` where it would be less; nothing where it is not within them. */
+static __always_inline void splice_add(struct splice_options *options, __u32 at, __u32 distance, int bound, __u32 least)
 {
 	__u8 *bytes = packet_transport(options->context, options->packet) + (at & 0x3f);
 	__be32 before, after;
+	__u32 moved;
 
 	if (at + 4 > options->end || (void *)(bytes + 4) > packet_end(options->context))
 		return;
 	__builtin_memcpy(&before, bytes, 4);
-	after = bpf_htonl(bpf_ntohl(before) + distance);
+	moved = bpf_ntohl(before) + distance;
+	if (bound && (__s32)(moved - least) < 0)
+		moved = least;
+	after = bpf_htonl(moved);
 	__builtin_memcpy(bytes, &after, 4);
 	if (at & 1)
 		options->odd = checksum_replace(options->odd, before, after);
@@ -137,12 +158,13 @@ static long splice_option(__u32 index, void *state)
 		return 0;
 	}
 	if (kind == SPLICE_TIMESTAMPS && length == SPLICE_TIMESTAMPS_LENGTH) {
-		splice_add(options, at + 2, options->value);
-		splice_add(options, at + 6, options->echo);
+		splice_add(options, at + 2, options->value, 0, 0);
+		splice_add(options, at + 6, options->echo, 0, 0);
 	} else if (kind == SPLICE_SACK) {
 		for (__u32 i = 0; i < SPLICE_SACK_EDGES; i++)
 			if (2 + 4 * i + 4 <= length)
-				splice_add(options, at + 2 + 4 * i, options->sack);
+				splice_add(options, at + 2 + 4 * i, options->sack, options->draining,
+					   options->least + !(i & 1));
 	}
 	options->at = at + length;
 	return length < 2;
@@ -184,6 +206,8 @@ __noinline int splice_rewrite(mp_context *context, const struct packet *packet, 
 	tcp->window = window;
 	options.end = packet->headers - (packet->l4 - L3);
 	options.sack = -splice->sequence[other];
+	options.draining = splice_is_draining(splice);
+	options.least = splice->least[other];
 	options.value = splice->timestamp[side];
 	options.echo = -splice->timestamp[other];
 	if (options.end > sizeof(*tcp))

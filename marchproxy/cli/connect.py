@@ -19,7 +19,7 @@ TOKEN_VARIABLE = "MARCHPROXY_TOKEN"  # noqa: S105  (where it is, and not what)
     "connect",
     "marchproxy connect db.example.com 5432 --proxy 10.1.0.1:3128",
     "marchproxy connect 10.1.0.1 7000 --token-file ~/.config/db.token",
-    "ssh -o ProxyCommand='marchproxy connect %h %p --proxy 10.1.0.1:3128' git.example.com",
+    "marchproxy connect git.example.com 22 --proxy 10.1.0.1:3128",
 )
 def connect(
     context: typer.Context,
@@ -39,7 +39,7 @@ def connect(
     With --proxy the explicit proxy there is asked for HOST and PORT, with the token if there is one. Without,
     HOST and PORT are a listener of the appliance itself, which is told the token first. Tokens never appear
     among arguments, where every user of the machine could read them. Exit code 7: it was refused, for the
-    reason on stderr.
+    reason on stderr. As ProxyCommand of ssh, HOST and PORT are %h and %p.
     """
     from marchproxy.cli import tunnelling
     from marchproxy.model.endpoint import parse_endpoint

@@ -22,7 +22,10 @@ EDITOR = Editor(
     {"NAME": "name", "KIND": "kind", "BIND": "bind"},
 )
 OfKind = Annotated[
-    str, typer.Argument(metavar="KIND", help="What it speaks: dns", autocompletion=suggest.listener_kinds)
+    str,
+    typer.Argument(
+        metavar="KIND", help="What it speaks: dns or explicit", autocompletion=suggest.listener_kinds
+    ),
 ]
 Name = Annotated[
     str,
@@ -30,12 +33,20 @@ Name = Annotated[
 ]
 
 
-@verb(app, "add", "marchproxy listener add dns --bind 10.1.0.1:53", fields=FIELDS, required="bind")
+@verb(
+    app,
+    "add",
+    "marchproxy listener add dns --bind 10.1.0.1:53",
+    "marchproxy listener add explicit --bind 10.1.0.1:3128",
+    fields=FIELDS,
+    required="bind",
+)
 def add(context: typer.Context, kind: OfKind, output: OutputOption = TABLE) -> ExitCode:
     """Add a listener
 
     A dns listener answers hosts on the inside from the resolvers of the appliance, and teaches services with
-    host names the very addresses that it has given out.
+    host names the very addresses that it has given out. An explicit listener is an HTTP and SOCKS5 proxy on
+    one port: mappings without a listen address say who may go where by it, with a token or without.
     """
     listener = read_entity(ApplianceListener, amend({"kind": kind}, given(context)))
     return EDITOR.put(context, listener, "", output)

@@ -331,3 +331,39 @@ def test_it_counts_packets_in_both_directions(join: Join, bed: Bed) -> None:
     # One each made the way out known.
     assert (up.packets, up.octets) == (4, 3 * 45 + 40)
     assert (down.packets, down.octets) == (2, 80)
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("start", "carried", "action"),
+    [
+        (-1000, {"transport__payload": bytes(1000)}, Action.DROP),
+        (-1, {"transport__flags": "FA"}, Action.DROP),
+        (-1000, {"transport__payload": bytes(1001)}, Action.REDIRECT),
+        (0, {"transport__payload": b"new"}, Action.REDIRECT),
+        (-1000, {}, Action.REDIRECT),
+    ],
+    ids=["old", "old fin", "half of it new", "new", "nothing"],
+)
+def test_while_draining_what_the_local_socket_has_already_does_not_go_on(
+    join: Join, way: str, start: int, carried: dict[str, Any], action: Action
+) -> None:
+    for draining in (False, True):
+        joined = join(draining=draining)
+        sender, _ = joined.sides(way)
+        outcome = joined.send(way, transport__sequence=sender.least + start, **carried)
+        assert outcome.reason is Reason.HANDED_OFF
+        assert outcome.action is (action if draining else Action.REDIRECT)
+
+
+@WAYS
+def test_while_draining_blocks_begin_behind_what_the_local_socket_has(join: Join, way: str) -> None:
+    joined = join(draining=True)
+    _, hearer = joined.sides(way)
+    edges = (hearer.least - 500, hearer.least + 3000, hearer.least + 4000, hearer.least + 5000)
+    came: dict[str, Any] = {
+        "transport__options": NOP * 2 + _sack(*(edge + hearer.sequence for edge in edges)),
+        "transport__acknowledgement": (hearer.least + hearer.sequence) % WORD,
+    }
+    left = NOP * 2 + _sack(hearer.least + 1, *edges[1:])
+    joined.check(way, joined.send(way, **came), joined.leaving(way, **came).but(transport__options=left))

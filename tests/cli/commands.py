@@ -27,6 +27,7 @@ check
 diff
 run
 detach
+connect
 status
 flows
 learn show|propose|forget

@@ -18,6 +18,7 @@ IMPERATIVES = {
         "Add",
         "Change",
         "Create",
+        "Connect",
         "Explain",
         "Forget",
         "Issue",

@@ -8,7 +8,14 @@ from tests.cli.console import Console
 
 ALL = dict(commands())
 REMOVED = ("block", "cluster", "service", "mapping", "interface", "limit", "listener")
-SILENT = {"run", "confirm", "learn forget", "token revoke", *(f"{noun} remove" for noun in REMOVED)}
+SILENT = {
+    "run",
+    "confirm",
+    "connect",
+    "learn forget",
+    "token revoke",
+    *(f"{noun} remove" for noun in REMOVED),
+}
 """Commands that print no data."""
 ASKING = {
     *(f"{noun} remove" for noun in REMOVED),

@@ -40,7 +40,7 @@ def test_names_are_of_the_cluster_that_was_typed(town: Console) -> None:
     assert suggest.clusters(context(town), "") == ["default", "lab"]
     assert suggest.interfaces(context(town), "") == ["eth7"]
     assert suggest.listeners(context(town), "") == ["dns@*:53"]
-    assert suggest.listener_kinds(context(town), "") == ["dns"]
+    assert suggest.listener_kinds(context(town), "") == ["dns", "explicit"]
 
 
 def test_references_have_collections_and_everyone(town: Console) -> None:

@@ -28,8 +28,8 @@ class Talk:
     up: int
     down: int
     ending: str
-    """`both`: each side closes when it has said all; `client`, `server`: that side closes first, the other when
-    it has heard it; `reset`: the client resets in the middle."""
+    """`both`: each side closes when it has said all; `client`, `server`: that side first, and then the other;
+    `reset`: the client resets in the middle."""
 
     @classmethod
     def of(cls, seed: int, most: int) -> "Talk":

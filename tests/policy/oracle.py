@@ -64,7 +64,8 @@ def decide(
             if reason is Reason.FORWARDED and not places:
                 reason = Reason.NO_BACKEND
             passed = Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.AUDIT
-            verdict = passed if places else Verdict.DENY
+            # Where a credential leads is known, but a packet has none.
+            verdict = passed if places and (passed is Verdict.ALLOW or mapping.audit) else Verdict.DENY
             return verdict, reason, qualify(cluster.name, mapping.name), _endpoints(places)
     audited = [pair for pair in reversed(candidates) if pair[0].audit]
     places = _next_way(audited, names, query, taking)
@@ -108,11 +109,17 @@ def _endpoints(targets: list[Target]) -> frozenset[tuple[IPAddress, int]]:
 
 
 def _leads_to(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> list[Target]:
-    """Where a listening mapping sends what it matches: its backends, if it allows or audit does."""
+    """Where a listening mapping sends what it matches: its backends, if it, a credential or audit allows."""
     if mapping.listen is None or mapping.action is Action.DENY:
         return []
-    refuses = _reason(cluster, mapping, names, query) in REFUSALS
-    return [] if refuses and not mapping.audit else _targets(cluster, mapping, names, query)
+    reason = _reason(cluster, mapping, names, query)
+    shut = reason in REFUSALS and not (reason is Reason.AUTH_MISSING and _has_credentials(cluster, mapping))
+    return [] if shut and not mapping.audit else _targets(cluster, mapping, names, query)
+
+
+def _has_credentials(cluster: Cluster, mapping: Mapping) -> bool:
+    ends = (*mapping.sources, *mapping.destinations)
+    return any(service.auth is not Auth.NONE for reference in ends for service in _named(reference, cluster))
 
 
 def _order(pair: Candidate) -> tuple[int, bool, str]:

@@ -31,8 +31,8 @@ from marchproxy.model.reason import Reason
 PIECE = 65536
 """Bytes that are relayed at once while draining."""
 AFTERGLOW = 0.005
-"""Seconds between the end of draining and that of the sockets. An acknowledgement for a socket that is gone would
-be answered with a reset."""
+"""Seconds between the end of draining and that of the sockets: what arrives for a socket that is gone is
+answered with a reset."""
 NOTSENT = 131072
 """Bytes that a relay should let wait in a send queue, see `limit_backlog`."""
 _LINK = bytes(12) + bytes.fromhex("88b5")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.maps import Map
 
+ENTERING = 5.0
+"""Seconds, more than it takes to enter a flow whose place is taken."""
 _ID = slice(0, 8)
 _NOTHING = bytes(layouts.SPLICE.size)
 _FLAGS = layouts.SPLICE.pick("flags")
@@ -107,6 +109,7 @@ class Splices:
     def settle(self, seen: Iterable[int], since: float) -> None:
         """Take back all places but those `seen` in flows by a walk that began at monotonic time `since`."""
         with self._lock:
-            held = {place for place, (_, taken) in self._taken.items() if taken < since}
+            # A place is taken before its flow is there for the walk to see.
+            held = {place for place, (_, taken) in self._taken.items() if taken < since - ENTERING}
         for place in held.difference(seen):
             self.give_back(place)

@@ -33,6 +33,8 @@ class Conversation:
     backend: str = "10.2.0.2"
     nat_port: int = 4096
     ifindex: int = 1
+    splice: int = 0
+    """Its place, of one that user space has handed off."""
 
     @property
     def own(self) -> str:
@@ -73,7 +75,8 @@ class Conversation:
         return layouts.FLOW.struct.pack(
             *(_address(source), _address(destination), layouts.pack_port(sport), layouts.pack_port(dport)),
             *(self.mapping, self.id, seen - SECOND, seen, packets, packets * 100),
-            *(0, 0, self.ifindex, bytes(6), bytes(6), 0, 5, 1500, self.state, flags | self.closing, 1, 0),
+            *(0, 0, self.ifindex, bytes(6), bytes(6), 0, 5, 1500, self.state),
+            *(flags | self.closing | (layouts.FLAG_SPLICED if self.splice else 0), 1, self.splice),
         )
 
 

@@ -9,6 +9,7 @@ from marchproxy.dataplane.kernel.changes import FlowReview, changed_listeners, m
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.tables import listener_key
+from marchproxy.dataplane.kernel.tunnels import HeldTunnel, Tunnel, TunnelTable
 from marchproxy.dataplane.records import Event
 from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Mapping, Service
@@ -37,7 +38,7 @@ class Daemon:
     """A review over tables with flows, and what it asked."""
 
     def __init__(self, *flows: Conversation) -> None:
-        self.flows = FakeMap("flows")
+        self.flows, self.tunnels = FakeMap("flows"), FakeMap("tunnels")
         for flow in flows:
             flow.put(self.flows)
         self.restart()
@@ -47,7 +48,8 @@ class Daemon:
     def restart(self) -> None:
         """Another daemon takes over the tables."""
         names = MappingNames(FakeMap("mapping_names", value_size=128))
-        maps = {"flows": self.flows, "opening": FakeMap("opening"), "tunnels": FakeMap("tunnels")}
+        names.number("one")
+        maps = {"flows": self.flows, "opening": FakeMap("opening"), "tunnels": self.tunnels}
         self._review = FlowReview(FlowTable(maps, names, Timeouts()))
 
     def review(self, made: Compiled) -> list[int]:
@@ -343,3 +345,12 @@ def test_flows_from_and_to_what_is_blocked_end_with_that_reason(
     daemon.reports.clear()
     daemon.review_plan(replace(wanted))
     assert daemon.reports == []
+
+
+def test_a_tunnel_that_user_space_handed_off_is_asked_of_its_mapping_alone(daemon: Daemon) -> None:
+    """No rule needs to match its tuple, which is of a connection that the appliance itself accepted."""
+    tunnel = Conversation(id=9, port=9, nat_port=9, listener="203.0.113.9", splice=5).put(daemon.flows)
+    TunnelTable(daemon.tunnels).put(HeldTunnel(9, tunnel.key, Tunnel()))
+    assert daemon.review(made(*SERVICES, AT_ONE, AT_TWO)) == []
+    assert daemon.review(made(*SERVICES, mapping("one", "lab", "web", "192.0.2.7:80"), AT_TWO)) == [1, 2]
+    assert daemon.review(made(*SERVICES, AT_TWO)) == [9]

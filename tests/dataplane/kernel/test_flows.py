@@ -24,7 +24,8 @@ from marchproxy.dataplane.kernel.layouts import (
 )
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.objects import BpfObject
-from marchproxy.dataplane.records import Event, EventKind
+from marchproxy.dataplane.kernel.tunnels import HeldTunnel, Tunnel, TunnelTable
+from marchproxy.dataplane.records import Event, EventKind, Flow
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.reason import Reason
 from tests.dataplane.kernel.conversations import SECOND, Conversation
@@ -261,3 +262,77 @@ def test_addresses_in_use_are_those_that_packets_come_from_or_go_to(kernel: Tabl
     ends = ("10.0.0.1", "10.2.0.2", "192.0.2.1", "2001:db8::1", "2001:db8::80", "fd02::2")
     assert touching(*ends, "10.0.0.9", "2001:db8::9") == sorted(ends)
     assert touching("10.0.0.9") == []
+
+
+class TestHandedOff:
+    """Flows of tunnels, which rules do not decide about."""
+
+    TUNNEL = Conversation(id=1, port=1, nat_port=1, splice=7)
+    OTHER = Conversation(id=2, port=2, nat_port=2)
+
+    def held(self, kernel: Tables, id: int = 1) -> None:
+        """A tunnel and another flow; the table of tunnels has an entry of that id."""
+        self.TUNNEL.put(kernel.flows)
+        self.OTHER.put(kernel.flows)
+        opener = Tunnel("default/clients", name="www.example.org")
+        TunnelTable(kernel.tunnels).put(HeldTunnel(id, self.TUNNEL.key, opener))
+
+    def test_the_list_says_who_opened_them(self, kernel: Tables) -> None:
+        self.held(kernel)
+        handed, other = sorted(kernel.table.list(10), key=lambda flow: flow.decision.id)
+        assert (handed.decision.reason, other.decision.reason) == (Reason.HANDED_OFF, Reason.FORWARDED)
+        assert (handed.decision.source_service, handed.decision.name) == (
+            "default/clients",
+            "www.example.org",
+        )
+        assert (other.decision.source_service, other.decision.name) == ("", "")
+
+    def test_rules_are_not_asked_about_them(self, kernel: Tables) -> None:
+        self.held(kernel)
+        kernel.table.end_where(lambda _: True, lambda _: True, kernel.reports.append)
+        assert kernel.told == [(2, Reason.POLICY_CHANGED)]
+
+    def test_a_judge_is(self, kernel: Tables) -> None:
+        self.held(kernel)
+        asked: list[tuple[Flow, HeldTunnel]] = []
+
+        def judge(flow: Flow, held: HeldTunnel) -> Reason | None:
+            asked.append((flow, held))
+            return Reason.AUTH_REVOKED
+
+        kernel.table.end_tunnels(judge, kernel.reports.append)
+        ((flow, held),) = asked
+        assert (flow.decision.id, held.id, held.tunnel.name) == (1, 1, "www.example.org")
+        assert kernel.told == [(1, Reason.AUTH_REVOKED)]
+        assert kernel.flows.entries.keys() == {self.OTHER.key, self.OTHER.reply_key}
+
+    def test_one_whose_tuple_is_another_flows_by_now_is_left_alone(self, kernel: Tables) -> None:
+        self.held(kernel, id=99)
+        kernel.table.end_tunnels(lambda *_: Reason.AUTH_REVOKED, kernel.reports.append)
+        assert kernel.table.end(self.TUNNEL.key, 99, Reason.RESET, kernel.reports.append) is False
+        assert kernel.told == []
+
+    def test_one_can_be_ended_by_its_key_once(self, kernel: Tables) -> None:
+        self.held(kernel)
+        report = kernel.reports.append
+        assert kernel.table.end(self.TUNNEL.key, 1, Reason.RESET, report) is True
+        assert kernel.table.end(self.TUNNEL.key, 1, Reason.RESET, report) is False
+        assert kernel.told == [(1, Reason.RESET)]
+
+    def test_a_walk_notes_the_places_that_are_in_use(self, kernel: Tables) -> None:
+        self.held(kernel)
+        Conversation(id=3, port=3, nat_port=3, splice=9, state=STATE_CLOSED).put(kernel.opening)
+        assert kernel.table.expire(kernel.reports.append).spliced == {7, 9}
+
+
+def test_flows_are_cut_by_their_ids_wherever_they_are(kernel: Tables) -> None:
+    for id, table in ((1, kernel.flows), (2, kernel.flows), (3, kernel.opening)):
+        Conversation(id=id, port=id, nat_port=id, splice=id == 1).put(table)
+    Conversation(id=4, port=4, nat_port=4, state=STATE_CLOSED).put(kernel.opening)
+    assert kernel.table.cut({1, 3, 4, 77}, Reason.CUT, kernel.reports.append) == {1, 3}
+    assert sorted(kernel.told) == [(1, Reason.CUT), (3, Reason.CUT)]
+    assert kernel.flows.entries.keys() == {
+        Conversation(id=2, port=2, nat_port=2).key,
+        Conversation(id=2, port=2, nat_port=2).reply_key,
+    }
+    assert kernel.opening.entries == {}

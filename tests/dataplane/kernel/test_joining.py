@@ -45,15 +45,16 @@ UPSTREAM = replace(
     peer_shift=10,
     ifindex=3,
 )
-CLOSED_BY_CLIENT = {"state": TcpState.CLOSE_WAIT, "received": 5001, "read": 5001}
+CLOSED_BY_CLIENT: dict[str, Any] = {"state": TcpState.CLOSE_WAIT, "received": 5001, "read": 5001}
 """Its FIN is read."""
 
 
 def refusal(client: dict[str, Any], upstream: dict[str, Any] | None = None) -> HandoffRefusal | None:
     """With these facts changed, where interfaces 2 and 3 are attached."""
     changed = replace(CLIENT, **client), replace(UPSTREAM, **(upstream or {}))
-    there = joining.refusal(*changed, {2, 3}.__contains__)
-    swapped = joining.refusal(*reversed(changed), {2, 3}.__contains__)
+    attached = {2, 3}
+    there = joining.refusal(changed[0], changed[1], attached.__contains__)
+    swapped = joining.refusal(changed[1], changed[0], attached.__contains__)
     assert there is swapped, "neither side is special"
     return there
 

@@ -5,11 +5,12 @@ import time
 import pytest
 
 from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.splices import Side, Splice, Splices
+from marchproxy.dataplane.kernel.splices import ENTERING, Side, Splice, Splices
 from marchproxy.dataplane.kernel.tunnels import HeldTunnel, Tunnel, TunnelTable
 from tests.dataplane.kernel.fakes import FakeArray, FakeMap
 
 SIDE = Side(sequence=1, timestamp=2, announced=3, expected=4, least=5, most=6)
+LATER = ENTERING + 1
 OTHER = Side(sequence=11, timestamp=12, announced=13, expected=14, least=15, most=16)
 
 
@@ -76,15 +77,15 @@ def test_another_daemon_leaves_taken_places_alone_until_a_sweep_says_they_are_fr
     table.take(2)
     table.restart()
     assert table.take(3) == 3
-    table.splices.settle([2], time.monotonic())
+    table.splices.settle([2], time.monotonic() + LATER)
     # The third was taken before the walk, and not seen either.
     assert [table.id_at(place) for place in (1, 2, 3)] == [0, 2, 0]
 
 
 def test_what_was_taken_while_the_flows_were_walked_stays(table: Table) -> None:
-    began = time.monotonic()
+    """Its flow may have been entered behind the walk, even if the place was taken just before."""
     table.take(1)
-    table.splices.settle([], began)
+    table.splices.settle([], time.monotonic())
     assert table.id_at(1) == 1
 
 
@@ -93,9 +94,9 @@ def test_who_opened_a_flow_is_forgotten_with_its_place(table: Table) -> None:
     place = table.take(9)
     tunnels.put(HeldTunnel(9, bytes(40), Tunnel("default/clients")))
     assert place is not None
-    table.splices.settle([place], time.monotonic())
+    table.splices.settle([place], time.monotonic() + LATER)
     assert tunnels.get(9)
-    table.splices.settle([], time.monotonic())
+    table.splices.settle([], time.monotonic() + LATER)
     assert tunnels.get(9) is None
 
 
