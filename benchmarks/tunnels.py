@@ -62,10 +62,10 @@ class MarchProxyTunnels(Asked, OurDaemon):
     name = "marchproxy"
     title = "MarchProxy"
 
-    def __init__(self, bed: Bed) -> None:
+    def __init__(self, bed: Bed, folder: str = "tunnels") -> None:
         """Write its configuration."""
         super().__init__(bed)
-        self.appliance = Appliance(bed.rig, name="tunnels")
+        self.appliance = Appliance(bed.rig, name=folder)
         cli = self.appliance.cli
         cli("init")
         for interface, role in (("inside0", "inside"), ("outside0", "outside")):
@@ -240,7 +240,7 @@ def goals(run: Run) -> Iterator[str]:
 
 def memory(bed: Bed) -> str:
     """What open tunnels cost the daemon, before and after they are handed to the kernel."""
-    contender = MarchProxyTunnels(bed)
+    contender = MarchProxyTunnels(bed, "held")
     client = bed.rig.client
     with contender.standing():
         contender.wait_ready()

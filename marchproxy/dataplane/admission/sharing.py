@@ -1,4 +1,8 @@
-"""Which listeners share a socket: those on many ports in a row, where the kernel can be told of them."""
+"""Which listeners share a socket: those on many ports in a row, where the kernel can be told of them.
+
+The kernel would give such a socket the connections to other programs too. So admission binds each port once,
+and lets go of it, before it is shared: a port that is taken is a refusal, as it is without sharing.
+"""
 
 import socket
 from collections.abc import Iterable, Sequence
