@@ -1,7 +1,8 @@
 """The programs that run in the kernel: C sources, the reasons, and the compiled objects beside them.
 
 `objects/tc.bpf.o` and `objects/xdp.bpf.o` are the same pipeline compiled twice (see `pipeline.h`);
-`objects/handoff.bpf.o` answers what user space asks about sockets.
+`objects/handoff.bpf.o` answers what user space asks about sockets; `objects/lookup.bpf.o` gives a socket the
+connections of many ports.
 """
 
 from pathlib import Path

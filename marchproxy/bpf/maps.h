@@ -42,6 +42,14 @@ struct {
 	__type(value, struct mp_tunnel);
 } tunnels SEC(".maps");
 
+/* Where diverted connections begin: the listening sockets for IPv4 and IPv6. They leave the map when they are closed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u64);
+} divert_sockets SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);

@@ -156,6 +156,7 @@ struct mp_fragment {
 /* ---- policy: every table exists twice, in bank 0 and bank 1; `mp_settings.bank` says which one holds ---- */
 
 #define MP_BANKS 2
+#define MP_LOOKUP_SOCKETS 4096 /* that receive for several listeners */
 #define MP_LISTENERS 65536     /* per bank, as all below */
 #define MP_RULES 65536
 #define MP_POOL_SLOTS 1048576
@@ -171,6 +172,7 @@ struct mp_listener_key {
 };
 
 #define MP_RULE_AUDIT 1           /* what it refuses is reported, and let through */
+#define MP_RULE_DIVERT 2          /* of transit: what it refuses is for user space to look at */
 
 enum mp_balance {
 	MP_BALANCE_MAGLEV = 0,
@@ -301,6 +303,7 @@ struct mp_settings {
 	__u32 block_layers;       /* bit per enum mp_block_layer: those that hold anything */
 	__u32 silent;             /* 1: whoever is denied hears nothing */
 	__u32 block_epoch;        /* raised when blocks have changed: what was found clean is looked up again */
+	__u32 diverting;          /* 1: some rule is MP_RULE_DIVERT, or was and has left connections */
 };
 
 /* ---- blocks: see block.h ---- */
@@ -348,6 +351,9 @@ struct mp_clean_pair {
 struct mp_management {
 	__u64 tcp[1024];
 };
+
+/* On packets that go to a local socket whatever their destination, see divert.h. */
+#define MP_DIVERT_MARK 0x4d504456u
 
 #define MP_INTERFACES 16384    /* by interface number; XDP hands up all of an interface beyond */
 

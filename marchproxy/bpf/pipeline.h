@@ -10,6 +10,7 @@
 
 #include "balance.h"
 #include "block.h"
+#include "divert.h"
 #include "facts.h"
 #include "flow.h"
 #include "fragment.h"
@@ -330,6 +331,23 @@ static __always_inline void pipeline_source(const struct packet *packet, __u32 i
 	*source = packet->version == 4 ? pool->v4[at] : pool->v6[at];
 }
 
+/* A new TCP connection that user space is to look at; `otherwise` where nobody does. */
+static __always_inline enum mp_reason pipeline_divert(mp_context *context, const struct packet *packet,
+						      const struct mp_settings *current, struct verdict *verdict,
+						      enum mp_reason otherwise)
+{
+	enum mp_reason limited = MP_NONE;
+
+	if (!current->diverting)
+		return otherwise;
+#ifndef MP_XDP
+	limited = limit_opening(packet, current, verdict->bank);
+#endif
+	if (limited != MP_NONE)
+		return limited;
+	return divert_begin(context, packet) ? otherwise : MP_PASSED_TO_HOST;
+}
+
 /* A new conversation that passes through. On MP_NONE its flow is open. */
 static __noinline enum mp_reason pipeline_transit(mp_context *context, const struct packet *packet,
 						  const struct mp_settings *current, struct verdict *verdict)
@@ -345,6 +363,8 @@ static __noinline enum mp_reason pipeline_transit(mp_context *context, const str
 	if (!rule)
 		return MP_NO_MAPPING;
 	verdict->mapping = rule->mapping;
+	if (rule->flags & MP_RULE_DIVERT)
+		return pipeline_divert(context, packet, current, verdict, rule->reason);
 	reason = pipeline_terms(packet, current, rule->mapping, rule->reason, rule->flags, &terms);
 	if (reason != MP_NONE)
 		return reason;
@@ -405,6 +425,8 @@ static __always_inline enum mp_reason pipeline_judge(mp_context *context, const 
 	if (!listener && route == ROUTE_LOCAL)
 		return MP_PASSED_TO_HOST;
 	verdict->listens = listener != NULL;
+	if (current->diverting && !listener && divert_goes_on(context, packet))
+		return MP_PASSED_TO_HOST;
 	/* Nobody's limits are used up by others who claim to be them. */
 	spoofed = (packet->opens || current->limiting) && pipeline_is_spoofed(context, packet);
 	limited = spoofed ? MP_NONE : limit_packet(packet, current, verdict->bank);

@@ -16,7 +16,7 @@
  * more than a window behind what it has heard before (RFC 5961 section 5.2). The socket acknowledges what it has received, no
  * more; the other side may have received less of that, or much more of what came later. So while a splice drains, the other side's
  * acknowledgements are told within bounds (`least`, what the socket has received; `most`, half a window beyond), and windows
- * such that they end where they did.
+ * such that they end where they did, but not before where the socket's own did.
  */
 #ifndef MP_SPLICE_H
 #define MP_SPLICE_H
@@ -24,6 +24,7 @@
 #include "checksum.h"
 #include "maps.h"
 #include "packet.h"
+#include "divert.h"
 #include "parse.h"
 
 #define SPLICE_OPTIONS 40     /* bytes that a TCP header has for options, so there are no more of them */
@@ -63,13 +64,25 @@ static __always_inline __u32 splice_distance(const struct mp_flow *flow)
 	return splice ? splice->sequence[splice_side(flow)] : 0;
 }
 
-/* The window from a field of `shift` in one of `expected`, `more` bytes wider or, negative, narrower. Never more than there is,
- * but not zero where there is some: a sender that may send nothing waits for a window that its peer has opened already. */
-static __always_inline __be16 splice_window(__be16 field, __u32 shift, __u32 expected, __s32 more)
+/* Bytes of window that a side has been told of already beyond an acknowledgement: taking them back would have it send its next
+ * acknowledgement with a number before what its peer has received; and where both do, neither hears the other any more. */
+static __always_inline __s32 splice_promised(const struct mp_splice *splice, __u32 side, __u32 told)
+{
+	__u32 half = splice->most[side] - splice->least[side];
+
+	return splice_is_draining(splice) ? (__s32)(splice->least[side] + 2 * half - told) : 0;
+}
+
+/* The window from a field of `shift` in one of `expected`, `more` bytes wider or, negative, narrower, and `promised` bytes at least.
+ * Never more than there is, but not zero where there is some: a sender that may send nothing waits for a window that its peer has
+ * opened already. */
+static __always_inline __be16 splice_window(__be16 field, __u32 shift, __u32 expected, __s32 more, __s32 promised)
 {
 	__s64 window = ((__s64)bpf_ntohs(field) << (shift & 15)) + more;
 	__u64 scaled;
 
+	if (window < promised)
+		window = promised;
 	if (window <= 0)
 		return 0;
 	scaled = (__u64)window >> (expected & 15);
@@ -179,6 +192,7 @@ __noinline int splice_rewrite(mp_context *context, const struct packet *packet, 
 	struct mp_splice *splice;
 	struct tcphdr *tcp;
 	__u32 side, other, heard = 0, told = 0;
+	__s32 promised = 0;
 	__be16 window;
 
 	if (!packet || !flow || !sum)
@@ -196,8 +210,9 @@ __noinline int splice_rewrite(mp_context *context, const struct packet *packet, 
 		heard = packet->acknowledgement - splice->sequence[other];
 		told = splice_bound(splice, other, heard);
 		acknowledgement = bpf_htonl(told);
+		promised = splice_promised(splice, other, told);
 	}
-	window = splice_window(tcp->window, splice->announced[side], splice->expected[side], heard - told);
+	window = splice_window(tcp->window, splice->announced[side], splice->expected[side], heard - told, promised);
 	options.sum = checksum_replace(options.sum, tcp->seq, sequence);
 	options.sum = checksum_replace(options.sum, tcp->ack_seq, acknowledgement);
 	options.sum = checksum_replace(options.sum, tcp->window, window);
@@ -387,6 +402,7 @@ static __noinline int splice_strip(mp_context *context, const struct packet *pac
  * sees that the flow has ended, closes them without a word. Returns the action. Global, see `parse`. */
 __noinline int splice_pass_up(mp_context *context, struct packet *packet)
 {
+	const struct mp_settings *current;
 	__u32 sequence = 0, sent = 0;
 
 	if (!packet)
@@ -397,6 +413,9 @@ __noinline int splice_pass_up(mp_context *context, struct packet *packet)
 		return TC_ACT_SHOT;
 	if (splice_expected(context, packet, &sequence, &sent) || splice_strip(context, packet, sequence, sent))
 		return TC_ACT_SHOT;
+	current = settings_get();
+	if (current && current->diverting)
+		divert_goes_on(context, packet);
 	return TC_ACT_OK;
 }
 

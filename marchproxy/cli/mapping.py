@@ -25,7 +25,8 @@ FIELDS = (
         "listen",
         "--listen",
         "ADDR:PORT",
-        "Address and port to open; [v6]:PORT, or *:PORT for all addresses; without: routed traffic",
+        "Address and port to open, or ports FIRST-LAST; [v6]:PORT, or *:PORT for all addresses; without:"
+        " routed traffic",
     ),
     Field("host", "--host", "HOST", "Only this host name, or *.NAME for those below it"),
     Field("path_prefix", "--path-prefix", "PATH", "Only paths that start with this"),
@@ -82,6 +83,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocomple
     app,
     "add",
     "marchproxy mapping add clients-web --from clients --to web --protocol tcp --listen 10.1.0.1:80",
+    "marchproxy mapping add games --from clients --to games --protocol udp --listen 10.1.0.1:27000-27099",
     "marchproxy mapping add out --from clients --to external --protocol tcp,udp,icmp --ports 53,443",
     "marchproxy mapping add not-lab --from lab --to web --protocol tcp --listen 10.1.0.1:80"
     " --action deny --priority 10",

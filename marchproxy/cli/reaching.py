@@ -47,14 +47,15 @@ def _listening(
     """Where mappings listen: at that port, or at another one while `port` is the backends' own."""
     for wanted in (True, False):
         for rule in rules:
-            if rule.listen is None or (rule.listen.port == port) is not wanted:
+            if rule.listen is None or (port in rule.listen.ports) is not wanted:
                 continue
             if not wanted and service.port != port:
                 continue
+            asked = port if wanted else rule.listen.ports.first
             if rule.listen.address is None:
-                yield _WILDCARDS[source.version], rule.listen.port
+                yield _WILDCARDS[source.version], asked
             elif rule.listen.address.version == source.version:
-                yield str(rule.listen.address), rule.listen.port
+                yield str(rule.listen.address), asked
 
 
 def _own_address(service: Service, source: IPAddress) -> str:

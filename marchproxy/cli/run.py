@@ -22,7 +22,9 @@ def run(
     until detach.
 
     MARCHPROXY_METRICS_LISTEN is where /metrics and /healthz listen (127.0.0.1:9090, or off), and
-    MARCHPROXY_DRAIN_SECONDS how long connections get to finish (10).
+    MARCHPROXY_DRAIN_SECONDS how long connections get to finish (10). MARCHPROXY_WORKERS is how many processes
+    listen to clients of the explicit proxy and of mappings with a credential (one for each processor; 0: the
+    daemon itself).
     """
     from marchproxy.dataplane.options import RunOptions
     from marchproxy.dataplane.supervisor import run as supervise

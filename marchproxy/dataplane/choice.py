@@ -1,12 +1,22 @@
-"""Which tier carries: the kernel where BPF is permitted, sockets everywhere else."""
+"""Which tier carries: the kernel where BPF is permitted, else sockets; and what admits beside it."""
 
+import socket
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from marchproxy.dataplane.admission.listeningsockets import ListeningSockets
+from marchproxy.dataplane.admission.names import Find
+from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.fdstore import DescriptorStore
+from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.proxy.tier import SocketsTier
 from marchproxy.dataplane.tier import Tier
+from marchproxy.dataplane.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
     from marchproxy.dataplane.admission.handover import Handover
+    from marchproxy.dataplane.admission.sharing import Sharing
 
 
 def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
@@ -27,7 +37,18 @@ def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
         return SocketsTier(), error.message
 
 
-def handover_to(tier: Tier) -> "Handover | None":
+def choose_admission(
+    tier: Tier, find: Find, credentials: CredentialKeeper, store: DescriptorStore, options: RunOptions
+) -> Admission | WorkerPool:
+    """Admission beside `tier`: in the daemon, or in processes of its own."""
+    handover, sockets = _handover_to(tier), ListeningSockets(_sharing_beside(tier), store, _diverted_by(tier))
+    if options.workers:
+        return WorkerPool(options.workers, find, credentials, handover, sockets, options.verbosity)
+    shared = tier.name == "sockets"
+    return Admission(find, credentials, handover=handover, sockets=sockets, shared=shared)
+
+
+def _handover_to(tier: Tier) -> "Handover | None":
     """What gives tunnels to the tier; None: it is not the kernel's."""
     if tier.name != "kernel":
         return None
@@ -35,6 +56,25 @@ def handover_to(tier: Tier) -> "Handover | None":
     from marchproxy.dataplane.kernel.tier import KernelTier
 
     return Handover(tier) if isinstance(tier, KernelTier) else None
+
+
+def _diverted_by(tier: Tier) -> Callable[[], Sequence[socket.socket]]:
+    """Where the tier brings what passes through and has to be looked at; nowhere, without BPF."""
+    if tier.name != "kernel":
+        return tuple
+    from marchproxy.dataplane.kernel.tier import KernelTier
+
+    return tier.diverted if isinstance(tier, KernelTier) else tuple
+
+
+def _sharing_beside(tier: Tier) -> "Sharing | None":
+    """What lets listeners share sockets that the tier does not carry; None: nothing, without BPF."""
+    if tier.name != "kernel":
+        return None
+    from marchproxy.dataplane.kernel.location import lookup_directory
+    from marchproxy.dataplane.kernel.lookup import Lookup
+
+    return Lookup(lookup_directory())
 
 
 def left_in_kernel() -> str:

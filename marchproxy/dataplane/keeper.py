@@ -17,6 +17,7 @@ from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, T
 from marchproxy.dataplane.status import Problem
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import Tier
+from marchproxy.dataplane.workers.pool import WorkerPool
 from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.reason import Reason
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 class TierKeeper:
     """Keeps what `Tier` is promised: one call at a time, but for questions while it drains."""
 
-    def __init__(self, tier: Tier, reason: str, admission: Admission) -> None:
+    def __init__(self, tier: Tier, reason: str, admission: Admission | WorkerPool) -> None:
         self.tier = tier
         self.admission = admission
         self.reason = reason
@@ -82,12 +83,13 @@ class TierKeeper:
         """Live flows, at most `limit`."""
         async with self._lock:
             carried = await self.tier.flows(limit)
-        return [*carried, *self.admission.flows(limit - len(carried))]
+        return [*carried, *await self.admission.flows(limit - len(carried))]
 
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """Those of `addresses` that are on either side of some live flow."""
         async with self._lock:
-            return await self.tier.in_use(addresses) | self.admission.in_use(addresses)
+            carried = await self.tier.in_use(addresses)
+        return carried | await self.admission.in_use(addresses)
 
     def counters(self) -> Mapping[Reason, Traffic]:
         """Packets and bytes by reason."""
@@ -118,11 +120,15 @@ class TierKeeper:
         """End flows by their ids; those that were there."""
         async with self._lock:
             carried = await self.tier.cut(ids)
-        return carried | self.admission.cut(ids)
+        return carried | await self.admission.cut(ids)
 
-    def revoke(self, token: str) -> int:
+    def know_credentials(self) -> None:
+        """Credentials have changed, and what was taken back opens nothing from here on."""
+        self.admission.know()
+
+    async def revoke(self, token: str) -> int:
         """End what this credential has opened; how many."""
-        return self.admission.revoke(token)
+        return await self.admission.revoke(token)
 
     async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
         """Events of these kinds, none missed from the return on."""

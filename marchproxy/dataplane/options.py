@@ -12,6 +12,8 @@ from marchproxy.store.location import state_dir
 DEFAULT_RUNTIME_DIR = Path("/run/marchproxy")
 DEFAULT_METRICS = Endpoint(parse_endpoint("127.0.0.1:9090").address, 9090)
 DEFAULT_DRAIN = 10.0
+MOST_WORKERS = 16
+"""Each has a number of its own among the processors that flows are numbered by (`proxy/ledger.py`)."""
 OFF = "off"
 
 
@@ -29,6 +31,8 @@ class RunOptions:
     """Where `/metrics` and `/healthz` listen; None: nowhere."""
     drain: float = DEFAULT_DRAIN
     """Seconds that connections get to finish when the daemon stops."""
+    workers: int = 0
+    """Processes beside the daemon that listen to clients, 0 to `MOST_WORKERS`; 0: it does so itself."""
     verbosity: int = 0
     """1 or more: say everything that is done."""
 
@@ -36,7 +40,8 @@ class RunOptions:
     def from_environment(
         cls, environment: Mapping[str, str] = os.environ, *, no_bpf: bool = False, verbosity: int = 0
     ) -> "RunOptions":
-        """`MARCHPROXY_STATE_DIR`, `_RUNTIME_DIR`, `_METRICS_LISTEN` (an endpoint or `off`), `_DRAIN_SECONDS`.
+        """`MARCHPROXY_STATE_DIR`, `_RUNTIME_DIR`, `_METRICS_LISTEN` (an endpoint or `off`), `_DRAIN_SECONDS`,
+        `_WORKERS` (as many as there are processors).
 
         The store's own variables come before the first, as for the command line.
         Raises `InvalidValue`.
@@ -47,6 +52,7 @@ class RunOptions:
             runtime_dir=Path(environment.get("MARCHPROXY_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR),
             metrics=_metrics(environment.get("MARCHPROXY_METRICS_LISTEN", "")),
             drain=_seconds(environment.get("MARCHPROXY_DRAIN_SECONDS", "")),
+            workers=_workers(environment.get("MARCHPROXY_WORKERS", "")),
             verbosity=verbosity,
         )
 
@@ -55,6 +61,14 @@ def _metrics(text: str) -> Endpoint | None:
     if text.strip().lower() == OFF:
         return None
     return parse_endpoint(text, field="MARCHPROXY_METRICS_LISTEN") if text else DEFAULT_METRICS
+
+
+def _workers(text: str) -> int:
+    if not text:
+        return min(os.cpu_count() or 1, MOST_WORKERS)
+    if not (text.isascii() and text.isdigit() and len(text) <= 2 and int(text) <= MOST_WORKERS):
+        raise InvalidValue("MARCHPROXY_WORKERS", text, f"a number from 0 to {MOST_WORKERS}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

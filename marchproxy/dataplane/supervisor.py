@@ -16,9 +16,8 @@ from typing import Any
 
 import uvloop
 
-from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.askednames import AskedNames
-from marchproxy.dataplane.choice import choose_tier, handover_to
+from marchproxy.dataplane.choice import choose_admission, choose_tier
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer, Limits
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
@@ -26,6 +25,7 @@ from marchproxy.dataplane.dns.forwarder import Forwarder
 from marchproxy.dataplane.dns.responder import Responder
 from marchproxy.dataplane.dns.service import DnsService
 from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.http import HealthServer
 from marchproxy.dataplane.intent import Intent
@@ -78,6 +78,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
     notifier = notifier or Notifier.from_environment()
     async with AsyncExitStack() as stack:
         stack.callback(notifier.close)
+        store = DescriptorStore.adopt(notifier)
         runtime = RuntimeDir(options.runtime_dir)
         stack.callback(runtime.close)
         # Whoever writes a revision while this starts can connect, and is answered when it serves: were the
@@ -108,8 +109,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         credentials = CredentialKeeper(intent, options.state_dir)
         stack.push_async_callback(credentials.close)
         tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table)
-        handover = handover_to(tier)
-        admission = Admission(resolver.find, credentials, handover=handover, shared=tier.name == "sockets")
+        admission = choose_admission(tier, resolver.find, credentials, store, options)
         keeper = TierKeeper(tier, why, admission)
         stack.push_async_callback(keeper.close)
         renewal = Renewal(intent.refresh, intent.names_in_force)
@@ -136,6 +136,8 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         )
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
+        # What the store's head has no use for, nobody is going to ask for.
+        store.close()
         control = HttpServer("control", ControlApi(supervisor).handle, limits=CONTROL_LIMITS)
         stack.push_async_callback(control.close)
         await control.start(listening)
@@ -222,7 +224,7 @@ class Supervisor:
     async def cut(self, ids: frozenset[int], tokens: frozenset[str]) -> tuple[frozenset[int], int]:
         """See `Appliance`."""
         found = await self._keeper.cut(ids) if ids else frozenset[int]()
-        return found, sum(map(self._keeper.revoke, tokens))
+        return found, sum([await self._keeper.revoke(token) for token in tokens])
 
     async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
         """See `Appliance`."""
@@ -249,6 +251,7 @@ class Supervisor:
         await self._settle()
         # Tokens and secrets are no part of a revision: what was issued or taken back holds from here on.
         await self._credentials.reload()
+        self._keeper.know_credentials()
         await self._dns.look_after(self._intent.plan)
         return self._intent.applied
 

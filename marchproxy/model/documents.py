@@ -14,7 +14,7 @@ from typing import Any
 
 from marchproxy.model import address, appliance, entities, names, readers, rules
 from marchproxy.model.appliance import ApplianceListener, Block, BlockList, Limit, Settings
-from marchproxy.model.endpoint import Endpoint, parse_endpoint
+from marchproxy.model.endpoint import Endpoint, Endpoints, parse_endpoint, parse_endpoints
 from marchproxy.model.entities import ClusterHead, Interface, Mapping, Service
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.ports import format_ports
@@ -89,7 +89,7 @@ def _write(value: Any) -> Any:
         return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if isinstance(value, IPv4Network | IPv6Network):
         return address.format_address(value)
-    if isinstance(value, StrEnum | Endpoint | address.HostName):
+    if isinstance(value, StrEnum | Endpoint | Endpoints | address.HostName):
         return str(value)
     if isinstance(value, PublicKey):
         return value.document()
@@ -163,7 +163,7 @@ _FORMS: dict[type[Any], _Form] = {
             "destinations": each(names.parse_reference, order=str),
             "protocols": each(parse_protocol, order=_PROTOCOL_ORDER.__getitem__),
             "ports": readers.ports,
-            "listen": optional(parsed(parse_endpoint)),
+            "listen": optional(parsed(parse_endpoints)),
             "priority": whole(0, entities.MAX_PRIORITY),
             "action": choice(entities.Action),
             "host": optional(parsed(readers.parse_host_rule)),

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from marchproxy.model.address import Address
-from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.endpoint import Endpoints
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Protocol
 from marchproxy.model.publickey import PublicKey
@@ -18,6 +18,8 @@ CUT = "cut"
 GRACE = "grace:"
 MAX_GRACE = 30 * 86400
 """Seconds that a tunnel may go on after its credential has expired."""
+MAX_LISTEN_PORTS = 16384
+"""Of one mapping. Over two transports and both families they fill the kernel's table of listeners."""
 
 
 class Auth(StrEnum):
@@ -141,7 +143,7 @@ class Mapping:
     protocols: tuple[Protocol, ...]
     ports: Ports = ()
     """The destination's ports; empty: the service's own, or any."""
-    listen: Endpoint | None = None
+    listen: Endpoints | None = None
     priority: int = DEFAULT_PRIORITY
     """0 to 65535, lower wins; equal priorities: deny before allow, then by name."""
     action: Action = Action.ALLOW

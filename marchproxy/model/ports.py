@@ -1,6 +1,7 @@
 """Port sets as operators write them: `443`, `8000-8100`, `22,443,8000-8100`."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from marchproxy.model.errors import InvalidValue
@@ -24,6 +25,12 @@ class PortRange:
     def __contains__(self, port: int) -> bool:
         return self.first <= port <= self.last
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.last + 1))
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
 
 type Ports = tuple[PortRange, ...]
 
@@ -38,8 +45,18 @@ def parse_port(value: str | int, *, field: str = "port") -> int:
 
 def parse_ports(text: str, *, field: str = "ports") -> Ports:
     """Read a list of ports and ranges; overlapping and touching ranges merge: equal sets are equal values."""
-    ranges = [_parse_range(part, field) for part in text.split(",")]
+    ranges = [parse_range(part, field=field) for part in text.split(",")]
     return merge(ranges)
+
+
+def parse_range(part: str, *, field: str = "ports") -> PortRange:
+    """Read `PORT` or `FIRST-LAST`."""
+    first, dash, last = part.strip().partition("-")
+    low = parse_port(first, field=field)
+    high = parse_port(last, field=field) if dash else low
+    if low > high:
+        raise InvalidValue(field, part.strip(), f"a range from low to high: {high}-{low}")
+    return PortRange(low, high)
 
 
 def merge(ranges: list[PortRange]) -> Ports:
@@ -61,12 +78,3 @@ def format_ports(ports: Ports) -> str:
 def single_port(ports: Ports) -> int | None:
     """The only port of a set that has exactly one, otherwise None."""
     return ports[0].first if len(ports) == 1 and ports[0].first == ports[0].last else None
-
-
-def _parse_range(part: str, field: str) -> PortRange:
-    first, dash, last = part.strip().partition("-")
-    low = parse_port(first, field=field)
-    high = parse_port(last, field=field) if dash else low
-    if low > high:
-        raise InvalidValue(field, part.strip(), f"a range from low to high: {high}-{low}")
-    return PortRange(low, high)

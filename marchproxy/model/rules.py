@@ -4,7 +4,15 @@ from ipaddress import ip_address
 
 from marchproxy.model.address import HostName
 from marchproxy.model.appliance import MAX_BURST, ApplianceListener, Limit, Per
-from marchproxy.model.entities import Auth, Interface, JwtAlgorithm, Mapping, Service, WithoutSni
+from marchproxy.model.entities import (
+    MAX_LISTEN_PORTS,
+    Auth,
+    Interface,
+    JwtAlgorithm,
+    Mapping,
+    Service,
+    WithoutSni,
+)
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.protocol import Protocol
 
@@ -64,6 +72,8 @@ def check_mapping(mapping: Mapping) -> None:
         raise InvalidValue(
             "listen", str(mapping.listen), "no listen address with protocol icmp: ICMP has no ports"
         )
+    if mapping.listen and len(mapping.listen.ports) > MAX_LISTEN_PORTS:
+        raise InvalidValue("listen", str(mapping.listen), f"at most {MAX_LISTEN_PORTS} ports")
     routed = mapping.host is not None or mapping.path_prefix is not None
     if routed and not set(mapping.protocols) <= {Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC}:
         expected = "http, https or grpc with a host or path prefix"

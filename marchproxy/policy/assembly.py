@@ -17,6 +17,7 @@ from marchproxy.policy.ownlisteners import own_endpoints, own_listener_findings
 from marchproxy.policy.plan import Finding, Listener, ListenerKey, Plan, Severity, TransitRule
 from marchproxy.policy.restrictions import Restrictions
 from marchproxy.policy.rules import Part
+from marchproxy.policy.spans import spanned, spans
 from marchproxy.policy.transit import Routes
 
 
@@ -86,14 +87,19 @@ def _watched(parts: Iterable[Part]) -> tuple[Watched, ...]:
 
 def _unasked_findings(transit: Iterable[TransitRule]) -> Iterator[Finding]:
     """Mappings that only an explicit proxy could carry out."""
-    for name, rule in {rule.mapping: rule for rule in transit if rule.credentials or rule.sni}.items():
-        message = (
-            "wants a credential, and there is nobody to present it to: denied"
-            if rule.credentials
-            else "looks at the TLS name, which nothing routed shows: denied"
-        )
+    for name in dict.fromkeys(rule.mapping for rule in transit if rule.credentials):
+        message = "wants a credential, and there is nobody to present it to: denied"
         hint = "add an explicit proxy (marchproxy listener add explicit --bind ADDR:PORT), or --listen"
         yield Finding(Severity.WARNING, f"mapping {name}", message, hint)
+
+
+def _shared(listeners: Iterable[Listener]) -> Iterator[tuple[Listener, list[str]]]:
+    """Those that mappings of several clusters are at, and the clusters."""
+    for listener in listeners:
+        if len(listener.rules) > 1:
+            owners = {cluster_of(rule.mapping) for rule in listener.rules if rule.mapping}
+            if len(owners) > 1:
+                yield listener, sorted(owners)
 
 
 def _plan_findings(
@@ -102,14 +108,10 @@ def _plan_findings(
     """What only the whole plan shows."""
     findings = []
     # One cluster shares with nobody, and ten thousand listeners need no look.
-    for listener in listeners if len(snapshot.clusters) > 1 else ():
-        if len(listener.rules) > 1:
-            owners = {cluster_of(rule.mapping) for rule in listener.rules if rule.mapping}
-            if len(owners) > 1:
-                message = (
-                    f"clusters {', '.join(sorted(owners))} share it: one's mappings may decide for the other"
-                )
-                findings.append(Finding(Severity.WARNING, f"listener {listener}", message))
+    shared = _shared(listeners) if len(snapshot.clusters) > 1 else ()
+    for listener, ports, owners in spans(shared):
+        message = f"clusters {', '.join(owners)} share it: one's mappings may decide for the other"
+        findings.append(Finding(Severity.WARNING, f"listener {spanned(listener, ports)}", message))
     if not snapshot.interfaces and listeners:
         message = "there are listeners, but no interface that traffic could come in by"
         findings.append(

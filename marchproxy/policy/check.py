@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingABC
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from marchproxy.model.address import HostName, IPAddress
 from marchproxy.model.entities import Action, Mapping, Service
@@ -11,8 +12,9 @@ from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.policy.compile import Compiled
 from marchproxy.policy.limits import idle_limits
 from marchproxy.policy.overlaps import overlaps
-from marchproxy.policy.plan import WILDCARDS, Finding, Plan, Severity, listener_key
+from marchproxy.policy.plan import WILDCARDS, Finding, Listener, Plan, Severity, listener_key
 from marchproxy.policy.shadows import shadowed
+from marchproxy.policy.spans import spanned, spans
 from marchproxy.policy.wording import listed
 
 
@@ -114,6 +116,15 @@ def _hidden(plan: Plan, restricting: AbstractSet[str]) -> Iterator[Finding]:
 
     `restricting` mappings apply to both wherever they have something to deny.
     """
+    for listener, ports, what in spans(_hiding(plan, restricting)):
+        every = replace(listener, address=WILDCARDS[listener.address.version])
+        message = f"has its own mappings: those of {spanned(every, ports)} do not apply to it, such as {what}"
+        subject = f"listener {spanned(listener, ports)}"
+        yield Finding(Severity.WARNING, subject, message, "listen on the same address in both")
+
+
+def _hiding(plan: Plan, restricting: AbstractSet[str]) -> Iterator[tuple[Listener, str]]:
+    """These, and a mapping of the wildcard."""
     wildcards = {
         listener.key: listener for listener in plan.listeners if listener.address in WILDCARDS.values()
     }
@@ -126,11 +137,7 @@ def _hidden(plan: Plan, restricting: AbstractSet[str]) -> Iterator[Finding]:
         owners = {cluster_of(rule.mapping) for rule in (*listener.rules, *wildcard.rules) if rule.mapping}
         denied = [rule.mapping for rule in own if rule.action is Action.DENY]
         if len(owners) > 1 or denied:
-            what = f"denying mapping {denied[0]}" if denied else f"mapping {own[0].mapping}"
-            message = f"has its own mappings: those of {wildcard} do not apply to it, such as {what}"
-            yield Finding(
-                Severity.WARNING, f"listener {listener}", message, "listen on the same address in both"
-            )
+            yield listener, f"denying mapping {denied[0]}" if denied else f"mapping {own[0].mapping}"
 
 
 def _unused(cluster: Cluster) -> Iterator[Finding]:

@@ -80,6 +80,13 @@ def choose_backends(mapping: Mapping, listen_port: int, destinations: Referents)
     return Choice(tuple(members), tuple(problems))
 
 
+def may_keep_port(mapping: Mapping, destinations: Referents) -> bool:
+    """Whether the port that a client asks for may matter for where `choose_backends` sends it."""
+    if single_port(mapping.ports) is not None:
+        return False
+    return any(entry.service.port is None for entry in destinations.entries)
+
+
 def _backend_port(mapping: Mapping, service: Service, listen_port: int) -> int | None:
     """The mapping's only port, else the service's, else the one listened on; None: not a port it allows."""
     asked = single_port(mapping.ports)

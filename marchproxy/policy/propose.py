@@ -15,7 +15,7 @@ from itertools import count
 
 from marchproxy.model import entities
 from marchproxy.model.address import Address, HostName, IPAddress, Prefix
-from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.endpoint import Endpoints
 from marchproxy.model.entities import Service
 from marchproxy.model.names import ALL, DEFAULT_CLUSTER, EXTERNAL, cluster_of
 from marchproxy.model.ports import PortRange, merge
@@ -88,7 +88,7 @@ def _listening(cluster: Cluster, seen: Observation) -> entities.Mapping | None:
     """The mapping whose listener was asked; what it lacks is the client among its sources."""
     for mapping in cluster.mappings:
         listen = mapping.listen
-        if listen is None or listen.port != seen.port or mapping.action is not entities.Action.ALLOW:
+        if listen is None or seen.port not in listen.ports or mapping.action is not entities.Action.ALLOW:
             continue
         transports = {str(protocol.transport) for protocol in mapping.protocols}
         if listen.address in (None, seen.destination) and seen.protocol in transports:
@@ -200,7 +200,7 @@ def _split(use: _Use) -> list[tuple[frozenset[Protocol], frozenset[int]]]:
 
 def _also(mapping: entities.Mapping, sources: Iterable[str]) -> entities.Mapping:
     """The same listener for more clients."""
-    listen: Endpoint | None = mapping.listen
+    listen: Endpoints | None = mapping.listen
     return entities.Mapping(
         name="",
         sources=tuple(sorted(sources)),

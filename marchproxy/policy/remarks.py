@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from marchproxy.model.address import HostName, IPAddress
-from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.endpoint import Endpoints
 from marchproxy.model.entities import Mapping
 from marchproxy.model.ports import format_ports, single_port
 from marchproxy.model.protocol import Transport
@@ -26,12 +26,12 @@ def reference_findings(subject: str, referents: Referents) -> Iterator[Finding]:
 
 
 def listen_findings(
-    subject: str, mapping: Mapping, listen: Endpoint, management: Collection[int]
+    subject: str, mapping: Mapping, listen: Endpoints, management: Collection[int]
 ) -> Iterator[Finding]:
     """What is wrong with where a mapping listens, and for what. `management`: TCP ports of the host."""
     over_tcp = any(protocol.transport is Transport.TCP for protocol in mapping.protocols)
-    if over_tcp and listen.port in management:
-        message = f"listens on {listen.port}/tcp and would capture the management port"
+    for port in sorted(port for port in management if over_tcp and port in listen.ports):
+        message = f"listens on {port}/tcp and would capture the management port"
         yield Finding(Severity.ERROR, subject, message, "choose another port")
     for protocol in mapping.protocols:
         if protocol.transport is None:
@@ -47,7 +47,8 @@ def backend_findings(subject: str, mapping: Mapping, choice: Choice, backing: Ba
     severity = Severity.ERROR if unbacked and not choice.hosts else Severity.WARNING
     for problem in choice.problems:
         yield Finding(severity, subject, problem)
-    if choice.members and mapping.ports and single_port(mapping.ports) is None:
+    ranged = mapping.listen is not None and len(mapping.listen.ports) > 1
+    if choice.members and mapping.ports and single_port(mapping.ports) is None and not ranged:
         message = f"lists {format_ports(mapping.ports)} for one listen port: each backend is asked on its own"
         yield Finding(Severity.WARNING, subject, message, "list the one port of the backends")
     if unbacked:
@@ -60,7 +61,7 @@ def backend_findings(subject: str, mapping: Mapping, choice: Choice, backing: Ba
         yield Finding(Severity.WARNING, subject, message, "drain all but one, or add a backend")
 
 
-def loop_findings(subject: str, listen: Endpoint, choice: Choice, backing: Backing) -> Iterator[Finding]:
+def loop_findings(subject: str, listen: Endpoints, choice: Choice, backing: Backing) -> Iterator[Finding]:
     """Backends that are the very listener, which would connect to itself for as long as it can.
 
     An error where the operator wrote the address; a warning where a name resolves to it, because whoever
@@ -68,7 +69,7 @@ def loop_findings(subject: str, listen: Endpoint, choice: Choice, backing: Backi
     """
     for address, pool in backing:
         for backend in pool.backends if pool else ():
-            if backend.port == listen.port and _is_reached_at(backend.address, address):
+            if backend.port in listen.ports and _is_reached_at(backend.address, address):
                 severity = Severity.ERROR if _is_written(backend, choice) else Severity.WARNING
                 message = f"would send traffic of {listen} back to itself: {backend.service} has that address"
                 yield Finding(severity, subject, message, "listen on another address or port")

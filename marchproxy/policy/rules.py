@@ -1,14 +1,15 @@
 """One mapping compiled: the rules it comes to, and what the operator should know about it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from marchproxy.model.address import IPAddress
-from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.endpoint import Endpoints
 from marchproxy.model.entities import Action, Auth, Mapping, WithoutSni
 from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import qualify
+from marchproxy.model.ports import PortRange
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.checks import Watched
@@ -23,7 +24,7 @@ from marchproxy.policy.plan import (
     TransitRule,
     listener_key,
 )
-from marchproxy.policy.pools import Choice, PoolCache, choose_backends
+from marchproxy.policy.pools import Choice, PoolCache, choose_backends, may_keep_port
 from marchproxy.policy.refusals import Refusal, credential_wanted, refusal_of
 from marchproxy.policy.remarks import (
     Backing,
@@ -89,6 +90,12 @@ class _Reading(NamedTuple):
     def name(self) -> str:
         """Qualified."""
         return qualify(self.cluster, self.mapping.name)
+
+    @property
+    def transports(self) -> list[Transport]:
+        """What carries its protocols, ICMP aside."""
+        carried = {protocol.transport for protocol in self.mapping.protocols}
+        return [transport for transport in Transport if transport in carried]
 
     @property
     def credentials(self) -> tuple[str, ...]:
@@ -193,73 +200,86 @@ def _pass_through(reading: _Reading, directory: Directory, subject: str, finding
 
 
 class _Served(NamedTuple):
-    """What a mapping leads to."""
+    """What some of the ports lead to that a mapping listens on."""
 
+    ports: PortRange
     choice: Choice
     backing: Backing
-    problems: list[Finding]
+    problems: Sequence[Finding] = ()
 
 
 def _serve(
-    mapping: Mapping, listen: Endpoint, destinations: Referents, pools: PoolCache, subject: str
-) -> _Served:
-    choice = choose_backends(mapping, listen.port, destinations)
-    backing = [(at, pools.pool(choice.members, at.version, mapping.balance)) for at in _places(listen)]
-    problems = [
-        *backend_findings(subject, mapping, choice, backing),
-        *loop_findings(subject, listen, choice, backing),
-    ]
-    return _Served(choice, backing, problems)
+    mapping: Mapping, listen: Endpoints, destinations: Referents, pools: PoolCache, subject: str
+) -> Iterator[_Served]:
+    apart = may_keep_port(mapping, destinations)
+    for ports in [PortRange(port, port) for port in listen.ports] if apart else [listen.ports]:
+        choice = choose_backends(mapping, ports.first, destinations)
+        backing = [(at, pools.pool(choice.members, at.version, mapping.balance)) for at in _places(listen)]
+        problems = [
+            *backend_findings(subject, mapping, choice, backing),
+            *loop_findings(subject, listen, choice, backing),
+        ]
+        yield _Served(ports, choice, backing, problems)
 
 
-def _places(listen: Endpoint) -> Iterable[IPAddress]:
+def _places(listen: Endpoints) -> Iterable[IPAddress]:
     return WILDCARDS.values() if listen.address is None else (listen.address,)
 
 
 def _listen(
-    reading: _Reading, listen: Endpoint, pools: PoolCache, subject: str, findings: list[Finding]
+    reading: _Reading, listen: Endpoints, pools: PoolCache, subject: str, findings: list[Finding]
 ) -> Part:
     mapping = reading.mapping
     refusal = _refusal(reading)
     credentials = refusal.credentials if refusal else ()
     audit = reading.audit and refusal is not None
     # Under audit a mapping that allows is carried out, whatever keeps it from being so otherwise.
-    served = None
+    served: Sequence[_Served] = ()
     asks = bool(credentials) or (refusal is not None and refusal.reason is Reason.SNI_MISSING)
     if refusal is None or asks or (audit and mapping.action is Action.ALLOW):
-        served = _serve(mapping, listen, reading.destinations, pools, subject)
-    hopeless = served and any(problem.severity is Severity.ERROR for problem in served.problems)
+        served = list(_serve(mapping, listen, reading.destinations, pools, subject))
+    problems = dict.fromkeys(problem for each in served for problem in each.problems)
+    hopeless = any(problem.severity is Severity.ERROR for problem in problems)
     if hopeless and refusal and not asks:
         # Audit must not be what makes a plan impossible: there is no harm in going on to refuse.
-        served = None
-    choice, backing, problems = served or _Served(Choice(), [(at, None) for at in _places(listen)], [])
+        served, problems = (), {}
+    served = served or [_Served(listen.ports, Choice(), [(at, None) for at in _places(listen)])]
     findings += problems
     if refusal and refusal.surprise:
         findings.append(Finding(Severity.WARNING, subject, refusal.surprise, refusal.hint))
-    backed = any(pool for _, pool in backing)
-    carried = {protocol.transport for protocol in mapping.protocols}
-    transports = [transport for transport in Transport if transport in carried]
-    if credentials and Transport.UDP in transports:
+    if credentials and Transport.UDP in reading.transports:
         message = "wants a credential, which cannot be asked for over udp: denied there"
         findings.append(Finding(Severity.WARNING, subject, message))
-    opened: list[Placed] = []
-    joined: list[Placed] = []
-    for address, pool in backing:
-        able = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
-        reason = refusal.reason if refusal else able
-        keys = [listener_key(transport, address, listen.port) for transport in transports]
-        rules = reading.rules(reason, pool, audit=audit, credentials=credentials)
-        placed = [(key, rule) for rule in rules for key in keys]
-        (joined if backed and not pool else opened).extend(placed)
+    opened, joined = _place(reading, served, refusal, audit=audit)
     return Part(
         mapping=mapping,
-        rules=tuple(opened),
-        joining=tuple(joined),
+        rules=opened,
+        joining=joined,
         sources=reading.sources,
-        hosts=choice.hosts,
-        watched=choice.watched,
+        hosts=served[0].choice.hosts,
+        watched=tuple([watched for each in served for watched in each.choice.watched]),
         findings=tuple(findings),
     )
+
+
+def _place(
+    reading: _Reading, served: Iterable[_Served], refusal: Refusal | None, *, audit: bool
+) -> tuple[tuple[Placed, ...], tuple[Placed, ...]]:
+    """Its rules where it opens listeners, and where only others may open one."""
+    opened: list[Placed] = []
+    joined: list[Placed] = []
+    credentials = refusal.credentials if refusal else ()
+    for ports, _, backing, _ in served:
+        backed = any(pool for _, pool in backing)
+        for address, pool in backing:
+            able = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
+            reason = refusal.reason if refusal else able
+            rules = reading.rules(reason, pool, audit=audit, credentials=credentials)
+            keys = [listener_key(each, address, port) for each in reading.transports for port in ports]
+            (joined if backed and not pool else opened).extend(
+                [(key, rule) for rule in rules for key in keys]
+            )
+    return tuple(opened), tuple(joined)
 
 
 def _restrict(reading: _Reading, reason: Reason) -> Restriction:

@@ -114,8 +114,8 @@ def _entry(other: Packet, flags: int) -> bytes:
     )
 
 
-def _window(field: int, sender: Side, more: int = 0) -> int:
-    octets = max(0, (field << sender.announced) + more)
+def _window(field: int, sender: Side, more: int = 0, promised: int = 0) -> int:
+    octets = max(0, promised, (field << sender.announced) + more)
     return min(65535, octets >> sender.expected or min(octets, 1))
 
 
@@ -252,7 +252,7 @@ def test_a_buffer_of_many_segments_is_translated_once(bed: Bed, join: Join, tier
         (300_000, 100_000),
     ],
 )
-def test_while_draining_acknowledgements_stay_within_bounds_and_windows_end_where_they_did(
+def test_while_draining_acknowledgements_stay_within_bounds_and_no_window_is_taken_back(
     join: Join, way: str, acknowledgement: int, told: int
 ) -> None:
     joined = join(draining=True)
@@ -262,7 +262,7 @@ def test_while_draining_acknowledgements_stay_within_bounds_and_windows_end_wher
     outcome = joined.send(way, **came)
     wanted = joined.leaving(way, **came).but(
         transport__acknowledgement=hearer.least + told,
-        transport__window=_window(3000, sender, acknowledgement - told),
+        transport__window=_window(3000, sender, acknowledgement - told, 200_000 - told),
     )
     joined.check(way, outcome, wanted)
     assert outcome.handed_up is (joined.tier == "xdp")
@@ -359,11 +359,13 @@ def test_while_draining_what_the_local_socket_has_already_does_not_go_on(
 @WAYS
 def test_while_draining_blocks_begin_behind_what_the_local_socket_has(join: Join, way: str) -> None:
     joined = join(draining=True)
-    _, hearer = joined.sides(way)
+    sender, hearer = joined.sides(way)
     edges = (hearer.least - 500, hearer.least + 3000, hearer.least + 4000, hearer.least + 5000)
     came: dict[str, Any] = {
         "transport__options": NOP * 2 + _sack(*(edge + hearer.sequence for edge in edges)),
         "transport__acknowledgement": (hearer.least + hearer.sequence) % WORD,
     }
     left = NOP * 2 + _sack(hearer.least + 1, *edges[1:])
-    joined.check(way, joined.send(way, **came), joined.leaving(way, **came).but(transport__options=left))
+    window = _window(500, sender, 0, 200_000)
+    wanted = joined.leaving(way, **came).but(transport__options=left, transport__window=window)
+    joined.check(way, joined.send(way, **came), wanted)

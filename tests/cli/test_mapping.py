@@ -145,3 +145,11 @@ def test_what_cannot_be_meant_changes_nothing(site: Console, flags: str, code: i
     assert (result.code, result.out) == (code, "")
     assert says in result.err
     assert site.ok("export").out == before
+
+
+def test_a_range_of_ports_is_listened_on_and_shown(site: Console) -> None:
+    words = ("--from", "clients", "--to", "web", "--protocol", "tcp", "--listen", "10.1.0.1:9000-9499")
+    site.ok("mapping", "add", "many", *words)
+    assert site.ok("mapping", "show", "many", "--output", "json").json["listen"] == "10.1.0.1:9000-9499"
+    site.ok("mapping", "set", "many", "--listen", "*:9000-9000")
+    assert site.ok("mapping", "show", "many", "--output", "json").json["listen"] == "*:9000"

@@ -18,6 +18,7 @@ MAPPINGS = (
     ("other", "--from all --to web --protocol tcp --listen 10.1.0.2:81"),
     ("web", "--from all --to collection:front --protocol tcp --listen 10.1.0.1:80"),
     ("star", "--from all --to v6,web --protocol tcp --listen *:8443"),
+    ("many", "--from all --to v6 --protocol tcp --listen *:9000-9499"),
     ("dns", "--from all --to web --protocol udp --listen 10.1.0.9:8080"),
 )
 
@@ -42,6 +43,7 @@ def town(console: Console) -> Console:
         pytest.param("10.1.0.5", "web", "8080", "udp", ("10.1.0.9", 8080), id="over UDP"),
         pytest.param("10.1.0.5", "v6", "8443", "tcp", ("0.0.0.0", 8443), id="wildcard, IPv4"),
         pytest.param("fd00::5", "v6", "8443", "tcp", ("::", 8443), id="wildcard, IPv6"),
+        pytest.param("10.1.0.5", "v6", "9123", "tcp", ("0.0.0.0", 9123), id="in a range"),
         pytest.param("10.1.0.5", "idle", "22", "tcp", ("10.9.0.1", 22), id="itself where nobody listens"),
         pytest.param("10.1.0.5", "net", "22", "tcp", ("10.8.0.1", 22), id="the first of a range"),
         pytest.param("10.1.0.5", "web", "", "icmp", ("10.2.0.10", 0), id="no listener for ICMP"),

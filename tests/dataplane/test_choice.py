@@ -1,11 +1,22 @@
 """Which tier, and why."""
 
+from typing import cast
+
 import pytest
 
 from marchproxy.dataplane import choice
+from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.kernel import errors
 from marchproxy.dataplane.kernel.tier import BpfNotPermitted, KernelTier
+from marchproxy.dataplane.names.exchange import Failure
+from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.notify import Notifier
+from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.proxy.tier import SocketsTier
+from marchproxy.dataplane.workers.pool import WorkerPool
+from tests.dataplane.loops import looped
 
 
 def test_sockets_when_asked_for() -> None:
@@ -41,5 +52,17 @@ def test_a_kernel_tier_that_fails_otherwise_is_an_error(monkeypatch: pytest.Monk
         choice.choose_tier(no_bpf=False, flow_table=1024)
 
 
-def test_tunnels_stay_in_user_space_beside_sockets() -> None:
-    assert choice.handover_to(SocketsTier()) is None
+async def find(name: str) -> Found:
+    raise LookupFailed(Failure.NXDOMAIN)
+
+
+@pytest.mark.parametrize(("workers", "kind"), [(0, Admission), (2, WorkerPool)])
+def test_who_admits_beside_a_tier(workers: int, kind: type) -> None:
+    keeper, options = cast(CredentialKeeper, object()), RunOptions(workers=workers)
+    store = DescriptorStore(Notifier(), {})
+
+    @looped
+    async def choose() -> None:
+        assert type(choice.choose_admission(SocketsTier(), find, keeper, store, options)) is kind
+
+    choose()

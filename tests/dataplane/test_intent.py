@@ -20,6 +20,7 @@ from marchproxy.dataplane.records import BackendState
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.change import diff
 from marchproxy.model.documents import read_mapping, read_service
+from marchproxy.model.endpoint import parse_endpoints
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.snapshot import Cluster, Snapshot
@@ -40,7 +41,7 @@ ANYONE = read_mapping(
         "listen": "127.0.0.1:80",
     }
 )
-TO_SSH = replace(ANYONE, name="ssh", listen=replace(ANYONE.listen, port=22))  # type: ignore[type-var]
+TO_SSH = replace(ANYONE, name="ssh", listen=parse_endpoints("127.0.0.1:22"))
 
 
 class Tier:
@@ -279,7 +280,7 @@ async def test_a_refresh_that_changes_nothing_touches_nothing(tmp_path: Path) ->
 
 @looped
 async def test_only_what_changed_is_compiled_anew(tmp_path: Path) -> None:
-    other = replace(ANYONE, name="other", listen=replace(ANYONE.listen, port=81))  # type: ignore[type-var]
+    other = replace(ANYONE, name="other", listen=parse_endpoints("127.0.0.1:81"))
     async with house(tmp_path) as built:
         built.write([WEB], [ANYONE, other])
         await built.intent.reload()

@@ -1,17 +1,19 @@
 """What the environment says about a daemon."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from marchproxy.cli.context import Environment
-from marchproxy.dataplane.options import DEFAULT_METRICS, RunOptions
+from marchproxy.dataplane.options import DEFAULT_METRICS, MOST_WORKERS, RunOptions
 from marchproxy.model.errors import InvalidValue
 
 
 def test_without_an_environment_everything_has_its_usual_place() -> None:
     options = RunOptions.from_environment({})
-    assert options == RunOptions()
+    assert options == RunOptions(workers=options.workers)
+    assert options.workers == min(os.cpu_count() or 1, MOST_WORKERS)
     assert (options.state_dir, options.runtime_dir) == (None, Path("/run/marchproxy"))
     assert (str(options.metrics), options.drain) == ("127.0.0.1:9090", 10.0)
 
@@ -23,6 +25,7 @@ def test_the_environment_is_obeyed() -> None:
             "MARCHPROXY_RUNTIME_DIR": "/srv/run",
             "MARCHPROXY_METRICS_LISTEN": "[::1]:9191",
             "MARCHPROXY_DRAIN_SECONDS": "0",
+            "MARCHPROXY_WORKERS": "3",
         },
         no_bpf=True,
         verbosity=2,

@@ -69,6 +69,12 @@ def ports(draw: st.DrawFn) -> str:
 LISTENS = st.builds(
     "{}:{}".format, st.sampled_from(["*", "0.0.0.0", "[::]", "192.0.2.1", "[2001:db8::1]"]), PORTS
 )
+LISTEN_RANGES = st.builds(
+    "{}:{}-{}".format,
+    st.sampled_from(["*", "0.0.0.0", "[::]", "192.0.2.1", "[2001:db8::1]"]),
+    st.integers(20000, 30000),
+    st.integers(30000, 36383),
+)
 HOST_RULES = st.builds(str.__add__, st.sampled_from(["", "*."]), HOSTS)
 ADDRESSES = st.lists(prefixes() | HOST_RULES, min_size=1, max_size=4)
 SINGLES = st.sampled_from(["10.0.0.1", "10.9.9.9", "2001:db8::1", "2001:DB8::2"])
@@ -173,7 +179,7 @@ def mappings(draw: st.DrawFn) -> Document:
     document["protocols"] = draw(st.lists(st.sampled_from(allowed), min_size=1))
     if allowed != ["icmp"]:
         document["ports"] = draw(ports() | st.just(""))
-        document["listen"] = draw(st.none() | LISTENS)
+        document["listen"] = draw(st.none() | LISTENS | LISTEN_RANGES)
     if "http" in allowed:
         document |= draw(
             st.fixed_dictionaries({}, optional={"sni": st.just(True)})

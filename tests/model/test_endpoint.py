@@ -3,9 +3,10 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given
 
-from marchproxy.model.endpoint import Endpoint, parse_endpoint
+from marchproxy.model.endpoint import Endpoint, Endpoints, parse_endpoint, parse_endpoints
 from marchproxy.model.errors import InvalidValue
-from tests.model.strategies import LISTENS
+from marchproxy.model.ports import PortRange
+from tests.model.strategies import LISTEN_RANGES, LISTENS
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,40 @@ def test_says_which_part_is_wrong() -> None:
     with pytest.raises(InvalidValue) as caught:
         parse_endpoint("192.0.2.1:99999")
     assert "a port number from 1 to 65535" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1:9000-9499", Endpoints(ip_address("192.0.2.1"), PortRange(9000, 9499))),
+        ("[2001:DB8::1]:1-65535", Endpoints(ip_address("2001:db8::1"), PortRange(1, 65535))),
+        ("*:80", Endpoints(None, PortRange(80, 80))),
+        ("*:80-80", Endpoints(None, PortRange(80, 80))),
+    ],
+)
+def test_reads_ranges_of_ports(text: str, expected: Endpoints) -> None:
+    assert parse_endpoints(f" {text} ") == expected
+
+
+@given(LISTENS | LISTEN_RANGES)
+def test_canonical_text_reads_back_as_the_same_endpoints(text: str) -> None:
+    endpoints = parse_endpoints(text)
+    assert parse_endpoints(str(endpoints)) == endpoints
+
+
+def test_one_port_of_a_range_is_written_as_one() -> None:
+    assert str(parse_endpoints("*:80-80")) == "*:80"
+
+
+@pytest.mark.parametrize(
+    "text", ["*:90-80", "*:80-", "*:-80", "*:80-90-100", "*:80,81", "*:0-5", "2001:db8::1:80-90"]
+)
+def test_refuses_what_is_no_range(text: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        parse_endpoints(text)
+    assert "FIRST-LAST" in caught.value.hint
+
+
+def test_the_appliance_itself_opens_one_port() -> None:
+    with pytest.raises(InvalidValue):
+        parse_endpoint("*:80-90")

@@ -91,3 +91,7 @@ def test_the_only_port_of_a_set(held: Ports, only: int | None) -> None:
 
 def test_both_ends_belong_to_a_range() -> None:
     assert [port in PortRange(80, 82) for port in (79, 80, 82, 83)] == [False, True, True, False]
+
+
+def test_a_range_is_each_of_its_ports() -> None:
+    assert (list(PortRange(80, 82)), len(PortRange(80, 82)), len(PortRange(80, 80))) == ([80, 81, 82], 3, 1)

@@ -4,7 +4,7 @@ import pytest
 
 from marchproxy.model.appliance import ApplianceListener, Limit
 from marchproxy.model.documents import Document, read_entity, read_service
-from marchproxy.model.entities import Auth, Interface, Mapping, Service
+from marchproxy.model.entities import MAX_LISTEN_PORTS, Auth, Interface, Mapping, Service
 from marchproxy.model.errors import InvalidValue
 from tests.model.strategies import KEYS
 
@@ -117,3 +117,14 @@ def test_a_tls_name_is_read_where_nothing_gets_around_it(fields: Document, field
     with pytest.raises(InvalidValue) as caught:
         read_entity(Mapping, MAPPING | fields)
     assert caught.value.field == field
+
+
+def test_how_many_ports_a_mapping_may_listen_on() -> None:
+    fields: Document = {"name": "m", "sources": ["all"], "destinations": ["web"], "protocols": ["tcp"]}
+    most = fields | {"listen": f"*:1001-{1000 + MAX_LISTEN_PORTS}"}
+    made = read_entity(Mapping, most).listen
+    assert made is not None
+    assert len(made.ports) == MAX_LISTEN_PORTS
+    with pytest.raises(InvalidValue, match='mapping "m": listen') as caught:
+        read_entity(Mapping, fields | {"listen": f"*:1000-{1000 + MAX_LISTEN_PORTS}"})
+    assert caught.value.hint == "expected at most 16384 ports"

@@ -183,7 +183,7 @@ def _has_port(mapping: Mapping, port: int) -> bool:
 
 def _listening(live: list[Candidate], names: Names, query: Query) -> list[Candidate]:
     """The mappings at the query's own address if there are any, else those at every local address."""
-    there = [pair for pair in live if pair[1].listen and pair[1].listen.port == query.port]
+    there = [pair for pair in live if pair[1].listen and query.port in pair[1].listen.ports]
     exact = [pair for pair in there if pair[1].listen and pair[1].listen.address == query.destination]
     if exact or not query.is_local():
         return exact
@@ -270,7 +270,7 @@ def _targets(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> 
         for reference in mapping.destinations
         for service in _named(reference, cluster)
         for address in _addresses(service, names)
-        for port in _ports(mapping, service)
+        for port in _ports(mapping, service, query)
         if address.version == query.destination.version
     ]
 
@@ -283,9 +283,9 @@ def _addresses(service: Service, names: Names) -> Iterator[IPAddress]:
             yield address.network_address
 
 
-def _ports(mapping: Mapping, service: Service) -> list[int]:
+def _ports(mapping: Mapping, service: Service, query: Query) -> list[int]:
     allowed = {port for ports in mapping.ports for port in range(ports.first, ports.last + 1)}
     if len(allowed) == 1:
         return list(allowed)
-    port = service.port or (mapping.listen.port if mapping.listen else 0)
+    port = service.port or (query.port if mapping.listen else 0)
     return [port] if not allowed or port in allowed else []

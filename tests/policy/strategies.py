@@ -25,7 +25,10 @@ SERVICES = ["s1", "s2", "s3", "s4"]
 MAPPINGS = ["m1", "m2", "m3", "m4", "m5", "m6"]
 COLLECTIONS = ["red", "blue"]
 REFERENCES = [*SERVICES, *SERVICES, "collection:red", "collection:blue", "external", "all", "missing"]
-LISTEN = ["*:80", "*:80", "*:81", "0.0.0.0:80", "[::]:80", "192.0.2.1:80", "192.0.2.2:81", "[2001:db8::1]:80"]
+LISTEN = [
+    *("*:80", "*:80", "*:81", "0.0.0.0:80", "[::]:80", "192.0.2.1:80", "192.0.2.2:81", "[2001:db8::1]:80"),
+    *("*:80-81", "192.0.2.1:80-82", "[::]:81-82"),
+]
 INSTANTS = [NOW + timedelta(hours=hour) for hour in range(4)]
 QUERIES = [
     Query(ip_address(source), destination, port, transport, OWN)

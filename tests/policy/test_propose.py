@@ -188,3 +188,12 @@ def test_exactly_what_was_seen_is_allowed(observations: list[Observation]) -> No
     assert set(allowed(proposed)) == wanted
     for names in ([each.name for each in proposed.services], [each.name for each in proposed.mappings]):
         assert len(names) == len(set(names))
+
+
+def test_at_a_range_of_ports_too() -> None:
+    document = {"name": "m", "sources": ["c"], "destinations": ["web"], "protocols": ["tcp"]}
+    ranged = read_mapping(document | {"listen": "10.1.0.1:9000-9499"})
+    made = propose([seen("10.9.0.1", "10.1.0.1", 9123)], Cluster("default", (), (ranged,)))
+    assert [mapping.listen for mapping in made.mappings] == [ranged.listen]
+    made = propose([seen("10.9.0.1", "10.1.0.1", 9500)], Cluster("default", (), (ranged,)))
+    assert [mapping.listen for mapping in made.mappings] == [None]

@@ -88,3 +88,38 @@ def test_draining_everything_is_told() -> None:
         "warning mapping www: sends to drained backends only: new connections are denied"
     ]
     assert texts(plan(one, www).findings) == []
+
+
+def test_management_ports_within_a_range_are_told_each() -> None:
+    wanted = snapshot(WEB, mapping("m", "all", "web", "*:20-2300"))
+    made = compile_plan(wanted, management=frozenset({22, 2222, 9999}), now=NOW)
+    assert texts(made.plan.findings) == [
+        f"error mapping m: listens on {port}/tcp and would capture the management port" for port in (22, 2222)
+    ]
+
+
+@pytest.mark.parametrize("port", [None, 9010])
+def test_a_range_that_leads_back_to_itself_is_told_once(port: int | None) -> None:
+    here = service("here", "192.0.2.1", port=port)
+    assert told(here, mapping("m", "all", "here", "192.0.2.1:9000-9499")) == [
+        "error would send traffic of 192.0.2.1:9000-9499 back to itself: here has that address"
+    ]
+
+
+def test_a_range_that_leads_elsewhere_is_no_loop() -> None:
+    here = service("here", "192.0.2.1", port=80)
+    assert told(here, mapping("m", "all", "here", "192.0.2.1:9000-9499")) == []
+
+
+def test_what_is_wrong_with_all_ports_of_a_range_is_told_once() -> None:
+    assert told(WEB4, mapping("m", "all", "web4", "[2001:db8::1]:80-180")) == [
+        "error has no IPv6 backend: such clients of [2001:db8::1]:80-180 are denied"
+    ]
+
+
+def test_ports_that_cover_the_range_are_as_good_as_none() -> None:
+    assert told(WEB4, mapping("m", "all", "web4", "192.0.2.1:80-180", ports="80-180")) == []
+    assert told(WEB4, mapping("m", "all", "web4", "192.0.2.1:80-180", ports="80-179")) == [
+        "error cannot use web4: its port is not among 80-179",
+        "error has no IPv4 backend: such clients of 192.0.2.1:80-180 are denied",
+    ]

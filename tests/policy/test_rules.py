@@ -6,7 +6,7 @@ import pytest
 
 from marchproxy.model.entities import Balance, Mapping, Service
 from marchproxy.model.reason import Reason
-from marchproxy.policy.plan import ANYONE
+from marchproxy.policy.plan import ANYONE, Backend, Listener
 from tests.policy.build import mapping, plan, service, texts
 
 OFFICE = service("office", "10.0.0.0/16")
@@ -205,3 +205,45 @@ def test_the_strategy_is_that_of_the_mapping() -> None:
         plan(OFFICE, WEB, mapping("m", "office", "web", "*:80")).listeners[0].rules[0].balance
         is Balance.MAGLEV
     )
+
+
+def test_every_port_of_a_range_leads_to_the_port_of_the_service_by_the_same_rule() -> None:
+    made = plan(WEB, mapping("m", "all", "web", "*:9000-9499", protocols="tcp,udp"))
+    assert len(made.listeners) == 500 * 2 * 2
+    assert len({id(each.rules[0]) for each in made.listeners}) == 2
+    assert {backend.port for each in made.listeners for backend in _backends(each)} == {8080}
+
+
+def test_the_only_port_of_a_mapping_is_where_all_of_a_range_leads() -> None:
+    made = plan(WEB4, mapping("m", "all", "web4", "192.0.2.1:9000-9499", ports="80"))
+    assert len({id(each.rules[0]) for each in made.listeners}) == 1
+    assert {backend.port for each in made.listeners for backend in _backends(each)} == {80}
+
+
+def test_without_a_port_each_of_a_range_leads_to_the_same_one() -> None:
+    made = plan(WEB4, WEB, mapping("m", "all", "web4,web", "192.0.2.1:9000-9499"))
+    assert [each.port for each in made.listeners] == list(range(9000, 9500))
+    for each in made.listeners:
+        assert [backend.port for backend in _backends(each)] == [8080, each.port]
+
+
+def test_a_port_of_a_range_may_have_mappings_of_its_own_too() -> None:
+    made = plan(
+        WEB,
+        mapping("m", "all", "web", "192.0.2.1:9000-9009"),
+        mapping("no", "all", "web", "192.0.2.1:9005", action="deny"),
+    )
+    denied = {each.port for each in made.listeners if each.rules[0].reason is Reason.DENY_MAPPING}
+    assert (len(made.listeners), denied) == (10, {9005})
+
+
+def test_a_range_wants_its_credential_at_each_port() -> None:
+    made = plan(LOCKED, mapping("m", "all", "locked", "192.0.2.1:9000-9499"))
+    assert made.admitted == {each.key for each in made.listeners}
+    assert made.carried == ()
+
+
+def _backends(listener: Listener) -> tuple[Backend, ...]:
+    pool = listener.rules[0].pool
+    assert pool is not None
+    return pool.backends

@@ -28,6 +28,7 @@ async def dial(
 ) -> tuple[IPAddress, socket.socket]:
     """The first of `addresses` that answers, and the connection. Raises the `OSError` of the last to fail."""
     if len(addresses) == 1:
+        # No race, no task: most names have one address, and most clients ask for one.
         return await _attempt(addresses[0], port, limits.each, connecting)
     attempts: set[asyncio.Task[tuple[IPAddress, socket.socket]]] = set()
     waiting = iter(addresses)

@@ -11,7 +11,8 @@ import socket
 import time
 from collections.abc import Callable
 
-from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
+from marchproxy.dataplane.admission.ripe import Ripe, ripe
+from marchproxy.dataplane.admission.tunnels import TRIES, Judged, Tunnel
 from marchproxy.dataplane.kernel.handoff import (
     Draining,
     Handoff,
@@ -22,7 +23,6 @@ from marchproxy.dataplane.kernel.handoff import (
 from marchproxy.dataplane.kernel.joining import HandoffRefusal
 from marchproxy.dataplane.kernel.tier import KernelTier
 from marchproxy.dataplane.kernel.tunnels import HeldTunnel
-from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connected
 from marchproxy.dataplane.proxy.relay import Relay
 from marchproxy.dataplane.records import Flow
@@ -37,9 +37,6 @@ LAST_DRAIN = 2.0
 """Seconds that the end of the daemon waits for tunnels that drain."""
 DRAIN_EVERY = 0.004
 """Seconds between two looks at a tunnel that drains."""
-
-type Judged = Callable[[Flow, Remembered], Reason | None]
-"""Why a tunnel that the kernel has must end; None: it goes on."""
 
 
 class Handover:
@@ -80,8 +77,7 @@ class Handover:
             return
         tunnel.tries += 1
         limit_backlog(relay.client)
-        handoff = self._handoff
-        relay.when_quiet(lambda: self._attempt(handoff, tunnel, relay, gone))
+        relay.when_quiet(lambda: self._attempt(tunnel, relay, gone))
 
     def end_where(self, judge: Judged) -> None:
         """End the tunnels in the kernel that `judge` gives a reason against."""
@@ -112,38 +108,35 @@ class Handover:
             await asyncio.sleep(DRAIN_EVERY)
         await self._tasks.stop()
 
-    def _attempt(self, handoff: Handoff, tunnel: Tunnel, relay: Relay, gone: Callable[[], None]) -> None:
+    def take(self, client: socket.socket, upstream: socket.socket, ripe: Ripe) -> HandoffRefusal | None:
+        """Take two sockets over, of which nothing is read and not yet written. None: the kernel has them."""
+        number = self._numbers.get(ripe.mapping)
+        if self._handoff is None:
+            return HandoffRefusal.UNSUPPORTED
+        if number is None:
+            self._ask(ripe.mapping)
+            return HandoffRefusal.UNNUMBERED
+        facts = TunnelFacts(ripe.number, number, ripe.revision, ripe.started, ripe.remembered)
         try:
-            outcome = handoff.attempt(relay.client, relay.upstream, self._facts(tunnel))
+            outcome = self._handoff.attempt(client, upstream, facts)
         except (MarchproxyError, ValueError) as error:
-            log.debug("handoff of %d: %s", tunnel.conversation.number, error)
-            outcome = HandoffRefusal.UNSUPPORTED
+            log.debug("handoff of %d: %s", ripe.number, error)
+            return HandoffRefusal.UNSUPPORTED
         if isinstance(outcome, Draining):
+            self._tasks.start(_drain(outcome), name=f"drain {outcome.id}")
+            return None
+        log.debug("no handoff of %d: %s", ripe.number, outcome)
+        return outcome
+
+    def _attempt(self, tunnel: Tunnel, relay: Relay, gone: Callable[[], None]) -> None:
+        refused = self.take(relay.client, relay.upstream, ripe(tunnel))
+        if refused is None:
             relay.leave()
             gone()
-            self._tasks.start(_drain(outcome), name=f"drain {outcome.id}")
             return
-        log.debug("no handoff of %d: %s", tunnel.conversation.number, outcome)
-        if not outcome.passes:
+        if not refused.passes:
             tunnel.tries = TRIES
         relay.start()
-
-    def _facts(self, tunnel: Tunnel) -> TunnelFacts:
-        conversation, verified = tunnel.conversation, tunnel.verified
-        age = time.time() - conversation.started
-        expires = verified.expires.timestamp() if verified and verified.expires else 0
-        return TunnelFacts(
-            id=conversation.number,
-            mapping=self._numbers[conversation.answer.mapping],
-            revision=conversation.revision,
-            started=time.monotonic_ns() - int(age * 1e9),
-            tunnel=Remembered(
-                service=verified.service if verified else "",
-                credential=verified.token if verified else "",
-                name=conversation.name,
-                expires=int(expires),
-            ),
-        )
 
     def _ask(self, mapping: str) -> None:
         if mapping not in self._asking:

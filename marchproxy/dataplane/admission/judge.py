@@ -9,6 +9,7 @@ from typing import Protocol
 from marchproxy.dataplane.credentials.book import CredentialBook, Verified
 from marchproxy.dataplane.credentials.limiter import FailureLimiter
 from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.lately import lately
 from marchproxy.dataplane.proxy.ledger import Ledger
 from marchproxy.model.address import IPAddress
 from marchproxy.model.presented import Presented
@@ -33,13 +34,13 @@ class Judge:
     """Asks policy, then credentials."""
 
     def __init__(
-        self, ledger: Ledger, credentials: Credentials, local: Callable[[IPAddress], bool] = is_local
+        self, ledger: Ledger, credentials: Credentials, local: Callable[[IPAddress], bool] | None = None
     ) -> None:
         self.ledger = ledger
         self._credentials = credentials
-        self._local = local
+        self._local = local or lately(is_local)
         self._failures = FailureLimiter()
-        self.tunnels = TunnelEvaluator(ledger.evaluator, local)
+        self.tunnels = TunnelEvaluator(ledger.evaluator, self._local)
 
     def adopt(self, plan: Plan, revision: int) -> None:
         """Decide by `plan` from now on."""

@@ -4,43 +4,45 @@ import asyncio
 import resource
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
-from typing import TYPE_CHECKING
 
 from marchproxy.dataplane.admission.association import Associations
 from marchproxy.dataplane.admission.explicit import ExplicitProxy
 from marchproxy.dataplane.admission.judge import Credentials, Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate, default_limits
 from marchproxy.dataplane.admission.listening import MappingListeners
+from marchproxy.dataplane.admission.listeningsockets import (
+    ListeningSockets,
+    Prepared,
+    explicit_listeners,
+    wanted_by,
+)
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
+from marchproxy.dataplane.admission.passing import PassingTls
 from marchproxy.dataplane.admission.reception import Reception
-from marchproxy.dataplane.admission.tunnels import Tunnels
+from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
 from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
-from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.dataplane.proxy.tcp import TcpListener
 from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import (
     WILDCARDS,
     Backend,
-    Listener,
     ListenerKey,
     Plan,
     Rule,
     TransitRule,
 )
 from marchproxy.policy.tunnels import Wish
-
-if TYPE_CHECKING:
-    from marchproxy.dataplane.admission.handover import Handover
-    from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 
 EXPIRE_EVERY = 1.0
 OFFER_EVERY = 0.1
@@ -56,7 +58,8 @@ class Admission:
         find: Find,
         credentials: Credentials,
         *,
-        handover: "Handover | None" = None,
+        handover: Handover | None = None,
+        sockets: ListeningSockets | None = None,
         limits: AdmissionLimits | None = None,
         shared: bool = False,
     ) -> None:
@@ -75,7 +78,9 @@ class Admission:
         shared_parts = self._judge, self._tunnels, self._gate, self.limits, connecting
         self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
         self._mappings = MappingListeners(*shared_parts)
+        self._passing = PassingTls(*shared_parts)
         self._open: dict[ListenerKey, TcpListener] = {}
+        self._sockets = sockets or ListeningSockets()
         self._plan = Plan()
         self._graces: Mapping[str, int] = {}
         """Of mappings that end tunnels whose credential has expired."""
@@ -97,22 +102,12 @@ class Admission:
         """Report only these kinds of events from now on."""
         self._ledger.wanted = kinds
 
-    def prepare(self, plan: Plan) -> "Prepared":
+    def prepare(self, plan: Plan) -> Prepared:
         """Open what `plan` needs and is not open. Raises `MarchproxyError`, and nothing has changed.
 
         `Prepared.commit` or `Prepared.abandon` must follow.
         """
-        wanted = _wanted(plan)
-        opened: dict[ListenerKey, socket.socket] = {}
-        try:
-            for key, listener in wanted.items():
-                if key not in self._open:
-                    opened[key] = open_listener(listener)
-        except BaseException:
-            for sock in opened.values():
-                sock.close()
-            raise
-        return Prepared(self, plan, frozenset(wanted), opened)
+        return Prepared(self, self._sockets, plan, self._sockets.open(plan))
 
     def adopt(
         self,
@@ -129,15 +124,18 @@ class Admission:
         self._associations.recheck()
         if self._handover:
             self._handover.end_where(self._held_refusal)
-        explicit = _explicit(plan)
+        explicit = explicit_listeners(plan)
         for key in self._open.keys() & wanted:
-            self._open[key].carrier = self._reception(key in explicit)
+            self._open[key].carrier = self._reception(key, explicit)
         for key, sock in opened.items():
-            listener = self._open[key] = TcpListener(sock, self._reception(key in explicit))
+            listener = self._open[key] = TcpListener(sock, self._reception(key, explicit))
             listener.start()
         for gone in self._open.keys() - wanted:
             self._open.pop(gone).close()
         self._look()
+
+    def know(self) -> None:
+        """Credentials have changed. Here they are asked for each time."""
 
     def poll(self) -> None:
         """Called about four times a second: expire what is idle or too old."""
@@ -153,11 +151,11 @@ class Admission:
         if now - self._looked_at >= LOOK_EVERY:
             self._look()
 
-    def flows(self, limit: int) -> Sequence[Flow]:
+    async def flows(self, limit: int) -> Sequence[Flow]:
         """Live conversations, at most `limit`."""
         return [conversation.flow() for conversation in islice(self._live(), limit)]
 
-    def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+    async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """See `Tier.in_use`."""
         ends = {end for each in self._live() for end in (each.query.source, each.query.destination)}
         ends |= {each.backend.address for each in self._live() if each.backend}
@@ -187,13 +185,14 @@ class Admission:
     def problems(self) -> Sequence[str]:
         """Listeners that cannot accept, or whose address is not here."""
         paused = {listener.overloaded for listener in self._open.values()} - {""}
-        return [*(f"accepting connections pauses: {why}" for why in sorted(paused)), *self._absent]
+        pauses = (f"accepting connections pauses: {why}" for why in sorted(paused))
+        return [*pauses, *self._absent, *filter(None, [self._sockets.unserved])]
 
-    def cut(self, ids: frozenset[int]) -> set[int]:
+    async def cut(self, ids: frozenset[int]) -> set[int]:
         """End conversations by their ids. Returns those that there were."""
         return self._tunnels.cut(ids) | self._associations.cut(ids)
 
-    def revoke(self, token: str) -> int:
+    async def revoke(self, token: str) -> int:
         """End what a credential opened; see `Tunnels.revoke`."""
         count = self._tunnels.revoke(token) + self._associations.revoke(token)
         if self._handover:
@@ -218,8 +217,10 @@ class Admission:
         """End everything and close all sockets."""
         for key in list(self._open):
             self._open.pop(key).close()
+        self._sockets.close()
         await self._explicit.close()
         await self._mappings.close()
+        await self._passing.close()
         await self._names.close()
         await self._associations.close()
         self._tunnels.close()
@@ -240,17 +241,23 @@ class Admission:
         backend = Backend(flow.backend, flow.backend_port, "")
         if self._ledger.is_blocked(backend):
             return Reason.BLOCKED_DESTINATION
-        asked = decision.source, decision.destination, decision.destination_port
-        _, answer = self._ledger.decide(Transport.TCP, *asked)
-        if answer.listener is None:
-            # It came to an explicit proxy, which may be gone by now.
-            answer = self._judge.tunnel(Wish(decision.source, held.name, flow.backend, flow.backend_port))
+        asked_for = decision.destination, decision.destination_port
+        if asked_for == (flow.backend, flow.backend_port):
+            answer = self._ledger.evaluator.evaluate(Query(decision.source, *asked_for, Transport.TCP))
+        else:
+            _, answer = self._ledger.decide(Transport.TCP, decision.source, *asked_for)
+            if answer.listener is None:
+                # It came to an explicit proxy, which may be gone by now.
+                wish = Wish(decision.source, held.name, flow.backend, flow.backend_port)
+                answer = self._judge.tunnel(wish)
         if answer.keeps or answer.opens_itself or held.service in answer.openers:
             return None
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
 
-    def _reception(self, explicit: bool) -> Reception:
-        return self._explicit if explicit else self._mappings
+    def _reception(self, key: ListenerKey, explicit: Container[ListenerKey]) -> Reception:
+        if key in explicit:
+            return self._explicit
+        return self._mappings if key in self._plan.admitted else self._passing
 
     def _live(self) -> Iterator[Conversation]:
         return chain(
@@ -260,7 +267,9 @@ class Admission:
 
     def _look(self) -> None:
         self._looked_at = asyncio.get_running_loop().time()
-        addresses = {listener.address for listener in _wanted(self._plan).values()} - set(WILDCARDS.values())
+        addresses = {listener.address for listener in wanted_by(self._plan).values()} - set(
+            WILDCARDS.values()
+        )
         self._absent = [
             f"listen address {address} is on no interface of this host"
             for address in sorted(addresses, key=lambda address: (address.version, int(address)))
@@ -268,54 +277,7 @@ class Admission:
         ]
 
 
-class Prepared:
-    """Sockets that are open and not yet served."""
-
-    def __init__(
-        self,
-        admission: Admission,
-        plan: Plan,
-        wanted: frozenset[ListenerKey],
-        opened: Mapping[ListenerKey, socket.socket],
-    ) -> None:
-        self._admission = admission
-        self._plan = plan
-        self._wanted = wanted
-        self._opened = opened
-
-    def commit(self, revision: int) -> None:
-        """The tier has taken the plan over: so does admission."""
-        self._admission.adopt(self._plan, revision, self._wanted, self._opened)
-
-    def abandon(self) -> None:
-        """The tier has refused."""
-        for sock in self._opened.values():
-            sock.close()
-
-
-def _explicit(plan: Plan) -> Mapping[ListenerKey, Listener]:
-    every = [
-        Listener(address, bind.port, Transport.TCP, ())
-        for bind in plan.explicit
-        for address in (WILDCARDS.values() if bind.address is None else (bind.address,))
-    ]
-    return {listener.key: listener for listener in every}
-
-
 def _graces(plan: Plan) -> Mapping[str, int]:
     rules: list[Rule | TransitRule] = [*plan.transit]
     rules += [rule for listener in plan.listeners for rule in listener.rules]
     return {rule.mapping: rule.grace for rule in rules if rule.credentials and rule.grace is not None}
-
-
-def _wanted(plan: Plan) -> dict[ListenerKey, Listener]:
-    """The listeners that need a socket; one of a single address does not where its wildcard has one."""
-    every = dict(_explicit(plan))
-    if plan.admitted:
-        every |= {item.key: item for item in plan.listeners if item.key in plan.admitted}
-    return {key: item for key, item in every.items() if not key.address or _port(key) not in every}
-
-
-def _port(key: ListenerKey) -> ListenerKey:
-    """The same port of every address."""
-    return key._replace(address=0)

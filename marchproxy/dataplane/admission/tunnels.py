@@ -13,9 +13,12 @@ from typing import Protocol
 
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.credentials.book import Verified
+from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Bound
 from marchproxy.dataplane.proxy.relay import Relay
+from marchproxy.dataplane.records import Flow
+from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Evaluator
 from marchproxy.policy.plan import Backend
@@ -30,12 +33,34 @@ TRIES = 8
 OFFERED_AT_ONCE = 100
 """Tunnels: each handoff takes some tenths of a millisecond, and others wait meanwhile."""
 
+type Judged = Callable[[Flow, Remembered], Reason | None]
+"""Why a tunnel that the kernel has must end; None: it goes on."""
 
-class Handover(Protocol):
-    """What hands tunnels to the kernel."""
+
+class Offering(Protocol):
+    """Takes ripe tunnels."""
 
     def offer(self, tunnel: "Tunnel", gone: Callable[[], None]) -> None:
         """Hand a tunnel over as soon as it holds nothing. `gone` is called when the kernel has it."""
+
+
+class Handover(Offering, Protocol):
+    """What hands tunnels to the kernel, and knows those that it has."""
+
+    def start(self) -> None:
+        """Hand over from now on. The tier has started."""
+
+    async def connect(self, address: IPAddress, port: int) -> socket.socket:
+        """A connection that may be handed off. See `connecting.Connect`."""
+
+    def end_where(self, judge: Judged) -> None:
+        """End the tunnels in the kernel that `judge` gives a reason against."""
+
+    def revoke(self, token: str) -> int:
+        """End the tunnels in the kernel that a credential opened; how many."""
+
+    async def close(self) -> None:
+        """Finish what is under way."""
 
 
 class Tunnel:
@@ -71,7 +96,7 @@ class Tunnels:
         self.empty = asyncio.Event()
         """Set while nothing lives."""
         self.empty.set()
-        self.handover: Handover | None = None
+        self.handover: Offering | None = None
         """What may take them over."""
         self._judge = judge
         self._ledger = judge.ledger

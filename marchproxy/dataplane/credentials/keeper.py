@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from marchproxy.dataplane.credentials.book import CredentialBook, JwtService
+from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.credentials.jwks import fetch
 from marchproxy.dataplane.credentials.keysets import Fetch, KeySets, Pace
-from marchproxy.dataplane.credentials.signatures import Verifier, verifier
+from marchproxy.dataplane.credentials.parts import BookParts, JwtPart
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.status import Problem
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.entities import Auth, Service
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.names import qualify
+from marchproxy.model.publickey import PublicKey
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store.credentials import Secrets
 from marchproxy.store.store import Store
@@ -37,6 +38,8 @@ class CredentialKeeper:
         self, intent: Intent, state_dir: Path | None, *, get: Fetch = fetch, pace: Pace | None = None
     ) -> None:
         """`get` fetches the key sets of issuers, as often as `pace` says."""
+        self.parts = BookParts()
+        """What `book` was made of: another object whenever that changes."""
         self.book = CredentialBook()
         self._intent = intent
         self._state_dir = state_dir
@@ -77,16 +80,13 @@ class CredentialKeeper:
     def rebuild(self) -> None:
         """Make the book anew of what was read last."""
         services = list(_services(self._snapshot))
-        made = ((name, service, self._verifier(name, service)) for name, service in services)
-        self.book = CredentialBook(
-            self._tokens,
-            token_services={name for name, service in services if service.auth is Auth.TOKEN},
-            jwt_services=[
-                JwtService(name, found, service.jwt_audience, service.jwt_issuer)
-                for name, service, found in made
-                if found is not None
-            ],
+        jwt = (self._part(name, service) for name, service in services if service.auth is Auth.JWT)
+        self.parts = BookParts(
+            tuple(self._tokens),
+            frozenset(name for name, service in services if service.auth is Auth.TOKEN),
+            tuple(part for part in jwt if part is not None),
         )
+        self.book = self.parts.book()
 
     def note_use(self, token: str, now: datetime) -> None:
         """Remember that a token was used, by the name that `Verified` gives it."""
@@ -112,15 +112,16 @@ class CredentialKeeper:
         await self._sets.close()
         await self.flush()
 
-    def _verifier(self, name: str, service: Service) -> Verifier | None:
-        """None: the service takes no JWTs, or its secret is not known."""
-        if service.auth is not Auth.JWT:
-            return None
+    def _part(self, name: str, service: Service) -> JwtPart | None:
+        """None: the service's secret is not known."""
+        keys: tuple[PublicKey, ...] | bytes | None
         if service.jwt_algorithm.key_type is None:
-            secret = self._secrets.opened.get(name)
-            return None if secret is None else verifier(service.jwt_algorithm, secret)
-        keys = service.jwt_keys if service.jwks_url is None else self._sets.keys(service.jwks_url)
-        return verifier(service.jwt_algorithm, keys)
+            keys = self._secrets.opened.get(name)
+        else:
+            keys = tuple(service.jwt_keys if service.jwks_url is None else self._sets.keys(service.jwks_url))
+        if keys is None:
+            return None
+        return JwtPart(name, service.jwt_algorithm, keys, service.jwt_audience, service.jwt_issuer)
 
     async def _tend(self) -> None:
         flushed = asyncio.get_running_loop().time()

@@ -41,15 +41,23 @@ class HandoffRefusal(StrEnum):
     TAKEN = "taken"
     """A flow has the tuple of one of the connections."""
     TABLE_FULL = "table-full"
+    UNNUMBERED = "unnumbered"
+    """The mapping's number in the kernel is not known yet."""
     UNSUPPORTED = "unsupported"
     """The kernel does not tell what has to be known of sockets: it has no BTF."""
 
     @property
     def passes(self) -> bool:
         """Whether it is worth trying again a little later."""
-        return self in (HandoffRefusal.REORDERED, HandoffRefusal.BACKLOG, HandoffRefusal.TABLE_FULL)
+        return self in _PASSING
 
 
+_PASSING = frozenset(
+    {
+        *(HandoffRefusal.REORDERED, HandoffRefusal.BACKLOG),
+        *(HandoffRefusal.TABLE_FULL, HandoffRefusal.UNNUMBERED),
+    }
+)
 _BLOCKED = {
     Blocker.URGENT: HandoffRefusal.URGENT,
     Blocker.SIGNED: HandoffRefusal.SIGNED,

@@ -156,6 +156,8 @@ LISTENER_KEY = _layout("mp_listener_key", address="16s", port="2s", protocol="B"
 LISTENER = _layout("mp_listener", first="I", count="I")
 RULE = _layout("mp_rule", mapping="I", pool_first="I", pool_size="I", reason="H", flags="B", balance="B")
 RULE_AUDIT: Final = 1
+RULE_DIVERT: Final = 2
+DIVERT_MARK: Final = 0x4D504456
 BALANCES: Final = {
     Balance.MAGLEV: 0,
     Balance.SOURCE: 1,
@@ -191,6 +193,7 @@ SETTINGS = _layout(
     block_layers="I",
     silent="I",
     block_epoch="I",
+    diverting="I",
 )
 LIMIT = _layout("mp_limit", step="24s", tolerance="24s")
 BUCKET = _layout("mp_bucket", until="24s")

@@ -26,7 +26,7 @@ _WARN, _BPF_FS_MAGIC = 0, 0xCAFE4A11
 POINTER, STRING, SIZE = ct.c_void_p, ct.c_char_p, ct.c_size_t
 INT, U8, U32, U64 = ct.c_int, ct.c_uint8, ct.c_uint32, ct.c_uint64
 
-XDP, TCX_INGRESS = 37, 46
+SK_LOOKUP, XDP, TCX_INGRESS = 36, 37, 46
 """Of `enum bpf_attach_type`: where programs go, and what is asked about."""
 
 SAMPLE_CALLBACK = ct.CFUNCTYPE(INT, POINTER, POINTER, SIZE)
@@ -181,7 +181,10 @@ class ProgramInfo(ct.Structure):
 
 
 class LinkInfo(ct.Structure):
-    """`struct bpf_link_info` of the kinds attached to an interface; their union starts at offset 16."""
+    """`struct bpf_link_info` of the kinds attached to an interface; their union starts at offset 16.
+
+    Of a link to a network namespace, `ifindex` is the inode number of that, or 0 where it is gone.
+    """
 
     _fields_ = (
         ("type", U32),

@@ -40,6 +40,7 @@ READ_OR_WRITTEN = frozenset(
         *("interfaces", "own_addresses"),
         *("limits", "limit_sets", "limit_prefixes", "limit_generations", "limit_buckets"),
         *("limit_counters", "limit_names"),
+        "divert_sockets",
         *("counters", "denied", "events", "lost_events", "blocks"),
     }
 )

@@ -7,6 +7,7 @@ from marchproxy import bpf
 
 DEFAULT_BPFFS = Path("/sys/fs/bpf/marchproxy")
 DEFAULT_RUNTIME = Path("/run/marchproxy")
+LOOKUP = "lookup"
 
 
 def pin_root() -> Path:
@@ -22,6 +23,11 @@ def pin_directory() -> Path:
 def link_directory() -> Path:
     """Programs on interfaces."""
     return pin_directory() / "links"
+
+
+def lookup_directory() -> Path:
+    """What gives one listening socket the connections of many ports."""
+    return pin_directory() / LOOKUP
 
 
 def sysctl_record() -> Path:

@@ -16,6 +16,7 @@ class ProgramType(IntEnum):
 
     SCHED_CLS = 3
     XDP = 6
+    SK_LOOKUP = 30
 
 
 @dataclass(frozen=True, slots=True)

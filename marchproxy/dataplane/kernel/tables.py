@@ -7,6 +7,7 @@ given out.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.audiences import Audiences
@@ -17,6 +18,20 @@ from marchproxy.dataplane.kernel.limits import LimitTables, SlotsOf, slots_in_or
 from marchproxy.dataplane.kernel.runs import PlanTooLarge, Runs
 from marchproxy.dataplane.kernel.transit import TransitTables
 from marchproxy.policy.plan import Listener, Plan, Rule
+
+
+@dataclass(slots=True)
+class _Run:
+    """Rules in a row, and the listeners that have just these: those of a range of ports share them."""
+
+    first: int
+    rules: tuple[Rule, ...]
+    listeners: int = 0
+
+    @property
+    def identity(self) -> tuple[int, ...]:
+        """Of these very rules, as long as the run lives."""
+        return tuple(map(id, self.rules))
 
 
 class TableBuilder:
@@ -40,8 +55,9 @@ class TableBuilder:
         self._transit = TransitTables(self.tables, self._audiences, number_of)
         self._rule_runs = Runs("rules of listeners", layouts.RULES)
         self._listeners: tuple[Listener, ...] = ()
-        self._firsts: dict[int, int] = {}
-        """Of listeners by their identity: their first rules."""
+        self._runs: dict[tuple[int, ...], _Run] = {}
+        self._run_of: dict[int, _Run] = {}
+        """By the identity of listeners."""
 
     def build(self, plan: Plan) -> Tables:
         """Make the tables those of `plan`.
@@ -62,22 +78,36 @@ class TableBuilder:
         return self.tables
 
     def _place(self, listener: Listener) -> None:
-        count = len(listener.rules)
-        first = self._firsts[id(listener)] = self._rule_runs.take(count)
-        for number, rule in enumerate(listener.rules, first):
-            self.tables.rules[number] = self._pack(rule)
-            self._audiences.join(Dimension.LISTENER, number, rule.sources, rule.excluded)
-        self.tables.listeners[listener_key(listener)] = layouts.LISTENER.struct.pack(first, count)
+        run = self._runs.get(tuple(map(id, listener.rules))) or self._write(listener.rules)
+        run.listeners += 1
+        self._run_of[id(listener)] = run
+        self.tables.listeners[listener_key(listener)] = layouts.LISTENER.struct.pack(
+            run.first, len(run.rules)
+        )
 
     def _remove(self, listener: Listener) -> None:
-        first = self._firsts.pop(id(listener))
-        for number, rule in enumerate(listener.rules, first):
+        run = self._run_of.pop(id(listener))
+        run.listeners -= 1
+        if not run.listeners:
+            self._erase(run)
+        del self.tables.listeners[listener_key(listener)]
+
+    def _write(self, rules: tuple[Rule, ...]) -> _Run:
+        run = _Run(self._rule_runs.take(len(rules)), rules)
+        for number, rule in enumerate(rules, run.first):
+            self.tables.rules[number] = self._pack(rule)
+            self._audiences.join(Dimension.LISTENER, number, rule.sources, rule.excluded)
+        self._runs[run.identity] = run
+        return run
+
+    def _erase(self, run: _Run) -> None:
+        for number, rule in enumerate(run.rules, run.first):
             del self.tables.rules[number]
             self._audiences.leave(Dimension.LISTENER, number)
             if rule.pool:
                 self.pools.leave(rule.pool)
-        self._rule_runs.give_back(first, len(listener.rules))
-        del self.tables.listeners[listener_key(listener)]
+        self._rule_runs.give_back(run.first, len(run.rules))
+        del self._runs[run.identity]
 
     def _pack(self, rule: Rule) -> bytes:
         first, size = (self.pools.enter(rule.pool), len(rule.pool.table)) if rule.pool else (0, 0)

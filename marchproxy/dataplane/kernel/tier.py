@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.blocks import BlockTables
 from marchproxy.dataplane.kernel.changes import FlowReview
 from marchproxy.dataplane.kernel.denials import read_denials
+from marchproxy.dataplane.kernel.diversion import Diversion
 from marchproxy.dataplane.kernel.events import EventReader
 from marchproxy.dataplane.kernel.failover import Failover
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
@@ -33,6 +35,7 @@ from marchproxy.dataplane.kernel.splices import Splices
 from marchproxy.dataplane.kernel.sweep import Sweep
 from marchproxy.dataplane.kernel.sysctls import Sysctls
 from marchproxy.dataplane.kernel.tables import TableBuilder
+from marchproxy.dataplane.kernel.transit import is_diverted
 from marchproxy.dataplane.kernel.tunnels import TunnelTable
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.dataplane.records import (
@@ -95,6 +98,8 @@ class KernelTier:
         )
         self._pressure = Pressure(maps["flows"].max_entries, maps["opening"].max_entries)
         self._active = ActiveFlows(maps)
+        self._diversion = Diversion(maps["divert_sockets"], self._settings)
+        self._opened.callback(self._diversion.close)
         self._failover = Failover(self._table)
         self._sweep = Sweep(self._table, self._take_stock)
         self._review = FlowReview(self._table)
@@ -166,6 +171,10 @@ class KernelTier:
     def fill(self) -> Sequence[TableFill]:
         """See `Tier.fill`."""
         return self._pressure.fill
+
+    def diverted(self) -> Sequence[socket.socket]:
+        """Where connections are accepted that user space is to look at; none unless wanted."""
+        return self._diversion.listening
 
     def lost_events(self) -> int:
         """See `Tier.lost_events`."""
@@ -251,6 +260,8 @@ class KernelTier:
         self._settings.refuse_as(plan.settings)
         self._table.allow(Timeouts.of(plan.settings))
         self._active.want(plan)
+        if any(map(is_diverted, plan.transit)):
+            self._diversion.begin()
         self._attachments.want(plan.interfaces)
         self._review.review(plan, self._sink)
         self._failover.follow(plan)
@@ -302,7 +313,7 @@ class KernelTier:
         self._sources.follow({index: each for index, each in indexes.items() if index}, moved=moved)
 
     def _size_problem(self) -> Iterator[str]:
-        """A table that is pinned is not given another size: see ARCHITECTURE, "Flows"."""
+        """A table that is pinned is not given another size: see KERNEL, "Flows"."""
         size, wanted = self._maps["flows"].max_entries, self._plan.settings.flow_table
         if size != wanted:
             yield (

@@ -9,6 +9,7 @@ from marchproxy.dataplane.kernel.classes import WORD, Dimension
 from marchproxy.dataplane.kernel.entries import Tables
 from marchproxy.dataplane.kernel.ports import PortAudiences
 from marchproxy.dataplane.kernel.runs import Runs
+from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import ANYONE, TransitRule
 
 GAP = 1 << 15
@@ -74,6 +75,7 @@ class TransitTables:
     def _write(self, rule: TransitRule) -> None:
         mapping = self._number_of(rule.mapping) if rule.mapping else 0
         flags = layouts.RULE_AUDIT if rule.audit else 0
+        flags |= layouts.RULE_DIVERT if is_diverted(rule) else 0
         rank = self._ranks[id(rule)]
         self._rules[self._numbers[id(rule)]] = layouts.TRANSIT_RULE.struct.pack(
             mapping, rank, rule.reason, flags
@@ -98,6 +100,11 @@ class TransitTables:
                     self._write(rule)
         else:
             self._ranks.update(ranks)
+
+
+def is_diverted(rule: TransitRule) -> bool:
+    """Whether user space looks at the connections that a rule would refuse."""
+    return rule.sni is not None and rule.reason is Reason.SNI_MISSING
 
 
 def _shape(rule: TransitRule) -> Shape:

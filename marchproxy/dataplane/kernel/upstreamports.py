@@ -10,6 +10,7 @@ from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.sourceaddress import source_towards
+from marchproxy.dataplane.lately import lately
 from marchproxy.model.address import IPAddress
 
 TRIES = 64
@@ -28,6 +29,7 @@ class UpstreamPorts:
     def __init__(self, maps: Mapping[str, Map], ports: NatPorts = NatPorts()) -> None:  # noqa: B008  (frozen)
         self._tables = maps["flows"], maps["opening"]
         self._ports = ports
+        self._own = lately(source_towards)
         start = random.randrange(ports.count)  # noqa: S311  (where to begin is no secret)
         self._turn = itertools.count(start)
 
@@ -36,7 +38,7 @@ class UpstreamPorts:
 
         OSError of `connect`: ENETUNREACH without a route, EADDRNOTAVAIL where no port was free.
         """
-        own = source_towards(address)
+        own = self._own(address)
         if own is None:
             raise OSError(errno.ENETUNREACH, f"there is no route to {address}")
         for _ in range(TRIES):

@@ -49,6 +49,10 @@ class LookupFailed(Exception):
         self.failure = failure
         self.ttl = ttl
 
+    def __reduce__(self) -> tuple[type["LookupFailed"], tuple[Failure, float]]:
+        """As it was made: it also goes from one process to another."""
+        return LookupFailed, (self.failure, self.ttl)
+
 
 @dataclass(frozen=True, slots=True)
 class _Chain:

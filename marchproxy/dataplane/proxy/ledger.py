@@ -20,7 +20,7 @@ from marchproxy.policy.evaluate import Answer, Evaluator, Query
 from marchproxy.policy.plan import Backend, Plan, Rule
 
 
-def _numbers() -> Iterator[int]:
+def _numbers(processor: int) -> Iterator[int]:
     """Numbers for conversations: of the clock, as the kernel's (`flow_new_id`), and of a processor that is
     none.
 
@@ -28,12 +28,19 @@ def _numbers() -> Iterator[int]:
     """
     last = 0
     while True:
-        last = max(last + 64, time.monotonic_ns() >> 9 << 6 | 63)
+        last = max(last + 64, time.monotonic_ns() >> 9 << 6 | processor)
         yield last
 
 
-_NUMBERS = _numbers()
+_LAST = 63
+_numbered = _numbers(_LAST)
 """Of all ledgers of this process."""
+
+
+def number_as(index: int) -> None:
+    """In process `index` of several, from 0: give out numbers that none of the others does."""
+    global _numbered  # noqa: PLW0603  (a fact about the process)
+    _numbered = _numbers(_LAST - index)
 
 
 class Tally:
@@ -207,7 +214,7 @@ class Ledger:
             self._audited.setdefault((answer.reason, answer.mapping), Tally()).add(0)
             self._tell(EventKind.AUDITED, query, source_port, answer, name)
         forwarded = self._tally(Reason.FORWARDED)
-        return Conversation(next(_NUMBERS), query, source_port, answer, self.revision, forwarded, name)
+        return Conversation(next(_numbered), query, source_port, answer, self.revision, forwarded, name)
 
     def candidates(self, conversation: Conversation) -> Iterator[Backend]:
         """The backends that it should try, in this order."""

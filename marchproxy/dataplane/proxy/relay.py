@@ -5,7 +5,8 @@ What the other does not take stays in the pipe, and no more is read until it is 
 closes and the sender waits, which is all the back-pressure there is. FIN passes in each direction by itself
 (RFC 9293 section 3.6: a side that has sent everything may still receive), RST ends both.
 
-Where no pipe is to be had, and where somebody has to look at the bytes (`Bound`), they are copied instead.
+Few bytes are copied instead, which costs less; and so is everything where no pipe is to be had, or where
+somebody has to look at the bytes (`Bound`).
 """
 
 import asyncio
@@ -24,6 +25,9 @@ from marchproxy.model.reason import Reason
 READ_SIZE = 128 * 1024
 """Bytes that are copied at once."""
 
+BULK = 16 * 1024
+"""Bytes read at once, from which on the next are spliced."""
+
 _scratch = memoryview(bytearray(READ_SIZE))
 """Where what is copied goes first. One is enough: it is read and written before anything else can run."""
 _SPLICING = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
@@ -35,7 +39,7 @@ type Look = Callable[[memoryview], memoryview | bytes]
 class Pump:
     """One direction: from `source` to `sink`."""
 
-    __slots__ = ("_held", "_loop", "_pipe", "_relay", "_sink", "_source", "_tally", "done", "look")
+    __slots__ = ("_bulk", "_held", "_loop", "_pipe", "_relay", "_sink", "_source", "_tally", "done", "look")
 
     def __init__(self, relay: "Relay", source: socket.socket, sink: socket.socket, tally: Tally) -> None:
         self.done = False
@@ -48,6 +52,8 @@ class Pump:
         self._held: memoryview | int = 0
         """What the sink has not taken: bytes of ours, or how many are in `_pipe`."""
         self._pipe: Pipe | None = None
+        self._bulk = False
+        """Whether what was read last was much."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -79,7 +85,7 @@ class Pump:
             self._pipe = None
 
     def _readable(self) -> None:
-        pipe = None if self.look else PIPES.take()
+        pipe = PIPES.take() if self._bulk and not self.look else None
         if pipe:
             self._splice(pipe)
         else:
@@ -99,6 +105,7 @@ class Pump:
             PIPES.give_back(pipe)
             self._finish()
             return
+        self._bulk = size >= BULK
         self._relay.conversation.carry(self._tally, size)
         self._pipe = pipe
         self._held = size
@@ -132,6 +139,7 @@ class Pump:
         if not size:
             self._finish()
             return
+        self._bulk = size >= BULK
         data: memoryview | bytes = _scratch[:size]
         if self.look:
             try:

@@ -1,8 +1,10 @@
 """Sockets as this tier needs them: listeners, upstream connections, and ways to end them."""
 
 import errno
+import resource
 import socket
 import struct
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
@@ -34,8 +36,8 @@ PASSING = frozenset(
 After any other error it is not called again for a while, because the same call would fail at once."""
 
 
-_ours: WeakSet[socket.socket] = WeakSet()
-"""Sockets that `open_listener` has opened, as long as somebody has them."""
+_ours: defaultdict[int, WeakSet[socket.socket]] = defaultdict(WeakSet)
+"""By port: sockets that `open_listener` has opened, as long as somebody has them."""
 
 
 def open_listener(listener: Listener, *, device: str = "") -> socket.socket:
@@ -48,6 +50,26 @@ def open_listener(listener: Listener, *, device: str = "") -> socket.socket:
     daemon. Linux lets them coexist only if all have SO_REUSEPORT. It is set for this moment alone, because
     with it any later process of this user takes a share unnoticed.
     """
+    sock = _open(listener, device, listening=True)
+    _ours[sock.getsockname()[1]].add(sock)
+    return sock
+
+
+def expect_free(listener: Listener) -> None:
+    """Raises as `open_listener` would for want of the address and port; opens nothing."""
+    _open(listener, "", listening=False).close()
+
+
+def expect_descriptors(listeners: int) -> None:
+    """Raises `MarchproxyError` where so many sockets would be too many beside those of connections."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+    if listeners > most:
+        message = f"{listeners} listeners want a socket each, where this process has {most} for listeners"
+        hint = "listen on fewer ports, or let it open more files: they may be a quarter (ulimit -n)"
+        raise MarchproxyError(message, hint=hint)
+
+
+def _open(listener: Listener, device: str, *, listening: bool) -> socket.socket:
     beside = _on_port(listener)
     sock = socket.socket(family_of(listener.address), _KINDS[listener.transport])
     try:
@@ -55,13 +77,14 @@ def open_listener(listener: Listener, *, device: str = "") -> socket.socket:
         if device:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
         _receive(sock, listener)
+        if listening and listener.transport is Transport.TCP:
+            sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise _refused(listener, error) from error
     finally:
         _share(beside, False)
     _share([sock], False)
-    _ours.add(sock)
     return sock
 
 
@@ -129,18 +152,14 @@ def _receive(sock: socket.socket, listener: Listener) -> None:
         else:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_PKTINFO, 1)
     sock.bind(sockaddr(listener.address, listener.port))
-    if listener.transport is Transport.TCP:
-        sock.listen(BACKLOG)
 
 
 def _on_port(listener: Listener) -> Sequence[socket.socket]:
     kind, family = _KINDS[listener.transport], family_of(listener.address)
     return [
         sock
-        for sock in _ours
-        if sock.fileno() >= 0
-        and (sock.type, sock.family) == (kind, family)
-        and sock.getsockname()[1] == listener.port
+        for sock in _ours[listener.port]
+        if sock.fileno() >= 0 and (sock.type, sock.family) == (kind, family)
     ]
 
 

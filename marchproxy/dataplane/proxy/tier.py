@@ -8,7 +8,7 @@ from itertools import chain, islice
 
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
-from marchproxy.dataplane.proxy.sockets import open_listener
+from marchproxy.dataplane.proxy.sockets import expect_descriptors, open_listener
 from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
 from marchproxy.dataplane.proxy.udp import UdpCarrier, UdpLimits, UdpListener
 from marchproxy.dataplane.records import (
@@ -63,6 +63,7 @@ class SocketsTier:
     async def apply(self, plan: Plan, revision: int) -> None:
         """Open what is new, decide by `plan`, close what is gone. Raises before anything has changed."""
         wanted = _needed(plan.carried)
+        expect_descriptors(len(wanted))
         opened = self._open_new({key: wanted[key] for key in wanted if key not in self._open})
         self._ledger.adopt(plan, revision)
         self._plan = plan

@@ -8,7 +8,9 @@ from ipaddress import ip_address
 from types import MappingProxyType
 
 from marchproxy.dataplane.admission.limits import AdmissionLimits
+from marchproxy.dataplane.admission.listeningsockets import ListeningSockets
 from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.admission.sharing import Sharing
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
@@ -84,6 +86,7 @@ async def desk(
     settings: Settings = DEFAULT_SETTINGS,
     limits: AdmissionLimits = LIMITS,
     keys: Keys | None = None,
+    sharing: Sharing | None = None,
 ) -> AsyncGenerator[Desk]:
     """A running admission with an explicit proxy."""
     port = free_port()
@@ -95,7 +98,7 @@ async def desk(
         return Found(tuple(map(ip_address, names[name])), 60.0)
 
     keys = keys or Keys()
-    admission = Admission(find, keys, limits=limits)
+    admission = Admission(find, keys, limits=limits, sockets=ListeningSockets(sharing))
     running = Desk(admission, port, keys)
     admission.start(running.events.append)
     try:

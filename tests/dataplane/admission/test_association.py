@@ -83,7 +83,7 @@ async def test_a_datagram_comes_back_from_where_it_went(host: str) -> None:
         answer = parse_datagram(await receive(near))
         assert answer is not None
         assert (str(answer.host), answer.port, answer.payload) == ("127.0.0.2", port, b"hello")
-        (flow,) = at.admission.flows(10)
+        (flow,) = await at.admission.flows(10)
         assert (flow.decision.protocol, flow.sent.bytes, flow.received.bytes) == ("udp", 5, 5)
     assert at.reasons()[-1] == ("flow-end", "CLOSED")
 
@@ -115,7 +115,7 @@ async def test_a_credential_of_the_association_opens_what_wants_one() -> None:
     ):
         near.send(to("127.0.0.3", port, b"hello"))
         assert (await receive(near)).endswith(b"hello")
-        assert at.admission.revoke("1") == 1
+        assert await at.admission.revoke("1") == 1
         assert at.reasons()[-1] == ("flow-end", "AUTH_REVOKED")
 
 

@@ -191,8 +191,8 @@ async def test_a_revoked_credential_ends_its_tunnels_at_once() -> None:
     ):
         await connect(streams, f"127.0.0.3:{port}", f"Proxy-Authorization: Bearer {TOKEN}")
         await _say(streams)
-        assert at.admission.revoke("2") == 0
-        assert at.admission.revoke("1") == 1
+        assert await at.admission.revoke("2") == 0
+        assert await at.admission.revoke("1") == 1
         assert at.reasons()[-1] == ("flow-end", "AUTH_REVOKED")
 
 

@@ -83,16 +83,16 @@ async def test_facts_about_tunnels() -> None:
         await tunnel(at, port, *streams)
         streams[1].write(b"hello")
         await streams[0].readexactly(5)
-        (flow,) = at.admission.flows(10)
+        (flow,) = await at.admission.flows(10)
         assert (flow.sent.bytes, flow.received.bytes) == (5, 5)
         assert at.admission.counters()[Reason.FORWARDED].bytes == 10
         far, nobody = ip_address("127.0.0.2"), ip_address("127.0.0.7")
-        assert at.admission.in_use(frozenset({far, nobody})) == {far}
+        assert await at.admission.in_use(frozenset({far, nobody})) == {far}
         assert [(each.name, each.used) for each in at.admission.fill()] == [
             ("tunnels", 1),
             ("associations", 0),
         ]
-        assert at.admission.cut(frozenset({1, flow.decision.id})) == {flow.decision.id}
+        assert await at.admission.cut(frozenset({1, flow.decision.id})) == {flow.decision.id}
         with pytest.raises(ConnectionResetError):
             await streams[0].readexactly(1)
         assert at.reasons()[-1] == ("flow-end", "CUT")

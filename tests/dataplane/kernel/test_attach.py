@@ -13,6 +13,7 @@ from marchproxy.dataplane.kernel.forwarding import Forwarding
 from marchproxy.dataplane.kernel.interfaces import Attachments
 from marchproxy.dataplane.kernel.links import LinkKind, attach_tc
 from marchproxy.dataplane.kernel.loading import Pipeline, load_pipeline
+from marchproxy.dataplane.kernel.lookup import Lookup
 from marchproxy.dataplane.kernel.objects import BpfObject
 from marchproxy.dataplane.kernel.sysctls import Sysctls
 from marchproxy.model.entities import Interface, Mode, Role
@@ -137,3 +138,12 @@ def test_who_may_not_look_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tm
     with pytest.raises(NotPermitted, match=f"cannot remove {tmp_path}") as refused:
         detach_all()
     assert refused.value.hint == "run: sudo marchproxy detach"
+
+
+@pytest.mark.requires(*NEEDS, "sk_lookup")
+def test_the_look_up_of_shared_sockets_goes_too(places: Path, namespace: None) -> None:
+    shared = Lookup(location.lookup_directory())
+    assert shared.ready()
+    shared.close()
+    assert "look-up of listeners that share a socket" in detach_all()
+    assert not places.exists()

@@ -15,7 +15,7 @@ from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.dataplane.kernel.tables import TableBuilder, difference
 from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import Settings as ApplianceSettings
-from marchproxy.model.entities import Mapping
+from marchproxy.model.entities import MAX_LISTEN_PORTS, Mapping
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.compile import Compiled, compile_plan
@@ -67,7 +67,8 @@ def test_the_maps_decide_as_the_evaluator(
     for revision, snapshot in enumerate(snapshots, 1):
         done = compile_plan(snapshot, names=names, now=NOW, previous=done)
         written.switch(builder.build(done.plan), revision)
-        evaluator = Evaluator(done.plan)
+        # What is admitted is not in the maps: it passes to the host, where user space has it.
+        evaluator = Evaluator(replace(done.plan, listeners=done.plan.carried, admitted=frozenset()))
         for query in queries:
             assert interpret(maps, numbers, query) == reference(evaluator, query), query
         if following:
@@ -173,3 +174,22 @@ def test_a_listener_key_is_that_of_the_programs() -> None:
     (listener,) = plan(WEB, mapping("m", "all", "web", "192.0.2.1:80", "udp")).listeners
     key = layouts.LISTENER_KEY.struct.pack(layouts.pack_address(ip_address("192.0.2.1")), b"\0\x50", 17, 1)
     assert tables.listener_key(listener) + b"\1" == key
+
+
+def test_a_range_of_ports_costs_the_rules_of_one() -> None:
+    ranged = mapping("m", "c0,c1", "web", "*:9000-9999")
+    builder = TableBuilder(FakeNames().number, own_address)
+    made = compiled(*CLIENTS[:2], WEB, ranged)
+    built = builder.build(made.plan)
+    assert (len(built.listeners.entries), len(built.rules.entries)) == (1000, 1)
+    single = mapping("no", "c0", "web", "0.0.0.0:9500", action="deny")
+    following = compiled(*CLIENTS[:2], WEB, ranged, single, previous=made)
+    built = builder.build(following.plan)
+    assert (len(built.listeners.entries), len(built.rules.entries)) == (1000, 1 + 2)
+    fresh = TableBuilder(FakeNames().number, own_address).build(following.plan)
+    assert sizes(built) == sizes(fresh)
+    assert sizes(builder.build(Plan())) == sizes(TableBuilder(FakeNames().number, own_address).build(Plan()))
+
+
+def test_the_longest_ranges_fill_the_table_of_listeners_and_no_more() -> None:
+    assert MAX_LISTEN_PORTS * 2 * 2 == layouts.LISTENERS

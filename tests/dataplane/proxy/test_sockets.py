@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from marchproxy.dataplane.proxy import sockets
-from marchproxy.model.errors import MarchproxyError, NotPermitted
+from marchproxy.model.errors import Conflict, MarchproxyError, NotPermitted
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from tests.dataplane.plans import listener, rule
@@ -89,3 +89,23 @@ def test_a_listener_of_a_device_is_for_what_comes_in_there() -> None:
             pass
     with pytest.raises(MarchproxyError, match="No such device"):
         sockets.open_listener(listener(0, rule()), device="mp-none0")
+
+
+def test_a_free_port_is_looked_at_and_left_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        wanted = listener(other.getsockname()[1], rule())
+        with pytest.raises(Conflict, match="another program has this address and port"):
+            sockets.expect_free(wanted)
+    sockets.expect_free(wanted)
+    with sockets.open_listener(wanted):
+        # Our own are in nobody's way.
+        sockets.expect_free(listener(wanted.port, rule(), address="0.0.0.0"))
+
+
+def test_so_many_listeners_that_connections_would_want_for_descriptors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (4096, 4096))
+    sockets.expect_descriptors(1024)
+    with pytest.raises(MarchproxyError, match="1025 listeners want a socket each"):
+        sockets.expect_descriptors(1025)

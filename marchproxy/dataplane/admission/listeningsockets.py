@@ -1,0 +1,199 @@
+"""The sockets that a plan's explicit proxies and admitted listeners need: opened, shared, kept, closed.
+
+Whoever accepts from them, in this process or in another, is told which are new and which are wanted.
+"""
+
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Protocol
+
+from marchproxy.dataplane.admission.sharing import Sharing, runs
+from marchproxy.dataplane.fdstore import DescriptorStore, store_name
+from marchproxy.dataplane.proxy.sockets import expect_descriptors, expect_free, open_listener
+from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.protocol import Transport
+from marchproxy.policy.plan import WILDCARDS, Listener, ListenerKey, Plan, listener_key
+
+type Together = Mapping[ListenerKey, Sequence[Listener]]
+"""Listeners that share a socket, by the key of the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Sockets for a plan that is not in force yet."""
+
+    wanted: Mapping[ListenerKey, Listener]
+    """Every listener that has a socket of its own."""
+    opened: Mapping[ListenerKey, socket.socket]
+    """Those of them that were not open before."""
+    together: Together = field(default_factory=dict)
+
+    def abandon(self) -> None:
+        """The plan does not come into force."""
+        for sock in self.opened.values():
+            sock.close()
+
+
+class ListeningSockets:
+    """Those that are open. `store` keeps them for the next daemon, `sharing` lets one serve many ports."""
+
+    def __init__(
+        self,
+        sharing: Sharing | None = None,
+        store: DescriptorStore | None = None,
+        diverted: Callable[[], Sequence[socket.socket]] = tuple,
+    ) -> None:
+        """`diverted`: the sockets to which the tier brings what passes through, see `passing`."""
+        self.held: dict[ListenerKey, socket.socket] = {}
+        self.unserved = ""
+        """Why those that share a socket are not served; empty: they are."""
+        self._sharing = sharing
+        self._store = store
+        self._diverted = diverted
+        self._names: dict[ListenerKey, str] = {}
+        self._together: Together = {}
+
+    def open(self, plan: Plan) -> Opening:
+        """Open what `plan` needs and is not open. Raises `MarchproxyError`, and nothing has changed.
+
+        `take` or `Opening.abandon` must follow.
+        """
+        wanted = wanted_by(plan)
+        together = self._gather(plan, wanted)
+        followers = {item.key: item for others in together.values() for item in others[1:]}
+        wanted = {key: item for key, item in wanted.items() if key not in followers}
+        expect_descriptors(len(wanted))
+        for key in followers.keys() - self._served():
+            expect_free(followers[key])
+        opened: dict[ListenerKey, socket.socket] = {}
+        try:
+            for key, listener in wanted.items():
+                if key not in self.held:
+                    opened[key] = self._inherited(listener) or open_listener(listener)
+        except BaseException:
+            for sock in opened.values():
+                sock.close()
+            raise
+        return Opening(wanted, opened, together)
+
+    def take(self, opening: Opening) -> tuple[frozenset[ListenerKey], Mapping[ListenerKey, socket.socket]]:
+        """The plan is in force: what is wanted by it, and what of that is new."""
+        for key, sock in opening.opened.items():
+            self._keep(opening.wanted[key], sock)
+        diverted = {_key(sock): sock for sock in self._diverted()}
+        more = {key: sock.dup() for key, sock in diverted.items() if key not in self.held}
+        opened = {**opening.opened, **more}
+        self.held.update(opened)
+        self._share(opening.together)
+        return frozenset({*opening.wanted, *diverted}), opened
+
+    def close_others(self, wanted: frozenset[ListenerKey]) -> None:
+        """Close what is not `wanted`."""
+        for key in self.held.keys() - wanted:
+            self.held.pop(key).close()
+            name = self._names.pop(key, None)
+            if self._store and name:
+                self._store.release(name)
+
+    def close(self) -> None:
+        """Close all. What is kept for the next daemon stays with whoever keeps it."""
+        while self.held:
+            self.held.popitem()[1].close()
+        if self._sharing:
+            self._sharing.close()
+
+    def _gather(self, plan: Plan, wanted: Mapping[ListenerKey, Listener]) -> Together:
+        if self._sharing is None:
+            return {}
+        explicit = explicit_listeners(plan)
+        found = runs(item for key, item in wanted.items() if key not in explicit)
+        return {each[0].key: each for each in found} if found and self._sharing.ready() else {}
+
+    def _served(self) -> set[ListenerKey]:
+        """Where we listen."""
+        return {*self.held, *(item.key for others in self._together.values() for item in others)}
+
+    def _share(self, together: Together) -> None:
+        self._together, self.unserved = together, ""
+        if self._sharing is None:
+            return
+        try:
+            self._sharing.settle([(self.held[key], others) for key, others in together.items()])
+        except MarchproxyError as error:
+            self.unserved = f"listeners that share a socket: {error.message}"
+
+    def _inherited(self, listener: Listener) -> socket.socket | None:
+        return self._store.take(_name(listener)) if self._store else None
+
+    def _keep(self, listener: Listener, sock: socket.socket) -> None:
+        if self._store:
+            self._names[listener.key] = _name(listener)
+            self._store.keep(_name(listener), sock)
+
+
+class Adopting(Protocol):
+    """Takes a plan over, and accepts from its sockets."""
+
+    def adopt(
+        self,
+        plan: Plan,
+        revision: int,
+        wanted: frozenset[ListenerKey],
+        opened: Mapping[ListenerKey, socket.socket],
+    ) -> None:
+        """Decide by `plan`, serve `opened`, leave alone what is not `wanted`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan whose sockets are open and not yet served."""
+
+    taker: Adopting
+    sockets: ListeningSockets
+    plan: Plan
+    opening: Opening
+
+    def commit(self, revision: int) -> None:
+        """The tier has taken the plan over: so does admission."""
+        wanted, opened = self.sockets.take(self.opening)
+        self.taker.adopt(self.plan, revision, wanted, opened)
+        self.sockets.close_others(wanted)
+
+    def abandon(self) -> None:
+        """The tier has refused."""
+        self.opening.abandon()
+
+
+def explicit_listeners(plan: Plan) -> Mapping[ListenerKey, Listener]:
+    """Where the plan's explicit proxies listen."""
+    every = [
+        Listener(address, bind.port, Transport.TCP, ())
+        for bind in plan.explicit
+        for address in (WILDCARDS.values() if bind.address is None else (bind.address,))
+    ]
+    return {listener.key: listener for listener in every}
+
+
+def wanted_by(plan: Plan) -> dict[ListenerKey, Listener]:
+    """The listeners that need a socket; one of a single address does not where its wildcard has one."""
+    every = dict(explicit_listeners(plan))
+    if plan.admitted:
+        every |= {item.key: item for item in plan.listeners if item.key in plan.admitted}
+    return {key: item for key, item in every.items() if not key.address or _port(key) not in every}
+
+
+def _port(key: ListenerKey) -> ListenerKey:
+    """The same port of every address."""
+    return key._replace(address=0)
+
+
+def _key(sock: socket.socket) -> ListenerKey:
+    """Of a socket at loopback, where no listener of a plan that needs one can be."""
+    address, port = sock.getsockname()[:2]
+    return listener_key(Transport.TCP, ip_address(address), port)
+
+
+def _name(listener: Listener) -> str:
+    return store_name(listener.transport, listener.address, listener.port)

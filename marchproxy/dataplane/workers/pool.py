@@ -1,0 +1,356 @@
+"""The daemon's side of its workers: admission as the supervisor knows it, carried out by other processes.
+
+What needs the kernel's flows, and the policy of tunnels that are there already, stays with an `Admission` in
+the daemon that listens nowhere. A worker that dies takes the tunnels with it that it relayed; the listening
+sockets are still ours, and another takes its place.
+"""
+
+import asyncio
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from marchproxy.dataplane.admission.listeningsockets import ListeningSockets, Prepared
+from marchproxy.dataplane.admission.names import Find
+from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.names.lookup import LookupFailed
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.tasks import Tasks
+from marchproxy.dataplane.tier import EventSink
+from marchproxy.dataplane.workers import messages
+from marchproxy.dataplane.workers.channel import DESCRIPTORS, Channel
+from marchproxy.dataplane.workers.totals import Totals
+from marchproxy.model.address import IPAddress
+from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import ListenerKey, Plan
+
+if TYPE_CHECKING:
+    from marchproxy.dataplane.admission.handover import Handover
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0
+"""Seconds for a worker to answer."""
+AGAIN = 1.0
+"""Seconds between the end of a worker and the start of the next in its place."""
+LEAVE = 3.0
+"""Seconds beyond its time that a draining worker gets before it is killed."""
+
+
+class WorkerPool:
+    """Stands in for `Admission`: what is said there of each method holds here for all workers together."""
+
+    def __init__(
+        self,
+        count: int,
+        find: Find,
+        credentials: CredentialKeeper,
+        handover: "Handover | None",
+        sockets: ListeningSockets | None = None,
+        verbosity: int = 0,
+    ) -> None:
+        self._own = Admission(find, credentials, handover=handover)
+        self._find = find
+        self._credentials = credentials
+        self._handover = handover
+        self._workers = [_Place(self, index, verbosity) for index in range(count)]
+        self._plan = Plan()
+        self._revision = 0
+        self._wanted: frozenset[ListenerKey] = frozenset()
+        self._sockets = sockets or ListeningSockets()
+        self._sink: EventSink = lambda event: None
+        self._kinds = frozenset(EventKind)
+        self._known: object = None
+        self._tasks = Tasks()
+
+    def start(self, sink: EventSink) -> None:
+        """See `Admission.start`."""
+        self._sink = sink
+        self._own.start(sink)
+
+    def want(self, kinds: frozenset[EventKind]) -> None:
+        """See `Admission.want`."""
+        self._kinds = kinds
+        self._own.want(kinds)
+        self._say(messages.Want(kinds))
+
+    def prepare(self, plan: Plan) -> Prepared:
+        """See `Admission.prepare`."""
+        return Prepared(self, self._sockets, plan, self._sockets.open(plan))
+
+    def adopt(
+        self,
+        plan: Plan,
+        revision: int,
+        wanted: frozenset[ListenerKey],
+        opened: Mapping[ListenerKey, socket.socket],
+    ) -> None:
+        """See `Admission.adopt`."""
+        self._own.adopt(plan, revision, frozenset(), {})
+        self._plan, self._revision = plan, revision
+        self._wanted = wanted
+        self.know()
+        for place in self._workers:
+            place.serve(opened)
+
+    def know(self) -> None:
+        """Tell workers of credentials that have changed."""
+        if self._credentials.parts is not self._known:
+            self._known = self._credentials.parts
+            self._say(messages.Know(self._credentials.parts))
+
+    def poll(self) -> None:
+        """See `Admission.poll`. Workers poll themselves; here they are started, and started again."""
+        self._own.poll()
+        self.know()
+        for place in self._workers:
+            place.look_after(needed=bool(self._wanted))
+
+    async def flows(self, limit: int) -> Sequence[Flow]:
+        """See `Admission.flows`."""
+        found: list[Flow] = []
+        for answer in await self._ask_all(messages.ListFlows(limit)):
+            found += answer if isinstance(answer, list) else ()
+        return found[:limit]
+
+    async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
+        """See `Admission.in_use`. Of a worker that does not answer, all are."""
+        found: frozenset[IPAddress] = frozenset()
+        for answer in await self._ask_all(messages.FindUsed(addresses)):
+            found |= answer if isinstance(answer, frozenset) else addresses
+        return found
+
+    async def cut(self, ids: frozenset[int]) -> set[int]:
+        """See `Admission.cut`."""
+        found: set[int] = set()
+        for answer in await self._ask_all(messages.Cut(ids)):
+            found |= answer if isinstance(answer, set) else set()
+        return found
+
+    async def revoke(self, token: str) -> int:
+        """See `Admission.revoke`."""
+        self.know()
+        answers = await self._ask_all(messages.Revoke(token))
+        return await self._own.revoke(token) + sum(each for each in answers if isinstance(each, int))
+
+    def counters(self) -> Mapping[Reason, Traffic]:
+        """See `Admission.counters`; they outlive the worker that counted."""
+        return self._totals().counters
+
+    def denials(self) -> Sequence[Denials]:
+        """See `Admission.denials`."""
+        return self._totals().denials
+
+    def limit_states(self) -> Sequence[LimitState]:
+        """See `Admission.limit_states`."""
+        return self._totals().limits
+
+    def fill(self) -> Sequence[TableFill]:
+        """See `Admission.fill`."""
+        return self._totals().fill
+
+    def problems(self) -> Sequence[str]:
+        """See `Admission.problems`, and workers that keep dying."""
+        said = (text for place in self._workers for text in place.problems())
+        return list(dict.fromkeys([*self._own.problems(), *filter(None, [self._sockets.unserved]), *said]))
+
+    async def drain(self, seconds: float) -> None:
+        """See `Admission.drain`."""
+        self._sockets.close()
+        await asyncio.gather(*(place.drain(seconds) for place in self._workers))
+        await self._own.drain(0)
+
+    async def close(self) -> None:
+        """See `Admission.close`."""
+        self._sockets.close()
+        await asyncio.gather(*(place.drain(0) for place in self._workers))
+        await self._tasks.stop()
+        await self._own.close()
+
+    def _say(self, message: object) -> None:
+        for place in self._workers:
+            place.say(message)
+
+    async def _ask_all(self, question: messages.Question) -> Sequence[object]:
+        """An answer of each that lives, None of one that did not answer."""
+        living = [place for place in self._workers if place.alive]
+        return await asyncio.gather(*(place.ask(question) for place in living))
+
+    def _totals(self) -> Totals:
+        return Totals.of(place.facts for place in self._workers).beside(self._own)
+
+    # ---- for places
+
+    def introduce(self, place: "_Place") -> None:
+        """Tell a new worker all that the others know."""
+        place.say(messages.Want(self._kinds))
+        place.say(messages.Know(self._credentials.parts))
+        place.serve(self._sockets.held)
+
+    def told(self, message: messages.Told) -> None:
+        """Pass events on."""
+        for event in message.events:
+            self._sink(event)
+
+    def note(self, facts: messages.Facts) -> None:
+        """What is not only looked at when somebody asks."""
+        for token, instant in facts.uses:
+            self._credentials.note_use(token, instant)
+        self._credentials.book.unknown_keys |= facts.unknown_keys
+
+    def serve_message(self, plan_for: Mapping[ListenerKey, socket.socket]) -> messages.Serve:
+        """What workers are to serve, these sockets being new to them."""
+        return messages.Serve(self._plan, self._revision, self._wanted, tuple(plan_for))
+
+    def look_up(self, place: "_Place", message: messages.Find) -> None:
+        """Answer with what a name resolves to."""
+        self._tasks.start(self._look_up(place, message), name=f"look up {message.name}")
+
+    async def _look_up(self, place: "_Place", message: messages.Find) -> None:
+        try:
+            found: object = await self._find(message.name)
+        except LookupFailed as error:
+            found = error
+        place.say(messages.Answer(message.number, found))
+
+    def take(self, place: "_Place", message: messages.Offered, descriptors: Sequence[int]) -> None:
+        """Hand a worker's tunnel to the kernel, or say that this cannot be."""
+        client, upstream = (socket.socket(fileno=each) for each in descriptors)
+        refused = self._handover.take(client, upstream, message.ripe) if self._handover else None
+        if refused is not None or self._handover is None:
+            client.close()
+            upstream.close()
+        value = None if refused is None and self._handover else bool(refused and refused.passes)
+        place.say(messages.Answer(message.number, value))
+
+
+class _Place:
+    """One worker, and the next one in its place when it dies."""
+
+    def __init__(self, pool: WorkerPool, index: int, verbosity: int) -> None:
+        self.facts = messages.Facts()
+        """Of all workers that were here."""
+        self._pool = pool
+        self._index = index
+        self._verbosity = verbosity
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._retired = messages.Facts()
+        self._asked: dict[int, asyncio.Future[object]] = {}
+        self._numbers = 0
+        self._died_at = float("-inf")
+        self._leaving = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is somebody to talk to."""
+        return self._channel is not None
+
+    def look_after(self, *, needed: bool) -> None:
+        """Start it where it is needed and is not there."""
+        if self._process is not None and self._channel is None and self._process.poll() is not None:
+            self._process = None
+        if needed and self._process is None and not self._leaving and self._is_time():
+            self._spawn()
+
+    def serve(self, opened: Mapping[ListenerKey, socket.socket]) -> None:
+        """Give it the plan in force, and sockets that it does not have; a few at a time."""
+        keys = list(opened)
+        while True:
+            some = {key: opened[key] for key in keys[:DESCRIPTORS]}
+            self.say(self._pool.serve_message(some), [sock.fileno() for sock in some.values()])
+            keys = keys[DESCRIPTORS:]
+            if not keys:
+                return
+
+    def say(self, message: object, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, if there is somebody."""
+        if self._channel:
+            self._channel.say(message, descriptors)
+
+    async def ask(self, question: messages.Question) -> object:
+        """Its answer; None where it does not answer."""
+        self._numbers += 1
+        number = self._numbers
+        future = self._asked[number] = asyncio.get_running_loop().create_future()
+        self.say(messages.Ask(number, question))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            self._asked.pop(number, None)
+
+    def problems(self) -> Sequence[str]:
+        """What it says, and that it died lately."""
+        if time.monotonic() - self._died_at < 60:
+            return [*self.facts.problems, f"worker {self._index + 1} ended unexpectedly a moment ago"]
+        return self.facts.problems
+
+    async def drain(self, seconds: float) -> None:
+        """Let it finish, and wait until it is gone; kill it where that takes too long."""
+        self._leaving = True
+        self.say(messages.Drain(seconds))
+        process = self._process
+        if process is None:
+            return
+        deadline = time.monotonic() + seconds + LEAVE
+        while process.poll() is None:
+            if time.monotonic() > deadline:
+                log.warning("worker %d does not end: killed", self._index + 1)
+                process.kill()
+            await asyncio.sleep(0.02)
+        self._process = None
+
+    def _is_time(self) -> bool:
+        return time.monotonic() - self._died_at >= AGAIN
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            words = [str(theirs.fileno()), str(self._index + 1), str(self._verbosity)]
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "marchproxy.dataplane.workers.worker", *words],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._channel = Channel(ours, self._heard, self._lost)
+        self._pool.introduce(self)
+
+    def _heard(self, message: object, descriptors: list[int]) -> None:
+        match message:
+            case messages.Told():
+                self._pool.told(message)
+            case messages.Facts():
+                self.facts = Totals.joined(self._retired, message)
+                self._pool.note(message)
+            case messages.Answer(number, value):
+                future = self._asked.pop(number, None)
+                if future is not None and not future.done():
+                    future.set_result(value)
+            case messages.Find():
+                self._pool.look_up(self, message)
+            case messages.Offered():
+                self._pool.take(self, message, descriptors)
+
+    def _lost(self) -> None:
+        self._channel = None
+        for future in self._asked.values():
+            if not future.done():
+                future.set_result(None)
+        self._asked.clear()
+        # Nothing is open there any more, and what was counted stays counted.
+        self._retired = self.facts = Totals.retired(self.facts)
+        if not self._leaving:
+            self._died_at = time.monotonic()
+            log.error("worker %d ended unexpectedly: the tunnels that it relayed are gone", self._index + 1)
+        with suppress(ProcessLookupError):
+            if self._process and not self._leaving:
+                self._process.kill()

@@ -1,0 +1,135 @@
+"""listeningsockets: opened whole or not at all, kept for the next daemon, closed when nobody wants them."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from marchproxy.dataplane.admission.listeningsockets import (
+    ListeningSockets,
+    Prepared,
+    explicit_listeners,
+    wanted_by,
+)
+from marchproxy.dataplane.fdstore import DescriptorStore
+from marchproxy.dataplane.notify import Notifier
+from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.errors import Conflict
+from marchproxy.policy.plan import ListenerKey, Plan
+from tests.dataplane.proxy.peers import free_port
+
+
+def explicit(*ports: int, address: str = "127.0.0.1") -> Plan:
+    return replace(Plan(), explicit=tuple(Endpoint(ip_address(address), port) for port in ports))
+
+
+class Taker:
+    """Writes down what it is given."""
+
+    def __init__(self) -> None:
+        self.wanted: frozenset[ListenerKey] = frozenset()
+        self.opened: list[int] = []
+
+    def adopt(
+        self,
+        plan: Plan,
+        revision: int,
+        wanted: frozenset[ListenerKey],
+        opened: Mapping[ListenerKey, socket.socket],
+    ) -> None:
+        self.wanted = wanted
+        self.opened = [key.port for key in opened]
+
+
+def apply(sockets: ListeningSockets, plan: Plan) -> Taker:
+    taker = Taker()
+    Prepared(taker, sockets, plan, sockets.open(plan)).commit(1)
+    return taker
+
+
+@pytest.fixture
+def sockets() -> Iterator[ListeningSockets]:
+    made = ListeningSockets()
+    yield made
+    made.close()
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_plan_opens_what_is_new_and_closes_what_is_gone(sockets: ListeningSockets) -> None:
+    first, second, third = free_port(), free_port(), free_port()
+    assert apply(sockets, explicit(first, second)).opened == [first, second]
+    taker = apply(sockets, explicit(second, third))
+    assert taker.opened == [third]
+    assert {key.port for key in taker.wanted} == {second, third}
+    assert [accepts(port) for port in (first, second, third)] == [False, True, True]
+
+
+def test_one_that_cannot_be_opened_opens_none(sockets: ListeningSockets) -> None:
+    free = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(Conflict, match="another program"):
+            sockets.open(explicit(free, taken.getsockname()[1]))
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert not accepts(free)
+
+
+def test_what_is_abandoned_is_closed(sockets: ListeningSockets) -> None:
+    port = free_port()
+    Prepared(Taker(), sockets, explicit(port), sockets.open(explicit(port))).abandon()
+    assert not accepts(port)
+    assert not sockets.held
+
+
+def test_a_wildcard_needs_no_socket_of_a_single_address_beside_it() -> None:
+    both = replace(Plan(), explicit=(Endpoint(None, 3128), Endpoint(ip_address("127.0.0.1"), 3128)))
+    assert len(explicit_listeners(both)) == 3
+    assert all(key.address == 0 for key in wanted_by(both))
+
+
+def test_sockets_to_which_connections_are_diverted_are_served_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as diverted:
+        sockets = ListeningSockets(diverted=lambda: (diverted,))
+        port = diverted.getsockname()[1]
+        assert apply(sockets, Plan()).opened == [port]
+        again = apply(sockets, Plan())
+        assert (again.opened, {key.port for key in again.wanted}) == ([], {port})
+        sockets.close()
+        assert accepts(port), "they are the tier's"
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(5)
+        yield listening
+
+
+def test_what_the_service_manager_holds_goes_on(manager: socket.socket) -> None:
+    notifier, port = Notifier(manager.getsockname()), free_port()
+    first = ListeningSockets(store=DescriptorStore(notifier, {}))
+    apply(first, explicit(port))
+    message, descriptors, _, _ = socket.recv_fds(manager, 4096, 4)
+    name = message.decode().split("FDNAME=")[1].split()[0]
+    first.close()
+    with socket.create_connection(("127.0.0.1", port)) as waiting:
+        inherited = {name: socket.socket(fileno=descriptors[0])}
+        second = ListeningSockets(store=DescriptorStore(notifier, inherited))
+        apply(second, explicit(port))
+        (sock,) = second.held.values()
+        sock.settimeout(5)
+        client, _ = sock.accept()
+        assert client.getpeername() == waiting.getsockname()
+        client.close()
+        apply(second, Plan())
+        assert manager.recv(4096).decode().splitlines() == ["FDSTOREREMOVE=1", f"FDNAME={name}"]
+    notifier.close()

@@ -1,0 +1,233 @@
+"""pool: several processes serve the daemon's listeners, and none of them is missed for long."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import cast
+
+import pytest
+
+from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.credentials.parts import BookParts
+from marchproxy.dataplane.names.exchange import Failure
+from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.records import Event, EventKind
+from marchproxy.dataplane.workers.messages import ListFlows
+from marchproxy.dataplane.workers.pool import WorkerPool
+from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import Plan
+from tests.dataplane.loops import looped, until
+from tests.policy.build import mapping, plan, service
+
+HOST = IPv4Address("127.0.0.1")
+
+
+class NoCredentials:
+    """Stands in for a keeper."""
+
+    def __init__(self) -> None:
+        self.parts = BookParts()
+        self.book = self.parts.book()
+
+    def note_use(self, token: str, now: object) -> None:
+        raise AssertionError(token)
+
+
+async def find(name: str) -> Found:
+    if name == "here.example":
+        return Found((HOST,), 60.0)
+    raise LookupFailed(Failure.NXDOMAIN)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def policy(listen: int, *ports: int) -> Plan:
+    """A proxy on loopback whose clients may reach these ports there."""
+    made = plan(
+        service("clients", "127.0.0.0/8"),
+        service("servers", "127.0.0.1"),
+        mapping("m", "clients", "servers", ports=",".join(map(str, ports))),
+    )
+    return replace(made, explicit=(Endpoint(HOST, listen),))
+
+
+class Made:
+    """A pool of two, with a server behind it that sends back what it gets."""
+
+    def __init__(self, pool: WorkerPool, listen: int, server: int, events: list[Event]) -> None:
+        self.pool = pool
+        self.listen = listen
+        self.server = server
+        self.events = events
+
+    async def connect(
+        self, host: str = "127.0.0.1"
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+        """A client of the proxy, and the line that it is answered with."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.listen)
+        target = f"{host}:{self.server}".encode()
+        writer.write(b"CONNECT " + target + b" HTTP/1.1\r\nHost: " + target + b"\r\n\r\n")
+        line = await reader.readline()
+        while (await reader.readline()).strip():
+            pass
+        return reader, writer, line
+
+    async def works(self) -> bool:
+        reader, writer, line = await self.connect()
+        assert b" 200 " in line
+        writer.write(b"word")
+        answer = await reader.readexactly(4)
+        writer.close()
+        return answer == b"word"
+
+    def processes(self) -> list[int]:
+        children = f"/proc/{os.getpid()}/task/{os.getpid()}/children"
+        with open(children) as file:
+            found = [int(text) for text in file.read().split()]
+        return [pid for pid in found if b"workers.worker" in _command_line(pid)]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+@asynccontextmanager
+async def serving(count: int = 2) -> AsyncIterator[Made]:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = int(server.sockets[0].getsockname()[1])
+    events: list[Event] = []
+    pool = WorkerPool(count, find, cast(CredentialKeeper, NoCredentials()), None)
+    made = Made(pool, free_port(), port, events)
+    pool.start(events.append)
+    pool.prepare(policy(made.listen, port)).commit(1)
+    polling = asyncio.create_task(_poll(pool))
+    try:
+        await until(lambda: len(made.processes()) == count, "workers")
+        yield made
+    finally:
+        polling.cancel()
+        await pool.close()
+        server.close()
+        await server.wait_closed()
+    assert made.processes() == []
+
+
+async def _poll(pool: WorkerPool) -> None:
+    while True:
+        pool.poll()
+        await asyncio.sleep(0.05)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    await until(lambda: bool(condition()))
+
+
+@looped
+async def test_clients_are_served_and_told_of() -> None:
+    async with serving() as made:
+        assert await made.works()
+        await eventually(lambda: [each for each in made.events if each.kind is EventKind.FLOW_END])
+        await eventually(lambda: made.pool.counters().get(Reason.FORWARDED))
+        reader, writer, line = await made.connect()
+        assert b" 200 " in line
+        (flow,) = await made.pool.flows(10)
+        assert (flow.decision.mapping, flow.backend_port) == ("m", made.server)
+        assert await made.pool.in_use(frozenset({HOST})) == {HOST}
+        assert await made.pool.cut(frozenset({flow.decision.id, 1})) == {flow.decision.id}
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
+@looped
+async def test_names_are_looked_up_by_the_daemon() -> None:
+    async with serving() as made:
+        _, writer, line = await made.connect("nowhere.example")
+        assert b" 502 " in line
+        writer.close()
+
+
+@looped
+async def test_numbers_of_conversations_are_nobody_elses() -> None:
+    async with serving() as made:
+        clients = [await made.connect() for _ in range(40)]
+        numbers = {flow.decision.id for flow in await made.pool.flows(100)}
+        assert len(numbers) == 40
+        for _, writer, _ in clients:
+            writer.close()
+
+
+@looped
+async def test_a_worker_that_dies_is_replaced_and_nobody_is_refused() -> None:
+    async with serving() as made:
+        clients = [await made.connect() for _ in range(12)]
+        first, second = made.pool._workers
+        killed, other = (place._process.pid for place in (first, second) if place._process)
+        spared = await second.ask(ListFlows(100))
+        assert isinstance(spared, list)
+        os.kill(killed, signal.SIGKILL)
+        for _ in range(20):
+            assert await made.works(), "the other one has the same listening sockets"
+        await until(lambda: len(made.processes()) == 2, "another in its place")
+        assert other in made.processes()
+        assert any("ended unexpectedly" in text for text in made.pool.problems())
+        alive = 0
+        for reader, writer, _ in clients:
+            writer.write(b"word")
+            try:
+                alive += await reader.readexactly(4) == b"word"
+            except (asyncio.IncompleteReadError, ConnectionError):
+                continue
+            finally:
+                writer.close()
+        assert alive == len(spared), "those of the other one go on"
+
+
+@looped
+async def test_a_new_plan_reaches_all_and_closes_what_is_gone() -> None:
+    async with serving() as made:
+        assert await made.works()
+        other = free_port()
+        made.pool.prepare(policy(other, made.server)).commit(2)
+        old, made.listen = made.listen, other
+        for _ in range(10):
+            assert await made.works()
+
+        def refused() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", old)) != 0
+
+        await until(refused, "the old listener to be closed")
+
+
+@looped
+async def test_draining_lets_tunnels_finish() -> None:
+    async with serving() as made:
+        reader, writer, _ = await made.connect()
+        draining = asyncio.create_task(made.pool.drain(10))
+        await asyncio.sleep(0.1)
+        writer.write(b"late")
+        assert await reader.readexactly(4) == b"late"
+        writer.close()
+        await asyncio.wait_for(draining, 8)
+        assert made.processes() == []
