@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,12 +14,15 @@ from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.files import read_document
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.mistakes import review, show_warnings
-from marchproxy.cli.options import TABLE, ForClusterOption, OutputOption, YesOption
+from marchproxy.cli.options import TABLE, ForceOption, ForClusterOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, serialise
 from marchproxy.cli.proposal import Proposal, propose
 from marchproxy.model.change import Change, diff
 from marchproxy.model.errors import Conflict
 from marchproxy.model.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from marchproxy.store.store import Store
 
 app = single()
 
@@ -45,6 +48,7 @@ def apply(
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing")
     ] = False,
     yes: YesOption = False,
+    force: ForceOption = False,
     message: MessageOption = "",
     cluster: ForClusterOption = None,
     output: OutputOption = TABLE,
@@ -62,9 +66,11 @@ def apply(
     environment = environment_of(context)
     proposal = propose(read_document(environment, file), file, cluster)
     if not dry_run:
-        return _carry_out(environment, proposal, message or _message(file), yes, output)
-    before = intent.read(environment)
-    after = proposal.build(before)
+        return _carry_out(environment, proposal, message or _message(file), yes, force, output)
+    with intent.opened(environment, read_only=True) as store:
+        before = store.snapshot()
+        after = proposal.build(before)
+        _consider_blocks(environment, store, before, after, force)
     show_warnings(environment, review(before, after, environment.management_ports))
     changes = diff(before, after)
     cuts = foresee(environment, before.sha256(), changes)
@@ -73,12 +79,13 @@ def apply(
 
 
 def _carry_out(
-    environment: Environment, proposal: Proposal, message: str, yes: bool, output: Output
+    environment: Environment, proposal: Proposal, message: str, yes: bool, force: bool, output: Output
 ) -> ExitCode:
     with intent.opened(environment) as store:
         before = store.snapshot()
         after = proposal.build(before)
         review(before, after, environment.management_ports)
+        _consider_blocks(environment, store, before, after, force)
         changes = diff(before, after)
         if output is Output.TABLE and changes:
             show_changes(environment, output, changes)
@@ -90,6 +97,16 @@ def _carry_out(
     if output is not Output.TABLE:
         _show(environment, output, changes, revision.number)
     return intent.announce(environment)
+
+
+def _consider_blocks(
+    environment: Environment, store: "Store", before: Snapshot, after: Snapshot, force: bool
+) -> None:
+    unchanged = (after.blocks, after.block_lists) == (before.blocks, before.block_lists)
+    if not force and not unchanged:
+        from marchproxy.cli.covered import refuse_new_blocks
+
+        refuse_new_blocks(environment, before, after, store.contents_of)
 
 
 def _unless_changed(before: Snapshot, after: Snapshot) -> Callable[[Snapshot], Snapshot]:

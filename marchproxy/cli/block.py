@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import batched, islice
 from pathlib import PurePath
@@ -13,7 +14,7 @@ from marchproxy.cli import intent, suggest
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode, WrongUsage
 from marchproxy.cli.framework import environment_of, noun, verb
-from marchproxy.cli.options import TABLE, OutputOption, YesOption
+from marchproxy.cli.options import TABLE, ForceOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, show_lines, show_one, show_rows, to_yaml
 from marchproxy.cli.rows import row
 from marchproxy.cli.table import Columns
@@ -47,9 +48,6 @@ ENTRY_COLUMNS: Columns = {"NAME": "name", "REASON": "reason", "EXPIRES": "expire
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why it is blocked")]
 TtlOption = Annotated[
     str, typer.Option("--ttl", metavar="T", help="Unblock it by itself after 30s, 10m, 2h, 7d")
-]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Block it even if it covers this session or the appliance itself")
 ]
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A blocked entry or a list", autocompletion=suggest.blocks)
@@ -261,11 +259,11 @@ def _refuse_covering(
     lists: tuple[BlockList, ...],
     contents: "dict[str, BlockContents]",
 ) -> None:
-    from marchproxy.cli.covered import refuse_covering
-    from marchproxy.policy.blocks import BlockMemo, compile_blocks
+    from marchproxy.cli.covered import refuse_new_blocks
 
-    memo = compile_blocks(blocks, lists, contents, {}, datetime.now(UTC), BlockMemo())
-    refuse_covering(environment, memo.blocks)
+    empty = Snapshot()
+    wanted = replace(empty, blocks=blocks, block_lists=lists)
+    refuse_new_blocks(environment, empty, wanted, lambda _: contents)
 
 
 def _compiled(snapshot: Snapshot, store: "Store") -> "Blocks":

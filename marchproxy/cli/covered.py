@@ -1,16 +1,35 @@
 """What a block would cut that the operator needs: the way they are connected, and the appliance itself."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from marchproxy.cli.context import Environment
 from marchproxy.model.address import IPAddress, parse_ip
 from marchproxy.model.errors import Conflict, InvalidValue
-from marchproxy.policy.blocks import Blocks
+from marchproxy.model.snapshot import Snapshot
+from marchproxy.policy.blocks import BlockMemo, Blocks, Contents, compile_blocks
 
 _PROC = Path("/proc/net")
 _SHOWN = 5
+
+
+def refuse_new_blocks(
+    environment: Environment, before: Snapshot, after: Snapshot, contents_of: Callable[[Snapshot], Contents]
+) -> None:
+    """`refuse_covering` for what `after` blocks and `before` did not; a list with other contents is new.
+
+    `contents_of`: what the lists of a snapshot hold.
+    """
+    known = {*before.blocks, *before.block_lists}
+    blocks = tuple([block for block in after.blocks if block not in known])
+    lists = tuple([item for item in after.block_lists if item not in known])
+    if blocks or lists:
+        contents = contents_of(replace(Snapshot(), blocks=blocks, block_lists=lists))
+        memo = compile_blocks(blocks, lists, contents, {}, datetime.now(UTC), BlockMemo())
+        refuse_covering(environment, memo.blocks)
 
 
 def refuse_covering(environment: Environment, blocks: Blocks, *, proc: Path = _PROC) -> None:

@@ -104,7 +104,9 @@ def _from_policy(environment: Environment, question: dict[str, Any]) -> dict[str
     with intent.opened(environment, read_only=True) as store:
         snapshot, revision = store.snapshot(), store.head().number
         contents = store.contents_of(snapshot)
-    evaluator = Evaluator(compile_plan(snapshot, contents=contents, now=datetime.now(UTC)).plan)
+    management = environment.management_ports
+    compiled = compile_plan(snapshot, management=management, contents=contents, now=datetime.now(UTC))
+    evaluator = Evaluator(compiled.plan)
     document = answer_document(evaluator.evaluate(query), why(evaluator, query))
     return {**document, "tier": "policy", "revision": revision}
 

@@ -23,6 +23,9 @@ ForClusterOption = Annotated[
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask: say yes beforehand")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Block also what covers this session or the appliance itself")
+]
 
 CLUSTER = DEFAULT_CLUSTER
 TABLE = Output.TABLE

@@ -132,7 +132,7 @@ def compile_plan(
     plan = assemble(snapshot, directories, every, restrictions, places, routes, needs, limits)
     resolved = {host: (*hosts.get(host, ()), *left.get(host, ())) for host in hosts.keys() | left.keys()}
     blocked = compile_blocks(snapshot.blocks, snapshot.block_lists, contents, resolved, now, before.blocks)
-    plan = replace(plan, blocks=blocked.blocks, names=plan.names | blocked.resolving)
+    plan = replace(plan, management=management, blocks=blocked.blocks, names=plan.names | blocked.resolving)
     expiries = [part.mapping.expires for part in every if part.mapping.expires]
     expiries += [blocked.next_expiry] if blocked.next_expiry else []
     memo = Memo(

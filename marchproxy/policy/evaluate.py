@@ -143,6 +143,8 @@ class Evaluator:
         """Answer as the pipeline would (DESIGN, "The packet pipeline", steps 3 and 6 to 9)."""
         services = self.sources.services(query.source)
         named = tuple(sorted(services))
+        if self.is_management(query):
+            return Answer(Verdict.HOST, Reason.PASSED_TO_HOST, named)
         blocked = self.blocked(query)
         if blocked:
             reason, owner = blocked
@@ -158,10 +160,13 @@ class Evaluator:
         passing = self.transit.find(services, destinations, query.number, query.port)
         return Answer(*decided(passing), named, None, passing, tuple(sorted(destinations)))
 
+    def is_management(self, query: Query) -> bool:
+        """Whether it goes to a management port of the appliance, which no policy can take over."""
+        over_tcp = query.transport is Transport.TCP
+        return over_tcp and query.port in self.plan.management and query.is_local()
+
     def blocked(self, query: Query) -> tuple[Reason, str] | None:
-        """Why the addresses go nowhere, and what blocks them. The management guard, which comes first, is the
-        data plane's.
-        """
+        """Why the addresses go nowhere, and what blocks them; management ports, which come first, aside."""
         blocks = self.plan.blocks
         if not blocks:
             return None

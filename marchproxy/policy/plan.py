@@ -232,6 +232,8 @@ class Plan:
     sources: MappingABC[str, tuple[Prefix, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Qualified service name to its prefixes, for every service that some rule names as a source or some
     transit rule as a destination."""
+    management: frozenset[int] = frozenset()
+    """TCP ports at the appliance's own addresses that reach the host, whatever blocks or listeners say."""
     blocks: Blocks = NOTHING_BLOCKED
     """What nothing may come from or go to, whatever the rules say."""
     interfaces: tuple[Interface, ...] = ()

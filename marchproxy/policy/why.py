@@ -28,6 +28,8 @@ _OUTCOMES = {
 def why(evaluator: Evaluator, query: Query) -> tuple[str, ...]:
     """How `Evaluator.evaluate` comes to its answer: sentences without full stops, in order of decision."""
     answer = evaluator.evaluate(query)
+    if evaluator.is_management(query):
+        return (_MANAGEMENT.format(_wanted(query)),)
     blocked = evaluator.blocked(query)
     if blocked:
         return (_blocked(query, *blocked),)
@@ -45,6 +47,7 @@ def why(evaluator: Evaluator, query: Query) -> tuple[str, ...]:
     )
 
 
+_MANAGEMENT = "{} is a management port of the appliance, so the host answers, whatever policy says"
 _OWN_ECHO = "{} is the appliance's own address, so the host answers"
 
 

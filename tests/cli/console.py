@@ -213,5 +213,6 @@ STATUS: dict[str, Any] = {
     "names": {},
     "host_names": [],
     "dns": {"listeners": [], "questions": {}, "rebinding": {}},
+    "explicit": [],
 }
 """What a healthy daemon says about itself, as `dataplane.control.documents` writes it."""

@@ -84,7 +84,7 @@ def test_an_export_brings_all_of_it_back(site: Console) -> None:
     site.ok("appliance", "set", "--audit", "on")
     site.ok("listener", "add", "dns", "--bind", "10.1.0.1:53")
     limit = {"name": "l", "per": "service", "services": ["clients"], "packets_per_second": 9}
-    blocks = [{"name": "192.0.2.0/24", "reason": "spam"}]
+    blocks = [{"name": "203.0.113.0/24", "reason": "spam"}]
     site.ok("apply", "-f", "-", "--yes", stdin=json.dumps({"limits": [limit], "blocks": blocks}))
     full = site.ok("export").out
     assert json.loads(full)["limits"] == [limit]

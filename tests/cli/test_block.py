@@ -120,6 +120,21 @@ def test_the_way_of_the_operator_is_not_blocked_without_force(site: Console, ent
     assert len(site.ok("block", "list", "--output", "json").json) == 2
 
 
+def test_a_file_does_not_block_the_way_of_the_operator_without_force(site: Console) -> None:
+    site.ok("block", "add", "127.0.0.2", "--force")
+    site.ok("block", "import", "-", "--name", "x", "--force", stdin="127.0.0.0/8\n")
+    exported = site.ok("export").out
+    site.ok("apply", "-f", "-", "--yes", stdin=exported)
+    site.ok("block", "remove", "x", "--yes")
+    for more in (["--yes"], ["--dry-run"]):
+        refused = site("apply", "-f", "-", *more, stdin=exported)
+        assert refused.code == 4
+        assert "this would cut 127.0.0.1 (loopback, by x)" in refused.err
+    assert len(site.ok("block", "list", "--output", "json").json) == 1
+    site.ok("apply", "-f", "-", "--yes", "--force", stdin=exported)
+    assert len(site.ok("block", "list", "--output", "json").json) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -31,7 +31,7 @@ DUAL = service("dual", "10.1.0.1", "2001:db8:1::1")
 
 
 def test_the_empty_snapshot_is_the_empty_plan() -> None:
-    assert compile_plan(Snapshot(), now=NOW).plan == Plan()
+    assert compile_plan(Snapshot(), management=frozenset(), now=NOW).plan == Plan()
 
 
 def test_listeners_are_sorted_by_transport_family_address_and_port() -> None:

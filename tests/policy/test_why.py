@@ -4,10 +4,11 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from marchproxy.model.protocol import Transport
-from marchproxy.model.reason import Reason
+from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Evaluator, Query
 from marchproxy.policy.plan import Plan
 from marchproxy.policy.why import why
+from tests.policy.blocking import blocks
 from tests.policy.build import OWN, mapping, plan, query, service
 
 OFFICE = service("office", "10.0.0.0/16", "10.0.9.0/24")
@@ -90,6 +91,21 @@ def test_many_mappings_for_other_ports_are_not_all_listed() -> None:
     said = told(plan(OFFICE, WEB, *many), query("10.0.0.1", "10.1.0.1"))
     assert said[-2:] == ["and more such mappings", "no mapping matches: denied"]
     assert len(said) == 3 + 8 + 2
+
+
+def test_management_ports_come_before_everything() -> None:
+    made = plan(OFFICE, WEB, mapping("ssh", "office", "web", "192.0.2.1:22"), management=frozenset({22}))
+    cut = replace(made, blocks=blocks("10.0.0.1"))
+    asked = Query(ip_address("10.0.0.1"), ip_address("192.0.2.1"), 22, Transport.TCP, OWN)
+    said = "192.0.2.1:22/tcp is a management port of the appliance, so the host answers, whatever policy says"
+    assert told(cut, asked) == [said]
+    assert Evaluator(cut).evaluate(asked).verdict is Verdict.HOST
+    for other in (
+        replace(asked, transport=Transport.UDP),
+        replace(asked, destination=ip_address("10.1.0.1")),
+        replace(asked, port=23),
+    ):
+        assert Evaluator(cut).evaluate(other).reason is Reason.BLOCKED_SOURCE
 
 
 def test_echo_requests() -> None:
