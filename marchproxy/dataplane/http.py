@@ -28,21 +28,30 @@ class HealthServer:
         self._server = HttpServer("health", HealthApi(status).handle)
         self._problem = ""
         self._next_attempt = 0.0
-        self._listening = False
+        self._listening: socket.socket | None = None
+        self._serving = False
 
-    async def ensure(self) -> None:
-        """Listen, if that is wanted, not the case, and worth another attempt."""
+    def claim(self) -> None:
+        """Take the port, if that is wanted, not the case, and worth another attempt; who asks waits.
+
+        Before policy opens listeners: a mapping that listens on every port would have this one, too.
+        """
         if self._endpoint is None or self._listening or time.monotonic() < self._next_attempt:
             return
         try:
-            listening = _open(self._endpoint)
+            self._listening = _open(self._endpoint)
         except OSError as error:
             self._problem = f"cannot listen on {self._endpoint}: {os.strerror(error.errno or 0)}"
             self._next_attempt = time.monotonic() + RETRY
             return
-        self._listening = True
         self._problem = ""
-        await self._server.start(listening)
+
+    async def ensure(self) -> None:
+        """Answer, if that is wanted and the port to be had."""
+        self.claim()
+        if self._listening and not self._serving:
+            self._serving = True
+            await self._server.start(self._listening)
 
     def problems(self) -> Sequence[Problem]:
         """Why nobody can ask."""
@@ -51,6 +60,8 @@ class HealthServer:
     async def close(self) -> None:
         """Stop listening."""
         await self._server.close()
+        if self._listening and not self._serving:
+            self._listening.close()
 
 
 class HealthApi:

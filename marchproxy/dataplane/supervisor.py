@@ -264,6 +264,7 @@ class Supervisor:
         for number in _STOPPING:
             loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reread)
+        self._health.claim()
         await self._keeper.start()
         self._credentials.start()
         # What is wrong with it is in the log already, and `status` goes on saying it.

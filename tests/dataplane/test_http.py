@@ -79,6 +79,24 @@ async def test_a_port_in_use_is_a_problem_until_it_is_free() -> None:
 
 
 @looped
+async def test_a_port_that_is_claimed_makes_its_clients_wait() -> None:
+    port = free_port()
+    server = HealthServer(parse_endpoint(f"127.0.0.1:{port}"), facts.status)
+    server.claim()
+    async with dial(port) as (reader, writer):
+        writer.write(GET)
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", port))
+        await server.ensure()
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+    await server.close()
+    claimed = HealthServer(parse_endpoint(f"127.0.0.1:{port}"), facts.status)
+    claimed.claim()
+    await claimed.close()
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+@looped
 async def test_it_can_be_switched_off() -> None:
     server = HealthServer(None, facts.status)
     await server.ensure()
