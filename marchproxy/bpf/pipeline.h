@@ -363,8 +363,12 @@ static __noinline enum mp_reason pipeline_transit(mp_context *context, const str
 	if (!rule)
 		return MP_NO_MAPPING;
 	verdict->mapping = rule->mapping;
-	if (rule->flags & MP_RULE_DIVERT)
-		return pipeline_divert(context, packet, current, verdict, rule->reason);
+	if (rule->flags & MP_RULE_DIVERT) {
+		reason = pipeline_divert(context, packet, current, verdict, rule->reason);
+		/* Audit lets through what nobody is there to look at. */
+		if (reason != rule->reason || !(rule->flags & MP_RULE_AUDIT))
+			return reason;
+	}
 	reason = pipeline_terms(packet, current, rule->mapping, rule->reason, rule->flags, &terms);
 	if (reason != MP_NONE)
 		return reason;

@@ -53,6 +53,16 @@ class BlockTables:
 
     def switch(self) -> None:
         """Make what was prepared hold. Raises `KernelError` where the kernel has no memory left at all."""
+        try:
+            self._exchange()
+        finally:
+            if self._prepared:
+                # After the images: what a packet finds clean in an old one is then of an old epoch.
+                self._settings.blocks_changed()
+        self._blocks = self._wanted
+        self.forget()
+
+    def _exchange(self) -> None:
         active = self._settings.block_layers
         for number, image in self._prepared.items():
             key = layouts.U32.pack(number)
@@ -65,11 +75,6 @@ class BlockTables:
                 active |= 1 << number
                 self._settings.change(block_layers=active)
             self.sizes[number] = self._new_sizes[number]
-        if self._prepared:
-            # After the images: what a packet finds clean in an old one is then of an old epoch.
-            self._settings.blocks_changed()
-        self._blocks = self._wanted
-        self.forget()
 
     def forget(self) -> None:
         """Let go of prepared images; those in the map live on."""

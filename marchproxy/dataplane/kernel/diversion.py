@@ -8,7 +8,7 @@ import errno
 import socket
 
 from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.errors import refusal
+from marchproxy.dataplane.kernel.errors import KernelError, refusal
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.settings import Settings
 
@@ -20,7 +20,13 @@ _IPV6_TRANSPARENT = 75
 _LOOPBACK_INDEX = 1
 """In every network namespace."""
 _HOST_SCOPE = 254
-_EVERYWHERE = {socket.AF_INET: ("127.0.0.1", "0.0.0.0/0"), socket.AF_INET6: ("::1", "::/0")}
+_THERE = frozenset({errno.EEXIST})
+_AWAY = frozenset({errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
+"""What the kernel answers who adds what is there, takes away what is not; without the family the last two."""
+_EVERYWHERE: dict[socket.AddressFamily, tuple[str, str]] = {
+    socket.AF_INET: ("127.0.0.1", "0.0.0.0/0"),
+    socket.AF_INET6: ("::1", "::/0"),
+}
 """By family: where its socket is bound, and the destination of its route."""
 
 
@@ -33,6 +39,8 @@ class Diversion:
         self.listening: tuple[socket.socket, ...] = ()
         """Where diverted connections are accepted, one for each family that the host has. What is accepted is
         bound to the address that its client asked for. They are at loopback: nobody else reaches them."""
+        self.problems: tuple[str, ...] = ()
+        """Why diverted connections hang."""
 
     def begin(self) -> None:
         """Take diverted connections from now on. Raises `KernelError`."""
@@ -45,14 +53,26 @@ class Diversion:
                 if sock is None:
                     continue
                 opened.append(sock)
-                _change("add", frozenset({errno.EEXIST}), family, everywhere)
+                _change("add", _THERE, family, everywhere)
                 self._map.set(layouts.U32.pack(index), layouts.U64.pack(sock.fileno()))
-        except OSError as error:
+        except (OSError, KernelError) as error:
             for sock in opened:
                 sock.close()
+            if isinstance(error, KernelError):
+                raise
             raise refusal(error.errno or 0, "divert connections to a socket") from error
         self.listening = tuple(opened)
         self._settings.change(diverting=1)
+
+    def look_after(self) -> None:
+        """Put rule and routes back where somebody took them away: network managers remove those of others."""
+        try:
+            for sock in self.listening:
+                _change("add", _THERE, sock.family, _EVERYWHERE[sock.family][1])
+        except OSError as error:
+            self.problems = (f"diverted connections hang: routing rule {TABLE}: {error.strerror}",)
+        else:
+            self.problems = ()
 
     def close(self) -> None:
         """Close the sockets, which takes them out of the map: new connections are refused."""
@@ -62,12 +82,15 @@ class Diversion:
 
 
 def withdraw() -> list[str]:
-    """Take rule and routes away; what was done. Harmless where they are not there."""
-    return [
-        f"routing rule {TABLE} and its route ({family.name})"
-        for family, (_, everywhere) in _EVERYWHERE.items()
-        if _change("del", frozenset({errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT}), family, everywhere)
-    ]
+    """Take rule and routes away; what was done. Harmless where they are not there. Raises `KernelError`."""
+    try:
+        return [
+            f"routing rule {TABLE} and its route ({family.name})"
+            for family, (_, everywhere) in _EVERYWHERE.items()
+            if _change("del", _AWAY, family, everywhere)
+        ]
+    except OSError as error:
+        raise refusal(error.errno or 0, f"remove routing rule {TABLE}") from error
 
 
 def _listen(family: socket.AddressFamily, address: str) -> socket.socket | None:

@@ -51,6 +51,7 @@ class Settings:
             refusals_per_second=appliance.DEFAULT_SETTINGS.refusals_per_second,
             denied_events_per_second=DENIED_EVENTS_PER_SECOND,
             repeat_ms=REPEAT_MS,
+            diverting=0,
         )
 
     def refuse_as(self, settings: appliance.Settings) -> None:

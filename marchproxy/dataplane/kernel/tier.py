@@ -188,6 +188,7 @@ class KernelTier:
             *broken,
             *self._unreachable,
             *self._ports_problem,
+            *self._diversion.problems,
             *self._sources.problems,
             *self._pressure.problems,
             *self._size_problem(),
@@ -249,6 +250,9 @@ class KernelTier:
         try:
             # First: not one flow may leave with an address that is to be hidden.
             self._follow_addresses(plan)
+            # What a rule diverts has nowhere to go before this.
+            if any(map(is_diverted, plan.transit)):
+                self._diversion.begin()
             self._switch(plan, revision)
         except MarchproxyError:
             self._follow_addresses(self._plan)
@@ -260,8 +264,6 @@ class KernelTier:
         self._settings.refuse_as(plan.settings)
         self._table.allow(Timeouts.of(plan.settings))
         self._active.want(plan)
-        if any(map(is_diverted, plan.transit)):
-            self._diversion.begin()
         self._attachments.want(plan.interfaces)
         self._review.review(plan, self._sink)
         self._failover.follow(plan)
@@ -296,6 +298,7 @@ class KernelTier:
         # Links come and go, and forwarding is switched, no less often than that is heard.
         if self._moved or self._attachments.due():
             self._attachments.look_after()
+            self._diversion.look_after()
         self._moved = False
         self._banks.follow()
         self._sweep.turn(self._sink)

@@ -53,19 +53,38 @@ def images(maps: dict[str, Map]) -> list[int]:
     return [layouts.U32.unpack(raw)[0] if raw else 0 for raw in found]
 
 
-def test_every_change_begins_a_new_epoch(maps: dict[str, Map]) -> None:
-    def epoch() -> int:
-        raw = maps["settings"].get(layouts.U32.pack(0)) or b""
-        values = dict(zip(layouts.SETTINGS.fields, layouts.SETTINGS.struct.unpack(raw), strict=True))
-        return int(values["block_epoch"])
+def epoch(maps: dict[str, Map]) -> int:
+    """That of the blocks."""
+    raw = maps["settings"].get(layouts.U32.pack(0)) or b""
+    values = dict(zip(layouts.SETTINGS.fields, layouts.SETTINGS.struct.unpack(raw), strict=True))
+    return int(values["block_epoch"])
 
-    made, seen = tables(maps), [epoch()]
+
+def test_every_change_begins_a_new_epoch(maps: dict[str, Map]) -> None:
+    made, seen = tables(maps), [epoch(maps)]
     for wanted in (blocks("10.0.0.1"), blocks("10.0.0.2"), NOTHING_BLOCKED):
         switch(made, wanted)
-        seen.append(epoch())
+        seen.append(epoch(maps))
     assert seen == [seen[0] + number for number in range(4)]
     switch(made, NOTHING_BLOCKED)
-    assert epoch() == seen[-1]
+    assert epoch(maps) == seen[-1]
+
+
+def test_half_a_change_begins_a_new_epoch_too(maps: dict[str, Map], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tables(maps)
+    made.prepare(blocks("10.0.0.1", list=["10.1.0.0/16"]))
+    before, put = epoch(maps), Map.set
+
+    def refuse_lists(held: Map, key: bytes, value: bytes, *flags: int) -> None:
+        if held is maps["blocks"] and key == layouts.U32.pack(LISTS):
+            raise KernelError("no memory")
+        put(held, key, value, *flags)
+
+    monkeypatch.setattr(Map, "set", refuse_lists)
+    with pytest.raises(KernelError):
+        made.switch()
+    assert images(maps)[SINGLE]
+    assert epoch(maps) == before + 1
 
 
 def test_layers_come_and_go_each_by_itself(maps: dict[str, Map]) -> None:

@@ -26,9 +26,9 @@ SERVER = {socket.AF_INET: "10.2.0.2", socket.AF_INET6: "fd02::2"}
 BOTH = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
 
 
-def looked_at() -> Plan:
+def looked_at(*, audit: bool = False) -> Plan:
     """Port 7 of the server, for clients whose TLS names it."""
-    wanted = replace(mapping("tls", "clients", "server", ports="7"), sni=True)
+    wanted = replace(mapping("tls", "clients", "server", ports="7"), sni=True, audit=audit)
     clients, server = service("clients", "10.1.0.0/24", "fd01::/64"), service("server", *SERVER.values())
     return replace(build.plan(clients, server, wanted), interfaces=INTERFACES)
 
@@ -48,14 +48,16 @@ def clean(rig: Rig, bpffs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     rig.middle.call(detach_all)
 
 
-def with_tier(rig: Rig, scenario: Callable[[KernelTier], None]) -> None:
-    """`scenario` in the middle host, beside a tier that carries `looked_at`."""
+def with_tier(
+    rig: Rig, scenario: Callable[[KernelTier], None] = lambda tier: None, plan: Plan | None = None
+) -> None:
+    """`scenario` in the middle host, beside a tier that carries `plan`, `looked_at` unless given."""
 
     async def play() -> None:
         made = KernelTier.create()
         try:
             await made.start(lambda event: None)
-            await made.apply(looked_at(), 1)
+            await made.apply(plan or looked_at(), 1)
             await asyncio.to_thread(scenario, made)
         finally:
             await made.close()
@@ -130,15 +132,41 @@ def test_who_listens_at_every_address_does_not_get_what_is_for_others(rig: Rig) 
 
 
 def test_without_the_daemon_nobody_gets_through_unseen(rig: Rig) -> None:
-    with_tier(rig, lambda tier: None)
+    with_tier(rig)
     with rig.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
         client.settimeout(5)
         with pytest.raises(ConnectionRefusedError):
             client.connect((SERVER[socket.AF_INET], 7))
 
 
+def test_without_the_daemon_audit_lets_through_all_the_same(rig: Rig) -> None:
+    with_tier(rig, plan=looked_at(audit=True))
+    with rig.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+        client.settimeout(5)
+        client.connect((SERVER[socket.AF_INET], 7))
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+
+
+def test_the_next_daemon_diverts_nothing_unless_its_plan_does(rig: Rig) -> None:
+    told: list[int] = []
+    with_tier(rig, lambda tier: told.append(tier._settings._values["diverting"]))
+    with_tier(rig, lambda tier: told.append(tier._settings._values["diverting"]), Plan(interfaces=INTERFACES))
+    assert told == [1, 0]
+
+
+def test_rule_and_routes_come_back(rig: Rig) -> None:
+    def scenario(tier: KernelTier) -> None:
+        assert len(withdraw()) == 2
+        tier._diversion.look_after()
+        assert tier.problems() == []
+        assert len(withdraw()) == 2
+
+    with_tier(rig, scenario)
+
+
 def test_detaching_takes_rule_and_routes_away(rig: Rig) -> None:
-    with_tier(rig, lambda tier: None)
+    with_tier(rig)
     assert any("routing rule" in line for line in rig.middle.call(detach_all))
     assert rig.middle.call(withdraw) == []
     assert "4d504456" not in rig.middle.run(["ip", "rule"]).stdout
