@@ -137,7 +137,8 @@ class Comparison:
         bed.settings.change(refusals_per_second=0, wanted_events=_DENIED, **EVERY_DENIAL)
         self.tier: Tier = self.dice.choice(["tc", "xdp"])
         policy = plan(*random_policy(self.dice))
-        self.reference = Evaluator(policy)
+        # Listeners of admission are sockets of the host, and no tier knows them.
+        self.reference = Evaluator(replace(policy, listeners=policy.carried))
         bed.apply(policy)
         self._denials: list[bytes] = []
         self._ring = RingBuffer(bed.maps["events"], self._denials.append)

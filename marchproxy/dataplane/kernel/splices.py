@@ -69,12 +69,19 @@ class Splices:
         self._map = maps["splices"]
         self._tunnels = maps["tunnels"]
         self._lock = threading.Lock()
+        found = {layouts.U32.unpack(key)[0]: raw for key, raw in self._map.items() if raw != _NOTHING}
         self._taken: dict[int, tuple[int, float]] = {
-            layouts.U32.unpack(key)[0]: (int.from_bytes(raw[_ID], "little"), 0.0)
-            for key, raw in self._map.items()
-            if raw != _NOTHING
+            place: (int.from_bytes(raw[_ID], "little"), 0.0) for place, raw in found.items()
         }
         """Place to flow and when it was given out."""
+        self.interrupted = frozenset(
+            [
+                int.from_bytes(raw[_ID], "little")
+                for raw in found.values()
+                if _FLAGS.unpack(raw)[0] & layouts.SPLICE_DRAINING
+            ]
+        )
+        """Flows whose sockets an earlier daemon took with it while they drained: bytes are missing."""
         self._free = deque(each for each in range(1, self._map.max_entries) if each not in self._taken)
 
     def place(self, splice: Splice) -> int | None:

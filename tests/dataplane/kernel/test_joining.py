@@ -103,6 +103,7 @@ def test_what_passes_is_worth_another_try() -> None:
         HandoffRefusal.REORDERED,
         HandoffRefusal.BACKLOG,
         HandoffRefusal.TABLE_FULL,
+        HandoffRefusal.UNNUMBERED,
     }
 
 

@@ -275,7 +275,7 @@ def test_a_plan_that_cannot_be_carried_out_leaves_the_old_one(
     def refuse(*_: object) -> None:
         raise KernelError("cannot write to map 'rules'")
 
-    monkeypatch.setattr(layouts, "RULES", 4)
+    monkeypatch.setattr(layouts, "RULES", 2)
     larger = plan(*SERVICES, BOTH, mapping("x", "client", "echo", "*:7001"))
     other = plan(*SERVICES, mapping("x", "client", "echo", "*:7001"))
 
