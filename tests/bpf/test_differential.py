@@ -5,6 +5,7 @@ A failure prints its seed; `MARCHPROXY_SEED=1234` runs that policy alone.
 
 import os
 import random
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
