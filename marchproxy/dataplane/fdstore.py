@@ -53,6 +53,10 @@ class DescriptorStore:
         """The inherited socket of that name, for whoever asks first."""
         return self._inherited.pop(name, None)
 
+    def give_back(self, name: str, sock: socket.socket) -> None:
+        """What `take` gave was of no use yet: whoever asks next gets it."""
+        self._inherited[name] = sock
+
     def keep(self, name: str, sock: socket.socket) -> None:
         """Have the next daemon inherit it. What is kept already is not sent again."""
         if name not in self._kept:
@@ -66,7 +70,10 @@ class DescriptorStore:
             self._notifier.release(name)
 
     def close(self) -> None:
-        """Let go of inherited sockets that nobody took: their listeners are gone from the policy."""
+        """Let go of inherited sockets that nobody took: their listeners are gone from the policy.
+
+        Until then clients wait in them, so a plan has to be in force.
+        """
         for name, sock in self._inherited.items():
             log.info("listener %s is no longer wanted", name)
             sock.close()
