@@ -11,6 +11,7 @@ import socket
 from collections.abc import MutableMapping
 
 from marchproxy.dataplane.notify import Notifier
+from marchproxy.dataplane.proxy.sockets import know_own
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 
@@ -27,6 +28,8 @@ class DescriptorStore:
         self._notifier = notifier
         self._inherited = inherited
         self._kept: set[str] = set(inherited)
+        for sock in inherited.values():
+            know_own(sock)
 
     @classmethod
     def adopt(

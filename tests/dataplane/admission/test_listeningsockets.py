@@ -17,10 +17,11 @@ from marchproxy.dataplane.admission.listeningsockets import (
 )
 from marchproxy.dataplane.fdstore import DescriptorStore, store_name
 from marchproxy.dataplane.notify import Notifier
+from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.errors import Conflict
 from marchproxy.model.protocol import Transport
-from marchproxy.policy.plan import ListenerKey, Plan
+from marchproxy.policy.plan import Listener, ListenerKey, Plan
 from tests.dataplane.proxy.peers import free_port
 
 
@@ -157,6 +158,22 @@ def test_what_is_inherited_and_not_wanted_is_closed_once_a_plan_is_in_force(
     assert accepts(port), "nothing is in force, and clients may wait there"
     apply(sockets, explicit(other))
     assert not accepts(port)
+    sockets.close()
+
+
+def test_what_is_inherited_gives_way_to_its_wildcard(left_behind: socket.socket) -> None:
+    sockets, port = inheriting(left_behind), port_of(left_behind)
+    assert apply(sockets, explicit(port, address="0.0.0.0")).opened == [port]
+    sockets.close()
+
+
+def test_what_is_inherited_gives_way_to_the_tier(left_behind: socket.socket) -> None:
+    """Where the listener has moved to it, whether admission has taken the socket before or not."""
+    sockets, port = inheriting(left_behind), port_of(left_behind)
+    moved = Listener(ip_address("127.0.0.1"), port, Transport.TCP, ())
+    open_listener(moved).close()
+    apply(sockets, explicit(port))
+    open_listener(moved).close()
     sockets.close()
 
 
