@@ -105,6 +105,11 @@ class ListeningSockets:
         if self._store:
             self._store.close()
 
+    def is_kept(self, key: ListenerKey) -> bool:
+        """Whether the next daemon is going to accept who waits in it."""
+        name = self._names.get(key)
+        return bool(self._store and name and self._store.holds(name))
+
     def close(self) -> None:
         """Close all. What is kept for the next daemon stays with whoever keeps it."""
         while self.held:
