@@ -9,8 +9,10 @@ import logging
 import os
 import socket
 from collections.abc import MutableMapping
+from functools import partial
 
 from marchproxy.dataplane.notify import Notifier
+from marchproxy.dataplane.proxy.sockets import know_own
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 
@@ -23,19 +25,26 @@ _FIRST = 3
 class DescriptorStore:
     """Sockets by name: those that an earlier daemon left, and those that the next one is to have."""
 
-    def __init__(self, notifier: Notifier, inherited: dict[str, socket.socket]) -> None:
+    def __init__(self, notifier: Notifier, inherited: dict[str, socket.socket], room: int = 0) -> None:
+        """`room`: how many the manager says it can hold; 0: it does not say."""
         self._notifier = notifier
         self._inherited = inherited
+        self._room = room
         self._kept: set[str] = set(inherited)
+        self._proven = frozenset(inherited)
+        for sock in inherited.values():
+            know_own(sock)
 
     @classmethod
     def adopt(
         cls, notifier: Notifier, environment: MutableMapping[str, str] = os.environ
     ) -> "DescriptorStore":
         """Take over what the manager passes. The variables are taken out, so that no child takes it too."""
+        room = environment.get("FDSTORE", "")
+        made = partial(cls, notifier, room=int(room) if room.isdigit() else 0)
         listed = {name: environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
         if listed["LISTEN_PID"] != str(os.getpid()) or not listed["LISTEN_FDS"].isdigit():
-            return cls(notifier, {})
+            return made({})
         names = listed["LISTEN_FDNAMES"].split(":")
         inherited: dict[str, socket.socket] = {}
         for offset in range(int(listed["LISTEN_FDS"])):
@@ -47,11 +56,15 @@ class DescriptorStore:
                 sock.close()
             else:
                 inherited[name] = sock
-        return cls(notifier, inherited)
+        return made(inherited)
 
     def take(self, name: str) -> socket.socket | None:
         """The inherited socket of that name, for whoever asks first."""
         return self._inherited.pop(name, None)
+
+    def give_back(self, name: str, sock: socket.socket) -> None:
+        """What `take` gave was of no use yet: whoever asks next gets it."""
+        self._inherited[name] = sock
 
     def keep(self, name: str, sock: socket.socket) -> None:
         """Have the next daemon inherit it. What is kept already is not sent again."""
@@ -59,14 +72,26 @@ class DescriptorStore:
             self._kept.add(name)
             self._notifier.keep(name, sock.fileno())
 
+    def holds(self, name: str) -> bool:
+        """Whether the next daemon is going to inherit it.
+
+        Managers do not tell what they refuse: known is what came from there, and what there is room for
+        ($FDSTORE, from systemd 254 on).
+        """
+        return name in self._kept and (name in self._proven or len(self._kept) <= self._room)
+
     def release(self, name: str) -> None:
         """Nobody is to inherit it any more."""
         if name in self._kept:
             self._kept.remove(name)
+            self._proven -= {name}
             self._notifier.release(name)
 
     def close(self) -> None:
-        """Let go of inherited sockets that nobody took: their listeners are gone from the policy."""
+        """Let go of inherited sockets that nobody took: their listeners are gone from the policy.
+
+        Until then clients wait in them, so a plan has to be in force.
+        """
         for name, sock in self._inherited.items():
             log.info("listener %s is no longer wanted", name)
             sock.close()

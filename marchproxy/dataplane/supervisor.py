@@ -136,8 +136,6 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         )
         stack.push_async_callback(supervisor.close)
         await supervisor.start()
-        # What the store's head has no use for, nobody is going to ask for.
-        store.close()
         control = HttpServer("control", ControlApi(supervisor).handle, limits=CONTROL_LIMITS)
         stack.push_async_callback(control.close)
         await control.start(listening)

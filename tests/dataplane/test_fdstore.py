@@ -68,6 +68,31 @@ def test_without_a_manager_nothing_is_inherited(notifier: Notifier) -> None:
         assert not given
 
 
+@pytest.mark.parametrize(
+    ("environment", "held"), [({}, False), ({"FDSTORE": "2"}, True), ({"FDSTORE": "1"}, False)]
+)
+def test_what_the_next_daemon_inherits_is_known(
+    notifier: Notifier, environment: dict[str, str], *, held: bool
+) -> None:
+    store = DescriptorStore.adopt(notifier, environment)
+    with socket.socket() as sock:
+        store.keep("a", sock)
+        store.keep("b", sock)
+    assert store.holds("a") is held
+    store.release("a")
+    assert not store.holds("a")
+
+
+def test_what_was_inherited_is_inherited_again(notifier: Notifier) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        store = DescriptorStore(notifier, {"a": sock})
+        assert store.take("a") is sock
+        assert store.holds("a")
+        store.release("a")
+        store.keep("a", sock)
+        assert not store.holds("a"), "it is sent anew, and may be refused"
+
+
 _NEXT = """
 import os, socket, sys
 from marchproxy.dataplane.fdstore import DescriptorStore

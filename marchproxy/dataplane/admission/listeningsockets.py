@@ -4,7 +4,7 @@ Whoever accepts from them, in this process or in another, is told which are new 
 """
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Protocol
@@ -28,12 +28,9 @@ class Opening:
     """Every listener that has a socket of its own."""
     opened: Mapping[ListenerKey, socket.socket]
     """Those of them that were not open before."""
+    inherited: frozenset[ListenerKey] = frozenset()
+    """Those of `opened` that an earlier daemon has opened."""
     together: Together = field(default_factory=dict)
-
-    def abandon(self) -> None:
-        """The plan does not come into force."""
-        for sock in self.opened.values():
-            sock.close()
 
 
 class ListeningSockets:
@@ -58,7 +55,7 @@ class ListeningSockets:
     def open(self, plan: Plan) -> Opening:
         """Open what `plan` needs and is not open. Raises `MarchproxyError`, and nothing has changed.
 
-        `take` or `Opening.abandon` must follow.
+        `take` or `abandon` must follow.
         """
         wanted = wanted_by(plan)
         together = self._gather(plan, wanted)
@@ -67,16 +64,25 @@ class ListeningSockets:
         expect_descriptors(len(wanted))
         for key in followers.keys() - self._served():
             expect_free(followers[key])
-        opened: dict[ListenerKey, socket.socket] = {}
+        new = {key: listener for key, listener in wanted.items() if key not in self.held}
+        opened = self._inherited(new.values())
+        inherited = frozenset(opened)
         try:
-            for key, listener in wanted.items():
-                if key not in self.held:
-                    opened[key] = self._inherited(listener) or open_listener(listener)
+            for key, listener in new.items():
+                if key not in inherited:
+                    opened[key] = open_listener(listener)
         except BaseException:
-            for sock in opened.values():
-                sock.close()
+            self.abandon(Opening(wanted, opened, inherited))
             raise
-        return Opening(wanted, opened, together)
+        return Opening(wanted, opened, inherited, together)
+
+    def abandon(self, opening: Opening) -> None:
+        """The plan does not come into force. What was inherited is there for the next one."""
+        for key, sock in opening.opened.items():
+            if self._store and key in opening.inherited:
+                self._store.give_back(_name(opening.wanted[key]), sock)
+            else:
+                sock.close()
 
     def take(self, opening: Opening) -> tuple[frozenset[ListenerKey], Mapping[ListenerKey, socket.socket]]:
         """The plan is in force: what is wanted by it, and what of that is new."""
@@ -90,12 +96,19 @@ class ListeningSockets:
         return frozenset({*opening.wanted, *diverted}), opened
 
     def close_others(self, wanted: frozenset[ListenerKey]) -> None:
-        """Close what is not `wanted`."""
+        """The plan is in force: close what is not `wanted`, inherited sockets included."""
         for key in self.held.keys() - wanted:
             self.held.pop(key).close()
             name = self._names.pop(key, None)
             if self._store and name:
                 self._store.release(name)
+        if self._store:
+            self._store.close()
+
+    def is_kept(self, key: ListenerKey) -> bool:
+        """Whether the next daemon is going to accept who waits in it."""
+        name = self._names.get(key)
+        return bool(self._store and name and self._store.holds(name))
 
     def close(self) -> None:
         """Close all. What is kept for the next daemon stays with whoever keeps it."""
@@ -124,8 +137,11 @@ class ListeningSockets:
         except MarchproxyError as error:
             self.unserved = f"listeners that share a socket: {error.message}"
 
-    def _inherited(self, listener: Listener) -> socket.socket | None:
-        return self._store.take(_name(listener)) if self._store else None
+    def _inherited(self, listeners: Iterable[Listener]) -> dict[ListenerKey, socket.socket]:
+        if self._store is None:
+            return {}
+        found = ((listener.key, self._store.take(_name(listener))) for listener in listeners)
+        return {key: sock for key, sock in found if sock is not None}
 
     def _keep(self, listener: Listener, sock: socket.socket) -> None:
         if self._store:
@@ -163,7 +179,7 @@ class Prepared:
 
     def abandon(self) -> None:
         """The tier has refused."""
-        self.opening.abandon()
+        self.sockets.abandon(self.opening)
 
 
 def explicit_listeners(plan: Plan) -> Mapping[ListenerKey, Listener]:

@@ -200,23 +200,26 @@ class Admission:
         return count
 
     async def drain(self, seconds: float) -> None:
-        """Stop accepting, wait for tunnels to end or to go to the kernel, then end what is left."""
-        for key in list(self._open):
-            self._open.pop(key).close()
+        """Stop accepting, wait for clients to be refused, for tunnels to end or to go to the kernel, then
+        end what is left.
+        """
+        self._stop_accepting()
         settings = self._plan.settings
         hands_over = bool(settings.handoff_bytes or settings.handoff_seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._tunnels.live:
+                while self._has_clients():
                     # The kernel goes on with what it has, however little that has carried.
                     self._tunnels.offer(1 if hands_over else 0, 0)
-                    await self._tunnels.wait_empty(OFFER_EVERY)
+                    if self._tunnels.live:
+                        await self._tunnels.wait_empty(OFFER_EVERY)
+                    else:
+                        await asyncio.sleep(OFFER_EVERY)
         await self.close()
 
     async def close(self) -> None:
         """End everything and close all sockets."""
-        for key in list(self._open):
-            self._open.pop(key).close()
+        self._stop_accepting()
         self._sockets.close()
         await self._explicit.close()
         await self._mappings.close()
@@ -226,6 +229,14 @@ class Admission:
         self._tunnels.close()
         if self._handover:
             await self._handover.close()
+
+    def _stop_accepting(self) -> None:
+        for key in list(self._open):
+            self._open.pop(key).close(kept=self._sockets.is_kept(key))
+
+    def _has_clients(self) -> bool:
+        """Whether anybody talks, is connected for or has a tunnel; associations, like sessions, go on."""
+        return self._gate.inside > len(self._associations.live)
 
     def _overdue(self, flow: Flow, held: "Remembered") -> Reason | None:
         """Why it is time for a tunnel that the kernel has; None: it is not."""

@@ -37,7 +37,7 @@ After any other error it is not called again for a while, because the same call 
 
 
 _ours: defaultdict[int, WeakSet[socket.socket]] = defaultdict(WeakSet)
-"""By port: sockets that `open_listener` has opened, as long as somebody has them."""
+"""By port: sockets that this daemon or an earlier one has opened, as long as somebody has them."""
 
 
 def open_listener(listener: Listener, *, device: str = "") -> socket.socket:
@@ -51,8 +51,14 @@ def open_listener(listener: Listener, *, device: str = "") -> socket.socket:
     with it any later process of this user takes a share unnoticed.
     """
     sock = _open(listener, device, listening=True)
-    _ours[sock.getsockname()[1]].add(sock)
+    know_own(sock)
     return sock
+
+
+def know_own(sock: socket.socket) -> None:
+    """It is in nobody's way from now on, as if `open_listener` had opened it. For inherited ones."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        _ours[sock.getsockname()[1]].add(sock)
 
 
 def expect_free(listener: Listener) -> None:

@@ -177,9 +177,12 @@ class TcpListener:
         self._pause = None
         self._loop.add_reader(self.socket, self._acceptable)
 
-    def close(self) -> None:
-        """Stop, after a last round of accepting: who has connected already is not reset."""
-        if self._pause is None:
+    def close(self, *, kept: bool = False) -> None:
+        """Stop, after a last round of accepting: who has connected already is not reset.
+
+        `kept`: somebody else holds the socket, and who has connected waits in it.
+        """
+        if self._pause is None and not kept:
             self._acceptable()
         if self._pause:
             self._pause.cancel()

@@ -12,6 +12,7 @@ from marchproxy.dataplane.admission.listeningsockets import ListeningSockets
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.admission.sharing import Sharing
 from marchproxy.dataplane.credentials.book import CredentialBook
+from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.records import Event
@@ -87,6 +88,7 @@ async def desk(
     limits: AdmissionLimits = LIMITS,
     keys: Keys | None = None,
     sharing: Sharing | None = None,
+    store: DescriptorStore | None = None,
 ) -> AsyncGenerator[Desk]:
     """A running admission with an explicit proxy."""
     port = free_port()
@@ -98,7 +100,7 @@ async def desk(
         return Found(tuple(map(ip_address, names[name])), 60.0)
 
     keys = keys or Keys()
-    admission = Admission(find, keys, limits=limits, sockets=ListeningSockets(sharing))
+    admission = Admission(find, keys, limits=limits, sockets=ListeningSockets(sharing, store))
     running = Desk(admission, port, keys)
     admission.start(running.events.append)
     try:

@@ -144,6 +144,14 @@ async def test_it_ends_with_its_connection_and_with_the_plan() -> None:
 
 
 @looped
+async def test_draining_does_not_wait_for_its_end() -> None:
+    async with desk(LAN, ECHO, VAULT, OUT) as at, associated(at):
+        async with asyncio.timeout(5):
+            await at.admission.drain(60)
+        assert not at.admission._associations.live
+
+
+@looped
 async def test_who_may_send_nothing_has_none() -> None:
     async with desk(LAN, ECHO, mapping("out", "lan", "echo")) as at, dial(at.port) as (reader, writer):
         writer.write(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))

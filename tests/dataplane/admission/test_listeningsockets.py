@@ -15,11 +15,13 @@ from marchproxy.dataplane.admission.listeningsockets import (
     explicit_listeners,
     wanted_by,
 )
-from marchproxy.dataplane.fdstore import DescriptorStore
+from marchproxy.dataplane.fdstore import DescriptorStore, store_name
 from marchproxy.dataplane.notify import Notifier
+from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.errors import Conflict
-from marchproxy.policy.plan import ListenerKey, Plan
+from marchproxy.model.protocol import Transport
+from marchproxy.policy.plan import Listener, ListenerKey, Plan
 from tests.dataplane.proxy.peers import free_port
 
 
@@ -112,6 +114,67 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         listening.bind(str(tmp_path / "notify"))
         listening.settimeout(5)
         yield listening
+
+
+@pytest.fixture
+def left_behind() -> Iterator[socket.socket]:
+    """What an earlier daemon has opened; like the manager, this goes on holding it."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        yield held
+
+
+def inheriting(held: socket.socket) -> ListeningSockets:
+    name = store_name(Transport.TCP, ip_address("127.0.0.1"), port_of(held))
+    return ListeningSockets(store=DescriptorStore(Notifier(), {name: held.dup()}))
+
+
+def port_of(sock: socket.socket) -> int:
+    port: int = sock.getsockname()[1]
+    return port
+
+
+def test_what_is_inherited_survives_a_plan_that_cannot_be_opened(left_behind: socket.socket) -> None:
+    sockets, port = inheriting(left_behind), port_of(left_behind)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Conflict):
+        sockets.open(explicit(port, port_of(taken)))
+    assert apply(sockets, explicit(port)).opened == [port]
+    sockets.close()
+
+
+def test_what_is_inherited_survives_a_plan_that_a_tier_refuses(left_behind: socket.socket) -> None:
+    sockets, port = inheriting(left_behind), port_of(left_behind)
+    for _ in range(2):
+        Prepared(Taker(), sockets, explicit(port), sockets.open(explicit(port))).abandon()
+    assert apply(sockets, explicit(port)).opened == [port]
+    sockets.close()
+
+
+def test_what_is_inherited_and_not_wanted_is_closed_once_a_plan_is_in_force(
+    left_behind: socket.socket,
+) -> None:
+    sockets, port, other = inheriting(left_behind), port_of(left_behind), free_port()
+    left_behind.close()
+    Prepared(Taker(), sockets, explicit(other), sockets.open(explicit(other))).abandon()
+    assert accepts(port), "nothing is in force, and clients may wait there"
+    apply(sockets, explicit(other))
+    assert not accepts(port)
+    sockets.close()
+
+
+def test_what_is_inherited_gives_way_to_its_wildcard(left_behind: socket.socket) -> None:
+    sockets, port = inheriting(left_behind), port_of(left_behind)
+    assert apply(sockets, explicit(port, address="0.0.0.0")).opened == [port]
+    sockets.close()
+
+
+def test_what_is_inherited_gives_way_to_the_tier(left_behind: socket.socket) -> None:
+    """Where the listener has moved to it, whether admission has taken the socket before or not."""
+    sockets, port = inheriting(left_behind), port_of(left_behind)
+    moved = Listener(ip_address("127.0.0.1"), port, Transport.TCP, ())
+    open_listener(moved).close()
+    apply(sockets, explicit(port))
+    open_listener(moved).close()
+    sockets.close()
 
 
 def test_what_the_service_manager_holds_goes_on(manager: socket.socket) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from marchproxy.dataplane.admission.handover import Handover
 from marchproxy.dataplane.admission.limits import AdmissionLimits
+from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
+from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.records import EventKind, Flow
 from marchproxy.model.appliance import Settings
 from marchproxy.model.endpoint import Endpoint
@@ -145,6 +147,35 @@ async def test_it_drains_before_it_ends() -> None:
         streams[1].write_eof()
         assert await streams[0].read() == b"last"
         await draining
+
+
+@looped
+async def test_who_has_not_asked_yet_is_served_while_it_drains() -> None:
+    """One that was accepted before, and one that waits to be."""
+    async with desk(LAN, WEB, OUT) as at, tcp_server(echo, "127.0.0.2") as port, dial(at.port) as accepted:
+        await until(lambda: at.admission._gate.inside == 1)
+        with socket.create_connection(("127.0.0.1", at.port)) as late:
+            draining = asyncio.create_task(at.admission.drain(5.0))
+            await until(lambda: at.admission._gate.inside == 2)
+            for streams in (accepted, await asyncio.open_connection(sock=late)):
+                await tunnel(at, port, *streams)
+                streams[1].write(b"last")
+                streams[1].write_eof()
+                assert await streams[0].read() == b"last"
+                streams[1].close()
+        await draining
+
+
+@looped
+async def test_who_waits_where_the_next_daemon_accepts_is_left_to_it() -> None:
+    store = DescriptorStore.adopt(Notifier(), {"FDSTORE": "1"})
+    async with desk(LAN, WEB, OUT, store=store) as at:
+        (sock,) = at.admission._sockets.held.values()
+        with sock.dup() as kept, socket.create_connection(("127.0.0.1", at.port)) as waiting:
+            await at.admission.drain(5.0)
+            client, _ = kept.accept()
+            assert client.getpeername() == waiting.getsockname()
+            client.close()
 
 
 @looped
