@@ -7,13 +7,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from rig import Appliance, Host, Rig, wait_for
+from tests.namespace.test_tunnels import read_head
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", commands=["dnsmasq"])
 
@@ -28,7 +31,7 @@ SERVICES: tuple[tuple[str, ...], ...] = (
     ("shell", "--address", "10.2.0.3", "--port", "22", "--auth", "token"),
 )
 MAPPINGS: tuple[tuple[str, ...], ...] = (
-    ("shop", "--from", "lan", "--to", "shop", "--protocol", "tcp", "--ports", "80,8000,9418"),
+    ("shop", "--from", "lan", "--to", "shop", "--protocol", "tcp", "--ports", "8000,8080,9418"),
     ("shell", "--from", "lan", "--to", "shell", "--protocol", "tcp"),
     ("door", "--from", "lan", "--to", "shell", "--protocol", "tcp", "--listen", "10.1.0.1:2222"),
 )
@@ -213,3 +216,75 @@ def test_ssh_over_connect(
     text = "".join(f"line {number}\n" for number in range(100_000))
     assert rig.client.run([*ssh, "cat"], env=appliance.env, stdin=text).stdout == text
     assert rig.client.run([*ssh, "exit 3"], env=appliance.env, check=False).returncode == 3
+
+
+WEBSOCKET = "".join(
+    f"{line}\r\n"
+    for line in (
+        f"Host: {NAME}:8080", "Connection: keep-alive, Upgrade", "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "",
+    )
+)  # fmt: skip
+ACCEPTED = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+"""What a server makes of that key (RFC 6455 section 1.3)."""
+
+
+@pytest.fixture(scope="module")
+def websocket(rig: Rig) -> Iterator[None]:
+    """A server that switches protocols, and then sends the client's frames back to it as they are."""
+    listening = rig.server.call(socket.create_server, ("10.2.0.2", 8080))
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listening.accept()
+            except OSError:
+                return
+            # A client that gives up has asserted something, and says so itself.
+            with client, suppress(ConnectionError):
+                head = read_head(client).decode().lower()
+                assert "\r\nupgrade: websocket\r\n" in head
+                assert "\r\nconnection: upgrade\r\n" in head or "keep-alive, upgrade" in head
+                answer = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPTED}"
+                client.sendall(f"HTTP/1.1 101 Switching Protocols\r\n{answer}\r\n\r\n".encode())
+                while data := client.recv(65536):
+                    client.sendall(data)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join(5)
+
+
+def read_exactly(sock: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size and (piece := sock.recv(size - len(data))):
+        data += piece
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", ["CONNECT", "absolute"])
+def test_a_websocket_goes_through(rig: Rig, appliance: Appliance, websocket: None, form: str) -> None:
+    frame = b"\x82\xff" + SIZE.to_bytes(8) + bytes(4) + os.urandom(SIZE)
+
+    def talk() -> list[bytes]:
+        with socket.create_connection(("10.1.0.1", 3128), 5) as sock:
+            if form == "CONNECT":
+                sock.sendall(f"CONNECT {NAME}:8080 HTTP/1.1\r\nHost: {NAME}:8080\r\n\r\n".encode())
+                assert b" 200 " in read_head(sock)
+            target = "/chat" if form == "CONNECT" else f"http://{NAME}:8080/chat"
+            sock.sendall(f"GET {target} HTTP/1.1\r\n{WEBSOCKET}".encode())
+            head = read_head(sock).decode()
+            assert head.startswith("HTTP/1.1 101 ")
+            assert ACCEPTED in head
+            got = []
+            for _ in range(2):
+                sending = threading.Thread(target=sock.sendall, args=(frame,))
+                sending.start()
+                got.append(read_exactly(sock, len(frame)))
+                sending.join(5)
+            return got
+
+    assert rig.client.call(talk) == [frame, frame]
