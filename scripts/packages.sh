@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Installing system packages without starting services by it. Sourced by setup.sh.
 
-# What Debian would start now and at every boot.
-readonly SERVICES=(haproxy iperf3 nftables nginx squid tinyproxy)
+# What Debian would start now and at every boot: the service, and after a colon the package where that has another name.
+readonly SERVICES=(haproxy iperf3 nftables nginx squid ssh:openssh-server tinyproxy)
 # What dpkg asks before it starts a service.
 POLICY=/usr/sbin/policy-rc.d
 
@@ -59,9 +59,10 @@ release_services() {
         trap - EXIT
     fi
     command -v systemctl >/dev/null || return 0
-    local service
-    for service in "${SERVICES[@]}"; do
-        [[ " $* " == *" $service "* ]] || continue
+    local entry service
+    for entry in "${SERVICES[@]}"; do
+        [[ " $* " == *" ${entry##*:} "* ]] || continue
+        service=${entry%:*}
         # Where systemd does not run, there is nothing to stop and disabling still removes the links.
         systemctl disable --quiet "$service" 2>/dev/null || true
         systemctl stop --quiet "$service" 2>/dev/null || true

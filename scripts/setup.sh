@@ -50,6 +50,7 @@ readonly TEST_NEEDS=(
     dig:bind9-dnsutils
     dnsmasq:dnsmasq-base
     shellcheck:shellcheck
+    sshd:openssh-server
 )
 readonly BENCH_NEEDS=(
     ethtool:ethtool

@@ -99,6 +99,10 @@ class TestPackages:
         assert calls[-3:] == ["held", "systemctl disable --quiet nginx", "systemctl stop --quiet nginx"]
         assert not (root.folder / "policy").exists()
 
+    def test_a_service_is_found_whose_package_has_another_name(self, root: Machine) -> None:
+        assert root.run("install_packages openssh-server").returncode == 0
+        assert root.calls()[-2:] == ["systemctl disable --quiet ssh", "systemctl stop --quiet ssh"]
+
     def test_services_that_were_there_before_stay(self, root: Machine) -> None:
         root.run("install_packages curl")
         assert [call for call in root.calls() if call.startswith("systemctl")] == []

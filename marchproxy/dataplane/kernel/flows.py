@@ -28,6 +28,8 @@ _PULSE = layouts.FLOW.pick("last_seen", "state", "flags")
 """Enough to pass over most entries without decoding them: a million of them should cost a second."""
 
 type Report = Callable[[Event], None]
+type HangUp = Callable[[bytes], None]
+"""Told the key of packets whose sender shall hear that its flow is over; see `hangup`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,10 @@ class _Conversation:
         return reader.flow(self.key, self.entry, reply, reason)
 
 
+def _in_silence(_: bytes) -> None:
+    """Peers learn of the end when they next speak."""
+
+
 class FlowTable:
     """Both flow tables of the kernel. For one thread."""
 
@@ -114,13 +120,16 @@ class FlowTable:
         names: MappingNames,
         timeouts: Timeouts,
         ports: NatPorts = NatPorts(),  # noqa: B008  (frozen)
+        hang_up: HangUp = _in_silence,
     ) -> None:
+        """`hang_up` is called for both directions of handed-off flows that are ended here."""
         self._established = maps["flows"]
         self._opening = maps["opening"]
         self._tunnels = TunnelTable(maps["tunnels"])
         self._names = names
         self._limits = timeouts.limits()
         self._ports = ports
+        self._hang_up = hang_up
 
     def allow(self, timeouts: Timeouts) -> None:
         """Hold all flows to these from now on."""
@@ -200,8 +209,8 @@ class FlowTable:
         for held in self._tunnels:
             each = self._established_flow(held.key, held.id)
             reason = judge(each.read(reader), held) if each else None
-            if each and reason:
-                self._end_one(each, reason, report)
+            if each and reason and self._end_one(each, reason, report):
+                self._tell(each)
 
     def end(self, raw_key: bytes, id: int, reason: Reason, report: Report) -> bool:
         """End one established flow by its client's key; False where it has ended already."""
@@ -211,8 +220,8 @@ class FlowTable:
     def cut(self, ids: AbstractSet[int], reason: Reason, report: Report) -> set[int]:
         """End flows by their ids, handed off or not; those that were there.
 
-        Both ends learn of it when they next speak: a packet of no flow is answered with a reset, by the
-        programs or the host.
+        Both ends learn of it at once where user space had handed it off, else when they next speak: a packet
+        of no flow is answered with a reset, by the programs or the host.
         """
         packed = {layouts.U64.pack(id) for id in ids}
         found: set[int] = set()
@@ -267,7 +276,7 @@ class FlowTable:
     ) -> int:
         """Delete conversations, and report those whose start was; how many entries stay."""
         reader = RecordReader(self._names, self._tunnels)
-        count, gone = 0, []
+        count, gone, over = 0, list[bytes](), list[_Conversation]()
         for raw_key, raw in table.items():
             count += 1
             if not suspect(raw_key, raw):
@@ -284,7 +293,17 @@ class FlowTable:
                 count -= 1
                 flow = each.read(reader, reason)
                 report(Event(EventKind.FLOW_END, flow.decision, flow))
-        return count - table.delete_many(gone)
+                over.append(each)
+        left = count - table.delete_many(gone)
+        for each in over:
+            self._tell(each)
+        return left
+
+    def _tell(self, each: _Conversation) -> None:
+        """After both entries are gone, lest one of them carries what is answered."""
+        if each.entry.flags & layouts.FLAG_SPLICED:
+            self._hang_up(each.raw_key)
+            self._hang_up(each.other_key)
 
     def _established_flow(self, raw_key: bytes, id: int) -> _Conversation | None:
         raw = self._established.get(raw_key)

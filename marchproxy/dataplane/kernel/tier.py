@@ -20,6 +20,7 @@ from marchproxy.dataplane.kernel.failover import Failover
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.forwarding import Forwarding
 from marchproxy.dataplane.kernel.handoff import Handoff
+from marchproxy.dataplane.kernel.hangup import hang_up
 from marchproxy.dataplane.kernel.interfaces import Attachments, index_of
 from marchproxy.dataplane.kernel.limitslots import LimitSlots
 from marchproxy.dataplane.kernel.loading import BpfNotPermitted, Pipeline, load_pipeline
@@ -86,7 +87,7 @@ class KernelTier:
         self._limit_slots = LimitSlots(maps)
         self._blocks = BlockTables(maps, self._settings, self._names.number)
         self._builder = self._new_builder()
-        self._table = FlowTable(maps, self._names, Timeouts())
+        self._table = FlowTable(maps, self._names, Timeouts(), hang_up=hang_up)
         self._splices = Splices(maps)
         self._load_handoff = pipeline.load_handoff
         self._attachments = Attachments(

@@ -58,7 +58,8 @@ class Worker:
         self._events: list[Event] = []
         self._telling: asyncio.TimerHandle | None = None
         limits = default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        self._admission = Admission(self._find, self, handover=Remote(self._offer), limits=limits)
+        self._remote = Remote(self._offer)
+        self._admission = Admission(self._find, self, handover=self._remote, limits=limits)
         self._admission.start(self._tell)
 
     def note_use(self, token: str, now: datetime) -> None:
@@ -132,7 +133,11 @@ class Worker:
         answered = self._ask(lambda number: messages.Offered(number, what), descriptors)
 
         def decided(answer: asyncio.Future[object]) -> None:
-            if answer.cancelled() or relay.ended:
+            if relay.ended:
+                return
+            if answer.cancelled():
+                # The daemon is gone, and the tunnel still here.
+                relay.start()
                 return
             if answer.result() is None:
                 relay.leave()
@@ -189,6 +194,7 @@ class Worker:
         self.ended.set()
 
     def _orphaned(self) -> None:
+        self._remote.stop()
         for future in self._asked.values():
             future.cancel()
         self._asked.clear()
@@ -212,6 +218,10 @@ class Remote:
             self._ports = UpstreamPorts({name: open_pinned_map(pins / name) for name in ("flows", "opening")})
         except MarchproxyError:
             self._ports = None
+
+    def stop(self) -> None:
+        """Offer nothing more: there is nobody to take it, and what is offered waits."""
+        self._ports = None
 
     async def connect(self, address: IPAddress, port: int) -> socket.socket:
         """See `connecting.Connect`."""

@@ -43,7 +43,12 @@ class Tables:
         names = MappingNames(FakeMap("mapping_names", value_size=128))
         self.tunnels = FakeMap("tunnels")
         maps = {"flows": self.flows, "opening": self.opening, "tunnels": self.tunnels}
-        self.table = FlowTable(maps, names, Timeouts())
+        self.hung_up: list[bytes] = []
+        self.table = FlowTable(maps, names, Timeouts(), hang_up=self._hang_up)
+
+    def _hang_up(self, key: bytes) -> None:
+        assert key not in self.flows.entries.keys() | self.opening.entries.keys()
+        self.hung_up.append(key)
 
     def expire(self) -> int:
         return self.table.expire(self.reports.append).established
@@ -305,6 +310,7 @@ class TestHandedOff:
         assert (flow.decision.id, held.id, held.tunnel.name) == (1, 1, "www.example.org")
         assert kernel.told == [(1, Reason.AUTH_REVOKED)]
         assert kernel.flows.entries.keys() == {self.OTHER.key, self.OTHER.reply_key}
+        assert kernel.hung_up == [self.TUNNEL.key, self.TUNNEL.reply_key]
 
     def test_one_whose_tuple_is_another_flows_by_now_is_left_alone(self, kernel: Tables) -> None:
         self.held(kernel, id=99)
@@ -318,6 +324,8 @@ class TestHandedOff:
         assert kernel.table.end(self.TUNNEL.key, 1, Reason.RESET, report) is True
         assert kernel.table.end(self.TUNNEL.key, 1, Reason.RESET, report) is False
         assert kernel.told == [(1, Reason.RESET)]
+        # Whoever ends it so still has the sockets.
+        assert kernel.hung_up == []
 
     def test_a_walk_notes_the_places_that_are_in_use(self, kernel: Tables) -> None:
         self.held(kernel)
@@ -331,6 +339,8 @@ def test_flows_are_cut_by_their_ids_wherever_they_are(kernel: Tables) -> None:
     Conversation(id=4, port=4, nat_port=4, state=STATE_CLOSED).put(kernel.opening)
     assert kernel.table.cut({1, 3, 4, 77}, Reason.CUT, kernel.reports.append) == {1, 3}
     assert sorted(kernel.told) == [(1, Reason.CUT), (3, Reason.CUT)]
+    handed_off = Conversation(id=1, port=1, nat_port=1)
+    assert kernel.hung_up == [handed_off.key, handed_off.reply_key]
     assert kernel.flows.entries.keys() == {
         Conversation(id=2, port=2, nat_port=2).key,
         Conversation(id=2, port=2, nat_port=2).reply_key,
