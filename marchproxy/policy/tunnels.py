@@ -136,7 +136,7 @@ class TunnelEvaluator:
         return any(map(self._local, _forms(address)))
 
     def _is_narrow(self, what: str, *, own: bool) -> bool:
-        """Whether only a service with that very address means it: routing would not lead there, or it harms."""
+        """Whether only a service with that very address means it: routing does not lead there, or harms."""
         return own or (bool(what) and what not in _NARROW)
 
     def _means(self, answer: Answer, address: IPAddress, *, wide: bool = False) -> bool:
@@ -147,8 +147,7 @@ class TunnelEvaluator:
         sources = self._evaluator.plan.sources
         return any(
             address in prefix and (wide or is_single(prefix))
-            for service in answer.destination_services
-            if service in rule.destinations
+            for service in answer.meant
             for prefix in sources.get(service, ())
             if prefix.version == address.version
         )

@@ -110,13 +110,15 @@ class ExplicitProxy(Reception):
         return Guarded(self, opening, wire, who, partial(self._name_refusal, way, rule.sni))
 
     def _name_refusal(self, way: _Way, without: WithoutSni, hello: Request) -> Reason | None:
-        """What was asked for and what TLS says must agree; behind an address, it must be of its service."""
+        """What was asked for and what TLS says must agree; behind an address, it must be of a service
+        that the rule is to.
+        """
         wish, tunnels = way.wish, self._judge.tunnels
 
         def fits(name: str) -> bool:
             if wish.name:
                 return name == wish.name
-            among = set(way.answer.destination_services)
+            among = way.answer.meant
             return not among or not among.isdisjoint(tunnels.services(name))
 
         def by_address() -> bool:
@@ -184,9 +186,7 @@ class ExplicitProxy(Reception):
 
 def service_of(answer: Answer) -> str:
     """The service that a tunnel goes to: one that its rule names before others."""
-    named = set(answer.rule.destinations) if answer.rule and hasattr(answer.rule, "destinations") else set()
-    among = [name for name in answer.destination_services if name in named] or answer.destination_services
-    return min(among, default="")
+    return min(answer.meant or answer.destination_services, default="")
 
 
 def _wanted(answer: Answer) -> str:

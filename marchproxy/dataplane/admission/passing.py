@@ -56,6 +56,6 @@ class PassingTls(Reception):
 
         def fits(name: str) -> bool:
             named = self._judge.tunnels.services(name)
-            return ANYONE in rule.destinations or not named.isdisjoint(answer.destination_services)
+            return ANYONE in rule.destinations or not named.isdisjoint(answer.meant)
 
         return refusal(hello, rule.sni, fits, lambda: True)

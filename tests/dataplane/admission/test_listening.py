@@ -172,6 +172,7 @@ async def test_behind_a_token_the_name_is_looked_at_too(name: str, passes: bool)
         ("www.shop.test", "other.shop.test", "SNI_MISMATCH"),
         ("127.0.0.3", "www.shop.test", ""),
         ("127.0.0.3", "evil.test", "SNI_MISMATCH"),
+        ("127.0.0.3", "www.neighbour.test", "SNI_MISMATCH"),
     ],
 )
 @looped
@@ -181,6 +182,8 @@ async def test_what_connect_and_tls_name_must_agree(asked: str, named: str, reas
         desk(
             LAN,
             target,
+            service("neighbour", "127.0.0.3", "*.neighbour.test"),
+            mapping("elsewhere", "lan", "neighbour", ports="1"),
             mapping("tls", "lan", "shop", sni=True),
             names={"www.shop.test": ["127.0.0.3"]},
         ) as at,
