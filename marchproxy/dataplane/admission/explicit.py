@@ -24,6 +24,7 @@ from marchproxy.dataplane.proxy.protocol.exchange import Refused, Request, Speec
 from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import WithoutSni
+from marchproxy.model.presented import Presented
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Evaluator
@@ -40,6 +41,7 @@ class _Way:
     wish: Wish
     answer: Answer
     verified: Verified | None
+    presented: Presented | None
     evaluator: Evaluator
     """By which it was found."""
 
@@ -132,7 +134,7 @@ class ExplicitProxy(Reception):
         query = who.query(wish.address, wish.port)
         conversation = self._judge.ledger.begin(query, who.port, answer, wish.name)
         backend = Backend(wish.address, wish.port, service_of(answer))
-        tunnel = Tunnel(conversation, way.verified, wish, way.evaluator)
+        tunnel = Tunnel(conversation, way.verified, wish, way.evaluator, way.presented)
         return Admitted(
             self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.source)
         )
@@ -151,7 +153,8 @@ class ExplicitProxy(Reception):
             elif outcome is None and not answer.opens_itself:
                 first = first or _Shut(answer.reason, answer, address, _denied(answer, wish))
             else:
-                found.append(_Way(wish, answer, outcome, self._judge.ledger.evaluator))
+                evaluator = self._judge.ledger.evaluator
+                found.append(_Way(wish, answer, outcome, request.credential, evaluator))
         if not found:
             raise first or _Shut(Reason.NAME_UNKNOWN, _NOTHING, None)
         return found

@@ -71,6 +71,13 @@ class Judge:
             self._credentials.note_use(outcome.token, instant)
         return None if not isinstance(outcome, Verified) and answer.verdict is Verdict.AUDIT else outcome
 
+    def taken_back(self, presented: Presented | None, verified: Verified | None) -> Reason | None:
+        """Why a credential that was right opens nothing by now; None: it does, or none was needed."""
+        if presented is None or verified is None:
+            return None
+        found = self._credentials.book.verify(presented, (verified.service,), datetime.now(UTC))
+        return found if isinstance(found, Reason) else None
+
     def keeps(self, answer: Answer, verified: Verified | None) -> bool:
         """Whether what runs may go on under this answer. A credential that was right stays so: what becomes
         of tunnels when it expires or is taken back is not asked here.

@@ -17,6 +17,7 @@ from marchproxy.dataplane.proxy.protocol.preface import GREETING, PATIENCE, Pref
 from marchproxy.dataplane.proxy.protocol.sni import SniLayer
 from marchproxy.dataplane.proxy.reach import Unreachable, reach
 from marchproxy.model.entities import WithoutSni
+from marchproxy.model.presented import Presented
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Query
@@ -37,7 +38,7 @@ class MappingListeners(Reception):
             denied = answer.verdict is Verdict.DENY
             self._refused(who, query, answer, answer.reason if denied else Reason.NO_MAPPING)
             return False
-        opening = await self._open(query, answer, None, wire.socket, who)
+        opening = await self._open(query, answer, None, None, wire.socket, who)
         if isinstance(opening, Refused):
             return False
         opening.relay(b"", None)
@@ -65,10 +66,10 @@ class MappingListeners(Reception):
         without = answer.rule.sni if answer.rule else None
         opened = opened_by(answer, verified)
         if without is None:
-            return await self._open(query, opened, verified, wire.socket, who)
+            return await self._open(query, opened, verified, request.credential, wire.socket, who)
         services = {backend.service for backend in answer.pool.backends} if answer.pool else set()
         if request.speech is not Speech.TLS:
-            opening = await self._open(query, opened, verified, wire.socket, who)
+            opening = await self._open(query, opened, verified, request.credential, wire.socket, who)
             if isinstance(opening, Refused):
                 return opening
             refuse = partial(self._name_refusal, {opening.backend.service}, without)
@@ -78,7 +79,7 @@ class MappingListeners(Reception):
         if reason:
             return self._refused(who, query, answer, reason, name=name)
         among = self._judge.tunnels.services(name) if name else None
-        return await self._open(query, opened, verified, wire.socket, who, name, among)
+        return await self._open(query, opened, verified, request.credential, wire.socket, who, name, among)
 
     def _name_refusal(self, services: AbstractSet[str], without: WithoutSni, hello: Request) -> Reason | None:
         """The name must be of a service that the listener leads to."""
@@ -90,6 +91,7 @@ class MappingListeners(Reception):
         query: Query,
         answer: Answer,
         verified: Verified | None,
+        presented: Presented | None,
         client: socket.socket,
         who: Client,
         name: str = "",
@@ -109,7 +111,7 @@ class MappingListeners(Reception):
             )
         except Unreachable as error:
             return self._refused(who, query, answer, error.reason, name=name)
-        tunnel = Tunnel(conversation, verified, None, evaluator)
+        tunnel = Tunnel(conversation, verified, None, evaluator, presented)
         return Admitted(
             self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.source)
         )

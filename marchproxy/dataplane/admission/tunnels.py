@@ -19,6 +19,7 @@ from marchproxy.dataplane.proxy.protocol.exchange import Bound
 from marchproxy.dataplane.proxy.relay import Relay
 from marchproxy.dataplane.records import Flow
 from marchproxy.model.address import IPAddress
+from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Evaluator
 from marchproxy.policy.plan import Backend
@@ -66,7 +67,7 @@ class Handover(Offering, Protocol):
 class Tunnel:
     """A client's connection and its upstream."""
 
-    __slots__ = ("conversation", "evaluator", "leave", "relay", "tries", "verified", "wish")
+    __slots__ = ("conversation", "evaluator", "leave", "presented", "relay", "tries", "verified", "wish")
 
     def __init__(
         self,
@@ -74,11 +75,14 @@ class Tunnel:
         verified: Verified | None,
         wish: Wish | None,
         evaluator: Evaluator | None = None,
+        presented: Presented | None = None,
     ) -> None:
         self.conversation = conversation
         self.evaluator = evaluator
         """By which it was let in; None: once it lives, for a plan that is replaced shall not stay."""
         self.verified = verified
+        self.presented = presented
+        """What opened it; None once it lives, for a secret shall not stay."""
         self.wish = wish
         """None: it came to a mapping's listener."""
         self.relay: Relay | None = None
@@ -112,7 +116,9 @@ class Tunnels:
         bound: Bound | None,
         on_end: Callable[[], None],
     ) -> None:
-        """Begin to carry, if the plan in force still allows it. `on_end` is called once."""
+        """Begin to carry, if the plan in force and the credential still allow it: both may have changed while
+        it was dialled. `on_end` is called once.
+        """
 
         def ended(reason: Reason) -> None:
             self._ledger.ended(tunnel.conversation, reason)
@@ -125,7 +131,10 @@ class Tunnels:
         self._ledger.opened(tunnel.conversation, backend)
         # Mostly nothing has changed since it was asked for.
         same, tunnel.evaluator = tunnel.evaluator is self._ledger.evaluator, None
-        reason = None if same else self._refusal(tunnel)
+        presented, tunnel.presented = tunnel.presented, None
+        reason = self._judge.taken_back(presented, tunnel.verified) or (
+            None if same else self._refusal(tunnel)
+        )
         if reason is None:
             relay.start(ahead)
         else:

@@ -33,15 +33,23 @@ class Keys:
     """The vault's tokens, and which were used."""
 
     def __init__(self, *, ends: datetime | None = None) -> None:
+        self._ends = ends
+        self.book = self._made(revoked=None)
+        self.used: list[str] = []
+
+    def revoke(self) -> None:
+        """Take TOKEN back."""
+        self.book = self._made(revoked=datetime.now(UTC))
+
+    def _made(self, revoked: datetime | None) -> CredentialBook:
         made = datetime(2026, 1, 1, tzinfo=UTC)
-        self.book = CredentialBook(
+        return CredentialBook(
             [
-                Token(1, "vault", digest(TOKEN), None, made, ends, None, None, None),
+                Token(1, "vault", digest(TOKEN), None, made, self._ends, None, revoked, None),
                 Token(2, "vault", digest(OLD), None, made, made + timedelta(seconds=1), None, None, None),
             ],
             token_services={"vault"},
         )
-        self.used: list[str] = []
 
     def note_use(self, token: str, now: datetime) -> None:
         self.used.append(token)
