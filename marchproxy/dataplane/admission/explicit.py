@@ -13,7 +13,6 @@ from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
 from marchproxy.dataplane.admission.names import AskedAddresses
 from marchproxy.dataplane.admission.reception import Admitted, Client, Guarded, Reception
 from marchproxy.dataplane.admission.session import Opening
-from marchproxy.dataplane.admission.tlsname import refusal
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.credentials.book import Verified
@@ -109,9 +108,9 @@ class ExplicitProxy(Reception):
         rule = way.answer.rule
         if plainly or rule is None or rule.sni is None or way.answer.verdict is Verdict.AUDIT:
             return opening
-        return Guarded(self, opening, wire, who, partial(self._name_refusal, way, rule.sni))
+        return Guarded(self, opening, wire, who, partial(self._name_refusal, who, way, rule.sni))
 
-    def _name_refusal(self, way: _Way, without: WithoutSni, hello: Request) -> Reason | None:
+    def _name_refusal(self, who: Client, way: _Way, without: WithoutSni, hello: Request) -> Reason | None:
         """What was asked for and what TLS says must agree; behind an address, it must be of a service
         that the rule is to.
         """
@@ -127,7 +126,7 @@ class ExplicitProxy(Reception):
             answer = self._judge.tunnel(replace(wish, name=""))
             return self._judge.keeps(answer, way.verified)
 
-        return refusal(hello, without, fits, by_address)
+        return self._name_reason(who, hello, without, fits, by_address)
 
     def _admitted(self, way: _Way, client: socket.socket, upstream: socket.socket, who: Client) -> Admitted:
         wish, answer = way.wish, opened_by(way.answer, way.verified)

@@ -8,7 +8,6 @@ from functools import partial
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.admission.reception import Admitted, Client, Guarded, Reception
 from marchproxy.dataplane.admission.session import Opening
-from marchproxy.dataplane.admission.tlsname import refusal
 from marchproxy.dataplane.admission.tunnels import Tunnel
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.credentials.book import Verified
@@ -72,19 +71,25 @@ class MappingListeners(Reception):
             opening = await self._open(query, opened, verified, request.credential, wire.socket, who)
             if isinstance(opening, Refused):
                 return opening
-            refuse = partial(self._name_refusal, {opening.backend.service}, without)
+            refuse = partial(self._name_refusal, who, {opening.backend.service}, without)
             return Guarded(self, opening, wire, who, refuse)
         name = request.host if isinstance(request.host, str) else ""
-        reason = self._name_refusal(services, without, request)
+        reason = self._name_refusal(who, services, without, request)
         if reason:
             return self._refused(who, query, answer, reason, name=name)
         among = self._judge.tunnels.services(name) if name else None
         return await self._open(query, opened, verified, request.credential, wire.socket, who, name, among)
 
-    def _name_refusal(self, services: AbstractSet[str], without: WithoutSni, hello: Request) -> Reason | None:
+    def _name_refusal(
+        self, who: Client, services: AbstractSet[str], without: WithoutSni, hello: Request
+    ) -> Reason | None:
         """The name must be of a service that the listener leads to."""
         named = self._judge.tunnels.services
-        return refusal(hello, without, lambda name: not services.isdisjoint(named(name)), lambda: True)
+
+        def fits(name: str) -> bool:
+            return not services.isdisjoint(named(name))
+
+        return self._name_reason(who, hello, without, fits, lambda: True)
 
     async def _open(
         self,

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, islice
 
 from marchproxy.dataplane.admission.association import Associations
@@ -241,6 +242,8 @@ class Admission:
         backend = Backend(flow.backend, flow.backend_port, "")
         if self._ledger.is_blocked(backend):
             return Reason.BLOCKED_DESTINATION
+        if blocked := self._judge.tunnels.refuse(decision.source, held.name):
+            return blocked.reason
         asked_for = decision.destination, decision.destination_port
         if asked_for == (flow.backend, flow.backend_port):
             answer = self._ledger.evaluator.evaluate(Query(decision.source, *asked_for, Transport.TCP))
@@ -250,6 +253,9 @@ class Admission:
                 # It came to an explicit proxy, which may be gone by now.
                 wish = Wish(decision.source, held.name, flow.backend, flow.backend_port)
                 answer = self._judge.tunnel(wish)
+                if answer.reason is Reason.PRIVATE_ADDRESS:
+                    # The name may be one that TLS has told, behind an address that was asked for.
+                    answer = self._judge.tunnel(replace(wish, name=""))
         if answer.keeps or answer.opens_itself or held.service in answer.openers:
             return None
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED

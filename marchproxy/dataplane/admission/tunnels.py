@@ -218,9 +218,13 @@ class Tunnels:
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
 
     def _ask_again(self, tunnel: Tunnel) -> Answer:
+        conversation = tunnel.conversation
+        blocked = self._judge.tunnels.refuse(conversation.query.source, conversation.name)
+        if blocked:
+            return blocked
         if tunnel.wish is not None:
             return self._judge.tunnel(tunnel.wish)
-        return self._ledger.evaluator.evaluate(tunnel.conversation.query)
+        return self._ledger.evaluator.evaluate(conversation.query)
 
 
 def _end(tunnel: Tunnel, reason: Reason) -> None:

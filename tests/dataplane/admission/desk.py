@@ -15,10 +15,11 @@ from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.records import Event
-from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
+from marchproxy.model.appliance import DEFAULT_SETTINGS, Block, Settings
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Mapping as MappingEntity
 from marchproxy.model.entities import Service
+from marchproxy.policy.compile import compile_plan
 from marchproxy.policy.plan import Plan
 from marchproxy.store.tokens import Token, digest
 from tests.dataplane.proxy.peers import free_port
@@ -85,6 +86,12 @@ def explicit(
     """A plan with an explicit proxy at that port."""
     made = build.plan(*entities)
     return replace(made, explicit=(Endpoint(ip_address(address), port),), settings=settings)
+
+
+def blocking(made: Plan, *entries: str) -> Plan:
+    """The same with addresses or names that are blocked."""
+    snapshot = replace(build.snapshot(), blocks=tuple(map(Block, entries)))
+    return replace(made, blocks=compile_plan(snapshot, now=build.NOW).plan.blocks)
 
 
 @asynccontextmanager
