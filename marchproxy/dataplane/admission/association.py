@@ -206,17 +206,17 @@ class Association:
 
     def _judge(self, datagram: Datagram, name: str, addresses: Sequence[IPAddress]) -> None:
         """Send to the first address that is allowed; no answer tells which of them would be alive."""
-        judge, first = self._owner.judge, None
-        for address in addresses:
-            wish = Wish(self._who.source, name, address, datagram.port, Transport.UDP)
-            answer = judge.tunnel(wish)
-            outcome = judge.check(answer, self._credential, self._who.source)
+        judge, source, first = self._owner.judge, self._who.source, None
+        wishes = [Wish(source, name, address, datagram.port, Transport.UDP) for address in addresses]
+        answers = [judge.tunnel(wish) for wish in wishes]
+        outcomes = judge.check_all(answers, self._credential, source)
+        for wish, answer, outcome in zip(wishes, answers, outcomes, strict=True):
             if isinstance(outcome, Reason):
-                first = first or (answer, outcome, address)
+                first = first or (answer, outcome, wish.address)
             elif outcome is None and not answer.verdict.lets_through:
-                first = first or (answer, answer.reason, address)
-            elif not judge.ledger.limits.admit(self._who.source, time.monotonic()):
-                first = (answer, Reason.RATE_LIMITED, address)
+                first = first or (answer, answer.reason, wish.address)
+            elif not judge.ledger.limits.admit(source, time.monotonic()):
+                first = (answer, Reason.RATE_LIMITED, wish.address)
                 break
             else:
                 self._open(datagram, wish, answer, outcome)

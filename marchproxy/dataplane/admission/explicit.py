@@ -92,12 +92,11 @@ class ExplicitProxy(Reception):
 
     async def _open(self, request: Request, name: str, wire: Wire, who: Client) -> Opening:
         ways = await self._ways(request, name, who)
+        plainly = request.speech is Speech.FORWARD
+        if plainly:
+            ways = _without_tls(ways)
         by_address = {way.wish.address: way for way in ways}
         port = ways[0].wish.port
-        plainly = request.speech is Speech.FORWARD
-        first = ways[0].answer.rule
-        if plainly and first and first.sni not in (None, WithoutSni.ALLOW):
-            raise _Shut(Reason.SNI_MISSING, ways[0].answer, ways[0].wish.address, "ask for it by https")
         try:
             address, upstream = await dial(list(by_address), port, self._limits, self._connect)
         except OSError as error:
@@ -143,14 +142,14 @@ class ExplicitProxy(Reception):
         port = request.port or 0
         addresses = await self._addresses(request, name, who)
         found, first = [], None
-        for address in addresses:
-            wish = Wish(who.source, name, address, port)
-            answer = self._judge.tunnel(wish)
-            outcome = self._judge.check(answer, request.credential, who.source)
+        wishes = [Wish(who.source, name, address, port) for address in addresses]
+        answers = [self._judge.tunnel(wish) for wish in wishes]
+        outcomes = self._judge.check_all(answers, request.credential, who.source)
+        for wish, answer, outcome in zip(wishes, answers, outcomes, strict=True):
             if isinstance(outcome, Reason):
-                first = first or _Shut(outcome, answer, address, _wanted(answer))
+                first = first or _Shut(outcome, answer, wish.address, _wanted(answer))
             elif outcome is None and not answer.opens_itself:
-                first = first or _Shut(answer.reason, answer, address, _denied(answer, wish))
+                first = first or _Shut(answer.reason, answer, wish.address, _denied(answer, wish))
             else:
                 evaluator = self._judge.ledger.evaluator
                 found.append(_Way(wish, answer, outcome, request.credential, evaluator))
@@ -184,6 +183,14 @@ class ExplicitProxy(Reception):
         if association is None:
             raise _Shut(Reason.FLOW_TABLE_FULL, _NOTHING, None)
         return association
+
+
+def _without_tls(ways: Sequence[_Way]) -> Sequence[_Way]:
+    """Those whose mapping takes a client that names no host by TLS; at least one. Raises `_Shut`."""
+    found = [way for way in ways if not way.answer.rule or way.answer.rule.sni in (None, WithoutSni.ALLOW)]
+    if not found:
+        raise _Shut(Reason.SNI_MISSING, ways[0].answer, ways[0].wish.address, "ask for it by https")
+    return found
 
 
 def service_of(answer: Answer) -> str:

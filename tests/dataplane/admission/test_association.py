@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 from typing import cast
 
@@ -117,6 +118,18 @@ async def test_a_credential_of_the_association_opens_what_wants_one() -> None:
         assert (await receive(near)).endswith(b"hello")
         assert await at.admission.revoke("1") == 1
         assert at.reasons()[-1] == ("flow-end", "AUTH_REVOKED")
+
+
+@looped
+async def test_a_wrong_credential_counts_once_for_a_name_with_many_addresses() -> None:
+    vault = service("vault", "127.0.0.3", "127.0.0.5", auth="token")
+    hosts = [f"host-{number}.example.com" for number in range(10)]
+    names = dict.fromkeys(hosts, ("127.0.0.3", "127.0.0.5"))
+    async with desk(LAN, ECHO, vault, OUT, names=names) as at, associated(at, "guess") as near:
+        for number, host in enumerate(hosts, 1):
+            near.send(to(host, 9, b"no"))
+            await until(partial(lambda wanted: len(at.events) == wanted, number))
+        assert at.reasons() == [("denied", "AUTH_INVALID")] * 10
 
 
 @looped

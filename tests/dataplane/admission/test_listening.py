@@ -199,7 +199,7 @@ async def test_what_connect_and_tls_name_must_agree(asked: str, named: str, reas
 
 
 def behind(at: Desk, port: int, way: str) -> tuple[Plan, str, str]:
-    """A plan that wants www.shop.test by TLS, what a client says before TLS, and the end of what it hears then."""
+    """A plan that wants www.shop.test by TLS, what a client says before TLS, and how the answer ends."""
     where = f"127.0.0.1:{at.port}"
     shops = service("shop", "127.0.0.3", "www.shop.test", port=port)
     locked = service("vault", "127.0.0.3", "www.shop.test", auth="token", port=port)
