@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from marchproxy.dataplane.admission.deadlines import Deadlines
 from marchproxy.dataplane.admission.dialling import interleaved
 from marchproxy.dataplane.admission.judge import Judge, opened_by
 from marchproxy.dataplane.admission.limits import AdmissionLimits
@@ -104,11 +105,13 @@ class Association:
             if not self._owner.judge.keeps(self._owner.judge.tunnel(way.wish), way.verified):
                 self._drop(place, Reason.POLICY_CHANGED)
 
-    def expire(self, idle: float) -> None:
-        """Let go of peers that have been silent for too long, in seconds."""
+    def expire(self, idle: float, deadlines: Deadlines) -> None:
+        """Let go of peers that have been silent for so many seconds, or are over by the plan in force."""
         for place, way in tuple(self._ways.items()):
             if way.conversation.idle() > idle:
                 self._drop(place, Reason.IDLE)
+            elif reason := deadlines.overdue_conversation(way.conversation, way.verified):
+                self._drop(place, reason)
 
     def cut(self, ids: frozenset[int]) -> set[int]:
         """Let go of peers by the numbers of their conversations. Returns those that there were."""
@@ -330,10 +333,10 @@ class Associations:
         for association in tuple(self.live):
             association.recheck()
 
-    def expire(self, idle: float) -> None:
-        """Let go of who has been silent for too long."""
+    def expire(self, idle: float, deadlines: Deadlines) -> None:
+        """See `Association.expire`."""
         for association in tuple(self.live):
-            association.expire(idle)
+            association.expire(idle, deadlines)
 
     def cut(self, ids: frozenset[int]) -> set[int]:
         """End conversations by their numbers. Returns those that there were."""

@@ -6,11 +6,11 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from typing import Protocol
 
+from marchproxy.dataplane.admission.deadlines import Deadlines
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
@@ -147,17 +147,14 @@ class Tunnels:
             if reason is not None:
                 _end(tunnel, reason)
 
-    def expire(self, idle: float, lifetime: float) -> None:
-        """End what has been silent or open for too long, in seconds (0: for ever), or lost its credential."""
-        now, instant = time.time(), datetime.now(UTC)
+    def expire(self, idle: float, deadlines: Deadlines) -> None:
+        """End what has been silent for so many seconds (0: for ever), or is over by the plan in force."""
         for tunnel in tuple(self.live):
             conversation = tunnel.conversation
             if idle and conversation.idle() > idle:
                 _end(tunnel, Reason.IDLE)
-            elif lifetime and now - conversation.started > lifetime:
-                _end(tunnel, Reason.LIFETIME)
-            elif _has_expired(tunnel, instant):
-                _end(tunnel, Reason.AUTH_EXPIRED)
+            elif reason := deadlines.overdue_conversation(conversation, tunnel.verified):
+                _end(tunnel, reason)
 
     def offer(self, bytes_: int, seconds: float) -> None:
         """Offer the kernel what has carried so many bytes, or is so old (0: does not matter)."""
@@ -239,11 +236,3 @@ def _nothing() -> None:
 def _is_ripe(conversation: Conversation, bytes_: int, seconds: float, now: float) -> bool:
     carried = conversation.sent.bytes + conversation.received.bytes
     return bool(bytes_ and carried >= bytes_) or bool(seconds and now - conversation.started >= seconds)
-
-
-def _has_expired(tunnel: Tunnel, now: datetime) -> bool:
-    """Whether the mapping ends it for its credential's sake."""
-    rule, verified = tunnel.conversation.answer.rule, tunnel.verified
-    if verified is None or verified.expires is None or rule is None or rule.grace is None:
-        return False
-    return (now - verified.expires).total_seconds() >= rule.grace

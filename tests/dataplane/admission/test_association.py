@@ -4,14 +4,17 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from typing import cast
 
 import pytest
 
+from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.proxy.protocol.socks5_udp import build_datagram, parse_datagram
-from tests.dataplane.admission.desk import TOKEN, Desk, desk, explicit
+from marchproxy.model.appliance import Settings
+from tests.dataplane.admission.desk import TOKEN, Desk, Keys, desk, explicit
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import dial
 from tests.policy.build import mapping, service
@@ -130,6 +133,37 @@ async def test_a_wrong_credential_counts_once_for_a_name_with_many_addresses() -
             near.send(to(host, 9, b"no"))
             await until(partial(lambda wanted: len(at.events) == wanted, number))
         assert at.reasons() == [("denied", "AUTH_INVALID")] * 10
+
+
+@pytest.mark.parametrize(
+    ("on_expiry", "lifetime", "reason"),
+    [
+        ("keep", 0, None),
+        ("cut", 0, "AUTH_EXPIRED"),
+        ("grace:60", 0, None),
+        ("keep", 60, "LIFETIME"),
+        ("keep", 7200, None),
+    ],
+)
+@looped
+async def test_it_lasts_as_long_as_a_tunnel(on_expiry: str, lifetime: int, reason: str | None) -> None:
+    """One of an hour ago, with a credential that has just expired."""
+    out = mapping("out", "lan", "vault", protocols="udp", on_expiry=on_expiry)
+    keys = Keys(ends=datetime.now(UTC) + timedelta(hours=1))
+    async with (
+        desk(LAN, VAULT, out, keys=keys, settings=Settings(tunnel_lifetime=lifetime)) as at,
+        echoing("127.0.0.3") as port,
+        associated(at, TOKEN) as near,
+    ):
+        near.send(to("127.0.0.3", port, b"hello"))
+        await receive(near)
+        (association,) = at.admission._associations.live
+        (way,) = association._ways.values()
+        way.conversation.started -= 3600
+        way.verified = Verified("vault", "1", datetime.now(UTC) - timedelta(seconds=1))
+        at.admission._expired_at = 0.0
+        at.admission.poll()
+        assert at.reasons()[1:] == ([("flow-end", reason)] if reason else [])
 
 
 @looped

@@ -49,8 +49,26 @@ async def test_a_credential_that_expires(on_expiry: str, age: int, ends: bool) -
         (tunnel,) = at.admission._tunnels.live
         assert tunnel.verified is not None
         object.__setattr__(tunnel.verified, "expires", datetime.now(UTC) - timedelta(seconds=age))
-        at.admission._tunnels.expire(0, 0)
+        at.admission._expired_at = 0.0
+        at.admission.poll()
         assert (at.reasons()[-1] == ("flow-end", "AUTH_EXPIRED")) is ends
+
+
+@looped
+async def test_how_long_it_goes_on_says_the_plan_in_force() -> None:
+    async with (
+        desk(LAN, VAULT, mapping("m", "lan", "vault", on_expiry="keep")) as at,
+        tcp_server(echo, "127.0.0.3") as port,
+        dial(at.port) as streams,
+    ):
+        await connect(streams, port)
+        (tunnel,) = at.admission._tunnels.live
+        assert tunnel.verified is not None
+        object.__setattr__(tunnel.verified, "expires", datetime.now(UTC) - timedelta(seconds=1))
+        at.apply(explicit(at.port, LAN, VAULT, mapping("m", "lan", "vault", on_expiry="cut")))
+        at.admission._expired_at = 0.0
+        at.admission.poll()
+        assert at.reasons()[-1] == ("flow-end", "AUTH_EXPIRED")
 
 
 @pytest.mark.parametrize("listens", [False, True])
