@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from marchproxy.dataplane.admission.deadlines import Deadlines
 from marchproxy.dataplane.admission.dialling import interleaved
 from marchproxy.dataplane.admission.judge import Judge, opened_by
-from marchproxy.dataplane.admission.limits import AdmissionLimits
+from marchproxy.dataplane.admission.limits import AdmissionLimits, source_key
 from marchproxy.dataplane.admission.names import AskedAddresses
 from marchproxy.dataplane.admission.reception import Client
 from marchproxy.dataplane.credentials.book import Verified
@@ -82,6 +82,11 @@ class Association:
         self._ended = False
         local = near.getsockname()
         self.opened = Opened(sockets.address_of(local[0]), local[1])
+
+    @property
+    def source(self) -> IPAddress:
+        """Whose it is."""
+        return self._who.source
 
     @property
     def conversations(self) -> list[Conversation]:
@@ -198,7 +203,7 @@ class Association:
             elif not tunnels.may_ask(self._who.source, datagram.port, Transport.UDP):
                 self._refuse(datagram, name, _NOTHING, Reason.NO_MAPPING)
             else:
-                addresses = interleaved(map(plain, await self._owner.names.find(name)))
+                addresses = interleaved(map(plain, await self._owner.names.find(name, self._who.source)))
                 if not self._ended:
                     self._judge(datagram, name, addresses)
         except LookupError:
@@ -309,10 +314,10 @@ class Associations:
     def open(
         self, control: socket.socket, who: Client, credential: Presented | None, leave: Callable[[], None]
     ) -> Association | None:
-        """One more, at the address that the client reached us at; None: there is no room. `leave` is called
-        when it has ended.
+        """One more, at the address that the client reached us at; None: there is no room, or this source has
+        too many. `leave` is called when it has ended.
         """
-        if len(self.live) >= self.limits.associations:
+        if not self._has_room(who.source):
             return None
         near = sockets.connected_socket(who.local, Transport.UDP)
         try:
@@ -323,6 +328,11 @@ class Associations:
         association = Association(self, control, near, who, credential, leave)
         self.live.add(association)
         return association
+
+    def _has_room(self, source: IPAddress) -> bool:
+        key = source_key(source)
+        own = sum(source_key(each.source) == key for each in self.live)
+        return len(self.live) < self.limits.associations and own < self.limits.associations_per_source
 
     def forget(self, association: Association) -> None:
         """It has ended."""

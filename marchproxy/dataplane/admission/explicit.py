@@ -167,7 +167,7 @@ class ExplicitProxy(Reception):
         if not tunnels.may_ask(who.source, request.port or 0, Transport.TCP):
             raise _Shut(Reason.NO_MAPPING, _NOTHING, None, _stranger(who.source, request.port or 0))
         try:
-            return interleaved(map(plain, await self._names.find(name)))
+            return interleaved(map(plain, await self._names.find(name, who.source)))
         except LookupError:
             raise _Shut(Reason.NAME_UNKNOWN, _NOTHING, None, f"{name} does not resolve") from None
 

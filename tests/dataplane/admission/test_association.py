@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
@@ -14,7 +15,7 @@ import pytest
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.proxy.protocol.socks5_udp import build_datagram, parse_datagram
 from marchproxy.model.appliance import Settings
-from tests.dataplane.admission.desk import TOKEN, Desk, Keys, desk, explicit
+from tests.dataplane.admission.desk import LIMITS, TOKEN, Desk, Keys, desk, explicit
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import dial
 from tests.policy.build import mapping, service
@@ -197,3 +198,16 @@ async def test_who_may_send_nothing_has_none() -> None:
         assert await reader.readexactly(2) == b"\x05\x00"
         assert (await reader.readexactly(10))[1] == 2
         await until(lambda: at.reasons() == [("denied", "NO_MAPPING")])
+
+
+@looped
+async def test_one_client_leaves_room_for_others() -> None:
+    async with desk(LAN, ECHO, VAULT, OUT, limits=replace(LIMITS, associations_per_source=1)) as at:
+        async with associated(at), dial(at.port) as (reader, writer):
+            writer.write(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))
+            assert await reader.readexactly(2) == b"\x05\x00"
+            assert (await reader.readexactly(10))[1] == 1
+            await until(lambda: at.reasons() == [("denied", "FLOW_TABLE_FULL")])
+        await until(lambda: not at.admission._associations.live)
+        async with associated(at):
+            assert len(at.admission._associations.live) == 1
