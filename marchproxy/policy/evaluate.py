@@ -75,6 +75,16 @@ class Answer:
         return self.rule.mapping if self.rule else self.blocked_by
 
     @property
+    def meant(self) -> frozenset[str]:
+        """The services that a flow in transit goes to: of the destination's, those that its rule names.
+
+        All of them where the rule is to anyone.
+        """
+        if not isinstance(self.rule, TransitRule) or ANYONE in self.rule.destinations:
+            return frozenset(self.destination_services)
+        return frozenset(self.destination_services).intersection(self.rule.destinations)
+
+    @property
     def opens_itself(self) -> bool:
         """Whether it takes no credential: it is let through, or will be once TLS names the right host."""
         return self.verdict.lets_through or self.reason is Reason.SNI_MISSING

@@ -94,19 +94,19 @@ class TunnelEvaluator:
         blocked = self.refuse(wish.source, wish.name) or self._blocked(wish.source, address)
         if blocked:
             return blocked
-        what = inward(address)
+        what = _kind(address)
         own = self._is_own(address)
         if wish.name and (what or own) and not self._private.matching(wish.name):
             return self._inwards(wish, address, what, own=own)
         answer = self._match(wish, address, self.services(wish.name) if wish.name else frozenset())
-        if not wish.name and self._is_narrow(address, what, own=own) and not self._means(answer, address):
+        if not wish.name and self._is_narrow(what, own=own) and not self._means(answer, address):
             return _private(answer)
         return answer
 
     def _inwards(self, wish: Wish, address: IPAddress, what: str, *, own: bool) -> Answer:
         """A name that led inwards: the address alone decides, and somebody must have meant it."""
         answer = self._match(wish, address, frozenset())
-        narrow = self._is_narrow(address, what, own=own)
+        narrow = self._is_narrow(what, own=own)
         if self._means(answer, address) if narrow else self._means(answer, address, wide=True):
             return answer
         return _private(self._match(wish, address, self.services(wish.name)))
@@ -126,21 +126,18 @@ class TunnelEvaluator:
 
     def _blocked(self, source: IPAddress, address: IPAddress) -> Answer | None:
         """Also where IPv6 only embeds what is blocked."""
-        inner = embedded(address) if isinstance(address, IPv6Address) else None
-        for each in (address, inner):
-            owner = self._evaluator.plan.blocks.find(each) if each is not None else ""
-            if owner:
+        for each in _forms(address):
+            if owner := self._evaluator.plan.blocks.find(each):
                 sources = tuple(sorted(self._evaluator.sources.services(source)))
                 return Answer(Verdict.DENY, Reason.BLOCKED_DESTINATION, sources, blocked_by=owner)
         return None
 
     def _is_own(self, address: IPAddress) -> bool:
-        inner = embedded(address) if isinstance(address, IPv6Address) else None
-        return self._local(address) or (inner is not None and self._local(inner))
+        return any(map(self._local, _forms(address)))
 
-    def _is_narrow(self, address: IPAddress, what: str, *, own: bool) -> bool:
-        """Whether it is an address that routing would not lead to, or that only ever harms."""
-        return own or (bool(what) and what not in _NARROW) or address in _METADATA
+    def _is_narrow(self, what: str, *, own: bool) -> bool:
+        """Whether only a service with that very address means it: routing does not lead there, or harms."""
+        return own or (bool(what) and what not in _NARROW)
 
     def _means(self, answer: Answer, address: IPAddress, *, wide: bool = False) -> bool:
         """Whether the rule is to a service that has the address: as a single one, or, `wide`, in a prefix."""
@@ -150,8 +147,7 @@ class TunnelEvaluator:
         sources = self._evaluator.plan.sources
         return any(
             address in prefix and (wide or is_single(prefix))
-            for service in answer.destination_services
-            if service in rule.destinations
+            for service in answer.meant
             for prefix in sources.get(service, ())
             if prefix.version == address.version
         )
@@ -161,6 +157,17 @@ def plain(address: IPAddress) -> IPAddress:
     """The IPv4 address that IPv6 maps (RFC 4291 section 2.5.5.2): there a socket would connect."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return address if mapped is None else mapped
+
+
+def _forms(address: IPAddress) -> tuple[IPAddress, ...]:
+    """The address, and the IPv4 address that it embeds."""
+    inner = embedded(address) if isinstance(address, IPv6Address) else None
+    return (address,) if inner is None else (address, inner)
+
+
+def _kind(address: IPAddress) -> str:
+    """What kind of inward address it is; empty for one of the world's. Metadata is never the world's."""
+    return inward(address) if _METADATA.isdisjoint(_forms(address)) else "a metadata address"
 
 
 def _private(answer: Answer) -> Answer:

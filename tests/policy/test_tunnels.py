@@ -75,6 +75,7 @@ INWARD = [
     "2002:a09:909::1", "2002:7f00:1::", "2002:a9fe:a9fe::1",
     "192.0.2.1", "::ffff:192.0.2.1", "64:ff9b::192.0.2.1", "2002:c000:201::", "2001:db8::1",
     "fd00:ec2::254", "100.100.100.200",
+    "168.63.129.16", "::ffff:168.63.129.16", "::168.63.129.16", "64:ff9b::a83f:8110", "2002:a83f:8110::1",
 ]  # fmt: skip
 """Every way inwards, those to the appliance itself (192.0.2.1, 2001:db8::1) included."""
 
@@ -113,7 +114,10 @@ def test_private_addresses_may_be_meant_by_their_network(address: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "169.254.169.254", "192.0.2.1", "::1", "fe80::1", "64:ff9b::10.9.9.9", "2002:a09:909::1"],
+    [
+        *("127.0.0.1", "169.254.169.254", "192.0.2.1", "::1", "fe80::1", "64:ff9b::10.9.9.9"),
+        *("2002:a09:909::1", "168.63.129.16", "64:ff9b::a83f:8110", "fd00:ec2::254", "100.100.100.200"),
+    ],
 )
 @pytest.mark.parametrize("to", ["all", "external", "wide"])
 def test_addresses_of_one_host_are_not_meant_by_a_network(address: str, to: str) -> None:

@@ -11,9 +11,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from marchproxy.dataplane.admission.deadlines import Deadlines
 from marchproxy.dataplane.admission.dialling import interleaved
 from marchproxy.dataplane.admission.judge import Judge, opened_by
-from marchproxy.dataplane.admission.limits import AdmissionLimits
+from marchproxy.dataplane.admission.limits import AdmissionLimits, source_key
 from marchproxy.dataplane.admission.names import AskedAddresses
 from marchproxy.dataplane.admission.reception import Client
 from marchproxy.dataplane.credentials.book import Verified
@@ -83,6 +84,11 @@ class Association:
         self.opened = Opened(sockets.address_of(local[0]), local[1])
 
     @property
+    def source(self) -> IPAddress:
+        """Whose it is."""
+        return self._who.source
+
+    @property
     def conversations(self) -> list[Conversation]:
         """One for each peer."""
         return [way.conversation for way in self._ways.values()]
@@ -104,11 +110,13 @@ class Association:
             if not self._owner.judge.keeps(self._owner.judge.tunnel(way.wish), way.verified):
                 self._drop(place, Reason.POLICY_CHANGED)
 
-    def expire(self, idle: float) -> None:
-        """Let go of peers that have been silent for too long, in seconds."""
+    def expire(self, idle: float, deadlines: Deadlines) -> None:
+        """Let go of peers that have been silent for so many seconds, or are over by the plan in force."""
         for place, way in tuple(self._ways.items()):
             if way.conversation.idle() > idle:
                 self._drop(place, Reason.IDLE)
+            elif reason := deadlines.overdue_conversation(way.conversation, way.verified):
+                self._drop(place, reason)
 
     def cut(self, ids: frozenset[int]) -> set[int]:
         """Let go of peers by the numbers of their conversations. Returns those that there were."""
@@ -195,7 +203,7 @@ class Association:
             elif not tunnels.may_ask(self._who.source, datagram.port, Transport.UDP):
                 self._refuse(datagram, name, _NOTHING, Reason.NO_MAPPING)
             else:
-                addresses = interleaved(map(plain, await self._owner.names.find(name)))
+                addresses = interleaved(map(plain, await self._owner.names.find(name, self._who.source)))
                 if not self._ended:
                     self._judge(datagram, name, addresses)
         except LookupError:
@@ -206,17 +214,17 @@ class Association:
 
     def _judge(self, datagram: Datagram, name: str, addresses: Sequence[IPAddress]) -> None:
         """Send to the first address that is allowed; no answer tells which of them would be alive."""
-        judge, first = self._owner.judge, None
-        for address in addresses:
-            wish = Wish(self._who.source, name, address, datagram.port, Transport.UDP)
-            answer = judge.tunnel(wish)
-            outcome = judge.check(answer, self._credential, self._who.source)
+        judge, source, first = self._owner.judge, self._who.source, None
+        wishes = [Wish(source, name, address, datagram.port, Transport.UDP) for address in addresses]
+        answers = [judge.tunnel(wish) for wish in wishes]
+        outcomes = judge.check_all(answers, self._credential, source)
+        for wish, answer, outcome in zip(wishes, answers, outcomes, strict=True):
             if isinstance(outcome, Reason):
-                first = first or (answer, outcome, address)
+                first = first or (answer, outcome, wish.address)
             elif outcome is None and not answer.verdict.lets_through:
-                first = first or (answer, answer.reason, address)
-            elif not judge.ledger.limits.admit(self._who.source, time.monotonic()):
-                first = (answer, Reason.RATE_LIMITED, address)
+                first = first or (answer, answer.reason, wish.address)
+            elif not judge.ledger.limits.admit(source, time.monotonic()):
+                first = (answer, Reason.RATE_LIMITED, wish.address)
                 break
             else:
                 self._open(datagram, wish, answer, outcome)
@@ -306,10 +314,10 @@ class Associations:
     def open(
         self, control: socket.socket, who: Client, credential: Presented | None, leave: Callable[[], None]
     ) -> Association | None:
-        """One more, at the address that the client reached us at; None: there is no room. `leave` is called
-        when it has ended.
+        """One more, at the address that the client reached us at; None: there is no room, or this source has
+        too many. `leave` is called when it has ended.
         """
-        if len(self.live) >= self.limits.associations:
+        if not self._has_room(who.source):
             return None
         near = sockets.connected_socket(who.local, Transport.UDP)
         try:
@@ -321,6 +329,11 @@ class Associations:
         self.live.add(association)
         return association
 
+    def _has_room(self, source: IPAddress) -> bool:
+        key = source_key(source)
+        own = sum(source_key(each.source) == key for each in self.live)
+        return len(self.live) < self.limits.associations and own < self.limits.associations_per_source
+
     def forget(self, association: Association) -> None:
         """It has ended."""
         self.live.discard(association)
@@ -330,10 +343,10 @@ class Associations:
         for association in tuple(self.live):
             association.recheck()
 
-    def expire(self, idle: float) -> None:
-        """Let go of who has been silent for too long."""
+    def expire(self, idle: float, deadlines: Deadlines) -> None:
+        """See `Association.expire`."""
         for association in tuple(self.live):
-            association.expire(idle)
+            association.expire(idle, deadlines)
 
     def cut(self, ids: frozenset[int]) -> set[int]:
         """End conversations by their numbers. Returns those that there were."""

@@ -13,7 +13,6 @@ from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
 from marchproxy.dataplane.admission.names import AskedAddresses
 from marchproxy.dataplane.admission.reception import Admitted, Client, Guarded, Reception
 from marchproxy.dataplane.admission.session import Opening
-from marchproxy.dataplane.admission.tlsname import refusal
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.credentials.book import Verified
@@ -24,6 +23,7 @@ from marchproxy.dataplane.proxy.protocol.exchange import Refused, Request, Speec
 from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import WithoutSni
+from marchproxy.model.presented import Presented
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Evaluator
@@ -40,6 +40,7 @@ class _Way:
     wish: Wish
     answer: Answer
     verified: Verified | None
+    presented: Presented | None
     evaluator: Evaluator
     """By which it was found."""
 
@@ -91,12 +92,11 @@ class ExplicitProxy(Reception):
 
     async def _open(self, request: Request, name: str, wire: Wire, who: Client) -> Opening:
         ways = await self._ways(request, name, who)
+        plainly = request.speech is Speech.FORWARD
+        if plainly:
+            ways = _without_tls(ways)
         by_address = {way.wish.address: way for way in ways}
         port = ways[0].wish.port
-        plainly = request.speech is Speech.FORWARD
-        first = ways[0].answer.rule
-        if plainly and first and first.sni not in (None, WithoutSni.ALLOW):
-            raise _Shut(Reason.SNI_MISSING, ways[0].answer, ways[0].wish.address, "ask for it by https")
         try:
             address, upstream = await dial(list(by_address), port, self._limits, self._connect)
         except OSError as error:
@@ -107,30 +107,32 @@ class ExplicitProxy(Reception):
         rule = way.answer.rule
         if plainly or rule is None or rule.sni is None or way.answer.verdict is Verdict.AUDIT:
             return opening
-        return Guarded(self, opening, wire, who, partial(self._name_refusal, way, rule.sni))
+        return Guarded(self, opening, wire, who, partial(self._name_refusal, who, way, rule.sni))
 
-    def _name_refusal(self, way: _Way, without: WithoutSni, hello: Request) -> Reason | None:
-        """What was asked for and what TLS says must agree; behind an address, it must be of its service."""
+    def _name_refusal(self, who: Client, way: _Way, without: WithoutSni, hello: Request) -> Reason | None:
+        """What was asked for and what TLS says must agree; behind an address, it must be of a service
+        that the rule is to.
+        """
         wish, tunnels = way.wish, self._judge.tunnels
 
         def fits(name: str) -> bool:
             if wish.name:
                 return name == wish.name
-            among = set(way.answer.destination_services)
+            among = way.answer.meant
             return not among or not among.isdisjoint(tunnels.services(name))
 
         def by_address() -> bool:
             answer = self._judge.tunnel(replace(wish, name=""))
             return self._judge.keeps(answer, way.verified)
 
-        return refusal(hello, without, fits, by_address)
+        return self._name_reason(who, hello, without, fits, by_address)
 
     def _admitted(self, way: _Way, client: socket.socket, upstream: socket.socket, who: Client) -> Admitted:
         wish, answer = way.wish, opened_by(way.answer, way.verified)
         query = who.query(wish.address, wish.port)
         conversation = self._judge.ledger.begin(query, who.port, answer, wish.name)
         backend = Backend(wish.address, wish.port, service_of(answer))
-        tunnel = Tunnel(conversation, way.verified, wish, way.evaluator)
+        tunnel = Tunnel(conversation, way.verified, wish, way.evaluator, way.presented)
         return Admitted(
             self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.source)
         )
@@ -140,16 +142,17 @@ class ExplicitProxy(Reception):
         port = request.port or 0
         addresses = await self._addresses(request, name, who)
         found, first = [], None
-        for address in addresses:
-            wish = Wish(who.source, name, address, port)
-            answer = self._judge.tunnel(wish)
-            outcome = self._judge.check(answer, request.credential, who.source)
+        wishes = [Wish(who.source, name, address, port) for address in addresses]
+        answers = [self._judge.tunnel(wish) for wish in wishes]
+        outcomes = self._judge.check_all(answers, request.credential, who.source)
+        for wish, answer, outcome in zip(wishes, answers, outcomes, strict=True):
             if isinstance(outcome, Reason):
-                first = first or _Shut(outcome, answer, address, _wanted(answer))
+                first = first or _Shut(outcome, answer, wish.address, _wanted(answer))
             elif outcome is None and not answer.opens_itself:
-                first = first or _Shut(answer.reason, answer, address, _denied(answer, wish))
+                first = first or _Shut(answer.reason, answer, wish.address, _denied(answer, wish))
             else:
-                found.append(_Way(wish, answer, outcome, self._judge.ledger.evaluator))
+                evaluator = self._judge.ledger.evaluator
+                found.append(_Way(wish, answer, outcome, request.credential, evaluator))
         if not found:
             raise first or _Shut(Reason.NAME_UNKNOWN, _NOTHING, None)
         return found
@@ -164,7 +167,7 @@ class ExplicitProxy(Reception):
         if not tunnels.may_ask(who.source, request.port or 0, Transport.TCP):
             raise _Shut(Reason.NO_MAPPING, _NOTHING, None, _stranger(who.source, request.port or 0))
         try:
-            return interleaved(map(plain, await self._names.find(name)))
+            return interleaved(map(plain, await self._names.find(name, who.source)))
         except LookupError:
             raise _Shut(Reason.NAME_UNKNOWN, _NOTHING, None, f"{name} does not resolve") from None
 
@@ -182,11 +185,17 @@ class ExplicitProxy(Reception):
         return association
 
 
+def _without_tls(ways: Sequence[_Way]) -> Sequence[_Way]:
+    """Those whose mapping takes a client that names no host by TLS; at least one. Raises `_Shut`."""
+    found = [way for way in ways if not way.answer.rule or way.answer.rule.sni in (None, WithoutSni.ALLOW)]
+    if not found:
+        raise _Shut(Reason.SNI_MISSING, ways[0].answer, ways[0].wish.address, "ask for it by https")
+    return found
+
+
 def service_of(answer: Answer) -> str:
     """The service that a tunnel goes to: one that its rule names before others."""
-    named = set(answer.rule.destinations) if answer.rule and hasattr(answer.rule, "destinations") else set()
-    among = [name for name in answer.destination_services if name in named] or answer.destination_services
-    return min(among, default="")
+    return min(answer.meant or answer.destination_services, default="")
 
 
 def _wanted(answer: Answer) -> str:

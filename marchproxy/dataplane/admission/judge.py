@@ -1,7 +1,7 @@
 """Who may have what: by the plan in force, and by credentials. Decides and counts failures; no I/O."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -58,18 +58,33 @@ class Judge:
 
         None: nothing does, or audit lets it through as it is.
         """
-        if not answer.openers:
-            return None
+        return self.check_all([answer], presented, source)[0]
+
+    def check_all(
+        self, answers: Sequence[Answer], presented: Presented | None, source: IPAddress
+    ) -> Sequence[Verified | Reason | None]:
+        """The same of each of the answers to one request, which fails once however many there are."""
         now, instant = time.monotonic(), datetime.now(UTC)
-        if presented is not None and self._failures.wait(source, now):
-            outcome: Verified | Reason = Reason.RATE_LIMITED
-        else:
-            outcome = self._credentials.book.verify(presented, answer.openers, instant)
-        if outcome is Reason.AUTH_INVALID:
+        waits = presented is not None and self._failures.wait(source, now)
+        book = self._credentials.book
+        found: dict[tuple[str, ...], Verified | Reason] = {
+            openers: Reason.RATE_LIMITED if waits else book.verify(presented, openers, instant)
+            for openers in dict.fromkeys(answer.openers for answer in answers)
+            if openers
+        }
+        right = [outcome for outcome in found.values() if isinstance(outcome, Verified)]
+        if right:
+            self._credentials.note_use(right[0].token, instant)
+        elif Reason.AUTH_INVALID in found.values():
             self._failures.failed(source, now)
-        elif isinstance(outcome, Verified):
-            self._credentials.note_use(outcome.token, instant)
-        return None if not isinstance(outcome, Verified) and answer.verdict is Verdict.AUDIT else outcome
+        return [_outcome(answer, found.get(answer.openers)) for answer in answers]
+
+    def taken_back(self, presented: Presented | None, verified: Verified | None) -> Reason | None:
+        """Why a credential that was right opens nothing by now; None: it does, or none was needed."""
+        if presented is None or verified is None:
+            return None
+        found = self._credentials.book.verify(presented, (verified.service,), datetime.now(UTC))
+        return found if isinstance(found, Reason) else None
 
     def keeps(self, answer: Answer, verified: Verified | None) -> bool:
         """Whether what runs may go on under this answer. A credential that was right stays so: what becomes
@@ -77,6 +92,10 @@ class Judge:
         """
         opened = answer.opens_itself or (verified is not None and verified.service in answer.openers)
         return answer.keeps or opened
+
+
+def _outcome(answer: Answer, found: Verified | Reason | None) -> Verified | Reason | None:
+    return None if not isinstance(found, Verified) and answer.verdict is Verdict.AUDIT else found
 
 
 def opened_by(answer: Answer, verified: Verified | None) -> Answer:

@@ -29,6 +29,8 @@ class AdmissionLimits:
     """For a client to take an answer of ours."""
     associations: int = 256
     """SOCKS5 associations at one time."""
+    associations_per_source: int = 16
+    """The same of one source."""
     peers: int = 64
     """Whom one association may talk to at one time."""
 
@@ -52,7 +54,7 @@ class Gate:
 
     def enter(self, source: IPAddress) -> bool:
         """Whether there is room for one more of `source`; then `leave` must follow."""
-        key = _key(source)
+        key = source_key(source)
         if self.inside >= self._limits.connections or self._by_source[key] >= self._limits.per_source:
             return False
         self.inside += 1
@@ -61,14 +63,15 @@ class Gate:
 
     def leave(self, source: IPAddress) -> None:
         """One of `source` is gone."""
-        key = _key(source)
+        key = source_key(source)
         self.inside -= 1
         self._by_source[key] -= 1
         if not self._by_source[key]:
             del self._by_source[key]
 
 
-def _key(source: IPAddress) -> int:
+def source_key(source: IPAddress) -> int:
+    """One number for all that counts as one source; see `AdmissionLimits.per_source`."""
     # Shifted up, so that no subnet is taken for an IPv4 address.
     if isinstance(source, IPv4Address):
         return int(source)

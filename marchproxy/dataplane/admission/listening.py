@@ -8,7 +8,6 @@ from functools import partial
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.admission.reception import Admitted, Client, Guarded, Reception
 from marchproxy.dataplane.admission.session import Opening
-from marchproxy.dataplane.admission.tlsname import refusal
 from marchproxy.dataplane.admission.tunnels import Tunnel
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.credentials.book import Verified
@@ -17,6 +16,7 @@ from marchproxy.dataplane.proxy.protocol.preface import GREETING, PATIENCE, Pref
 from marchproxy.dataplane.proxy.protocol.sni import SniLayer
 from marchproxy.dataplane.proxy.reach import Unreachable, reach
 from marchproxy.model.entities import WithoutSni
+from marchproxy.model.presented import Presented
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Query
@@ -37,7 +37,7 @@ class MappingListeners(Reception):
             denied = answer.verdict is Verdict.DENY
             self._refused(who, query, answer, answer.reason if denied else Reason.NO_MAPPING)
             return False
-        opening = await self._open(query, answer, None, wire.socket, who)
+        opening = await self._open(query, answer, None, None, wire.socket, who)
         if isinstance(opening, Refused):
             return False
         opening.relay(b"", None)
@@ -65,31 +65,38 @@ class MappingListeners(Reception):
         without = answer.rule.sni if answer.rule else None
         opened = opened_by(answer, verified)
         if without is None:
-            return await self._open(query, opened, verified, wire.socket, who)
+            return await self._open(query, opened, verified, request.credential, wire.socket, who)
         services = {backend.service for backend in answer.pool.backends} if answer.pool else set()
         if request.speech is not Speech.TLS:
-            opening = await self._open(query, opened, verified, wire.socket, who)
+            opening = await self._open(query, opened, verified, request.credential, wire.socket, who)
             if isinstance(opening, Refused):
                 return opening
-            refuse = partial(self._name_refusal, {opening.backend.service}, without)
+            refuse = partial(self._name_refusal, who, {opening.backend.service}, without)
             return Guarded(self, opening, wire, who, refuse)
         name = request.host if isinstance(request.host, str) else ""
-        reason = self._name_refusal(services, without, request)
+        reason = self._name_refusal(who, services, without, request)
         if reason:
             return self._refused(who, query, answer, reason, name=name)
         among = self._judge.tunnels.services(name) if name else None
-        return await self._open(query, opened, verified, wire.socket, who, name, among)
+        return await self._open(query, opened, verified, request.credential, wire.socket, who, name, among)
 
-    def _name_refusal(self, services: AbstractSet[str], without: WithoutSni, hello: Request) -> Reason | None:
+    def _name_refusal(
+        self, who: Client, services: AbstractSet[str], without: WithoutSni, hello: Request
+    ) -> Reason | None:
         """The name must be of a service that the listener leads to."""
         named = self._judge.tunnels.services
-        return refusal(hello, without, lambda name: not services.isdisjoint(named(name)), lambda: True)
+
+        def fits(name: str) -> bool:
+            return not services.isdisjoint(named(name))
+
+        return self._name_reason(who, hello, without, fits, lambda: True)
 
     async def _open(
         self,
         query: Query,
         answer: Answer,
         verified: Verified | None,
+        presented: Presented | None,
         client: socket.socket,
         who: Client,
         name: str = "",
@@ -109,7 +116,7 @@ class MappingListeners(Reception):
             )
         except Unreachable as error:
             return self._refused(who, query, answer, error.reason, name=name)
-        tunnel = Tunnel(conversation, verified, None, evaluator)
+        tunnel = Tunnel(conversation, verified, None, evaluator, presented)
         return Admitted(
             self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.source)
         )

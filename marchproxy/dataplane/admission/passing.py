@@ -10,7 +10,6 @@ from marchproxy.dataplane.admission.explicit import service_of
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.admission.reception import Admitted, Client, Reception
 from marchproxy.dataplane.admission.session import Opening
-from marchproxy.dataplane.admission.tlsname import refusal
 from marchproxy.dataplane.admission.tunnels import Tunnel
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.proxy import sockets
@@ -32,7 +31,7 @@ class PassingTls(Reception):
         name = request.host if isinstance(request.host, str) else ""
         query = Query(who.source, who.local, who.local_port, Transport.TCP)
         answer = self._judge.tunnels.refuse(who.source, name) or self._judge.ledger.evaluator.evaluate(query)
-        reason = self._refusal(request, answer)
+        reason = self._refusal(who, request, answer)
         if reason:
             return self._refused(who, query, answer, reason, name=name)
         try:
@@ -47,7 +46,7 @@ class PassingTls(Reception):
             self._tunnels, tunnel, wire.socket, upstream, backend, lambda: self._gate.leave(who.source)
         )
 
-    def _refusal(self, hello: Request, answer: Answer) -> Reason | None:
+    def _refusal(self, who: Client, hello: Request, answer: Answer) -> Reason | None:
         rule = answer.rule
         if answer.verdict.lets_through:
             return None
@@ -56,6 +55,6 @@ class PassingTls(Reception):
 
         def fits(name: str) -> bool:
             named = self._judge.tunnels.services(name)
-            return ANYONE in rule.destinations or not named.isdisjoint(answer.destination_services)
+            return ANYONE in rule.destinations or not named.isdisjoint(answer.meant)
 
-        return refusal(hello, rule.sni, fits, lambda: True)
+        return self._name_reason(who, hello, rule.sni, fits, lambda: True)

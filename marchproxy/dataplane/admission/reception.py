@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
 from marchproxy.dataplane.admission.session import Decide, Opening, Session
+from marchproxy.dataplane.admission.tlsname import refusal
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.proxy import sockets
@@ -24,6 +25,7 @@ from marchproxy.dataplane.proxy.protocol.exchange import (
 from marchproxy.dataplane.proxy.protocol.sni import SniLayer
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.address import IPAddress
+from marchproxy.model.entities import WithoutSni
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Query
@@ -146,20 +148,21 @@ class Reception(ABC):
             self._talking.add(client)
             self._tasks.start(self._serve(client, who), name=f"admit {who.source}:{peer_port}")
 
-    def guard(self, opening: Admitted, wire: Wire, who: Client, refusal: NameRefusal, ahead: bytes) -> None:
+    def guard(self, opening: Admitted, wire: Wire, who: Client, refuse: NameRefusal, ahead: bytes) -> None:
         """Relay once the client has named its host; `ahead` was read from it already."""
-        work = self._guard(opening, wire, who, refusal, ahead)
+        work = self._guard(opening, wire, who, refuse, ahead)
         self._tasks.start(work, name=f"name of {who.source}:{who.port}")
 
     async def _guard(
-        self, opening: Admitted, wire: Wire, who: Client, refusal: NameRefusal, ahead: bytes
+        self, opening: Admitted, wire: Wire, who: Client, refuse: NameRefusal, ahead: bytes
     ) -> None:
         async def decide(hello: Request) -> Opening | Refused:
-            reason = refusal(hello)
-            if reason is None:
-                return opening
+            reason = refuse(hello)
             conversation = opening.conversation
             name = hello.host if isinstance(hello.host, str) else conversation.name
+            if reason is None:
+                conversation.name = name
+                return opening
             return self._refused(who, conversation.query, conversation.answer, reason, name=name)
 
         relayed = False
@@ -180,6 +183,19 @@ class Reception(ABC):
         for client in self._talking:
             sockets.reset(client)
         self._talking.clear()
+
+    def _name_reason(
+        self,
+        who: Client,
+        hello: Request,
+        without: WithoutSni,
+        fits: Callable[[str], bool],
+        by_address: Callable[[], bool],
+    ) -> Reason | None:
+        """Why a TLS hello's name may not go on: it is blocked, or as `tlsname.refusal` says."""
+        name = hello.host if isinstance(hello.host, str) else ""
+        blocked = self._judge.tunnels.refuse(who.source, name)
+        return blocked.reason if blocked else refusal(hello, without, fits, by_address)
 
     @abstractmethod
     async def _receive(self, wire: Wire, who: Client) -> bool:

@@ -3,12 +3,13 @@
 import asyncio
 import resource
 import socket
-import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, islice
 
 from marchproxy.dataplane.admission.association import Associations
+from marchproxy.dataplane.admission.deadlines import Deadlines
 from marchproxy.dataplane.admission.explicit import ExplicitProxy
 from marchproxy.dataplane.admission.judge import Credentials, Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate, default_limits
@@ -39,8 +40,6 @@ from marchproxy.policy.plan import (
     Backend,
     ListenerKey,
     Plan,
-    Rule,
-    TransitRule,
 )
 from marchproxy.policy.tunnels import Wish
 
@@ -82,8 +81,7 @@ class Admission:
         self._open: dict[ListenerKey, TcpListener] = {}
         self._sockets = sockets or ListeningSockets()
         self._plan = Plan()
-        self._graces: Mapping[str, int] = {}
-        """Of mappings that end tunnels whose credential has expired."""
+        self._deadlines = Deadlines()
         self._absent: list[str] = []
         self._expired_at = self._looked_at = 0.0
 
@@ -119,7 +117,7 @@ class Admission:
         """Decide by `plan`, serve `opened`, close what is not `wanted`. For `Prepared`."""
         self._judge.adopt(plan, revision)
         self._plan = plan
-        self._graces = _graces(plan)
+        self._deadlines = Deadlines.of(plan)
         self._tunnels.recheck()
         self._associations.recheck()
         if self._handover:
@@ -144,9 +142,9 @@ class Admission:
         self._tunnels.offer(settings.handoff_bytes, settings.handoff_seconds)
         if now - self._expired_at >= EXPIRE_EVERY:
             self._expired_at = now
-            self._tunnels.expire(settings.tunnel_idle, settings.tunnel_lifetime)
-            self._associations.expire(settings.timeout_udp)
-            if self._handover and (self._graces or settings.tunnel_lifetime):
+            self._tunnels.expire(settings.tunnel_idle, self._deadlines)
+            self._associations.expire(settings.timeout_udp, self._deadlines)
+            if self._handover and self._deadlines:
                 self._handover.end_where(self._overdue)
         if now - self._looked_at >= LOOK_EVERY:
             self._look()
@@ -240,11 +238,7 @@ class Admission:
 
     def _overdue(self, flow: Flow, held: "Remembered") -> Reason | None:
         """Why it is time for a tunnel that the kernel has; None: it is not."""
-        now, lifetime = time.time(), self._plan.settings.tunnel_lifetime
-        if lifetime and now - flow.started > lifetime:
-            return Reason.LIFETIME
-        grace = self._graces.get(flow.decision.mapping) if held.expires else None
-        return Reason.AUTH_EXPIRED if grace is not None and now >= held.expires + grace else None
+        return self._deadlines.overdue(flow.decision.mapping, flow.started, held.expires or None)
 
     def _held_refusal(self, flow: Flow, held: "Remembered") -> Reason | None:
         """Why the plan in force does not allow a tunnel that the kernel has; None: it does."""
@@ -252,6 +246,8 @@ class Admission:
         backend = Backend(flow.backend, flow.backend_port, "")
         if self._ledger.is_blocked(backend):
             return Reason.BLOCKED_DESTINATION
+        if blocked := self._judge.tunnels.refuse(decision.source, held.name):
+            return blocked.reason
         asked_for = decision.destination, decision.destination_port
         if asked_for == (flow.backend, flow.backend_port):
             answer = self._ledger.evaluator.evaluate(Query(decision.source, *asked_for, Transport.TCP))
@@ -261,6 +257,9 @@ class Admission:
                 # It came to an explicit proxy, which may be gone by now.
                 wish = Wish(decision.source, held.name, flow.backend, flow.backend_port)
                 answer = self._judge.tunnel(wish)
+                if answer.reason is Reason.PRIVATE_ADDRESS:
+                    # The name may be one that TLS has told, behind an address that was asked for.
+                    answer = self._judge.tunnel(replace(wish, name=""))
         if answer.keeps or answer.opens_itself or held.service in answer.openers:
             return None
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
@@ -286,9 +285,3 @@ class Admission:
             for address in sorted(addresses, key=lambda address: (address.version, int(address)))
             if not is_local(address)
         ]
-
-
-def _graces(plan: Plan) -> Mapping[str, int]:
-    rules: list[Rule | TransitRule] = [*plan.transit]
-    rules += [rule for listener in plan.listeners for rule in listener.rules]
-    return {rule.mapping: rule.grace for rule in rules if rule.credentials and rule.grace is not None}

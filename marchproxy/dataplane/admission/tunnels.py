@@ -6,11 +6,11 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from typing import Protocol
 
+from marchproxy.dataplane.admission.deadlines import Deadlines
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
@@ -19,6 +19,7 @@ from marchproxy.dataplane.proxy.protocol.exchange import Bound
 from marchproxy.dataplane.proxy.relay import Relay
 from marchproxy.dataplane.records import Flow
 from marchproxy.model.address import IPAddress
+from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Evaluator
 from marchproxy.policy.plan import Backend
@@ -66,7 +67,7 @@ class Handover(Offering, Protocol):
 class Tunnel:
     """A client's connection and its upstream."""
 
-    __slots__ = ("conversation", "evaluator", "leave", "relay", "tries", "verified", "wish")
+    __slots__ = ("conversation", "evaluator", "leave", "presented", "relay", "tries", "verified", "wish")
 
     def __init__(
         self,
@@ -74,11 +75,14 @@ class Tunnel:
         verified: Verified | None,
         wish: Wish | None,
         evaluator: Evaluator | None = None,
+        presented: Presented | None = None,
     ) -> None:
         self.conversation = conversation
         self.evaluator = evaluator
         """By which it was let in; None: once it lives, for a plan that is replaced shall not stay."""
         self.verified = verified
+        self.presented = presented
+        """What opened it; None once it lives, for a secret shall not stay."""
         self.wish = wish
         """None: it came to a mapping's listener."""
         self.relay: Relay | None = None
@@ -112,7 +116,9 @@ class Tunnels:
         bound: Bound | None,
         on_end: Callable[[], None],
     ) -> None:
-        """Begin to carry, if the plan in force still allows it. `on_end` is called once."""
+        """Begin to carry, if the plan in force and the credential still allow it: both may have changed while
+        it was dialled. `on_end` is called once.
+        """
 
         def ended(reason: Reason) -> None:
             self._ledger.ended(tunnel.conversation, reason)
@@ -125,7 +131,10 @@ class Tunnels:
         self._ledger.opened(tunnel.conversation, backend)
         # Mostly nothing has changed since it was asked for.
         same, tunnel.evaluator = tunnel.evaluator is self._ledger.evaluator, None
-        reason = None if same else self._refusal(tunnel)
+        presented, tunnel.presented = tunnel.presented, None
+        reason = self._judge.taken_back(presented, tunnel.verified) or (
+            None if same else self._refusal(tunnel)
+        )
         if reason is None:
             relay.start(ahead)
         else:
@@ -138,17 +147,14 @@ class Tunnels:
             if reason is not None:
                 _end(tunnel, reason)
 
-    def expire(self, idle: float, lifetime: float) -> None:
-        """End what has been silent or open for too long, in seconds (0: for ever), or lost its credential."""
-        now, instant = time.time(), datetime.now(UTC)
+    def expire(self, idle: float, deadlines: Deadlines) -> None:
+        """End what has been silent for so many seconds (0: for ever), or is over by the plan in force."""
         for tunnel in tuple(self.live):
             conversation = tunnel.conversation
             if idle and conversation.idle() > idle:
                 _end(tunnel, Reason.IDLE)
-            elif lifetime and now - conversation.started > lifetime:
-                _end(tunnel, Reason.LIFETIME)
-            elif _has_expired(tunnel, instant):
-                _end(tunnel, Reason.AUTH_EXPIRED)
+            elif reason := deadlines.overdue_conversation(conversation, tunnel.verified):
+                _end(tunnel, reason)
 
     def offer(self, bytes_: int, seconds: float) -> None:
         """Offer the kernel what has carried so many bytes, or is so old (0: does not matter)."""
@@ -209,9 +215,13 @@ class Tunnels:
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
 
     def _ask_again(self, tunnel: Tunnel) -> Answer:
+        conversation = tunnel.conversation
+        blocked = self._judge.tunnels.refuse(conversation.query.source, conversation.name)
+        if blocked:
+            return blocked
         if tunnel.wish is not None:
             return self._judge.tunnel(tunnel.wish)
-        return self._ledger.evaluator.evaluate(tunnel.conversation.query)
+        return self._ledger.evaluator.evaluate(conversation.query)
 
 
 def _end(tunnel: Tunnel, reason: Reason) -> None:
@@ -226,11 +236,3 @@ def _nothing() -> None:
 def _is_ripe(conversation: Conversation, bytes_: int, seconds: float, now: float) -> bool:
     carried = conversation.sent.bytes + conversation.received.bytes
     return bool(bytes_ and carried >= bytes_) or bool(seconds and now - conversation.started >= seconds)
-
-
-def _has_expired(tunnel: Tunnel, now: datetime) -> bool:
-    """Whether the mapping ends it for its credential's sake."""
-    rule, verified = tunnel.conversation.answer.rule, tunnel.verified
-    if verified is None or verified.expires is None or rule is None or rule.grace is None:
-        return False
-    return (now - verified.expires).total_seconds() >= rule.grace

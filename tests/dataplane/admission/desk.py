@@ -16,10 +16,11 @@ from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.records import Event
-from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
+from marchproxy.model.appliance import DEFAULT_SETTINGS, Block, Settings
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Mapping as MappingEntity
 from marchproxy.model.entities import Service
+from marchproxy.policy.compile import compile_plan
 from marchproxy.policy.plan import Plan
 from marchproxy.store.tokens import Token, digest
 from tests.dataplane.proxy.peers import free_port
@@ -34,15 +35,23 @@ class Keys:
     """The vault's tokens, and which were used."""
 
     def __init__(self, *, ends: datetime | None = None) -> None:
+        self._ends = ends
+        self.book = self._made(revoked=None)
+        self.used: list[str] = []
+
+    def revoke(self) -> None:
+        """Take TOKEN back."""
+        self.book = self._made(revoked=datetime.now(UTC))
+
+    def _made(self, revoked: datetime | None) -> CredentialBook:
         made = datetime(2026, 1, 1, tzinfo=UTC)
-        self.book = CredentialBook(
+        return CredentialBook(
             [
-                Token(1, "vault", digest(TOKEN), None, made, ends, None, None, None),
+                Token(1, "vault", digest(TOKEN), None, made, self._ends, None, revoked, None),
                 Token(2, "vault", digest(OLD), None, made, made + timedelta(seconds=1), None, None, None),
             ],
             token_services={"vault"},
         )
-        self.used: list[str] = []
 
     def note_use(self, token: str, now: datetime) -> None:
         self.used.append(token)
@@ -78,6 +87,12 @@ def explicit(
     """A plan with an explicit proxy at that port."""
     made = build.plan(*entities)
     return replace(made, explicit=(Endpoint(ip_address(address), port),), settings=settings)
+
+
+def blocking(made: Plan, *entries: str) -> Plan:
+    """The same with addresses or names that are blocked."""
+    snapshot = replace(build.snapshot(), blocks=tuple(map(Block, entries)))
+    return replace(made, blocks=compile_plan(snapshot, now=build.NOW).plan.blocks)
 
 
 @asynccontextmanager

@@ -4,13 +4,18 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 from typing import cast
 
 import pytest
 
+from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.proxy.protocol.socks5_udp import build_datagram, parse_datagram
-from tests.dataplane.admission.desk import TOKEN, Desk, desk, explicit
+from marchproxy.model.appliance import Settings
+from tests.dataplane.admission.desk import LIMITS, TOKEN, Desk, Keys, desk, explicit
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import dial
 from tests.policy.build import mapping, service
@@ -120,6 +125,49 @@ async def test_a_credential_of_the_association_opens_what_wants_one() -> None:
 
 
 @looped
+async def test_a_wrong_credential_counts_once_for_a_name_with_many_addresses() -> None:
+    vault = service("vault", "127.0.0.3", "127.0.0.5", auth="token")
+    hosts = [f"host-{number}.example.com" for number in range(10)]
+    names = dict.fromkeys(hosts, ("127.0.0.3", "127.0.0.5"))
+    async with desk(LAN, ECHO, vault, OUT, names=names) as at, associated(at, "guess") as near:
+        for number, host in enumerate(hosts, 1):
+            near.send(to(host, 9, b"no"))
+            await until(partial(lambda wanted: len(at.events) == wanted, number))
+        assert at.reasons() == [("denied", "AUTH_INVALID")] * 10
+
+
+@pytest.mark.parametrize(
+    ("on_expiry", "lifetime", "reason"),
+    [
+        ("keep", 0, None),
+        ("cut", 0, "AUTH_EXPIRED"),
+        ("grace:60", 0, None),
+        ("keep", 60, "LIFETIME"),
+        ("keep", 7200, None),
+    ],
+)
+@looped
+async def test_it_lasts_as_long_as_a_tunnel(on_expiry: str, lifetime: int, reason: str | None) -> None:
+    """One of an hour ago, with a credential that has just expired."""
+    out = mapping("out", "lan", "vault", protocols="udp", on_expiry=on_expiry)
+    keys = Keys(ends=datetime.now(UTC) + timedelta(hours=1))
+    async with (
+        desk(LAN, VAULT, out, keys=keys, settings=Settings(tunnel_lifetime=lifetime)) as at,
+        echoing("127.0.0.3") as port,
+        associated(at, TOKEN) as near,
+    ):
+        near.send(to("127.0.0.3", port, b"hello"))
+        await receive(near)
+        (association,) = at.admission._associations.live
+        (way,) = association._ways.values()
+        way.conversation.started -= 3600
+        way.verified = Verified("vault", "1", datetime.now(UTC) - timedelta(seconds=1))
+        at.admission._expired_at = 0.0
+        at.admission.poll()
+        assert at.reasons()[1:] == ([("flow-end", reason)] if reason else [])
+
+
+@looped
 async def test_nobody_else_may_answer() -> None:
     async with desk(LAN, ECHO, VAULT, OUT) as at, echoing("127.0.0.2") as port, associated(at) as near:
         near.send(to("127.0.0.2", port, b"one"))
@@ -158,3 +206,16 @@ async def test_who_may_send_nothing_has_none() -> None:
         assert await reader.readexactly(2) == b"\x05\x00"
         assert (await reader.readexactly(10))[1] == 2
         await until(lambda: at.reasons() == [("denied", "NO_MAPPING")])
+
+
+@looped
+async def test_one_client_leaves_room_for_others() -> None:
+    async with desk(LAN, ECHO, VAULT, OUT, limits=replace(LIMITS, associations_per_source=1)) as at:
+        async with associated(at), dial(at.port) as (reader, writer):
+            writer.write(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))
+            assert await reader.readexactly(2) == b"\x05\x00"
+            assert (await reader.readexactly(10))[1] == 1
+            await until(lambda: at.reasons() == [("denied", "FLOW_TABLE_FULL")])
+        await until(lambda: not at.admission._associations.live)
+        async with associated(at):
+            assert len(at.admission._associations.live) == 1

@@ -204,6 +204,41 @@ async def test_plain_requests_carry_one_answer() -> None:
         assert await streams[0].read() == b"GET /x HTTP/1.1"
 
 
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        (["127.0.0.4"], "403 SNI_MISSING"),
+        (["127.0.0.2", "127.0.0.4"], "502 UPSTREAM_REFUSED"),
+        (["127.0.0.4", "127.0.0.2"], "502 UPSTREAM_REFUSED"),
+    ],
+)
+@looped
+async def test_plain_requests_go_nowhere_that_demands_a_tls_name(addresses: list[str], expected: str) -> None:
+    """Also where nothing else answers."""
+    strict = service("strict", "127.0.0.4")
+    strictly = mapping("strictly", "lan", "strict", sni=True, priority=1)
+    trusted = Settings(private_answers=("*.example.com",))
+    async with (
+        desk(LAN, WEB, strict, OUT, strictly, names={"www.example.com": addresses}, settings=trusted) as at,
+        tcp_server(_http, "127.0.0.4") as port,
+        dial(at.port) as streams,
+    ):
+        target = f"www.example.com:{port}"
+        head = await request(streams, f"GET http://{target}/ HTTP/1.1", f"Host: {target}")
+        assert reason(head) == expected
+
+
+@looped
+async def test_a_wrong_credential_counts_once_for_a_name_with_many_addresses() -> None:
+    vault = service("vault", "127.0.0.3", "127.0.0.5", "127.0.0.6", auth="token")
+    names = {"vault.example.com": ["127.0.0.3", "127.0.0.5", "127.0.0.6"]}
+    async with desk(LAN, vault, KEYS, names=names) as at:
+        for _ in range(10):
+            async with dial(at.port) as streams:
+                head = await connect(streams, "vault.example.com:80", "Proxy-Authorization: Bearer guess")
+                assert reason(head) == "407 AUTH_INVALID"
+
+
 async def _http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     line = head.split(b"\r\n")[0]

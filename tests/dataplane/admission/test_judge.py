@@ -74,6 +74,14 @@ def test_guessing_ends_after_some_failures_and_for_this_source_only() -> None:
     assert isinstance(made.check(made.tunnel(other), Presented(TOKEN), other.source), Verified)
 
 
+def test_one_request_fails_once_however_many_addresses_it_is_about() -> None:
+    made, _ = judge()
+    answers = [made.tunnel(WISH)] * 16
+    for _ in range(FAILURES):
+        assert made.check_all(answers, Presented("guess"), CLIENT) == [Reason.AUTH_INVALID] * 16
+    assert made.check_all(answers, Presented(TOKEN), CLIENT) == [Reason.RATE_LIMITED] * 16
+
+
 def test_what_was_opened_may_go_on_while_its_service_opens_it() -> None:
     made, _ = judge()
     answer, mine = made.tunnel(WISH), Verified("vault", "1", None)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from marchproxy.policy.plan import Plan
-from tests.dataplane.admission.desk import OLD, TOKEN, Desk, desk
+from tests.dataplane.admission.desk import OLD, TOKEN, Desk, blocking, desk, explicit
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import Streams, ask, dial, echo, free_port, tcp_server
 from tests.policy import build
@@ -172,6 +172,7 @@ async def test_behind_a_token_the_name_is_looked_at_too(name: str, passes: bool)
         ("www.shop.test", "other.shop.test", "SNI_MISMATCH"),
         ("127.0.0.3", "www.shop.test", ""),
         ("127.0.0.3", "evil.test", "SNI_MISMATCH"),
+        ("127.0.0.3", "www.neighbour.test", "SNI_MISMATCH"),
     ],
 )
 @looped
@@ -181,6 +182,8 @@ async def test_what_connect_and_tls_name_must_agree(asked: str, named: str, reas
         desk(
             LAN,
             target,
+            service("neighbour", "127.0.0.3", "*.neighbour.test"),
+            mapping("elsewhere", "lan", "neighbour", ports="1"),
             mapping("tls", "lan", "shop", sni=True),
             names={"www.shop.test": ["127.0.0.3"]},
         ) as at,
@@ -193,6 +196,57 @@ async def test_what_connect_and_tls_name_must_agree(asked: str, named: str, reas
         assert (await answer(streams, data) == data) is not bool(reason)
         if reason:
             assert ("denied", reason) in at.reasons()
+
+
+def behind(at: Desk, port: int, way: str) -> tuple[Plan, str, str]:
+    """A plan that wants www.shop.test by TLS, what a client says before TLS, and how the answer ends."""
+    where = f"127.0.0.1:{at.port}"
+    shops = service("shop", "127.0.0.3", "www.shop.test", port=port)
+    locked = service("vault", "127.0.0.3", "www.shop.test", auth="token", port=port)
+    match way:
+        case "address":
+            head = f"CONNECT 127.0.0.3:{port} HTTP/1.1\r\nHost: 127.0.0.3:{port}\r\n\r\n"
+            plan = explicit(at.port, LAN, shops, mapping("tls", "lan", "shop", sni=True))
+            return plan, head, "\r\n\r\n"
+        case "token":
+            plan = build.plan(LAN, locked, mapping("tls", "lan", "vault", where, sni=True))
+            return plan, f"MARCHPROXY/1 {TOKEN}\n", "OK\n"
+        case _:
+            return build.plan(LAN, shops, mapping("tls", "lan", "shop", where, sni=True)), "", ""
+
+
+@pytest.mark.parametrize("way", ["listener", "token", "address"])
+@looped
+async def test_a_name_that_is_blocked_opens_nothing_by_tls(way: str) -> None:
+    async with desk() as at, tcp_server(echo, "127.0.0.3") as port:
+        plan, said, _ = behind(at, port, way)
+        at.apply(blocking(plan, "www.shop.test"))
+        async with dial(at.port) as streams:
+            found = await answer(streams, said.encode() + hello("www.shop.test"))
+        assert found[-7] == 21  # an alert
+        assert ("denied", "BLOCKED_DESTINATION") in at.reasons()
+
+
+@pytest.mark.parametrize("way", ["listener", "token", "address"])
+@looped
+async def test_a_name_that_is_blocked_later_ends_what_tls_opened(way: str) -> None:
+    async with desk() as at, tcp_server(echo, "127.0.0.3") as port:
+        plan, said, heard = behind(at, port, way)
+        at.apply(plan)
+        data = hello("www.shop.test")
+        async with dial(at.port) as (reader, writer):
+            writer.write(said.encode() + data)
+            if heard:
+                await reader.readuntil(heard.encode())
+            assert await reader.readexactly(len(data)) == data
+            at.apply(blocking(plan, "www.other.test"), 3)
+            writer.write(b"still")
+            assert await reader.readexactly(5) == b"still"
+            at.apply(blocking(plan, "www.shop.test"), 4)
+            with pytest.raises(ConnectionResetError):
+                await reader.readexactly(1)
+        assert at.reasons()[-1] == ("flow-end", "BLOCKED_DESTINATION")
+        assert at.events[-1].decision.name == "www.shop.test"
 
 
 @looped

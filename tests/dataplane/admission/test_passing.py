@@ -75,7 +75,10 @@ async def passing(rule: Mapping, monkeypatch: pytest.MonkeyPatch) -> AsyncGenera
         made = Passing(diverted.getsockname()[1])
         admission.start(made.events.append)
         hosts = service("shop", ADDRESS, "*.shop.test")
-        admission.prepare(plan(service("lan", "127.0.0.0/8"), hosts, rule)).commit(1)
+        neighbour = service("neighbour", ADDRESS, "*.neighbour.test")
+        elsewhere = mapping("elsewhere", "lan", "neighbour", ports="1")
+        lan = service("lan", "127.0.0.0/8")
+        admission.prepare(plan(lan, hosts, neighbour, rule, elsewhere)).commit(1)
         try:
             yield made
         finally:
@@ -98,11 +101,13 @@ async def test_the_right_name_goes_on_with_all_that_was_read() -> None:
             assert at.events[0].decision.name == "www.shop.test"
 
 
+@pytest.mark.parametrize("name", ["www.other.test", "www.neighbour.test"])
 @looped
-async def test_another_name_is_told_by_an_alert() -> None:
+async def test_another_name_is_told_by_an_alert(name: str) -> None:
+    """Also that of a service which has the same address and is not the mapping's."""
     with pytest.MonkeyPatch.context() as patch:
         async with passing(wanted(), patch) as at:
-            assert (await at.ask(real_hello("www.other.test")))[:1] == b"\x15"
+            assert (await at.ask(real_hello(name)))[:1] == b"\x15"
             assert at.reasons() == ["SNI_MISMATCH"]
 
 

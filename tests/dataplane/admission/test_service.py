@@ -23,7 +23,7 @@ from marchproxy.model.errors import Conflict
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 from tests.dataplane import facts
-from tests.dataplane.admission.desk import Desk, desk, explicit
+from tests.dataplane.admission.desk import Desk, blocking, desk, explicit
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import ask, dial, echo, free_port, tcp_server
 from tests.policy.build import mapping, service
@@ -228,5 +228,33 @@ async def test_tunnels_in_the_kernel_are_held_to_the_plan_too(
             at.admission._expired_at = 0.0
             at.admission.poll()
             assert next(filter(None, kernel.reasons), None) is reason
+        finally:
+            at.admission._handover = None
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "name", "blocked", "reason"),
+    [
+        ("proxy", "www.shop.test", "www.shop.test", Reason.BLOCKED_DESTINATION),
+        ("backend", "www.shop.test", "www.shop.test", Reason.BLOCKED_DESTINATION),
+        ("proxy", "www.shop.test", "www.other.test", None),
+        ("backend", "www.shop.test", "www.other.test", None),
+    ],
+)
+@looped
+async def test_names_that_tls_told_are_asked_about_in_the_kernel_too(
+    asked_for: str, name: str, blocked: str, reason: Reason | None
+) -> None:
+    """Also where an address was asked for that no name would lead to."""
+    async with desk() as at:
+        backend = ip_address("10.9.9.9")
+        where = (backend, 443) if asked_for == "backend" else (ip_address("127.0.0.1"), at.port)
+        decision = facts.decision("127.0.0.1", destination=where[0], destination_port=where[1], mapping="m")
+        flow = replace(facts.flow(decision), backend=backend, backend_port=443)
+        kernel = Kernel(flow, Remembered("", "", name, 0))
+        at.admission._handover = cast("Handover", kernel)
+        try:
+            at.apply(blocking(explicit(at.port, LAN, mapping("m", "lan", "all")), blocked))
+            assert kernel.reasons == [reason]
         finally:
             at.admission._handover = None

@@ -7,10 +7,11 @@ import pytest
 
 from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
 from marchproxy.model.reason import Reason
-from tests.dataplane.admission.desk import TOKEN, Desk, Keys, desk
+from tests.dataplane.admission.desk import TOKEN, Desk, Keys, desk, explicit
 from tests.dataplane.loops import looped
 from tests.dataplane.proxy.peers import Streams, dial, echo, tcp_server
-from tests.policy.build import mapping, service
+from tests.dataplane.proxy.protocol.hellos import real_hello
+from tests.policy.build import mapping, plan, service
 
 LAN = service("lan", "127.0.0.1")
 VAULT = service("vault", "127.0.0.3", auth="token")
@@ -48,8 +49,49 @@ async def test_a_credential_that_expires(on_expiry: str, age: int, ends: bool) -
         (tunnel,) = at.admission._tunnels.live
         assert tunnel.verified is not None
         object.__setattr__(tunnel.verified, "expires", datetime.now(UTC) - timedelta(seconds=age))
-        at.admission._tunnels.expire(0, 0)
+        at.admission._expired_at = 0.0
+        at.admission.poll()
         assert (at.reasons()[-1] == ("flow-end", "AUTH_EXPIRED")) is ends
+
+
+@looped
+async def test_how_long_it_goes_on_says_the_plan_in_force() -> None:
+    async with (
+        desk(LAN, VAULT, mapping("m", "lan", "vault", on_expiry="keep")) as at,
+        tcp_server(echo, "127.0.0.3") as port,
+        dial(at.port) as streams,
+    ):
+        await connect(streams, port)
+        (tunnel,) = at.admission._tunnels.live
+        assert tunnel.verified is not None
+        object.__setattr__(tunnel.verified, "expires", datetime.now(UTC) - timedelta(seconds=1))
+        at.apply(explicit(at.port, LAN, VAULT, mapping("m", "lan", "vault", on_expiry="cut")))
+        at.admission._expired_at = 0.0
+        at.admission.poll()
+        assert at.reasons()[-1] == ("flow-end", "AUTH_EXPIRED")
+
+
+@pytest.mark.parametrize("listens", [False, True])
+@looped
+async def test_a_credential_taken_back_while_a_tunnel_is_opened_opens_nothing(listens: bool) -> None:
+    async with desk() as at, tcp_server(echo, "127.0.0.3") as port:
+        vault = service("vault", "127.0.0.3", "www.shop.test", auth="token", port=port)
+        if listens:
+            at.apply(plan(LAN, vault, mapping("m", "lan", "vault", f"127.0.0.1:{at.port}", sni=True)))
+        else:
+            at.apply(explicit(at.port, LAN, vault, mapping("m", "lan", "vault", sni=True)))
+        async with dial(at.port) as streams:
+            if listens:
+                streams[1].write(f"MARCHPROXY/1 {TOKEN}\n".encode())
+                assert await streams[0].readline() == b"OK\n"
+            else:
+                await connect(streams, port)
+            at.keys.revoke()
+            assert await at.admission.revoke("1") == 0
+            streams[1].write(real_hello("www.shop.test"))
+            with pytest.raises(ConnectionResetError):
+                await streams[0].readexactly(1)
+        assert at.reasons()[-1] == ("flow-end", "AUTH_REVOKED")
 
 
 class Kernel:
