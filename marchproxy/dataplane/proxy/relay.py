@@ -263,6 +263,8 @@ class Relay:
     def leave(self) -> None:
         """Give the sockets up as they are, paused: they are somebody else's now. Nobody is told."""
         self.ended = True
+        for pump in self._pumps:
+            pump.stop()
 
     def _asked(self, data: memoryview) -> memoryview | bytes:
         if self._bound is None:

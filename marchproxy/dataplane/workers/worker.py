@@ -129,9 +129,11 @@ class Worker:
         """Ask the daemon to hand a paused tunnel to the kernel."""
         descriptors = relay.client.fileno(), relay.upstream.fileno()
         what = ripe(tunnel)
+        tunnel.offered = True
         answered = self._ask(lambda number: messages.Offered(number, what), descriptors)
 
         def decided(answer: asyncio.Future[object]) -> None:
+            tunnel.offered = False
             if answer.cancelled() or relay.ended:
                 return
             if answer.result() is None:
