@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from marchproxy.dataplane.admission.ripe import Ripe, ripe
 from marchproxy.dataplane.admission.tunnels import TRIES, Judged, Tunnel
@@ -96,6 +96,13 @@ class Handover:
 
         self._end(is_meant)
         return found
+
+    def end_untold(self, ids: Container[int]) -> None:
+        """End tunnels in the kernel by the ids of their flows. Nobody is told: their end is known already."""
+        if self._handoff:
+            self._handoff.table.end_tunnels(
+                lambda _, held: Reason.CUT if held.id in ids else None, lambda event: None
+            )
 
     def _end(self, judge: Callable[[Flow, HeldTunnel], Reason | None]) -> None:
         if self._handoff:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from marchproxy.dataplane.admission.listeningsockets import ListeningSockets, Prepared
 from marchproxy.dataplane.admission.names import Find
+from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.names.lookup import LookupFailed
@@ -220,14 +221,28 @@ class WorkerPool:
         place.say(messages.Answer(message.number, found))
 
     def take(self, place: "_Place", message: messages.Offered, descriptors: Sequence[int]) -> None:
-        """Hand a worker's tunnel to the kernel, or say that this cannot be."""
+        """Hand a worker's tunnel to the kernel, or say that this cannot be.
+
+        One that was allowed by another plan is not taken: its worker judges again first.
+        """
         client, upstream = (socket.socket(fileno=each) for each in descriptors)
-        refused = self._handover.take(client, upstream, message.ripe) if self._handover else None
-        if refused is not None or self._handover is None:
+        value = True if message.revision != self._revision else self._take(client, upstream, message.ripe)
+        if value is not None:
             client.close()
             upstream.close()
-        value = None if refused is None and self._handover else bool(refused and refused.passes)
         place.say(messages.Answer(message.number, value))
+
+    def _take(self, client: socket.socket, upstream: socket.socket, ripe: Ripe) -> bool | None:
+        """See `messages.Offered`."""
+        if self._handover is None:
+            return False
+        refused = self._handover.take(client, upstream, ripe)
+        return refused.passes if refused else None
+
+    def end_taken(self, ids: frozenset[int]) -> None:
+        """End tunnels that the kernel took when they had ended in a worker, which has told of it."""
+        if self._handover:
+            self._handover.end_untold(ids)
 
 
 class _Place:
@@ -339,6 +354,8 @@ class _Place:
                 self._pool.look_up(self, message)
             case messages.Offered():
                 self._pool.take(self, message, descriptors)
+            case messages.Cut(ids):
+                self._pool.end_taken(ids)
 
     def _lost(self) -> None:
         self._channel = None

@@ -54,6 +54,9 @@ class Worker:
         self._tasks = Tasks()
         self._asked: dict[int, asyncio.Future[object]] = {}
         self._numbers = 0
+        self._revision = 0
+        self._alone = False
+        """The daemon is gone."""
         self._uses: dict[str, datetime] = {}
         self._events: list[Event] = []
         self._telling: asyncio.TimerHandle | None = None
@@ -95,6 +98,7 @@ class Worker:
     def _serve(self, message: messages.Serve, descriptors: list[int]) -> None:
         sockets = [socket.socket(fileno=each) for each in descriptors]
         opened = dict(zip(message.opened, sockets, strict=True))
+        self._revision = message.revision
         self._admission.adopt(message.plan, message.revision, message.wanted, opened)
         # What a policy consists of stays: the collector need not look through it again and again.
         gc.collect()
@@ -127,23 +131,29 @@ class Worker:
 
     def _offer(self, tunnel: Tunnel, relay: Relay, gone: Callable[[], None]) -> None:
         """Ask the daemon to hand a paused tunnel to the kernel."""
+        if self._alone:
+            relay.start()
+            return
         descriptors = relay.client.fileno(), relay.upstream.fileno()
         what = ripe(tunnel)
         tunnel.offered = True
-        answered = self._ask(lambda number: messages.Offered(number, what), descriptors)
+        answered = self._ask(lambda number: messages.Offered(number, what, self._revision), descriptors)
 
         def decided(answer: asyncio.Future[object]) -> None:
             tunnel.offered = False
-            if answer.cancelled() or relay.ended:
+            taken = not answer.cancelled() and answer.result() is None
+            if relay.ended:
+                if taken:
+                    self._channel.say(messages.Cut(frozenset({what.number})))
                 return
-            if answer.result() is None:
+            if taken:
                 relay.leave()
                 # The daemon's are the last: what it says to them is how they end.
                 relay.client.close()
                 relay.upstream.close()
                 gone()
                 return
-            if not answer.result():
+            if not (answer.cancelled() or answer.result()):
                 tunnel.tries = TRIES
             relay.start()
 
@@ -191,6 +201,7 @@ class Worker:
         self.ended.set()
 
     def _orphaned(self) -> None:
+        self._alone = True
         for future in self._asked.values():
             future.cancel()
         self._asked.clear()

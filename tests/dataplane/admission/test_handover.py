@@ -185,3 +185,11 @@ async def test_tunnels_in_the_kernel_end_with_their_credential_or_the_plan() -> 
     assert kernel.ended == [Reason.AUTH_REVOKED, None]
     made.end_where(lambda flow, held: Reason.POLICY_CHANGED if held.name == "b.test" else None)
     assert kernel.ended == [None, Reason.POLICY_CHANGED]
+
+
+@looped
+async def test_tunnels_that_have_ended_in_a_worker_end_without_a_word() -> None:
+    kernel = Kernel(HandoffRefusal.SACK)
+    kernel.held = [HeldTunnel(number, b"", Remembered("vault", "7", "a.test")) for number in (1, 2)]
+    handover(kernel).end_untold({2})
+    assert kernel.ended == [None, Reason.CUT]

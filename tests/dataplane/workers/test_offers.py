@@ -112,3 +112,42 @@ async def test_a_tunnel_that_the_kernel_has_is_read_by_nobody_here(monkeypatch: 
         assert made.relay.ended
         assert made.relay.upstream.fileno() < 0
         assert not made.tunnels.live
+
+
+@looped
+async def test_what_ended_while_it_was_offered_ends_in_the_kernel_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with daemon(monkeypatch) as made:
+        offer = await made.offered()
+        assert offer.revision == 0
+        made.tunnels.cut(frozenset({offer.ripe.number}))
+        made.answer(offer, None)
+        await until(lambda: messages.Cut(frozenset({offer.ripe.number})) in made.heard, "the daemon to hear")
+
+
+@pytest.mark.parametrize("refusal", [True, False])
+@looped
+async def test_what_ended_while_it_was_offered_and_refused_is_over(
+    refusal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with daemon(monkeypatch) as made:
+        offer = await made.offered()
+        made.tunnels.cut(frozenset({offer.ripe.number}))
+        made.answer(offer, refusal)
+        await until(lambda: not made.tunnel.offered, "the answer")
+        assert not any(isinstance(each, messages.Cut) for each in made.heard)
+
+
+@looped
+async def test_without_a_daemon_an_offered_tunnel_goes_on_and_no_other_is_paused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with daemon(monkeypatch) as made:
+        await made.offered()
+        made.channel.close()
+        assert await made.relays()
+        for _ in range(TRIES):
+            made.poll()
+            assert await made.relays()
+        assert not made.tunnel.offered
