@@ -23,7 +23,7 @@ from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.kernel.handoff import limit_backlog
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
-from marchproxy.dataplane.logs import configure
+from marchproxy.dataplane.logs import configure, log_unhandled
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.proxy import ledger
@@ -256,6 +256,7 @@ class Remote:
 
 async def serve(sock: socket.socket) -> None:
     """Be a worker of whoever has the other end of `sock`."""
+    asyncio.get_running_loop().set_exception_handler(log_unhandled)
     await Worker(sock).run()
 
 
