@@ -109,7 +109,10 @@ class Handover:
             self._handoff.table.end_tunnels(judge, self._handoff.report)
 
     async def close(self) -> None:
-        """Finish what drains: the kernel has it already, and mostly acknowledgements are missing."""
+        """Finish what drains: the kernel has it already, and mostly acknowledgements are missing.
+
+        What takes too long ends.
+        """
         until = time.monotonic() + LAST_DRAIN
         while len(self._tasks) and time.monotonic() < until:
             await asyncio.sleep(DRAIN_EVERY)
@@ -158,5 +161,11 @@ class Handover:
 
 
 async def _drain(draining: Draining) -> None:
-    while draining.advance() is Progress.DRAINING:
-        await asyncio.sleep(DRAIN_EVERY)
+    """To the end, or until cancelled: then it ends in a way that its peers hear of."""
+    progress = Progress.DRAINING
+    try:
+        while (progress := draining.advance()) is Progress.DRAINING:
+            await asyncio.sleep(DRAIN_EVERY)
+    finally:
+        if progress is Progress.DRAINING:
+            draining.abandon()
