@@ -200,7 +200,8 @@ class Tunnels:
         self.live.discard(tunnel)
         if not self.live:
             self.empty.set()
-        tunnel.leave()
+        leave, tunnel.leave = tunnel.leave, _nothing
+        leave()
 
     def _refusal(self, tunnel: Tunnel) -> Reason | None:
         """Why the plan in force does not allow it; None: it does."""
