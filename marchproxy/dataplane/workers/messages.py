@@ -31,6 +31,8 @@ class Serve:
 
     plan: Plan
     revision: int
+    edition: int
+    """Counts plans: names, health and blocks make new ones of the same revision."""
     wanted: frozenset[ListenerKey]
     opened: tuple[ListenerKey, ...]
 
@@ -125,7 +127,7 @@ class Offered:
     number: int
     """Of the question."""
     ripe: Ripe
-    revision: int
+    edition: int
     """Of the plan that the worker decides by."""
 
 

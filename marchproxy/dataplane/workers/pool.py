@@ -66,7 +66,7 @@ class WorkerPool:
         self._handover = handover
         self._workers = [_Place(self, index, verbosity) for index in range(count)]
         self._plan = Plan()
-        self._revision = 0
+        self._revision = self._edition = 0
         self._wanted: frozenset[ListenerKey] = frozenset()
         self._sockets = sockets or ListeningSockets()
         self._sink: EventSink = lambda event: None
@@ -99,6 +99,7 @@ class WorkerPool:
         """See `Admission.adopt`."""
         self._own.adopt(plan, revision, frozenset(), {})
         self._plan, self._revision = plan, revision
+        self._edition += 1
         self._wanted = wanted
         self.know()
         for place in self._workers:
@@ -211,7 +212,7 @@ class WorkerPool:
 
     def serve_message(self, plan_for: Mapping[ListenerKey, socket.socket]) -> messages.Serve:
         """What workers are to serve, these sockets being new to them."""
-        return messages.Serve(self._plan, self._revision, self._wanted, tuple(plan_for))
+        return messages.Serve(self._plan, self._revision, self._edition, self._wanted, tuple(plan_for))
 
     def look_up(self, place: "_Place", message: messages.Find) -> None:
         """Answer with what a name resolves to."""
@@ -233,7 +234,7 @@ class WorkerPool:
         One that was allowed by another plan is not taken: its worker judges again first.
         """
         client, upstream = (socket.socket(fileno=each) for each in descriptors)
-        value = True if message.revision != self._revision else self._take(client, upstream, message.ripe)
+        value = True if message.edition != self._edition else self._take(client, upstream, message.ripe)
         if value is not None:
             client.close()
             upstream.close()

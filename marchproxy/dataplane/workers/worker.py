@@ -54,7 +54,7 @@ class Worker:
         self._tasks = Tasks()
         self._asked: dict[int, asyncio.Future[object]] = {}
         self._numbers = 0
-        self._revision = 0
+        self._edition = 0
         self._alone = False
         """The daemon is gone."""
         self._uses: dict[str, datetime] = {}
@@ -98,7 +98,7 @@ class Worker:
     def _serve(self, message: messages.Serve, descriptors: list[int]) -> None:
         sockets = [socket.socket(fileno=each) for each in descriptors]
         opened = dict(zip(message.opened, sockets, strict=True))
-        self._revision = message.revision
+        self._edition = message.edition
         self._admission.adopt(message.plan, message.revision, message.wanted, opened)
         # What a policy consists of stays: the collector need not look through it again and again.
         gc.collect()
@@ -137,7 +137,7 @@ class Worker:
         descriptors = relay.client.fileno(), relay.upstream.fileno()
         what = ripe(tunnel)
         tunnel.offered = True
-        answered = self._ask(lambda number: messages.Offered(number, what, self._revision), descriptors)
+        answered = self._ask(lambda number: messages.Offered(number, what, self._edition), descriptors)
 
         def decided(answer: asyncio.Future[object]) -> None:
             tunnel.offered = False

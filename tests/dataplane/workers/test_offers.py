@@ -120,7 +120,7 @@ async def test_what_ended_while_it_was_offered_ends_in_the_kernel_too(
 ) -> None:
     async with daemon(monkeypatch) as made:
         offer = await made.offered()
-        assert offer.revision == 0
+        assert offer.edition == 0
         made.tunnels.cut(frozenset({offer.ripe.number}))
         made.answer(offer, None)
         await until(lambda: messages.Cut(frozenset({offer.ripe.number})) in made.heard, "the daemon to hear")

@@ -65,14 +65,15 @@ class NoCredentials:
 
 
 def pool(kernel: Kernel | None) -> WorkerPool:
-    """One whose plan is revision 2."""
+    """One that has its second plan, of the same revision as the first."""
     made = WorkerPool(0, nowhere, cast(CredentialKeeper, NoCredentials()), cast("Handover | None", kernel))
-    made.adopt(Plan(), 2, frozenset(), {})
+    for _ in range(2):
+        made.adopt(Plan(), 5, frozenset(), {})
     return made
 
 
 @pytest.mark.parametrize(
-    ("kernel", "revision", "answer"),
+    ("kernel", "edition", "answer"),
     [
         (Kernel(None), 2, None),
         (Kernel(None), 1, True),
@@ -83,10 +84,10 @@ def pool(kernel: Kernel | None) -> WorkerPool:
 )
 @looped
 async def test_a_tunnel_is_taken_if_the_plan_in_force_allowed_it(
-    kernel: Kernel | None, revision: int, answer: bool | None
+    kernel: Kernel | None, edition: int, answer: bool | None
 ) -> None:
     asker, pairs = Asker(), [socket.socketpair() for _ in range(2)]
-    offered = messages.Offered(5, RIPE, revision)
+    offered = messages.Offered(5, RIPE, edition)
     pool(kernel).take(cast(_Place, asker), offered, [os.dup(ours.fileno()) for ours, _ in pairs])
     assert asker.told == [messages.Answer(5, answer)]
     for ours, theirs in pairs:
