@@ -1,8 +1,12 @@
 """What the daemon says while it runs: lines on stderr, which systemd keeps."""
 
+import asyncio
 import logging
 import os
 import sys
+from typing import Any
+
+log = logging.getLogger(__name__)
 
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """syslog's numbers, which systemd reads from the start of a line (sd-daemon(3))."""
@@ -25,6 +29,12 @@ def configure(verbosity: int) -> None:
     root.handlers = [handler]
     root.setLevel(logging.DEBUG if verbosity else logging.INFO)
     root.propagate = False
+
+
+def log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a callback did not catch: one line, and the rest for whoever asks for everything."""
+    log.error("%s: %s", context.get("message", "error in the loop"), context.get("exception", ""))
+    log.debug("%s", context, exc_info=context.get("exception"))
 
 
 def _is_journal() -> bool:

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
@@ -31,7 +30,7 @@ from marchproxy.dataplane.http import HealthServer
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.keeper import TierKeeper
 from marchproxy.dataplane.learning import Learning, learned_file
-from marchproxy.dataplane.logs import configure
+from marchproxy.dataplane.logs import configure, log_unhandled
 from marchproxy.dataplane.names import memory
 from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.naming import AllServices
@@ -74,7 +73,7 @@ def run(options: RunOptions) -> int:
 
 async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
     """Serve in the running loop until a signal says otherwise; see `run`."""
-    asyncio.get_running_loop().set_exception_handler(_log_unhandled)
+    asyncio.get_running_loop().set_exception_handler(log_unhandled)
     notifier = notifier or Notifier.from_environment()
     async with AsyncExitStack() as stack:
         stack.callback(notifier.close)
@@ -391,9 +390,3 @@ def _raise_descriptor_limit() -> None:
     """Take as many descriptors as we may have: each connection of the sockets tier needs two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What a callback did not catch: one line, and the rest for whoever asks for everything."""
-    log.error("%s: %s", context.get("message", "error in the loop"), context.get("exception", ""))
-    log.debug("%s", context, exc_info=context.get("exception"))

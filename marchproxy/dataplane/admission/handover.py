@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from marchproxy.dataplane.admission.ripe import Ripe, ripe
 from marchproxy.dataplane.admission.tunnels import TRIES, Judged, Tunnel
@@ -97,12 +97,22 @@ class Handover:
         self._end(is_meant)
         return found
 
+    def end_untold(self, ids: Container[int]) -> None:
+        """End tunnels in the kernel by the ids of their flows. Nobody is told: their end is known already."""
+        if self._handoff:
+            self._handoff.table.end_tunnels(
+                lambda _, held: Reason.CUT if held.id in ids else None, lambda event: None
+            )
+
     def _end(self, judge: Callable[[Flow, HeldTunnel], Reason | None]) -> None:
         if self._handoff:
             self._handoff.table.end_tunnels(judge, self._handoff.report)
 
     async def close(self) -> None:
-        """Finish what drains: the kernel has it already, and mostly acknowledgements are missing."""
+        """Finish what drains: the kernel has it already, and mostly acknowledgements are missing.
+
+        What takes too long ends.
+        """
         until = time.monotonic() + LAST_DRAIN
         while len(self._tasks) and time.monotonic() < until:
             await asyncio.sleep(DRAIN_EVERY)
@@ -151,5 +161,11 @@ class Handover:
 
 
 async def _drain(draining: Draining) -> None:
-    while draining.advance() is Progress.DRAINING:
-        await asyncio.sleep(DRAIN_EVERY)
+    """To the end, or until cancelled: then it ends in a way that its peers hear of."""
+    progress = Progress.DRAINING
+    try:
+        while (progress := draining.advance()) is Progress.DRAINING:
+            await asyncio.sleep(DRAIN_EVERY)
+    finally:
+        if progress is Progress.DRAINING:
+            draining.abandon()

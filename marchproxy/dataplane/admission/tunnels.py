@@ -67,7 +67,17 @@ class Handover(Offering, Protocol):
 class Tunnel:
     """A client's connection and its upstream."""
 
-    __slots__ = ("conversation", "evaluator", "leave", "presented", "relay", "tries", "verified", "wish")
+    __slots__ = (
+        "conversation",
+        "evaluator",
+        "leave",
+        "offered",
+        "presented",
+        "relay",
+        "tries",
+        "verified",
+        "wish",
+    )
 
     def __init__(
         self,
@@ -88,6 +98,8 @@ class Tunnel:
         self.relay: Relay | None = None
         self.tries = 0
         """How often it was offered to the kernel."""
+        self.offered = False
+        """Paused until somebody else decides about an offer: it is not offered again meanwhile."""
         self.leave: Callable[[], None] = _nothing
         """Called once, when it is no longer here."""
 
@@ -164,7 +176,9 @@ class Tunnels:
         ripe = (
             tunnel
             for tunnel in tuple(self.live)
-            if tunnel.tries < TRIES and _is_ripe(tunnel.conversation, bytes_, seconds, now)
+            if not tunnel.offered
+            and tunnel.tries < TRIES
+            and _is_ripe(tunnel.conversation, bytes_, seconds, now)
         )
         for tunnel in islice(ripe, OFFERED_AT_ONCE):
             self.handover.offer(tunnel, partial(self._passed_on, tunnel))
@@ -202,7 +216,8 @@ class Tunnels:
         self.live.discard(tunnel)
         if not self.live:
             self.empty.set()
-        tunnel.leave()
+        leave, tunnel.leave = tunnel.leave, _nothing
+        leave()
 
     def _refusal(self, tunnel: Tunnel) -> Reason | None:
         """Why the plan in force does not allow it; None: it does."""

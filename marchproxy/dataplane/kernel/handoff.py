@@ -106,6 +106,13 @@ class Draining:
             self._let_go()
         return Progress.DRAINING
 
+    def abandon(self) -> None:
+        """Instead of `advance`, before that has finished: what the sockets are still needed for is reset."""
+        if self._close_at:
+            self._close(Progress.HANDED_OFF)
+        else:
+            self._abandon()
+
     def _relay(self, source: "_End", target: "_End") -> None:
         while not source.ended:
             if not source.pending:

@@ -208,7 +208,7 @@ class Relay:
         self._bound = bound
         self._then: Callable[[], None] | None = None
         self._on_end = on_end
-        self._pumps = (
+        self._pumps: tuple[Pump, ...] = (
             Pump(self, client, upstream, conversation.sent),
             Pump(self, upstream, client, conversation.received),
         )
@@ -258,11 +258,24 @@ class Relay:
                 sock.close()
             else:
                 reset(sock)
-        self._on_end(reason)
+        on_end = self._on_end
+        self._forget()
+        on_end(reason)
 
     def leave(self) -> None:
         """Give the sockets up as they are, paused: they are somebody else's now. Nobody is told."""
         self.ended = True
+        for pump in self._pumps:
+            pump.stop()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Leave no cycle behind: the collector may not look at what was alive when it was last frozen."""
+        for pump in self._pumps:
+            pump.look = None
+        self._pumps = ()
+        self._then = None
+        self._on_end = _nothing
 
     def _asked(self, data: memoryview) -> memoryview | bytes:
         if self._bound is None:
@@ -282,3 +295,7 @@ class Relay:
             for pump in self._pumps:
                 pump.look = None
         return self._bound is None
+
+
+def _nothing(reason: Reason) -> None:
+    """Nobody waits for its end."""

@@ -4,6 +4,7 @@ Both ends are this program, run by one user, and nobody else has the socket: tha
 """
 
 import asyncio
+import logging
 import os
 import pickle
 import socket
@@ -13,6 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from struct import Struct
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 _HEAD = Struct("=QH")
 """Bytes of the pickled message, and how many descriptors come with it."""
@@ -42,13 +45,20 @@ class Channel:
         self._loop.add_reader(sock, self._readable)
 
     def say(self, message: object, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, and copies of descriptors. After the other end is gone, nothing happens."""
+        """Send a message, and copies of descriptors. After the other end is gone, nothing happens.
+
+        Where descriptors cannot be copied the channel ends.
+        """
         if not self._open:
             return
         if len(descriptors) > DESCRIPTORS:
             raise ValueError(f"{len(descriptors)} descriptors in one message")
         body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        kept = tuple(os.dup(each) for each in descriptors)
+        try:
+            kept = _copies(descriptors)
+        except OSError as error:
+            self._fail(f"descriptors cannot be sent: {error.strerror}")
+            return
         self._waiting.append((memoryview(_HEAD.pack(len(body), len(kept)) + body), kept))
         if len(self._waiting) == 1:
             self._write()
@@ -89,7 +99,7 @@ class Channel:
 
     def _readable(self) -> None:
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(
+            data, ancillary, flags, _ = self._socket.recvmsg(
                 _READ, socket.CMSG_SPACE(DESCRIPTORS * array("i").itemsize), socket.MSG_CMSG_CLOEXEC
             )
         except (BlockingIOError, InterruptedError):
@@ -105,8 +115,15 @@ class Channel:
         if not data:
             self._end()
             return
+        if flags & socket.MSG_CTRUNC:
+            self._fail("descriptors were lost: this process has as many as it may have")
+            return
         self._buffer += data
-        self._tell()
+        try:
+            self._tell()
+        except Exception as error:
+            log.debug("message", exc_info=error)
+            self._fail(f"a message could not be carried out: {type(error).__name__}: {error}")
 
     def _tell(self) -> None:
         while self._open and len(self._buffer) >= _HEAD.size:
@@ -118,7 +135,26 @@ class Channel:
             del self._buffer[:end]
             self._heard(message, [self._descriptors.popleft() for _ in range(count)])
 
+    def _fail(self, why: str) -> None:
+        """End it because messages would be lost."""
+        if self._open:
+            log.error("channel between daemon and worker ends: %s", why)
+        self._end()
+
     def _end(self) -> None:
         if self._open:
             self.close()
             self._lost()
+
+
+def _copies(descriptors: Sequence[int]) -> tuple[int, ...]:
+    """Of all, or OSError."""
+    made: list[int] = []
+    try:
+        for each in descriptors:
+            made.append(os.dup(each))
+    except OSError:
+        for each in made:
+            os.close(each)
+        raise
+    return tuple(made)

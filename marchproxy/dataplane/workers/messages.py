@@ -31,6 +31,8 @@ class Serve:
 
     plan: Plan
     revision: int
+    edition: int
+    """Counts plans: names, health and blocks make new ones of the same revision."""
     wanted: frozenset[ListenerKey]
     opened: tuple[ListenerKey, ...]
 
@@ -65,7 +67,10 @@ class FindUsed:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """End conversations; answer with the ids of those that there were."""
+    """End conversations; answer with the ids of those that there were.
+
+    From a worker: end those that the kernel has taken, without an answer, for they have ended in the worker.
+    """
 
     ids: frozenset[int]
 
@@ -122,6 +127,8 @@ class Offered:
     number: int
     """Of the question."""
     ripe: Ripe
+    edition: int
+    """Of the plan that the worker decides by."""
 
 
 @dataclass(frozen=True, slots=True)

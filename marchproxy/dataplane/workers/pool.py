@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 
 from marchproxy.dataplane.admission.listeningsockets import ListeningSockets, Prepared
 from marchproxy.dataplane.admission.names import Find
+from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import LookupFailed
 from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
 from marchproxy.dataplane.tasks import Tasks
@@ -39,6 +41,9 @@ PATIENCE = 5.0
 """Seconds for a worker to answer."""
 AGAIN = 1.0
 """Seconds between the end of a worker and the start of the next in its place."""
+SILENT = 120
+"""How often a worker that says nothing is looked after, four times a second, before it is killed. Looks,
+not seconds: a daemon that stood still has not heard what was said meanwhile."""
 LEAVE = 3.0
 """Seconds beyond its time that a draining worker gets before it is killed."""
 
@@ -61,7 +66,7 @@ class WorkerPool:
         self._handover = handover
         self._workers = [_Place(self, index, verbosity) for index in range(count)]
         self._plan = Plan()
-        self._revision = 0
+        self._revision = self._edition = 0
         self._wanted: frozenset[ListenerKey] = frozenset()
         self._sockets = sockets or ListeningSockets()
         self._sink: EventSink = lambda event: None
@@ -94,6 +99,7 @@ class WorkerPool:
         """See `Admission.adopt`."""
         self._own.adopt(plan, revision, frozenset(), {})
         self._plan, self._revision = plan, revision
+        self._edition += 1
         self._wanted = wanted
         self.know()
         for place in self._workers:
@@ -206,7 +212,7 @@ class WorkerPool:
 
     def serve_message(self, plan_for: Mapping[ListenerKey, socket.socket]) -> messages.Serve:
         """What workers are to serve, these sockets being new to them."""
-        return messages.Serve(self._plan, self._revision, self._wanted, tuple(plan_for))
+        return messages.Serve(self._plan, self._revision, self._edition, self._wanted, tuple(plan_for))
 
     def look_up(self, place: "_Place", message: messages.Find) -> None:
         """Answer with what a name resolves to."""
@@ -217,17 +223,34 @@ class WorkerPool:
             found: object = await self._find(message.name)
         except LookupFailed as error:
             found = error
+        except Exception as error:
+            log.error("look up %s: %s: %s", message.name, type(error).__name__, error)
+            found = LookupFailed(Failure.UNREACHABLE)
         place.say(messages.Answer(message.number, found))
 
     def take(self, place: "_Place", message: messages.Offered, descriptors: Sequence[int]) -> None:
-        """Hand a worker's tunnel to the kernel, or say that this cannot be."""
+        """Hand a worker's tunnel to the kernel, or say that this cannot be.
+
+        One that was allowed by another plan is not taken: its worker judges again first.
+        """
         client, upstream = (socket.socket(fileno=each) for each in descriptors)
-        refused = self._handover.take(client, upstream, message.ripe) if self._handover else None
-        if refused is not None or self._handover is None:
+        value = True if message.edition != self._edition else self._take(client, upstream, message.ripe)
+        if value is not None:
             client.close()
             upstream.close()
-        value = None if refused is None and self._handover else bool(refused and refused.passes)
         place.say(messages.Answer(message.number, value))
+
+    def _take(self, client: socket.socket, upstream: socket.socket, ripe: Ripe) -> bool | None:
+        """See `messages.Offered`."""
+        if self._handover is None:
+            return False
+        refused = self._handover.take(client, upstream, ripe)
+        return refused.passes if refused else None
+
+    def end_taken(self, ids: frozenset[int]) -> None:
+        """End tunnels that the kernel took when they had ended in a worker, which has told of it."""
+        if self._handover:
+            self._handover.end_untold(ids)
 
 
 class _Place:
@@ -244,7 +267,10 @@ class _Place:
         self._retired = messages.Facts()
         self._asked: dict[int, asyncio.Future[object]] = {}
         self._numbers = 0
-        self._died_at = float("-inf")
+        self._died_at = self._not_before = float("-inf")
+        self._cannot_start = ""
+        self._silent = 0
+        """How often it was looked after since it said how it is."""
         self._leaving = False
 
     @property
@@ -256,8 +282,10 @@ class _Place:
         """Start it where it is needed and is not there."""
         if self._process is not None and self._channel is None and self._process.poll() is not None:
             self._process = None
-        if needed and self._process is None and not self._leaving and self._is_time():
-            self._spawn()
+        if needed and self._process is None and not self._leaving and time.monotonic() >= self._not_before:
+            self._start()
+        elif self._channel and not self._leaving:
+            self._listen()
 
     def serve(self, opened: Mapping[ListenerKey, socket.socket]) -> None:
         """Give it the plan in force, and sockets that it does not have; a few at a time."""
@@ -289,7 +317,9 @@ class _Place:
             self._asked.pop(number, None)
 
     def problems(self) -> Sequence[str]:
-        """What it says, and that it died lately."""
+        """What it says, and that it died lately or does not start."""
+        if self._cannot_start:
+            return [self._cannot_start]
         if time.monotonic() - self._died_at < 60:
             return [*self.facts.problems, f"worker {self._index + 1} ended unexpectedly a moment ago"]
         return self.facts.problems
@@ -306,29 +336,53 @@ class _Place:
             if time.monotonic() > deadline:
                 log.warning("worker %d does not end: killed", self._index + 1)
                 process.kill()
+                deadline = float("inf")
             await asyncio.sleep(0.02)
         self._process = None
 
-    def _is_time(self) -> bool:
-        return time.monotonic() - self._died_at >= AGAIN
+    def _listen(self) -> None:
+        """Kill it where it has said nothing for too long; another takes its place."""
+        self._silent += 1
+        if self._silent > SILENT and self._process:
+            log.warning("worker %d does not answer: killed", self._index + 1)
+            self._silent = 0
+            self._process.kill()
+
+    def _start(self) -> None:
+        """Start it, or try again in a while."""
+        try:
+            self._spawn()
+        except OSError as error:
+            if not self._cannot_start:
+                log.error("worker %d cannot be started: %s", self._index + 1, error.strerror)
+            self._cannot_start = f"worker {self._index + 1} cannot be started: {error.strerror}"
+            self._not_before = time.monotonic() + AGAIN
+            return
+        self._cannot_start = ""
+        self._silent = 0
+        self._pool.introduce(self)
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             words = [str(theirs.fileno()), str(self._index + 1), str(self._verbosity)]
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "marchproxy.dataplane.workers.worker", *words],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "marchproxy.dataplane.workers.worker", *words],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                )
+            except OSError:
+                ours.close()
+                raise
         self._channel = Channel(ours, self._heard, self._lost)
-        self._pool.introduce(self)
 
     def _heard(self, message: object, descriptors: list[int]) -> None:
         match message:
             case messages.Told():
                 self._pool.told(message)
             case messages.Facts():
+                self._silent = 0
                 self.facts = Totals.joined(self._retired, message)
                 self._pool.note(message)
             case messages.Answer(number, value):
@@ -339,6 +393,8 @@ class _Place:
                 self._pool.look_up(self, message)
             case messages.Offered():
                 self._pool.take(self, message, descriptors)
+            case messages.Cut(ids):
+                self._pool.end_taken(ids)
 
     def _lost(self) -> None:
         self._channel = None
@@ -350,6 +406,7 @@ class _Place:
         self._retired = self.facts = Totals.retired(self.facts)
         if not self._leaving:
             self._died_at = time.monotonic()
+            self._not_before = self._died_at + AGAIN
             log.error("worker %d ended unexpectedly: the tunnels that it relayed are gone", self._index + 1)
         with suppress(ProcessLookupError):
             if self._process and not self._leaving:

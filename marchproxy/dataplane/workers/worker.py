@@ -23,7 +23,7 @@ from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.kernel.handoff import limit_backlog
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
-from marchproxy.dataplane.logs import configure
+from marchproxy.dataplane.logs import configure, log_unhandled
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.proxy import ledger
@@ -54,6 +54,9 @@ class Worker:
         self._tasks = Tasks()
         self._asked: dict[int, asyncio.Future[object]] = {}
         self._numbers = 0
+        self._edition = 0
+        self._alone = False
+        """The daemon is gone."""
         self._uses: dict[str, datetime] = {}
         self._events: list[Event] = []
         self._telling: asyncio.TimerHandle | None = None
@@ -96,6 +99,7 @@ class Worker:
     def _serve(self, message: messages.Serve, descriptors: list[int]) -> None:
         sockets = [socket.socket(fileno=each) for each in descriptors]
         opened = dict(zip(message.opened, sockets, strict=True))
+        self._edition = message.edition
         self._admission.adopt(message.plan, message.revision, message.wanted, opened)
         # What a policy consists of stays: the collector need not look through it again and again.
         gc.collect()
@@ -128,25 +132,29 @@ class Worker:
 
     def _offer(self, tunnel: Tunnel, relay: Relay, gone: Callable[[], None]) -> None:
         """Ask the daemon to hand a paused tunnel to the kernel."""
+        if self._alone:
+            relay.start()
+            return
         descriptors = relay.client.fileno(), relay.upstream.fileno()
         what = ripe(tunnel)
-        answered = self._ask(lambda number: messages.Offered(number, what), descriptors)
+        tunnel.offered = True
+        answered = self._ask(lambda number: messages.Offered(number, what, self._edition), descriptors)
 
         def decided(answer: asyncio.Future[object]) -> None:
+            tunnel.offered = False
+            taken = not answer.cancelled() and answer.result() is None
             if relay.ended:
+                if taken:
+                    self._channel.say(messages.Cut(frozenset({what.number})))
                 return
-            if answer.cancelled():
-                # The daemon is gone, and the tunnel still here.
-                relay.start()
-                return
-            if answer.result() is None:
+            if taken:
                 relay.leave()
                 # The daemon's are the last: what it says to them is how they end.
                 relay.client.close()
                 relay.upstream.close()
                 gone()
                 return
-            if not answer.result():
+            if not (answer.cancelled() or answer.result()):
                 tunnel.tries = TRIES
             relay.start()
 
@@ -195,6 +203,7 @@ class Worker:
 
     def _orphaned(self) -> None:
         self._remote.stop()
+        self._alone = True
         for future in self._asked.values():
             future.cancel()
         self._asked.clear()
@@ -253,6 +262,7 @@ class Remote:
 
 async def serve(sock: socket.socket) -> None:
     """Be a worker of whoever has the other end of `sock`."""
+    asyncio.get_running_loop().set_exception_handler(log_unhandled)
     await Worker(sock).run()
 
 

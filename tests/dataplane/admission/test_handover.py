@@ -29,11 +29,16 @@ from tests.dataplane.plans import backend, listener, plan, rule
 HERE = ip_address("127.0.0.1")
 
 
-class Emptying(Draining):
-    """Drained at the third look."""
+FAILING = 7
 
-    def __init__(self) -> None:
+
+class Emptying(Draining):
+    """Drained after some looks."""
+
+    def __init__(self, needed: float = 3) -> None:
         self.looks = 0
+        self.needed = needed
+        self.abandoned = 0
 
     @property
     def id(self) -> int:
@@ -41,7 +46,12 @@ class Emptying(Draining):
 
     def advance(self) -> Progress:
         self.looks += 1
-        return Progress.DRAINING if self.looks < 3 else Progress.HANDED_OFF
+        if self.needed == self.looks == FAILING:
+            raise MarchproxyError("no such map")
+        return Progress.DRAINING if self.looks < self.needed else Progress.HANDED_OFF
+
+    def abandon(self) -> None:
+        self.abandoned += 1
 
 
 class Kernel:
@@ -134,7 +144,7 @@ async def test_the_kernel_is_told_what_is_known_and_drains(monkeypatch: pytest.M
     assert (told.id, told.mapping, told.revision) == (each.conversation.number, 1, 3)
     assert told.tunnel == Remembered("vault", "7", "www.example.com", 1893456000)
     await made.close()
-    assert draining.looks == 3
+    assert (draining.looks, draining.abandoned) == (3, 0)
     each.relay.client.close()
     each.relay.upstream.close()
 
@@ -185,3 +195,27 @@ async def test_tunnels_in_the_kernel_end_with_their_credential_or_the_plan() -> 
     assert kernel.ended == [Reason.AUTH_REVOKED, None]
     made.end_where(lambda flow, held: Reason.POLICY_CHANGED if held.name == "b.test" else None)
     assert kernel.ended == [None, Reason.POLICY_CHANGED]
+
+
+@looped
+async def test_tunnels_that_have_ended_in_a_worker_end_without_a_word() -> None:
+    kernel = Kernel(HandoffRefusal.SACK)
+    kernel.held = [HeldTunnel(number, b"", Remembered("vault", "7", "a.test")) for number in (1, 2)]
+    handover(kernel).end_untold({2})
+    assert kernel.ended == [None, Reason.CUT]
+
+
+@pytest.mark.parametrize("needed", [float("inf"), FAILING])
+@looped
+async def test_what_does_not_drain_before_the_daemon_ends_is_abandoned(
+    needed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("marchproxy.dataplane.admission.handover.LAST_DRAIN", 0.1)
+    draining = Emptying(needed)
+    made = handover(Kernel(draining))
+    each, _ = await offered(cast(Kernel, made._tier), made, monkeypatch)
+    await made.close()
+    assert draining.abandoned == 1
+    assert each.relay
+    each.relay.client.close()
+    each.relay.upstream.close()

@@ -1,14 +1,17 @@
 """Tunnels as they live: credentials that expire, and the kernel that may take over."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
+from marchproxy.dataplane.proxy.relay import Pump, Relay
 from marchproxy.model.reason import Reason
 from tests.dataplane.admission.desk import TOKEN, Desk, Keys, desk, explicit
-from tests.dataplane.loops import looped
+from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import Streams, dial, echo, tcp_server
 from tests.dataplane.proxy.protocol.hellos import real_hello
 from tests.policy.build import mapping, plan, service
@@ -165,3 +168,35 @@ async def test_a_daemon_that_stops_leaves_its_tunnels_to_the_kernel() -> None:
         await at.admission.drain(10.0)
         assert kernel.offered == 1
         assert at.reasons() == [("flow-start", "FORWARDED")]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Only what is in no cycle goes, as when the collector was frozen."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("takes", [True, False])
+@looped
+async def test_a_tunnel_that_is_gone_leaves_nothing_to_collect(takes: bool) -> None:
+    out = mapping("m", "lan", "vault")
+    async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port:
+        tunnels = at.admission._tunnels
+        tunnels.handover = Kernel(takes)
+
+        def left() -> int:
+            return sum(isinstance(each, Tunnel | Relay | Pump) for each in gc.get_objects())
+
+        with uncollected():
+            before = left()
+            async with dial(at.port) as streams:
+                await said(at, streams, port, 1000)
+                assert left() == before + 4
+                tunnels.offer(1, 0)
+                tunnels.close()
+            await until(lambda: left() <= before, "nothing to be left")

@@ -280,6 +280,38 @@ def test_a_reset_while_it_drains_ends_both_sockets(bench: Bench) -> None:
     bench.run(scenario)
 
 
+def test_what_is_abandoned_while_it_drains_is_reset_on_both_sides(bench: Bench) -> None:
+    async def scenario(daemon: Daemon) -> None:
+        opened = daemon.open()
+        opened.client.sendall(b"never read")
+        draining = opened.attempt()
+        assert isinstance(draining, Draining)
+        draining.abandon()
+        assert opened.near.fileno() == opened.upstream.fileno() == -1
+        for sock in (opened.client, opened.server):
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        assert await daemon.flows() == []
+        opened.close()
+
+    bench.run(scenario)
+
+
+def test_what_is_abandoned_when_the_kernel_has_it_goes_on(bench: Bench) -> None:
+    async def scenario(daemon: Daemon) -> None:
+        opened = daemon.open()
+        draining = opened.attempt()
+        assert isinstance(draining, Draining)
+        while not draining._close_at:
+            assert draining.advance() is Progress.DRAINING
+            await asyncio.sleep(0.001)
+        draining.abandon()
+        opened.talk()
+        opened.close()
+
+    bench.run(scenario)
+
+
 def test_the_flow_record_counts_what_user_space_relayed(bench: Bench) -> None:
     async def scenario(daemon: Daemon) -> None:
         opened = daemon.open()

@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import resource
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -87,3 +88,65 @@ async def test_an_end_that_is_gone_is_heard_of_once_and_takes_no_more() -> None:
         before = len(os.listdir("/proc/self/fd"))
         one.channel.say("nobody", [0])
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def open_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def room_for(count: int) -> Iterator[None]:
+    """So many more descriptors may be opened."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, open_descriptors()))
+    taken = [os.open("/dev/null", os.O_RDONLY)]
+    while taken[-1] < highest:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1 + count, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for each in taken:
+            os.close(each)
+
+
+@looped
+async def test_an_end_that_cannot_have_all_descriptors_ends_and_keeps_none() -> None:
+    async with pair() as (one, other):
+        one.channel.say("files", [0, 0, 0])
+        before = open_descriptors()
+        with room_for(1):
+            await asyncio.wait_for(other.lost.wait(), 5)
+        assert other.messages.empty()
+        await asyncio.wait_for(one.lost.wait(), 5)
+        assert len(open_descriptors()) == len(before) - 2, "both sockets are closed, and that is all"
+
+
+@looped
+async def test_an_end_that_cannot_copy_descriptors_ends_and_keeps_none() -> None:
+    async with pair() as (one, other):
+        before = open_descriptors()
+        with room_for(1):
+            one.channel.say("files", [0, 0, 0])
+        assert one.lost.is_set()
+        await asyncio.wait_for(other.lost.wait(), 5)
+        assert len(open_descriptors()) == len(before) - 2
+
+
+@looped
+async def test_a_message_that_cannot_be_carried_out_ends_the_channel(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(message: object, descriptors: list[int]) -> None:
+        raise LookupError(message)
+
+    ours, theirs = socket.socketpair()
+    lost = asyncio.Event()
+    one, other = End(ours), Channel(theirs, refuse, lost.set)
+    one.channel.say("x")
+    await asyncio.wait_for(lost.wait(), 5)
+    await asyncio.wait_for(one.lost.wait(), 5)
+    other.say("nobody")
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "LookupError: x" in line

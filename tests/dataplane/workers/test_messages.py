@@ -17,7 +17,7 @@ def test_a_plan_travels_with_its_read_only_mappings() -> None:
         service("a", "10.0.0.0/8", "example.com"), service("b", "192.0.2.1"), mapping("m", "a", "b", "*:80")
     )
     made = replace(made, blocks=blocks("198.51.100.1", list=["203.0.113.0/24"]))
-    arrived = pickle.loads(pickle.dumps(Serve(made, 3, frozenset(), ())))  # noqa: S301  (our own)
+    arrived = pickle.loads(pickle.dumps(Serve(made, 3, 1, frozenset(), ())))  # noqa: S301  (our own)
     assert arrived.plan == made
     assert isinstance(arrived.plan.sources, type(made.sources))
     assert arrived.plan.blocks.names == MappingProxyType({})
