@@ -122,9 +122,9 @@ class TierKeeper:
             carried = await self.tier.cut(ids)
         return carried | await self.admission.cut(ids)
 
-    def know_credentials(self) -> None:
-        """Credentials have changed, and what was taken back opens nothing from here on."""
-        self.admission.know()
+    async def inform(self) -> None:
+        """Returns when all of admission decides by the plan and the credentials of now."""
+        await self.admission.inform()
 
     async def revoke(self, token: str) -> int:
         """End what this credential has opened; how many."""

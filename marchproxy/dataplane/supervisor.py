@@ -248,7 +248,7 @@ class Supervisor:
         await self._settle()
         # Tokens and secrets are no part of a revision: what was issued or taken back holds from here on.
         await self._credentials.reload()
-        self._keeper.know_credentials()
+        await self._keeper.inform()
         await self._dns.look_after(self._intent.plan)
         return self._intent.applied
 

@@ -132,8 +132,8 @@ class Admission:
             self._open.pop(gone).close()
         self._look()
 
-    def know(self) -> None:
-        """Credentials have changed. Here they are asked for each time."""
+    async def inform(self) -> None:
+        """Returns when a new plan, and credentials that have changed, hold. Here they do at once."""
 
     def poll(self) -> None:
         """Called about four times a second: expire what is idle or too old."""

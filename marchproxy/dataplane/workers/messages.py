@@ -89,7 +89,12 @@ class Drain:
     seconds: float
 
 
-type Question = ListFlows | FindUsed | Cut | Revoke
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """Answer when all that came before holds."""
+
+
+type Question = ListFlows | FindUsed | Cut | Revoke | CatchUp
 
 
 @dataclass(frozen=True, slots=True)

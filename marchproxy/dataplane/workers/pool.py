@@ -101,11 +101,16 @@ class WorkerPool:
         self._plan, self._revision = plan, revision
         self._edition += 1
         self._wanted = wanted
-        self.know()
+        self._know()
         for place in self._workers:
             place.serve(opened)
 
-    def know(self) -> None:
+    async def inform(self) -> None:
+        """See `Admission.inform`: whoever issues a token may use it when the command returns."""
+        self._know()
+        await self._ask_all(messages.CatchUp())
+
+    def _know(self) -> None:
         """Tell workers of credentials that have changed."""
         if self._credentials.parts is not self._known:
             self._known = self._credentials.parts
@@ -114,7 +119,7 @@ class WorkerPool:
     def poll(self) -> None:
         """See `Admission.poll`. Workers poll themselves; here they are started, and started again."""
         self._own.poll()
-        self.know()
+        self._know()
         for place in self._workers:
             place.look_after(needed=bool(self._wanted))
 
@@ -141,7 +146,7 @@ class WorkerPool:
 
     async def revoke(self, token: str) -> int:
         """See `Admission.revoke`."""
-        self.know()
+        self._know()
         answers = await self._ask_all(messages.Revoke(token))
         return await self._own.revoke(token) + sum(each for each in answers if isinstance(each, int))
 

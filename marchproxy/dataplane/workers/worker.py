@@ -116,6 +116,8 @@ class Worker:
                 value = await self._admission.cut(ids)
             case messages.Revoke(token):
                 value = await self._admission.revoke(token)
+            case messages.CatchUp():
+                value = True
         self._channel.say(messages.Answer(number, value))
 
     def _ask(self, make: Callable[[int], object], descriptors: Sequence[int] = ()) -> asyncio.Future[object]:
@@ -202,7 +204,6 @@ class Worker:
         self.ended.set()
 
     def _orphaned(self) -> None:
-        self._remote.stop()
         self._alone = True
         for future in self._asked.values():
             future.cancel()
