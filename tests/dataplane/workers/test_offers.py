@@ -39,7 +39,11 @@ class Daemon:
             for sock in pair:
                 sock.setblocking(False)
         ends = pairs[0][0], pairs[1][0]
-        self.tunnels.open(self.tunnel, *ends, backend(1), ahead=b"", bound=None, on_end=lambda: None)
+        gate = self.worker._admission._gate
+        assert gate.enter(HERE)
+        self.tunnels.open(
+            self.tunnel, *ends, backend(1), ahead=b"", bound=None, on_end=lambda: gate.leave(HERE)
+        )
         assert self.tunnel.relay
         self.relay = self.tunnel.relay
 
