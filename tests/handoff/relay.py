@@ -197,6 +197,12 @@ async def _main(server: str, mode: str, most: int) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.25)
     accepting.cancel()
+    # Both peers have their closes; over a bad link the last acknowledgements may still be on their way.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            while tasks:
+                await tier.poll()
+                await asyncio.sleep(0.05)
     await tier.poll()
     counters = {reason.name: traffic.packets for reason, traffic in tier.counters().items()}
     flows = [flow.decision.reason.name for flow in await tier.flows(1 << 20)]

@@ -36,6 +36,7 @@ from marchproxy.model.entities import (
 )
 from marchproxy.model.names import DEFAULT_CLUSTER
 from marchproxy.model.protocol import Protocol
+from marchproxy.model.publickey import MAX_KEYS
 from marchproxy.model.snapshot import FORMAT, Cluster, Snapshot, read_snapshot
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True)
@@ -112,7 +113,8 @@ URLS = st.sampled_from(
 def _jwts() -> st.SearchStrategy[Document]:
     named = st.sampled_from(list(KEYS)).flatmap(
         lambda algorithm: _services(
-            _jwt(algorithm) | {"jwt_keys": st.lists(st.sampled_from(KEYS[algorithm]), min_size=1)}
+            _jwt(algorithm)
+            | {"jwt_keys": st.lists(st.sampled_from(KEYS[algorithm]), min_size=1, max_size=MAX_KEYS)}
         )
     )
     found = st.sampled_from(list(KEYS)).flatmap(

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -17,6 +17,7 @@ from marchproxy.dataplane.credentials.parts import BookParts
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.records import Event, EventKind
+from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.messages import ListFlows
 from marchproxy.dataplane.workers.pool import WorkerPool
 from marchproxy.model.endpoint import Endpoint
@@ -102,6 +103,9 @@ def _command_line(pid: int) -> bytes:
             return file.read()
     except OSError:
         return b""
+
+
+type Asking = Callable[[messages.Question], Awaitable[object]]
 
 
 @asynccontextmanager
@@ -218,6 +222,24 @@ async def test_a_new_plan_reaches_all_and_closes_what_is_gone() -> None:
                 return probe.connect_ex(("127.0.0.1", old)) != 0
 
         await until(refused, "the old listener to be closed")
+
+
+@looped
+async def test_what_was_told_holds_in_every_worker_when_it_is_said_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving() as made:
+        heard: list[object] = []
+        for place in made.pool._workers:
+            await_answer = place.ask
+
+            async def ask(question: messages.Question, to: Asking = await_answer) -> object:
+                heard.append(await to(question))
+                return heard[-1]
+
+            monkeypatch.setattr(place, "ask", ask)
+        await made.pool.inform()
+        assert heard == [True, True]
 
 
 @looped
