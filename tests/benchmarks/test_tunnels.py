@@ -49,7 +49,14 @@ def _serve(listening: socket.socket) -> None:
 
 
 def _tunnel(client: socket.socket) -> None:
-    head = client.recv(4096)
+    try:
+        head = client.recv(4096)
+    except OSError:
+        head = b""
+    if not head:
+        # Whoever measures has stopped.
+        client.close()
+        return
     host, _, port = head.split()[1].decode().partition(":")
     with client, socket.create_connection((host, int(port))) as server:
         client.sendall(b"HTTP/1.1 200 Connection established\r\nVia: here\r\n\r\n")
