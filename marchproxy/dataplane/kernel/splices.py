@@ -74,14 +74,6 @@ class Splices:
             place: (int.from_bytes(raw[_ID], "little"), 0.0) for place, raw in found.items()
         }
         """Place to flow and when it was given out."""
-        self.interrupted = frozenset(
-            [
-                int.from_bytes(raw[_ID], "little")
-                for raw in found.values()
-                if _FLAGS.unpack(raw)[0] & layouts.SPLICE_DRAINING
-            ]
-        )
-        """Flows whose sockets an earlier daemon took with it while they drained: bytes are missing."""
         self._free = deque(each for each in range(1, self._map.max_entries) if each not in self._taken)
 
     def place(self, splice: Splice) -> int | None:

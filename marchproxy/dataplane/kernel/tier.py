@@ -243,8 +243,6 @@ class KernelTier:
         for port in read_management_ports(os.environ):
             guard[port // 8] |= 1 << port % 8
         self._maps["management"].set(layouts.U32.pack(0), bytes(guard))
-        if self._splices.interrupted:
-            self._table.cut(self._splices.interrupted, Reason.RESET, self._sink)
 
     def _want(self, kinds: frozenset[EventKind]) -> None:
         self._settings.change(wanted_events=self._events.mask(kinds))

@@ -82,14 +82,6 @@ def test_another_daemon_leaves_taken_places_alone_until_a_sweep_says_they_are_fr
     assert [table.id_at(place) for place in (1, 2, 3)] == [0, 2, 0]
 
 
-def test_what_an_earlier_daemon_did_not_finish_is_known(table: Table) -> None:
-    table.take(7)
-    assert table.splices.place(Splice(8, SIDE, OTHER, draining=True))
-    assert table.splices.interrupted == frozenset()
-    table.restart()
-    assert table.splices.interrupted == {8}
-
-
 def test_what_was_taken_while_the_flows_were_walked_stays(table: Table) -> None:
     """Its flow may have been entered behind the walk, even if the place was taken just before."""
     table.take(1)
