@@ -24,7 +24,7 @@ from tests.policy.build import mapping, plan
 
 pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs")
 
-FRAMES = 30_000
+FRAMES = 60_000
 OUT = mapping("out", "office", "all", protocols="tcp,udp,icmp")
 MTU = 1500
 ROUTERS = {4: "192.0.2.77", 6: "2001:db8:77::1"}
