@@ -82,6 +82,17 @@ def test_another_daemon_leaves_taken_places_alone_until_a_sweep_says_they_are_fr
     assert [table.id_at(place) for place in (1, 2, 3)] == [0, 2, 0]
 
 
+def test_what_drained_when_the_daemon_died_drains_no_more(table: Table) -> None:
+    place = table.splices.place(Splice(8, SIDE, OTHER, draining=True))
+    other = table.take(7)
+    assert place
+    assert other
+    before = table.map.get(layouts.U32.pack(other))
+    table.restart()
+    assert table.map.get(layouts.U32.pack(place)) == Splice(8, SIDE, OTHER).pack()
+    assert table.map.get(layouts.U32.pack(other)) == before
+
+
 def test_what_was_taken_while_the_flows_were_walked_stays(table: Table) -> None:
     """Its flow may have been entered behind the walk, even if the place was taken just before."""
     table.take(1)
