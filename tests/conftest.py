@@ -8,6 +8,7 @@ import ctypes
 import os
 import platform
 import shutil
+import signal
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -23,6 +24,8 @@ settings.load_profile("marchproxy")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control starts what runs in the background with SIGINT ignored; children inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", f"requires(*features, commands=[]): features are {', '.join(FEATURES)}"
     )

@@ -2,20 +2,18 @@
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import InvalidFile, warn
-from marchproxy.model.blockfile import Reading, read_blocks
+from marchproxy.cli.otherhalf import OtherHalf, pieces
+from marchproxy.model.blockfile import BlockReader, Reading
 from marchproxy.model.errors import NotFound, NotPermitted
 
-_GZIP = b"\x1f\x8b"
-_PIECE = 1 << 18
-"""Bytes that are read at once."""
+_GZIP = b"\x1f\x8b".decode("utf-8", "replace")
 _BAR_FROM = 1 << 20
 """Bytes of a file from which on reading takes long enough to be watched."""
 
@@ -26,9 +24,8 @@ def read_file(environment: Environment, name: str, *, strict: bool) -> Reading:
     Raises `NotFound`, `NotPermitted`, `InvalidFile` for a file without a single entry, and with `strict` for
     one with a bad line.
     """
-    with _opened(environment, name) as file, _progress(environment, _size(file)) as advance:
-        source = _Source(file)
-        reading = read_blocks(source.lines(name), datetime.now(UTC), lambda _: advance(source.read))
+    with _opened(environment, name) as file:
+        reading = _read(environment, file, name)
     for bad in reading.bad:
         warn(environment, f"{name}, line {bad.number}: {bad.text!r} is left out", bad.why)
     hidden = reading.bad_lines - len(reading.bad)
@@ -44,27 +41,27 @@ def read_file(environment: Environment, name: str, *, strict: bool) -> Reading:
     return reading
 
 
-class _Source:
-    """Lines of a file as text, and how many bytes of it have been read."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.read = 0
-        self._file = file
-
-    def lines(self, name: str) -> Iterator[str]:
-        return chain.from_iterable(self._pieces(name))
-
-    def _pieces(self, name: str) -> Iterator[list[str]]:
-        """Whole lines, many at once: a million steps of a generator would take longer than reading."""
-        while raw := self._file.read(_PIECE) + self._file.readline():
-            if not self.read and raw.startswith(_GZIP):
-                raise InvalidFile(f"{name} is compressed", hint=f"zcat {name} | marchproxy block import -")
-            self.read += len(raw)
-            yield raw.decode("utf-8", "replace").removesuffix("\n").split("\n")
+def _read(environment: Environment, file: BinaryIO, name: str) -> Reading:
+    size = None if name == "-" else _size(file)
+    reader = BlockReader(datetime.now(UTC))
+    first, begun = next(pieces(file), ([], 0))
+    if first and first[0].startswith(_GZIP):
+        raise InvalidFile(f"{name} is compressed", hint=f"zcat {name} | marchproxy block import -")
+    reader.take(first)
+    other = OtherHalf.begin(reader, Path(name), size) if size else None
+    with other or nullcontext(), _progress(environment, size) as advance:
+        advance(begun)
+        for lines, read in pieces(file, other.start - begun if other else None):
+            reader.take(lines)
+            advance(2 * read if other else read)
+        if other and not other.join(reader):
+            for lines, _ in pieces(file):
+                reader.take(lines)
+    return reader.finish()
 
 
 @contextmanager
-def _opened(environment: Environment, name: str) -> Iterator[IO[bytes]]:
+def _opened(environment: Environment, name: str) -> Iterator[BinaryIO]:
     if name == "-":
         yield environment.stdin.buffer
         return
@@ -81,7 +78,7 @@ def _opened(environment: Environment, name: str) -> Iterator[IO[bytes]]:
         raise InvalidFile(f"{name!r} is not the name of a file: {error}") from None
 
 
-def _size(file: IO[bytes]) -> int | None:
+def _size(file: BinaryIO) -> int | None:
     """Bytes, where that can be known beforehand."""
     try:
         here = file.tell()
@@ -94,7 +91,7 @@ def _size(file: IO[bytes]) -> int | None:
 
 @contextmanager
 def _progress(environment: Environment, size: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr that is told how many bytes have been read; nothing where nobody looks at it."""
+    """A bar on stderr that is told of bytes that have been read; nothing where nobody looks at it."""
     if not environment.stderr.isatty() or (size is not None and size < _BAR_FROM):
         yield lambda _: None
         return
@@ -104,4 +101,4 @@ def _progress(environment: Environment, size: int | None) -> Iterator[Callable[[
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=environment.stderr), transient=True) as progress:
         task = progress.add_task("reading", total=size)
-        yield lambda read: progress.update(task, completed=read)
+        yield lambda read: progress.advance(task, read)

@@ -14,22 +14,20 @@ What is none of these is a bad line: reported with its number, and left out.
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, summarize_address_range
 from itertools import batched
 from socket import AF_INET, AF_INET6, inet_pton
 
 from marchproxy.model.address import HostName, IPAddress, Prefix, parse_address, parse_ip
-from marchproxy.model.blocklist import NOTHING, BlockContents, Note, from_keys
+from marchproxy.model.blocklist import MARK, NOTHING, BlockContents, Note, from_keys
 from marchproxy.model.errors import InvalidValue, MarchproxyError
 from marchproxy.model.readers import parse_expiry
 
 SHOWN = 20
 """Bad lines that are kept with their text; the rest are counted."""
 MAX_ENTRIES = 4_000_000
-PROGRESS_LINES = 20_000
-"""Lines between two reports of progress."""
 
 _V4_LENGTHS = {str(length): ((1 << 32 - length) - 1, length << 32) for length in range(33)}
 _V6_LENGTHS = {str(length): ((1 << 128 - length) - 1, length << 32) for length in range(129)}
@@ -104,29 +102,35 @@ class _Columns:
     expires: int
 
 
-def read_blocks(
-    lines: Iterable[str], now: datetime, progress: Callable[[int], None] = lambda count: None
-) -> Reading:
-    """Read a whole file. `now` has a zone; `progress` is told how many lines have been read, now and then.
+type _Form = tuple[_Columns | None, bool]
+"""What earlier lines said about those that follow: the columns of CSV, and whether a set is open."""
 
-    Raises `TooManyEntries`.
-    """
-    reader = _Reader(now)
-    number = 0
-    for some in batched(lines, PROGRESS_LINES):
-        reader.take(number + 1, some)
-        number += len(some)
-        _expect_room(reader, number)
-        progress(number)
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a reader took, for another to take over; it can be pickled."""
+
+    began: _Form
+    ended: _Form
+    lines: int
+    v4: list[int]
+    v6: list[int]
+    names: list[tuple[str, int]]
+    notes: list[Note]
+    bad: list[BadLine]
+    bad_lines: int
+    expired: int
+
+
+def read_blocks(lines: Iterable[str], now: datetime) -> Reading:
+    """Read a whole file. `now` has a zone. Raises `TooManyEntries`."""
+    reader = BlockReader(now)
+    for some in batched(lines, 20_000):
+        reader.take(some)
     return reader.finish()
 
 
-def _expect_room(reader: "_Reader", number: int) -> None:
-    if reader.count > MAX_ENTRIES:
-        raise TooManyEntries(f"more than {MAX_ENTRIES} entries by line {number}", hint="split the list")
-
-
-class _Reader:
+class BlockReader:
     """Collects entries as keys (`key_of`): 60 MB for a million of them.
 
     A million lines are a million times whatever is done to a line. So each line is first taken for what the
@@ -146,12 +150,14 @@ class _Reader:
         self._expired = 0
         self._columns: _Columns | None = None
         self._in_elements = False
+        self._lines = 0
+        self._began: _Form = self._form
         self._quickly: Callable[[str], bool] = self._address
         """Takes a line of the form that the last one had, or says False and leaves it."""
 
-    def take(self, first: int, lines: Sequence[str]) -> None:
-        """Take lines; `first` is the number of the first."""
-        for number, text in enumerate(map(str.strip, lines), first):
+    def take(self, lines: Sequence[str]) -> None:
+        """Take the next lines. Raises `TooManyEntries`."""
+        for number, text in enumerate(map(str.strip, lines), self._lines + 1):
             try:
                 if not self._quickly(text):
                     self._closely(text)
@@ -160,11 +166,71 @@ class _Reader:
                 if len(self._bad) < SHOWN:
                     why = f"expected {error.expected if isinstance(error, InvalidValue) else error}"
                     self._bad.append(BadLine(number, text[:200], why))
+        self._lines += len(lines)
+        self._expect_room()
+
+    def apart(self) -> "BlockReader":
+        """A reader for lines further on in the same file, in the form of those read so far."""
+        other = BlockReader(self._now)
+        other._columns, other._in_elements = other._began = self._form
+        other._quickly = getattr(other, self._quickly.__name__)
+        other._marks = dict(self._marks)
+        other._known = dict(self._known)
+        return other
+
+    def part(self) -> Part:
+        """What it took, for `join`."""
+        self._v4.sort()
+        self._v6.sort()
+        return Part(
+            self._began,
+            self._form,
+            self._lines,
+            self._v4,
+            self._v6,
+            self._names,
+            list(self._marks),
+            self._bad,
+            self._bad_lines,
+            self._expired,
+        )
+
+    def join(self, part: Part) -> bool:
+        """Take what another reader made of the next lines. Raises `TooManyEntries`.
+
+        False: those lines are to be read otherwise than it did, and nothing was taken.
+        """
+        if part.began != self._form:
+            return False
+        marks = [self._marks.setdefault(note, len(self._marks)) for note in part.notes]
+        if marks != list(range(len(marks))):
+            for keys in (part.v4, part.v6):
+                keys[:] = [key - (key & MARK) + marks[key & MARK] for key in keys]
+        self._v4 += part.v4
+        self._v6 += part.v6
+        self._names += [(name, marks[mark]) for name, mark in part.names]
+        more = [replace(bad, number=bad.number + self._lines) for bad in part.bad]
+        self._bad = [*self._bad, *more][:SHOWN]
+        self._bad_lines += part.bad_lines
+        self._expired += part.expired
+        self._lines += part.lines
+        self._columns, self._in_elements = part.ended
+        self._expect_room()
+        return True
 
     @property
-    def count(self) -> int:
-        """Entries so far."""
+    def _form(self) -> _Form:
+        return self._columns, self._in_elements
+
+    @property
+    def _count(self) -> int:
         return len(self._v4) + len(self._v6) + len(self._names)
+
+    def _expect_room(self) -> None:
+        if self._count > MAX_ENTRIES:
+            raise TooManyEntries(
+                f"more than {MAX_ENTRIES} entries by line {self._lines}", hint="split the list"
+            )
 
     def _address(self, text: str, mark: int = 0) -> bool:
         """Take an address or prefix that is exactly as it should be; False: look closer."""
@@ -195,12 +261,22 @@ class _Reader:
 
     def _csv_quickly(self, text: str) -> bool:
         columns = self._columns
-        if columns is None or "\t" in text or _is_special(text):
+        if columns is None:
+            return False
+        first, _, rest = text.partition(",")
+        mark = self._known.get(("csv", rest), _OVER)
+        if mark != _OVER:
+            return self._address(first, mark)
+        if "\t" in text or _is_special(text):
             return False
         fields = text.split(",")
         said = ("csv", _field(fields, columns.reason), _field(fields, columns.expires))
         mark = self._known.get(said, _OVER)
-        return mark != _OVER and self._address(_field(fields, columns.address), mark)
+        if mark == _OVER:
+            return False
+        if columns.address == 0:
+            self._remember(("csv", rest), mark)
+        return self._address(_field(fields, columns.address), mark)
 
     def _nft_quickly(self, text: str) -> bool:
         if _is_special(text):
@@ -210,7 +286,7 @@ class _Reader:
 
     def finish(self) -> Reading:
         """Sort what there is and make it contents."""
-        read = self.count
+        read = self._count
         contents = from_keys(self._v4, self._v6, self._names, tuple(self._marks))
         return Reading(contents, read, tuple(self._bad), self._bad_lines, self._expired)
 
@@ -318,10 +394,14 @@ class _Reader:
         """
         mark = self._known.get(said)
         if mark is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            mark = self._known[said] = self._new_mark(reason, seconds, expires)
+            mark = self._new_mark(reason, seconds, expires)
+            self._remember(said, mark)
         return mark
+
+    def _remember(self, said: tuple[str, ...], mark: int) -> None:
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[said] = mark
 
     def _new_mark(self, reason: str, seconds: float, expires: str) -> int:
         reason = reason.strip().strip('"').strip()[:200]

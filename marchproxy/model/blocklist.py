@@ -13,10 +13,11 @@ A mark is the number of a note, which holds what the file said about an entry; n
 
 import hashlib
 import json
+import math
 import socket
 import sys
 from array import array
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
@@ -26,7 +27,8 @@ from marchproxy.model.errors import InvalidValue
 from marchproxy.model.readers import parse_expiry
 
 MAGIC = b"marchproxy-blocks/1\n"
-_MARK = 0xFFFFFFFF
+MARK = 0xFFFFFFFF
+"""The bits of a key (`key_of`) that are the mark."""
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -46,7 +48,10 @@ type Entry = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """Prefixes of one IP version, ascending by address, then length. None is inside a lasting other one."""
+    """Prefixes of one IP version, ascending by address, then length.
+
+    None is inside a lasting other one, nor inside any other where all end at the same time.
+    """
 
     version: int
     starts: bytes = b""
@@ -73,6 +78,10 @@ class Prefixes:
         for at, length in enumerate(self.lengths):
             address = socket.inet_ntop(family, self.starts[at * width : (at + 1) * width])
             yield (address if length == width * 8 else f"{address}/{length}"), next(marks)
+
+    def used_marks(self) -> set[int]:
+        """The marks that entries have."""
+        return set(read_words(self.marks)) if self.marks else set(range(min(1, len(self))))
 
     def _numbers(self) -> Iterator[int]:
         if self.version == 4:
@@ -159,44 +168,46 @@ def from_keys(
     names: Iterable[tuple[str, int]] = (),
     notes: tuple[Note, ...] = (NOTHING,),
 ) -> BlockContents:
-    """Contents of entries (`key_of`), without those that say nothing new: repeated, or inside one that lasts.
+    """Contents of entries (`key_of`), without those that say nothing new: inside one that lasts as long.
 
     Both lists are emptied on the way: two copies of a million keys would be more memory than all the rest.
     """
-    lasting = frozenset(mark for mark, note in enumerate(notes) if note.expires is None)
+    ends = [note.expires.timestamp() if note.expires else math.inf for note in notes]
     known: dict[str, int] = {}
     for name, mark in names:
-        if name not in known or mark in lasting:
+        if name not in known or ends[mark] > ends[known[name]]:
             known[name] = mark
     return BlockContents(
-        _pack_family(4, v4, lasting), _pack_family(6, v6, lasting), tuple(sorted(known.items())), notes
+        _pack_family(4, v4, ends), _pack_family(6, v6, ends), tuple(sorted(known.items())), notes
     )
 
 
-def _pack_family(version: int, keys: list[int], lasting: frozenset[int]) -> Prefixes:
+def _pack_family(version: int, keys: list[int], ends: Sequence[float]) -> Prefixes:
     bits = 32 if version == 4 else 128
     keys.sort()
-    kept = without_covered(keys, bits, lasting)
+    kept = without_covered(keys, bits, ends)
     keys.clear()
     if version == 4:
         starts = write_words(array("I", [key >> 40 for key in kept]))
     else:
         starts = b"".join([(key >> 40).to_bytes(16) for key in kept])
-    marks = array("I", [key & _MARK for key in kept])
+    marks = array("I", [key & MARK for key in kept])
     lengths = bytes([key >> 32 & 0xFF for key in kept])
     return Prefixes(version, starts, lengths, write_words(marks) if any(marks) else b"")
 
 
-def without_covered(keys: Iterable[int], bits: int, lasting: Container[int]) -> list[int]:
-    """Of sorted keys those that are not repeated and not inside one before them with a lasting mark."""
+def without_covered(keys: Iterable[int], bits: int, ends: Sequence[float]) -> list[int]:
+    """Of sorted keys those that are not inside one before them that lasts as long.
+
+    `ends`: by mark, until when an entry lasts, on any scale.
+    """
     # ORed to a key: the greatest key that can be inside it.
     inside = [(1 << (bits - length)) - 1 << 40 | (1 << 40) - 1 for length in range(bits + 1)]
     kept = []
-    covered = -1
+    covered, until = -1, -math.inf
     for key in keys:
-        if key > covered:
-            # One that does not last covers its own repetitions only.
-            covered = key | inside[key >> 32 & 0xFF] if key & _MARK in lasting else key
+        if key > covered or ends[key & MARK] > until:
+            covered, until = key | inside[key >> 32 & 0xFF], ends[key & MARK]
             kept.append(key)
     return kept
 

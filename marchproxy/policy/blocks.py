@@ -20,7 +20,6 @@ from marchproxy.model.blocklist import BlockContents, Prefixes, key_of, read_wor
 MAX_RESOLVED = 1000
 """Blocked names that are resolved, single blocks first. The DNS listener refuses all of them."""
 _OWNER_LENGTH = 127
-_ANY_OWNER = range(1 << 32)
 
 type Contents = MappingABC[str, BlockContents]
 """By the SHA-256 that lists name."""
@@ -164,6 +163,15 @@ class _Part:
     live: frozenset[int] | None
     """Marks whose entries have not expired; None: all of them."""
 
+    @property
+    def is_disjoint(self) -> bool:
+        """Whether all entries hold, and none is inside another."""
+        if self.live is None:
+            return True
+        notes = self.contents.notes
+        used = self.contents.v4.used_marks() | self.contents.v6.used_marks()
+        return used <= self.live and len({notes[mark].expires for mark in used}) <= 1
+
     def keys(self, prefixes: Prefixes, owner: int) -> list[int]:
         """Entries that hold, with an owner for their mark."""
         live = self.live
@@ -223,7 +231,11 @@ def _single(
             if not isinstance(address, HostName):
                 add(address, named[name])
     v4, v6 = (
-        _merge(version, [key_of(int(p.network_address), p.prefixlen, owner) for p, owner in found[version]])
+        _merge(
+            version,
+            [key_of(int(p.network_address), p.prefixlen, owner) for p, owner in found[version]],
+            len(owners),
+        )
         for version in (4, 6)
     )
     return BlockLayer(v4, v6, tuple(owners))
@@ -231,11 +243,12 @@ def _single(
 
 def _merge_lists(parts: Sequence[_Part]) -> BlockLayer:
     owners = tuple(owner_name("block-list", part.item.name) for part in parts)
-    if len(parts) == 1 and parts[0].live is None:
+    if len(parts) == 1 and parts[0].is_disjoint:
         contents = parts[0].contents
         return BlockLayer(_whole(contents.v4), _whole(contents.v6), owners)
-    v4 = _merge(4, [key for at, part in enumerate(parts) for key in part.keys(part.contents.v4, at)])
-    v6 = _merge(6, [key for at, part in enumerate(parts) for key in part.keys(part.contents.v6, at)])
+    count = len(parts)
+    v4 = _merge(4, [key for at, part in enumerate(parts) for key in part.keys(part.contents.v4, at)], count)
+    v6 = _merge(6, [key for at, part in enumerate(parts) for key in part.keys(part.contents.v6, at)], count)
     return BlockLayer(v4, v6, owners)
 
 
@@ -245,10 +258,13 @@ def _whole(prefixes: Prefixes) -> Ranges:
     return Ranges(prefixes.version, starts, prefixes.lengths, bytes(4 * len(prefixes)))
 
 
-def _merge(version: int, keys: list[int]) -> Ranges:
-    """Ranges of keys whose marks are owners; where prefixes overlap the widest, of equal ones the first's."""
+def _merge(version: int, keys: list[int], owners: int) -> Ranges:
+    """Ranges of keys whose marks are numbers below `owners`.
+
+    Where prefixes overlap the widest counts, of equal ones the first owner's.
+    """
     keys.sort()
-    kept = without_covered(keys, 32 if version == 4 else 128, _ANY_OWNER)
+    kept = without_covered(keys, 32 if version == 4 else 128, [0.0] * owners)
     if version == 4:
         starts = array("I", [key >> 40 for key in kept]).tobytes()
     else:

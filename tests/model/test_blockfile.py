@@ -135,12 +135,6 @@ def test_what_has_expired_is_left_out_and_counted() -> None:
     assert (found.expired, found.read, len(found.contents)) == (1, 1, 1)
 
 
-def test_progress_is_told_to_the_end() -> None:
-    told: list[int] = []
-    read_blocks(("10.0.0.1\n" for _ in range(45_000)), NOW, told.append)
-    assert told == [20_000, 40_000, 45_000]
-
-
 def test_no_end_of_entries_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blockfile, "MAX_ENTRIES", 10)
     with pytest.raises(TooManyEntries, match="more than 10 entries by line 11"):

@@ -49,14 +49,23 @@ def test_what_is_packed_is_what_is_unpacked(v4: list[Entry], v6: list[Entry]) ->
 @given(entries(32))
 def test_nothing_that_is_said_gets_lost_and_nothing_is_said_twice(v4: list[Entry]) -> None:
     held = list(contents_of(v4, []).v4.entries())
-    lasting = [(start, length) for start, length, mark in held if mark != 2]
     assert len(set(held)) == len(held)
-    for start, length, mark in v4:
-        covered = any(
-            first <= start and start + (1 << 32 - length) <= first + (1 << 32 - wide)
-            for first, wide in lasting
-        )
-        assert covered or (start, length, mark) in held
+    for entry in v4:
+        assert any(covers(each, entry) and (each[2] != 2 or entry[2] == 2) for each in held)
+    for each in held:
+        assert not any(covers(other, each) for other in held if other != each and other[2] != 2)
+
+
+@given(entries(32))
+def test_nothing_is_inside_another_where_all_end_at_once(v4: list[Entry]) -> None:
+    held = list(contents_of([(start, length, 2) for start, length, _ in v4], []).v4.entries())
+    assert not any(covers(other, each) for each in held for other in held if other != each)
+
+
+def covers(wide: Entry, inner: Entry) -> bool:
+    """Of IPv4: whether one is inside the other, or is it."""
+    (first, length, _), (start, longer, _) = wide, inner
+    return length <= longer and first >> (32 - length) == start >> (32 - length)
 
 
 def test_prefix_inside_one_that_expires_is_kept() -> None:
