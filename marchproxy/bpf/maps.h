@@ -104,6 +104,15 @@ struct {
 	__type(value, struct mp_page);
 } class_pages SEC(".maps");
 
+/* By bank and hash. Memory that can be mapped begins at a page, and so its entries at lines. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MP_BANKS * MP_CLASS_LINES);
+	__type(key, __u32);
+	__type(value, struct mp_class_line);
+} class_lines SEC(".maps");
+
 /* Addresses to classes, where no page knows. The trie's key is 4 + 17 bytes; the C struct's tail padding must not count
  * as address. */
 struct {

@@ -236,6 +236,21 @@ struct mp_page {
 	__u8 first[MP_PAGE_RUNS];
 };
 
+/* A page in one line of memory, found by a hash of its address: a packet waits once where `class_pages` has it wait three times,
+ * and for the lines of both its addresses at once. Of pages with the same line one has it. */
+#define MP_CLASS_LINES_BITS 16
+#define MP_CLASS_LINES (1 << MP_CLASS_LINES_BITS) /* per bank */
+#define MP_LINE_RUNS 9
+#define MP_LINE_TAKEN 1         /* by the page of this address */
+#define MP_LINE_MORE 2          /* other pages of this line are in `class_pages` */
+
+struct mp_class_line {
+	struct mp_address page;  /* its last byte is flags */
+	__u32 class[MP_LINE_RUNS];
+	__u8 first[MP_LINE_RUNS];
+	__u8 pad[3];
+};
+
 /* Which rules a class of sources matches: 64 rules a word. Words that are zero are absent. */
 struct mp_bits_key {
 	__u32 class;              /* MP_CLASS_…, bank in the top bit */
@@ -513,6 +528,7 @@ _Static_assert(sizeof(struct mp_limit_set) == 32, "mirrored in dataplane/kernel/
 _Static_assert(sizeof(struct mp_limited) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_repeat_key) == 44, "a hash key without stray bytes");
 _Static_assert(sizeof(struct mp_page) == 60, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_class_line) == 64, "a line of memory");
 _Static_assert(sizeof(struct mp_event) == 136, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_block_header) == sizeof(struct mp_block_line), "the header is line 0");
 

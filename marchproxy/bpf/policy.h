@@ -20,6 +20,7 @@ struct policy_search {
 };
 
 #define POLICY_NOTHING 0xffffffffu
+#define POLICY_HASH 0x9e3779b97f4a7c15ull
 
 static __always_inline const struct mp_listener *policy_listener(const struct mp_flow_key *asked, int wildcard,
 								 __u32 bank)
@@ -37,7 +38,33 @@ static __always_inline const struct mp_listener *policy_listener(const struct mp
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
-/* What the page of an address says about it. */
+static __always_inline const struct mp_class_line *policy_line(const struct mp_address *address, __u32 bank)
+{
+	__u64 high = (__u64)bpf_ntohl(address->word[0]) << 32 | bpf_ntohl(address->word[1]);
+	__u64 low = (__u64)bpf_ntohl(address->word[2]) << 32 | (bpf_ntohl(address->word[3]) & ~0xffu);
+	__u32 index = ((high * POLICY_HASH) ^ low) * POLICY_HASH >> (64 - MP_CLASS_LINES_BITS);
+
+	index += bank * MP_CLASS_LINES;
+	return bpf_map_lookup_elem(&class_lines, &index);
+}
+
+/* Have the processor fetch the line of an address that is looked at soon. */
+static __always_inline void policy_fetch(const struct mp_address *address, __u32 bank)
+{
+	const struct mp_class_line *line = policy_line(address, bank);
+
+	if (line)
+		(void)*(const volatile __u32 *)&line->page.word[3];
+}
+
+static __always_inline int policy_line_is_of(const struct mp_class_line *line, const struct mp_address *address)
+{
+	return line->page.word[2] == address->word[2] &&
+	       !((line->page.word[3] ^ address->word[3]) & bpf_htonl(0xffffff00)) &&
+	       line->page.word[0] == address->word[0] && line->page.word[1] == address->word[1];
+}
+
+/* What a page that has no line says about an address. */
 static __always_inline __u32 policy_page_class(const struct mp_address *address, __u32 bank)
 {
 	__u8 last = bpf_ntohl(address->word[3]);
@@ -56,14 +83,32 @@ static __always_inline __u32 policy_page_class(const struct mp_address *address,
 	return class;
 }
 
+/* What a page says about an address. */
+static __always_inline __u32 policy_narrow_class(const struct mp_address *address, __u32 bank)
+{
+	const struct mp_class_line *line = policy_line(address, bank);
+	__u8 last = bpf_ntohl(address->word[3]), flags;
+	__u32 class;
+
+	if (!line)
+		return MP_CLASS_ELSEWHERE;
+	flags = bpf_ntohl(line->page.word[3]);
+	if (!(flags & MP_LINE_TAKEN) || !policy_line_is_of(line, address))
+		return flags & MP_LINE_MORE ? policy_page_class(address, bank) : MP_CLASS_ELSEWHERE;
+	class = line->class[0];
+	for (int run = 1; run < MP_LINE_RUNS && line->first[run] <= last; run++)
+		class = line->class[run];
+	return class;
+}
+
 static __noinline __u32 policy_class(const struct mp_address *address, __u32 bank)
 {
 	struct mp_address_key key = {.prefix_length = 8 + 128, .bank = bank};
-	__u32 in_page = policy_page_class(address, bank);
+	__u32 narrow = policy_narrow_class(address, bank);
 	const __u32 *class;
 
-	if (in_page != MP_CLASS_ELSEWHERE)
-		return in_page;
+	if (narrow != MP_CLASS_ELSEWHERE)
+		return narrow;
 	__builtin_memcpy(key.address, address, sizeof(key.address));
 	class = bpf_map_lookup_elem(&address_classes, &key);
 	return class ? *class : MP_CLASS_STRANGER;

@@ -141,14 +141,18 @@ static __always_inline void transit_enter(struct transit_search *search, __u32 d
 __noinline __u32 transit_find(const struct mp_flow_key *key, __u32 bank)
 {
 	struct transit_search search = {};
+	__u32 zero = 0, port, source, destination;
 	const __u32 *class, *extent;
-	__u32 zero = 0, port;
 
 	bank &= 1;
 	extent = bpf_map_lookup_elem(&transit_extents, &bank);
 	search.state = bpf_map_lookup_elem(&transit_state, &zero);
 	if (!key || !search.state || !extent || !*extent)
 		return POLICY_NOTHING;
+	policy_fetch(&key->destination, bank);
+	policy_fetch(&key->source, bank);
+	destination = policy_class(&key->destination, bank);
+	source = policy_class(&key->source, bank);
 	port = bank * MP_PORT_CLASSES + transit_port_index(key);
 	class = bpf_map_lookup_elem(&port_classes, &port);
 	__builtin_memset(search.state, 0, sizeof(*search.state));
@@ -156,8 +160,8 @@ __noinline __u32 transit_find(const struct mp_flow_key *key, __u32 bank)
 	search.state->rank = ~0u;
 	search.state->found = POLICY_NOTHING;
 	transit_enter(&search, MP_DIMENSION_PORT, class ? *class : MP_CLASS_STRANGER);
-	transit_enter(&search, MP_DIMENSION_DESTINATION, policy_class(&key->destination, bank));
-	transit_enter(&search, MP_DIMENSION_SOURCE, policy_class(&key->source, bank));
+	transit_enter(&search, MP_DIMENSION_DESTINATION, destination);
+	transit_enter(&search, MP_DIMENSION_SOURCE, source);
 	search.state->residues = transit_residues(&search, MP_DIMENSION_SOURCE) &
 				 transit_residues(&search, MP_DIMENSION_DESTINATION) &
 				 transit_residues(&search, MP_DIMENSION_PORT);

@@ -32,6 +32,8 @@ class _Packing[K, V]:
     value: Callable[[V], bytes]
     bank_of: Callable[[bytes], int] | None = None
     """Of a packed key. None for an array: its entries cannot be removed, and nothing points at old ones."""
+    blank: int = 0
+    """Entries of an array whose old ones would be believed, per bank: what is not there is made zeros."""
 
 
 class Banks:
@@ -70,6 +72,7 @@ class Banks:
         self._write("pools", _POOLS, tables.pools, bank, whole)
         self._write("rules", _RULES, tables.rules, bank, whole)
         self._write("address_classes", _ADDRESSES, tables.address_classes, bank, whole)
+        self._write("class_lines", _LINES, tables.class_lines, bank, whole)
         self._write("class_pages", _PAGES, tables.class_pages, bank, whole)
         self._write("source_bits", _BITS, tables.bits, bank, whole)
         self._write("transit_rules", _RULES, tables.transit_rules, bank, whole)
@@ -95,6 +98,11 @@ class Banks:
                 held = target.keys()
                 target.delete_many([key for key in held if packing.bank_of(key) == bank])
             target.delete_many([packing.key(bank, key) for key in pending if key not in entries])
+        if packing.blank:
+            if whole:
+                target.update_run(bank * packing.blank, bytes(packing.blank * target.value_size))
+            nothing = bytes(target.value_size)
+            target.update_many([(packing.key(bank, key), nothing) for key in pending if key not in entries])
         target.update_many(
             [(packing.key(bank, key), packing.value(entries[key])) for key in pending if key in entries]
         )
@@ -148,6 +156,7 @@ _POOLS = _Packing(_index_in(layouts.POOL_SLOTS), bytes)
 _RULES = _Packing(_index_in(layouts.RULES), bytes)
 _ADDRESSES = _Packing(_address_key, layouts.U32.pack, lambda key: key[4])
 _PAGES = _Packing(_page_key, bytes, lambda key: key[-1])
+_LINES = _Packing(_index_in(layouts.CLASS_LINES), bytes, blank=layouts.CLASS_LINES)
 _DIGESTS = _Packing(_index_in(layouts.DIMENSIONS * layouts.CLASSES), bytes)
 _EXTENTS = _Packing(_index_in(1), layouts.U32.pack)
 _BITS = _Packing(_bits_key, layouts.U64.pack, _bits_bank)

@@ -54,6 +54,7 @@ class Tables:
             "address_classes",
             "backends",
             "bits",
+            "class_lines",
             "class_pages",
             "listeners",
             "pools",
@@ -71,8 +72,10 @@ class Tables:
         self.pools: Table[int, bytes] = Table()
         self.backends: Table[int, bytes] = Table()
         self.address_classes: Table[Place, int] = Table()
+        self.class_lines: Table[int, bytes] = Table()
+        """By the hash of the page: `mp_class_line`."""
         self.class_pages: Table[int, bytes] = Table()
-        """By the first 120 bits of their addresses: `mp_page`."""
+        """Of pages that have no line: by the first 120 bits of their addresses, `mp_page`."""
         self.bits: Table[BitsKey, int] = Table()
         """Of listeners' rules."""
         self.transit_rules: Table[int, bytes] = Table()

@@ -171,6 +171,14 @@ PAGES: Final = 131072
 PAGE_BITS: Final = 120
 PAGE_RUNS: Final = 12
 CLASS_ELSEWHERE: Final = 0xFFFFFFFF
+CLASS_LINES_BITS: Final = 16
+CLASS_LINES: Final = 1 << CLASS_LINES_BITS
+LINE_RUNS: Final = 9
+LINE_TAKEN: Final = 1
+LINE_MORE: Final = 2
+CLASS_LINE = _layout(
+    "mp_class_line", page="16s", **{"class": f"{LINE_RUNS * 4}s", "first": f"{LINE_RUNS}s"}, pad="3x"
+)
 PAGE_KEY = _layout("mp_page_key", address="15s", bank="B")
 PAGE = _layout("mp_page", **{"class": f"{PAGE_RUNS * 4}s", "first": f"{PAGE_RUNS}s"})
 ADDRESS_KEY = _layout("mp_address_key", prefix_length="I", bank="B", address="16s", pad="3x")

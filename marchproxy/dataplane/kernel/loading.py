@@ -29,6 +29,7 @@ READ_OR_WRITTEN = frozenset(
             "active",
             "address_classes",
             "backends",
+            "class_lines",
             "class_pages",
             "listeners",
             "pools",

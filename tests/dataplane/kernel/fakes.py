@@ -102,6 +102,7 @@ def _covers(held: bytes, key: bytes) -> bool:
 def fake_policy_maps() -> Mapping[str, Map]:
     """The maps that `Banks` writes, and the settings."""
     arrays = {
+        "class_lines": layouts.CLASS_LINE.size,
         "rules": layouts.RULE.size,
         "pools": layouts.U32.size,
         "backends": layouts.BACKEND.size,

@@ -5,10 +5,11 @@ without privileges. (`tests/bpf` compares the programs themselves.)
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.addressclasses import slot_of
 from marchproxy.dataplane.kernel.banks import _ADDRESS_KEY_SIZE
 from marchproxy.dataplane.kernel.classes import WORD, Dimension
 from marchproxy.dataplane.kernel.entries import tagged
@@ -110,17 +111,30 @@ def _listener(listeners: Map, address: IPAddress, query: Query, bank: int) -> by
     return listeners.get(key)
 
 
-def class_in_page(page: bytes | None, last: int) -> int:
-    """What a page says of the address that ends in `last`."""
-    if page is None:
+def narrow_class(
+    address: int, line_of: Callable[[int], bytes | None], page_of: Callable[[int], bytes | None]
+) -> int:
+    """What lines (by number) and pages (by the first 120 bits) say of an address."""
+    page, last = address >> 8, address & 0xFF
+    line = line_of(slot_of(page))
+    if line is None:
         return layouts.CLASS_ELSEWHERE
-    classes, firsts = layouts.PAGE.struct.unpack(page)
+    owner, classes, firsts = layouts.CLASS_LINE.struct.unpack(line)
+    if not owner[-1] & layouts.LINE_TAKEN or int.from_bytes(owner) >> 8 != page:
+        held = page_of(page) if owner[-1] & layouts.LINE_MORE else None
+        if held is None:
+            return layouts.CLASS_ELSEWHERE
+        classes, firsts = layouts.PAGE.struct.unpack(held)
     return int(layouts.U32.unpack_from(classes, 4 * (bisect_right(firsts, last) - 1))[0])
 
 
 def _class(maps: Mapping[str, Map], address: IPAddress, bank: int) -> int:
     packed = layouts.pack_address(address)
-    number = class_in_page(maps["class_pages"].get(packed[:-1] + bytes((bank,))), packed[-1])
+    number = narrow_class(
+        int.from_bytes(packed),
+        lambda slot: maps["class_lines"].get(layouts.U32.pack(bank * layouts.CLASS_LINES + slot)),
+        lambda page: maps["class_pages"].get((page << 8 | bank).to_bytes(16)),
+    )
     if number != layouts.CLASS_ELSEWHERE:
         return number
     key = layouts.ADDRESS_KEY.struct.pack(8 + 128, bank, packed)

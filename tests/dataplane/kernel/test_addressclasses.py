@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marchproxy.dataplane.kernel import layouts
-from marchproxy.dataplane.kernel.addressclasses import AddressClasses, pack_page
+from marchproxy.dataplane.kernel import addressclasses, layouts
+from marchproxy.dataplane.kernel.addressclasses import AddressClasses, page_runs
 from marchproxy.dataplane.kernel.entries import Place, Tables
 from marchproxy.dataplane.kernel.memberships import place_of
-from tests.dataplane.kernel.interpreter import class_in_page
+from tests.dataplane.kernel import interpreter
+from tests.dataplane.kernel.interpreter import narrow_class
 
 _BASE, _ = place_of(ip_network("10.0.0.0/24"))
 _PLACES = st.builds(
@@ -41,7 +42,9 @@ class Made:
             del self.wanted[place]
 
     def found(self, address: int) -> int | None:
-        number = class_in_page(self.tables.class_pages.entries.get(address >> 8), address & 0xFF)
+        number = narrow_class(
+            address, self.tables.class_lines.entries.get, self.tables.class_pages.entries.get
+        )
         return (
             _longest(self.tables.address_classes.entries, address)
             if number == layouts.CLASS_ELSEWHERE
@@ -73,7 +76,8 @@ def test_a_narrow_prefix_is_in_its_page_and_a_wide_one_in_the_trie() -> None:
     made.set("10.0.0.0/24", 3)
     made.set("2001:db8::1/128", 4)
     made.classes.settle()
-    assert len(made.tables.class_pages.entries) == 2
+    assert len(made.tables.class_lines.entries) == 2
+    assert not made.tables.class_pages.entries
     assert list(made.tables.address_classes.entries) == [place_of(ip_network("10.0.0.0/23"))]
 
 
@@ -83,12 +87,33 @@ def test_a_page_that_is_too_diverse_is_in_the_trie_until_it_is_not() -> None:
         made.set(f"10.0.0.{last * 2}/32", 2 + last)
     made.classes.settle()
     assert not made.tables.class_pages.entries
+    assert not made.tables.class_lines.entries
     assert len(made.tables.address_classes.entries) == layouts.PAGE_RUNS
-    for last in range(layouts.PAGE_RUNS - 2):
+    for last in range(layouts.PAGE_RUNS - 5):
         made.change(place_of(ip_network(f"10.0.0.{last * 2}/32")), None)
     made.classes.settle()
     assert len(made.tables.class_pages.entries) == 1
     assert not made.tables.address_classes.entries
+    for last in range(layouts.PAGE_RUNS - 5, layouts.PAGE_RUNS - 4):
+        made.change(place_of(ip_network(f"10.0.0.{last * 2}/32")), None)
+    made.classes.settle()
+    assert not made.tables.class_pages.entries
+    assert len(made.tables.class_lines.entries) == 1
+
+
+def test_pages_of_one_line_are_all_found_and_inherit_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addressclasses, "slot_of", lambda page: 7)
+    monkeypatch.setattr(interpreter, "slot_of", lambda page: 7)
+    made = Made()
+    for third in range(3):
+        made.set(f"10.0.{third}.7/32", 2 + third)
+    made.classes.settle()
+    assert (len(made.tables.class_lines.entries), len(made.tables.class_pages.entries)) == (1, 2)
+    assert [made.found(_BASE + third * 256 + 7) for third in range(4)] == [2, 3, 4, None]
+    made.change(place_of(ip_network("10.0.0.7/32")), None)
+    made.classes.settle()
+    assert (len(made.tables.class_lines.entries), len(made.tables.class_pages.entries)) == (1, 1)
+    assert [made.found(_BASE + third * 256 + 7) for third in range(4)] == [None, 3, 4, None]
 
 
 def test_pages_that_find_no_room_are_in_the_trie(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +122,7 @@ def test_pages_that_find_no_room_are_in_the_trie(monkeypatch: pytest.MonkeyPatch
     for third in range(3):
         made.set(f"10.0.{third}.7/32", 2 + third)
     made.classes.settle()
-    assert (len(made.tables.class_pages.entries), len(made.tables.address_classes.entries)) == (2, 1)
+    assert (len(made.tables.class_lines.entries), len(made.tables.address_classes.entries)) == (2, 1)
     assert [made.found(_BASE + third * 256 + 7) for third in range(3)] == [2, 3, 4]
 
 
@@ -107,6 +132,7 @@ def test_nothing_is_left_of_a_page_without_prefixes() -> None:
     made.classes.settle()
     made.change(place_of(ip_network("10.0.0.7/32")), None)
     made.classes.settle()
+    assert not made.tables.class_lines.entries
     assert not made.tables.class_pages.entries
     assert not made.tables.address_classes.entries
 
@@ -117,5 +143,5 @@ def test_nothing_is_left_of_a_page_without_prefixes() -> None:
 def test_one_prefix_is_packed_as_it_would_be_among_others(text: str) -> None:
     place = place_of(ip_network(text))
     wide = (_BASE, 120)
-    alone, among = pack_page({place: 7}), pack_page({wide: layouts.CLASS_ELSEWHERE, place: 7})
+    alone, among = page_runs({place: 7}), page_runs({wide: layouts.CLASS_ELSEWHERE, place: 7})
     assert alone == among

@@ -9,7 +9,7 @@ from marchproxy.dataplane.kernel.entries import Tables, tagged
 from marchproxy.dataplane.kernel.memberships import place_of
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import ANYONE, Rule
-from tests.dataplane.kernel.interpreter import class_in_page
+from tests.dataplane.kernel.interpreter import narrow_class
 
 EVERYONE = (ANYONE,)
 
@@ -41,7 +41,7 @@ class Made:
     def class_of(self, text: str) -> int:
         place, _ = place_of(ip_network(ip_address(text)))
         around = [((place >> (128 - length)) << (128 - length), length) for length in range(128, -1, -1)]
-        number = class_in_page(self.tables.class_pages.entries.get(place >> 8), place & 0xFF)
+        number = narrow_class(place, self.tables.class_lines.entries.get, self.tables.class_pages.entries.get)
         if number != layouts.CLASS_ELSEWHERE:
             return number
         entries = self.tables.address_classes.entries
@@ -59,7 +59,12 @@ class Made:
         }
 
     def forget_pending(self) -> None:
-        for table in (self.tables.address_classes, self.tables.class_pages, self.tables.bits):
+        for table in (
+            self.tables.address_classes,
+            self.tables.class_lines,
+            self.tables.class_pages,
+            self.tables.bits,
+        ):
             table.pending[0].clear()
 
 

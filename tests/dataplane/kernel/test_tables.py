@@ -108,10 +108,10 @@ def pending(made: Tables) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("changed", "most"),
     [
-        (mapping("m5", "c7", "web", "*:1005"), {"listeners": 2, "rules": 2, "bits": 4, "class_pages": 2}),
+        (mapping("m5", "c7", "web", "*:1005"), {"listeners": 2, "rules": 2, "bits": 4, "class_lines": 2}),
         (
             mapping("new", "late", "web", "*:9000"),
-            {"listeners": 2, "rules": 2, "bits": 2, "class_pages": 2},
+            {"listeners": 2, "rules": 2, "bits": 2, "class_lines": 2},
         ),
     ],
     ids=["another source, the old one in use nowhere else", "one more, with a source not used before"],
