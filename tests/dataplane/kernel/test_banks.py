@@ -24,7 +24,7 @@ from tests.policy.build import compiled, mapping, query, service
 
 OFFICE, LAB = service("office", "10.0.0.0/16"), service("lab", "10.0.9.0/24", "2001:db8::/32")
 WEB = service("web", "10.2.0.2", "10.2.0.3", "fd02::2", port=80)
-POLICY_MAPS = ("listeners", "rules", "pools", "backends", "address_classes", "source_bits")
+POLICY_MAPS = ("listeners", "rules", "pools", "backends", "address_classes", "class_lines", "source_bits")
 QUERIES = [
     query(source, destination, port)
     for source in ("10.0.0.1", "10.0.9.1", "203.0.113.1", "2001:db8::5")
@@ -133,6 +133,14 @@ def test_an_earlier_daemon_s_entries_go(bench: Bench) -> None:
     fresh.apply(LESS)
     for name in ("listeners", "address_classes", "source_bits"):
         assert len(list(bench.maps[name].keys())) == len(list(fresh.maps[name].keys()))
+    assert lines_in(bench) == lines_in(fresh)
+
+
+def lines_in(bench: Bench) -> dict[bytes, bytes]:
+    """The lines of addresses that say anything, of both banks."""
+    held = bench.maps["class_lines"]
+    assert isinstance(held, FakeMap)
+    return {key: value for key, value in held.entries.items() if any(value)}
 
 
 def test_what_does_not_fit_leaves_the_old_policy(bench: Bench, no_grace: None) -> None:
@@ -209,6 +217,7 @@ def test_tables_are_as_large_as_the_maps() -> None:
         "pools": layouts.POOL_SLOTS,
         "backends": layouts.BACKENDS,
         "address_classes": layouts.PREFIXES,
+        "class_lines": layouts.CLASS_LINES,
         "source_bits": layouts.SOURCE_BITS,
     }
 
