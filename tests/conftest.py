@@ -26,9 +26,18 @@ settings.load_profile("marchproxy")
 def pytest_configure(config: pytest.Config) -> None:
     # A shell without job control starts what runs in the background with SIGINT ignored; children inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(config, "workerinput"):
+        _keep_apart()
     config.addinivalue_line(
         "markers", f"requires(*features, commands=[]): features are {', '.join(FEATURES)}"
     )
+
+
+def _keep_apart() -> None:
+    """Give a worker of pytest-xdist a network of its own: no port that a test found free is taken meanwhile."""
+    if os.geteuid() == 0:
+        os.unshare(os.CLONE_NEWNET)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 def pytest_report_header() -> list[str]:
