@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,16 +13,13 @@ from marchproxy.cli.cuts import foresee, show_cuts
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.files import read_document
 from marchproxy.cli.framework import environment_of, single, verb
-from marchproxy.cli.mistakes import review, show_warnings
+from marchproxy.cli.mistakes import guard_way, review, show_warnings
 from marchproxy.cli.options import TABLE, ForceOption, ForClusterOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, serialise
 from marchproxy.cli.proposal import Proposal, propose
 from marchproxy.model.change import Change, diff
 from marchproxy.model.errors import Conflict
 from marchproxy.model.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from marchproxy.store.store import Store
 
 app = single()
 
@@ -70,7 +67,8 @@ def apply(
     with intent.opened(environment, read_only=True) as store:
         before = store.snapshot()
         after = proposal.build(before)
-        _consider_blocks(environment, store, before, after, force)
+        if not force:
+            guard_way(environment, store, before, after)
     show_warnings(environment, review(before, after, environment.management_ports))
     changes = diff(before, after)
     cuts = foresee(environment, before.sha256(), changes)
@@ -85,7 +83,8 @@ def _carry_out(
         before = store.snapshot()
         after = proposal.build(before)
         review(before, after, environment.management_ports)
-        _consider_blocks(environment, store, before, after, force)
+        if not force:
+            guard_way(environment, store, before, after)
         changes = diff(before, after)
         if output is Output.TABLE and changes:
             show_changes(environment, output, changes)
@@ -97,16 +96,6 @@ def _carry_out(
     if output is not Output.TABLE:
         _show(environment, output, changes, revision.number)
     return intent.announce(environment)
-
-
-def _consider_blocks(
-    environment: Environment, store: "Store", before: Snapshot, after: Snapshot, force: bool
-) -> None:
-    unchanged = (after.blocks, after.block_lists) == (before.blocks, before.block_lists)
-    if not force and not unchanged:
-        from marchproxy.cli.covered import refuse_new_blocks
-
-        refuse_new_blocks(environment, before, after, store.contents_of)
 
 
 def _unless_changed(before: Snapshot, after: Snapshot) -> Callable[[Snapshot], Snapshot]:

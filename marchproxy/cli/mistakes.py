@@ -16,6 +16,7 @@ from marchproxy.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from marchproxy.policy.plan import Finding
+    from marchproxy.store.store import Store
 
 _SHOWN = 5
 _SOMEWHERE = (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
@@ -44,6 +45,14 @@ def review(
         text = "; ".join(f"{error.subject}: {error.message}" for error in errors[:_SHOWN])
         raise InvalidPolicy(text + more, hint=next((error.hint for error in errors if error.hint), ""))
     return found
+
+
+def guard_way(environment: Environment, store: "Store", before: Snapshot, after: Snapshot) -> None:
+    """Raise `Conflict` where blocks that `after` has and `before` had not cover the operator's way."""
+    if (after.blocks, after.block_lists) != (before.blocks, before.block_lists):
+        from marchproxy.cli.covered import refuse_new_blocks
+
+        refuse_new_blocks(environment, before, after, store.contents_of)
 
 
 def show_warnings(environment: Environment, warnings: Sequence["Finding"]) -> None:

@@ -8,8 +8,8 @@ from marchproxy.cli import intent
 from marchproxy.cli.changes import row, show_changes
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, noun, verb
-from marchproxy.cli.mistakes import review
-from marchproxy.cli.options import TABLE, OutputOption, YesOption
+from marchproxy.cli.mistakes import guard_way, review
+from marchproxy.cli.options import TABLE, ForceOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, serialise, show_one, show_rows
 from marchproxy.cli.table import Columns
 from marchproxy.model.change import diff
@@ -101,17 +101,23 @@ def compare(
 
 @verb(app, "rollback", "marchproxy revision rollback 3", "marchproxy revision rollback 3 --yes")
 def rollback(
-    context: typer.Context, number: Number, yes: YesOption = False, output: OutputOption = TABLE
+    context: typer.Context,
+    number: Number,
+    yes: YesOption = False,
+    force: ForceOption = False,
+    output: OutputOption = TABLE,
 ) -> ExitCode:
     """Return to an earlier state, as a new revision
 
     It shows what would change and asks first on a terminal; a script says --yes. History is kept: a rollback
-    can itself be rolled back.
+    can itself be rolled back. Blocks that come back and cover this session or the appliance need --force.
     """
     environment = environment_of(context)
     with intent.opened(environment) as store:
         before, after = store.snapshot(), store.snapshot_at(number)
         review(before, after, environment.management_ports)
+        if not force:
+            guard_way(environment, store, before, after)
         if output is Output.TABLE:
             show_changes(environment, output, diff(before, after))
         if before != after:

@@ -51,6 +51,17 @@ def test_rollback_is_a_new_revision_that_equals_the_old(site: Console) -> None:
     assert site.ok("service", "list", "--output", "json").json[-1]["name"] == "clients"
 
 
+def test_rollback_does_not_bring_back_what_cuts_the_operator_off(site: Console) -> None:
+    site.ok("block", "add", "127.0.0.0/8", "--force")
+    site.ok("block", "remove", "127.0.0.0/8", "--yes")
+    refused = site("revision", "rollback", "3", "--yes")
+    assert refused.code == 4
+    assert "loopback" in refused.err
+    assert site.ok("block", "list", "--output", "json").json == []
+    site.ok("revision", "rollback", "3", "--yes", "--force")
+    assert len(site.ok("block", "list", "--output", "json").json) == 1
+
+
 def test_rollback_needs_a_yes_from_a_script(site: Console) -> None:
     site.ok("service", "set", "web", "--port", "81")
     result = site("revision", "rollback", "2")
