@@ -58,7 +58,8 @@ class UpstreamPorts:
         raise OSError(errno.EADDRNOTAVAIL, f"{TRIES} ports of {self._ports} towards {address} are in use")
 
     def _is_taken(self, key: bytes) -> bool:
-        return any(table.get(key) for table in self._tables)
+        flows, opening = self._tables
+        return flows.has(key) or opening.has(key)
 
 
 def _connect(source: tuple[str, int], target: tuple[str, int]) -> socket.socket | None:

@@ -227,7 +227,8 @@ class Ledger:
         """A conversation is with this backend from now on."""
         self._leave(conversation)
         conversation.backend = backend
-        self._balancer.count(backend, 1)
+        if conversation.answer.pool:
+            self._balancer.count(backend, 1)
 
     def opened(self, conversation: Conversation, backend: Backend) -> None:
         """A backend has been reached."""
@@ -270,7 +271,7 @@ class Ledger:
             self.sink(Event(kind, replace(decision, time=time.time())))
 
     def _leave(self, conversation: Conversation) -> None:
-        if conversation.backend:
+        if conversation.backend and conversation.answer.pool:
             self._balancer.count(conversation.backend, -1)
 
     def _tally(self, reason: Reason) -> Tally:

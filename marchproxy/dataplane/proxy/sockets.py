@@ -7,6 +7,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 from weakref import WeakSet
 
@@ -120,8 +121,9 @@ def sockaddr(address: IPAddress, port: int) -> tuple[str, int]:
     return str(address), port
 
 
+@lru_cache(4096)
 def address_of(text: str) -> IPAddress:
-    """The address in a sockaddr; the zone of a link-local one is left out."""
+    """The address in a sockaddr; the zone of a link-local one is left out. Clients come again and again."""
     return ip_address(text.partition("%")[0])
 
 

@@ -25,6 +25,9 @@ class FakeMap(Map):
     def get(self, key: bytes) -> bytes | None:
         return self.entries.get(key)
 
+    def has(self, key: bytes) -> bool:
+        return key in self.entries
+
     def set(self, key: bytes, value: bytes, flags: int = 0) -> None:
         self.update_many([(key, value)])
 

@@ -51,8 +51,10 @@ def test_knows_its_own_shape(tables: BpfObject) -> None:
 
 def test_set_get_delete(hash_map: Map) -> None:
     assert hash_map.get(number(1)) is None
+    assert not hash_map.has(number(1))
     hash_map.set(number(1), number(10))
     assert hash_map.get(number(1)) == number(10)
+    assert hash_map.has(number(1))
     assert hash_map.delete(number(1))
     assert not hash_map.delete(number(1))
 
@@ -71,6 +73,7 @@ def test_a_key_of_another_size_never_reaches_the_kernel(hash_map: Map, key: byte
     expected = f"a key of {len(key)} bytes, where the map has 8"
     for attempt in (
         lambda: hash_map.get(key),
+        lambda: hash_map.has(key),
         lambda: hash_map.set(key, number(1)),
         lambda: hash_map.delete(key),
         lambda: hash_map.update_many([(number(1), number(1)), (key, number(1))]),
