@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _keep_apart() -> None:
-    """Give a worker of pytest-xdist a network of its own: no port that a test found free is taken meanwhile."""
+    """Give a worker of pytest-xdist its own network: no port that a test found free is taken meanwhile."""
     if os.geteuid() == 0:
         os.unshare(os.CLONE_NEWNET)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
