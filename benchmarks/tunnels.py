@@ -253,7 +253,7 @@ def memory(bed: Bed) -> str:
 
 
 def _resident(contender: MarchProxyTunnels) -> float:
-    """Megabytes of the daemon and its workers."""
+    """Megabytes of the daemon and its workers; what they share is counted once (Pss of proc(5))."""
     daemon = contender.appliance.daemon
     assert daemon is not None
     pids = [daemon.pid]
@@ -262,10 +262,10 @@ def _resident(contender: MarchProxyTunnels) -> float:
         pids += [int(child) for child in children]
     kilobytes = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
                 kilobytes += int(line.split()[1])
-    return kilobytes / 1000
+    return kilobytes * 1024 / 1e6
 
 
 def markdown(run: Run, held: str) -> str:
