@@ -22,7 +22,7 @@ demo: setup ## show an appliance at work between network namespaces (root)
 
 test: ## run every test that this machine allows; ARGS="-k ports" chooses
 	@scripts/setup.sh test
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: ## check style, types, layers and scripts
 	@scripts/setup.sh test
