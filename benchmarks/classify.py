@@ -2,7 +2,8 @@
 
 Traffic in transit: every mapping is between two services of its own, each with a prefix of its own, on ports
 that many share. Packets are single calls as in `benchmarks.packet`, each by another mapping, so nothing is
-in a cache because it was just asked for. Every round measures all sizes one after the other.
+in a cache because it was just asked for. Every size has programs and maps of its own, and they take turns
+packet by packet: what else the machine does, and what it leaves in the caches, is the same for all.
 """
 
 import argparse
@@ -17,13 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
-from benchmarks.packet import TIERS, nothing, single
+from benchmarks.packet import TIERS, nothing
 from benchmarks.report import PAGE, write
 from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.programs import Program
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.errors import MarchproxyError
 from rig import Rig
-from tests.bpf.bed import INSIDE, OUTSIDE, Bed, Tier, inside
+from tests.bpf.bed import INSIDE, OUTSIDE, Bed, Runner, Tier, inside
 from tests.bpf.packets import Tcp
 from tests.bpf.talk import Talk, from_client
 from tests.policy.build import mapping, plan, service
@@ -33,6 +35,8 @@ GOAL = 2.0
 """The largest may cost at most so many times what the smallest does."""
 PORTS = (22, 53, 80, 123, 443, 993, 5432, 8080, "8000-8100", "1-1024")
 _CLIENTS, _SERVERS = ip_network("10.64.0.0/11"), ip_network("10.128.0.0/11")
+_NOTHING = 0
+"""Among sizes: the program that does nothing."""
 _WIDTH = 256
 """Addresses between the prefixes of two services; the prefixes are /24 to /32."""
 
@@ -77,29 +81,43 @@ def lay_ways(bed: Bed) -> None:
     bed.host.ip(f"route add {_CLIENTS} via 10.1.0.2", f"route add {_SERVERS} via 10.2.0.2")
 
 
-def costs(bed: Bed, tier: Tier, packets: int) -> Iterator[tuple[str, int, float]]:
+def in_turn(
+    programs: dict[int, Program], tier: Tier, ifindex: int, frames: dict[int, list[bytes]]
+) -> dict[int, float]:
+    """The median of single runs of each program, which take turns frame by frame."""
+    runners = {count: Runner(program, tier) for count, program in programs.items()}
+    taken: dict[int, list[int]] = {count: [] for count in programs}
+    for at in range(len(next(iter(frames.values())))):
+        for count, runner in runners.items():
+            taken[count].append(runner.duration(frames[count][at], ifindex))
+    return {count: statistics.median(each) for count, each in taken.items()}
+
+
+def costs(beds: dict[int, Bed], tier: Tier, packets: int) -> Iterator[tuple[str, int, float]]:
     """Of a first packet and of one of an established flow, for each size."""
+    opened, kept = {}, {}
+    for count, bed in beds.items():
+        prepare(bed, count)
+        talk = Talk.established(bed, tier, from_client(Tcp(40000, 53), "10.64.1.0", "10.128.1.0"))
+        opened[count] = list(openings(count, packets))
+        kept[count] = [talk.asks.but(transport__flags="A", transport__acknowledgement=5001).build()] * packets
     with closing(nothing(tier)) as empty:
-        for count in SIZES:
-            prepare(bed, count)
-            frames = list(openings(count, packets))
-            bare = single(bed, tier, empty, frames)
-            yield "first packet", count, single(bed, tier, bed.programs[tier], frames) - bare
-            bed.counters.difference()
-            talk = Talk.established(bed, tier, from_client(Tcp(40000, 53), "10.64.1.0", "10.128.1.0"))
-            kept = [talk.asks.but(transport__flags="A", transport__acknowledgement=5001).build()] * packets
-            yield "established flow", count, single(bed, tier, bed.programs[tier], kept) - bare
+        programs = {_NOTHING: empty} | {count: bed.programs[tier] for count, bed in beds.items()}
+        ifindex = beds[SIZES[0]].ifindex[INSIDE]
+        for what, frames in (("first packet", opened), ("established flow", kept)):
+            found = in_turn(programs, tier, ifindex, {_NOTHING: frames[SIZES[0]]} | frames)
+            yield from ((what, count, found[count] - found[_NOTHING]) for count in beds)
 
 
 def measure(packets: int, rounds: int) -> dict[tuple[Tier, str, int], float]:
     """The median over rounds."""
     found: dict[tuple[Tier, str, int], list[float]] = {}
     with Rig() as rig, inside(rig.middle):
-        bed = Bed(rig)
-        lay_ways(bed)
+        beds = {count: Bed(rig) for count in SIZES}
+        lay_ways(beds[SIZES[0]])
         for _ in range(rounds):
             for tier in TIERS:
-                for what, count, cost in costs(bed, tier, packets):
+                for what, count, cost in costs(beds, tier, packets):
                     found.setdefault((tier, what, count), []).append(cost)
     return {key: statistics.median(each) for key, each in found.items()}
 

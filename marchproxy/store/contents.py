@@ -1,7 +1,8 @@
 """Contents of block lists: kept once under their SHA-256, never changed, and never removed.
 
 A revision names contents by their hash. As every revision can be returned to, contents stay for as long as
-the store does. They are compressed, and cut into pieces that are small beside what a statement may hold.
+the store does. They are compressed where that helps, and cut into pieces that are small beside what a
+statement may hold.
 """
 
 import zlib
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 19
 """Compressed bytes."""
+_SAMPLE = 1 << 16
 
 _KNOWN = "SELECT id FROM block_contents WHERE sha256 = ?"
 _PIECES = "SELECT data FROM block_piece WHERE contents = ? ORDER BY number"
@@ -32,10 +34,19 @@ def write_contents(dal: "DAL", database: Database, packed: bytes) -> None:
     if database.query(_KNOWN, name):
         return
     owner = insert(dal.block_contents, sha256=name, size=len(packed))
-    squeezed = zlib.compress(packed, 1)
+    squeezed = zlib.compress(packed, 1 if _shrinks(packed) else 0)
     for number, start in enumerate(range(0, len(squeezed), PIECE), 1):
         data = b64encode(squeezed[start : start + PIECE]).decode("ascii")
         insert(dal.block_piece, contents=owner, number=number, data=data)
+
+
+def _shrinks(packed: bytes) -> bool:
+    """Whether compressing is worth its time, by a look at the middle: a third of a second for a million
+    prefixes, which barely shrink where they are scattered.
+    """
+    middle = len(packed) // 2
+    sample = packed[middle : middle + _SAMPLE]
+    return len(zlib.compress(sample, 1)) < 0.8 * len(sample)
 
 
 def read_contents(database: Database, sha256: str) -> BlockContents:

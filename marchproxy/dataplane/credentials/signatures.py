@@ -7,20 +7,14 @@ import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
-from cryptography.hazmat.primitives.hashes import SHA256
-
 from marchproxy.model.entities import JwtAlgorithm
-from marchproxy.model.publickey import PublicKey, decode
+from marchproxy.model.publickey import PublicKey
 
 type Check = Callable[[bytes, bytes], bool]
 """Whether a signature is that of a text."""
 
 HASHES = {JwtAlgorithm.HS256: "sha256", JwtAlgorithm.HS384: "sha384", JwtAlgorithm.HS512: "sha512"}
 """By their names in `hashlib`."""
-_P256_BYTES = 32
-_SHA256 = ec.ECDSA(SHA256())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +45,11 @@ def verifier(algorithm: JwtAlgorithm, keys: Sequence[PublicKey] | bytes) -> Veri
         return Verifier(algorithm, ((None, _keyed(HASHES.get(algorithm), keys)),))
     if algorithm.key_type is None:
         raise TypeError(f"{algorithm} has a secret")
+    # Its library is six megabytes and 40 ms of every process, and most have no public keys.
+    from marchproxy.dataplane.credentials.asymmetric import check_by
+
     usable = [key for key in keys if key.kty == algorithm.key_type]
-    return Verifier(algorithm, tuple((key.kid, _MAKERS[key.kty](key)) for key in usable))
+    return Verifier(algorithm, tuple((key.kid, check_by(key)) for key in usable))
 
 
 def sign(algorithm: JwtAlgorithm, secret: bytes, text: bytes) -> bytes:
@@ -64,44 +61,3 @@ def _keyed(name: str | None, secret: bytes) -> Check:
     if name is None:
         raise TypeError("a secret checks HS256, HS384 and HS512 only")
     return lambda text, signature: hmac.compare_digest(hmac.digest(secret, text, name), signature)
-
-
-def _rsa(key: PublicKey) -> Check:
-    public = rsa.RSAPublicNumbers(_number(key.e), _number(key.n)).public_key()
-    return _checked(lambda text, signature: public.verify(signature, text, padding.PKCS1v15(), SHA256()))
-
-
-def _ec(key: PublicKey) -> Check:
-    public = ec.EllipticCurvePublicNumbers(_number(key.x), _number(key.y), ec.SECP256R1()).public_key()
-
-    def check(text: bytes, signature: bytes) -> None:
-        # Two numbers of 32 bytes, not ASN.1 (RFC 7518 section 3.4).
-        if len(signature) != 2 * _P256_BYTES:
-            raise InvalidSignature
-        halves = (signature[:_P256_BYTES], signature[_P256_BYTES:])
-        public.verify(utils.encode_dss_signature(*(int.from_bytes(half) for half in halves)), text, _SHA256)
-
-    return _checked(check)
-
-
-def _okp(key: PublicKey) -> Check:
-    public = ed25519.Ed25519PublicKey.from_public_bytes(decode(key.x or ""))
-    return _checked(lambda text, signature: public.verify(signature, text))
-
-
-_MAKERS: dict[str, Callable[[PublicKey], Check]] = {"RSA": _rsa, "EC": _ec, "OKP": _okp}
-
-
-def _checked(verify: Callable[[bytes, bytes], None]) -> Check:
-    def check(text: bytes, signature: bytes) -> bool:
-        try:
-            verify(text, signature)
-        except InvalidSignature:
-            return False
-        return True
-
-    return check
-
-
-def _number(text: str | None) -> int:
-    return int.from_bytes(decode(text or ""), "big")

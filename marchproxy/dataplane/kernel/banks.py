@@ -18,7 +18,7 @@ from marchproxy.dataplane.kernel.settings import Settings
 GRACE = 0.1
 """Seconds after which no packet still reads the bank that it found in the settings: programs run for µs."""
 _STRETCH = 4096
-"""Ports whose classes are written in one call."""
+"""Entries of an array that are written in one call."""
 _ADDRESS_KEY_SIZE = 21
 """The trie's key leaves the tail padding of the struct out."""
 
@@ -99,9 +99,9 @@ class Banks:
                 target.delete_many([key for key in held if packing.bank_of(key) == bank])
             target.delete_many([packing.key(bank, key) for key in pending if key not in entries])
         if packing.blank:
-            if whole:
-                target.update_run(bank * packing.blank, bytes(packing.blank * target.value_size))
             nothing = bytes(target.value_size)
+            for first in range(0, packing.blank if whole else 0, _STRETCH):
+                target.update_run(bank * packing.blank + first, nothing * _STRETCH)
             target.update_many([(packing.key(bank, key), nothing) for key in pending if key not in entries])
         target.update_many(
             [(packing.key(bank, key), packing.value(entries[key])) for key in pending if key in entries]

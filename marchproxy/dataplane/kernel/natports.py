@@ -39,11 +39,11 @@ def keep_apart(ports: NatPorts, sysctls: Sysctls) -> None:
     if highest < ports.first or ports.last < lowest:
         return
     reserved = sysctls.read(RESERVED) or ""
-    if not any(first <= ports.first and ports.last <= last for first, last in _ranges(reserved)):
+    if not any(first <= ports.first and ports.last <= last for first, last in ranges(reserved)):
         sysctls.set(RESERVED, ",".join(filter(None, (reserved, str(ports)))))
 
 
-def _ranges(text: str) -> list[tuple[int, int]]:
-    """As the kernel writes them: `80,8000-8100`, sorted, merged."""
+def ranges(text: str) -> list[tuple[int, int]]:
+    """First and last of each, as the kernel writes them: `80,8000-8100`, sorted, merged."""
     pairs = (part.partition("-") for part in text.split(",") if part)
     return [(int(first), int(last or first)) for first, _, last in pairs]
