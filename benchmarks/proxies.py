@@ -181,6 +181,6 @@ def _listener(port: Port) -> dict[str, Any]:
 
 
 def first_line(*argv: str) -> str:
-    """The first line that a program prints about itself, on whichever stream."""
+    """The first line that says anything of what a program prints about itself, on whichever stream."""
     result = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
-    return result.stdout.splitlines()[0]
+    return next(filter(None, map(str.strip, result.stdout.splitlines())), "")

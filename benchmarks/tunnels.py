@@ -277,7 +277,11 @@ def markdown(run: Run, held: str) -> str:
         lines.append(f"| {row.title}, {row.unit} | " + " | ".join(cells) + " |")
     lines += ["", f"{run.rounds} rounds of {run.seconds} s for each figure.", "", f"{held}."]
     lines += [f"* {name}: {value}" for name, value in run.machine.items()]
-    lines += [f"* {name}: {version}" for name, version in run.contenders.items() if name != Routing.name]
+    lines += [
+        f"* {name}: {', '.join(version.splitlines())}"
+        for name, version in run.contenders.items()
+        if name != Routing.name
+    ]
     lines += [f"* failed: {failure}" for failure in run.failures]
     return "\n".join(lines)
 

@@ -1,8 +1,9 @@
 """`marchproxy check`: mistakes in what is configured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,6 +17,10 @@ from marchproxy.cli.output import Output, serialise, show_lines
 from marchproxy.model.address import IPAddress
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from marchproxy.policy.plan import Finding
 
 app = single()
 
@@ -33,16 +38,10 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
     1. A warning does not: something is useless, or is not carried by this version. Host names stand for what
     the running daemon knows of them.
     """
-    from marchproxy.policy.check import check as find
-    from marchproxy.policy.compile import compile_plan
     from marchproxy.policy.plan import Severity
 
     environment = environment_of(context)
-    snapshot = intent.read(environment)
-    names = _names(environment)
-    now, management = datetime.now(UTC), environment.management_ports
-    compiled = compile_plan(snapshot, names=names or {}, management=management, now=now)
-    findings = find(snapshot, compiled, names)
+    findings = find_mistakes(environment, intent.read(environment))
     ordered = sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR)
     rows = [
         {
@@ -61,6 +60,17 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
         environment.note("nothing is wrong")
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     return ExitCode.FAILED if errors else ExitCode.DONE
+
+
+def find_mistakes(environment: Environment, snapshot: Snapshot) -> Sequence["Finding"]:
+    """What there is to say about what is configured, as of now."""
+    from marchproxy.policy.check import check as find
+    from marchproxy.policy.compile import compile_plan
+
+    names = _names(environment)
+    now, management = datetime.now(UTC), environment.management_ports
+    compiled = compile_plan(snapshot, names=names or {}, management=management, now=now)
+    return find(snapshot, compiled, names)
 
 
 def _names(environment: Environment) -> dict[str, list[IPAddress]] | None:

@@ -39,6 +39,7 @@ COMMANDS = {
     "status": "Show whether the appliance serves, and how",
     "flows": "Show the conversations that are carried, or what was refused",
     "learn": "Learn from audit which mappings are missing",
+    "doctor": "Look for what keeps the appliance from working",
     "explain": "Explain which mapping decides about a connection",
     "version": "Show the version and what it runs on",
 }

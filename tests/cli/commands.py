@@ -31,6 +31,7 @@ connect
 status
 flows
 learn show|propose|forget
+doctor
 explain
 version
 """

@@ -48,7 +48,8 @@ class Handover:
         """None: nothing is handed over."""
         self._ports = tier.upstream_ports()
         self._numbers: dict[str, int] = {}
-        self._asking: set[str] = set()
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        """By mapping that is being numbered."""
         self._tasks = Tasks()
 
     def start(self) -> None:
@@ -71,13 +72,20 @@ class Handover:
         relay = tunnel.relay
         if self._handoff is None or relay is None or relay.ended:
             return
-        mapping = tunnel.conversation.answer.mapping
-        if mapping not in self._numbers:
-            self._ask(mapping)
-            return
         tunnel.tries += 1
         limit_backlog(relay.client)
-        relay.when_quiet(lambda: self._attempt(tunnel, relay, gone))
+        mapping = tunnel.conversation.answer.mapping
+        self.when_numbered(mapping, lambda: relay.when_quiet(lambda: self._attempt(tunnel, relay, gone)))
+
+    def when_numbered(self, mapping: str, then: Callable[[], None]) -> None:
+        """Call `then` when the kernel has a number for the mapping, or cannot have one: mostly at once."""
+        if mapping in self._numbers:
+            then()
+        elif mapping in self._waiting:
+            self._waiting[mapping].append(then)
+        else:
+            self._waiting[mapping] = [then]
+            self._tasks.start(self._number(mapping), name=f"number of {mapping}")
 
     def end_where(self, judge: Judged) -> None:
         """End the tunnels in the kernel that `judge` gives a reason against."""
@@ -119,12 +127,14 @@ class Handover:
         await self._tasks.stop()
 
     def take(self, client: socket.socket, upstream: socket.socket, ripe: Ripe) -> HandoffRefusal | None:
-        """Take two sockets over, of which nothing is read and not yet written. None: the kernel has them."""
+        """Take two sockets over, of which nothing is read and not yet written. None: the kernel has them.
+
+        The mapping has been numbered (`when_numbered`).
+        """
         number = self._numbers.get(ripe.mapping)
         if self._handoff is None:
             return HandoffRefusal.UNSUPPORTED
         if number is None:
-            self._ask(ripe.mapping)
             return HandoffRefusal.UNNUMBERED
         facts = TunnelFacts(ripe.number, number, ripe.revision, ripe.started, ripe.remembered)
         try:
@@ -148,16 +158,12 @@ class Handover:
             tunnel.tries = TRIES
         relay.start()
 
-    def _ask(self, mapping: str) -> None:
-        if mapping not in self._asking:
-            self._asking.add(mapping)
-            self._tasks.start(self._number(mapping), name=f"number of {mapping}")
-
     async def _number(self, mapping: str) -> None:
         try:
             self._numbers[mapping] = await self._tier.mapping_number(mapping)
         finally:
-            self._asking.discard(mapping)
+            for then in self._waiting.pop(mapping):
+                then()
 
 
 async def _drain(draining: Draining) -> None:

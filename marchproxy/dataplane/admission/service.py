@@ -118,6 +118,7 @@ class Admission:
         self._judge.adopt(plan, revision)
         self._plan = plan
         self._deadlines = Deadlines.of(plan)
+        self._tunnels.ripe_bytes = plan.settings.handoff_bytes
         self._tunnels.recheck()
         self._associations.recheck()
         if self._handover:

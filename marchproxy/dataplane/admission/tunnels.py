@@ -114,6 +114,8 @@ class Tunnels:
         self.empty.set()
         self.handover: Offering | None = None
         """What may take them over."""
+        self.ripe_bytes = 0
+        """After which a tunnel is offered at once; 0: bytes do not matter."""
         self._judge = judge
         self._ledger = judge.ledger
 
@@ -147,6 +149,8 @@ class Tunnels:
         reason = self._judge.taken_back(presented, tunnel.verified) or (
             None if same else self._refusal(tunnel)
         )
+        if self.handover is not None and self.ripe_bytes:
+            relay.when_carried(self.ripe_bytes, partial(self._offer, tunnel))
         if reason is None:
             relay.start(ahead)
         else:
@@ -169,19 +173,16 @@ class Tunnels:
                 _end(tunnel, reason)
 
     def offer(self, bytes_: int, seconds: float) -> None:
-        """Offer the kernel what has carried so many bytes, or is so old (0: does not matter)."""
+        """Offer the kernel what has carried so many bytes, or is so old (0: does not matter).
+
+        `ripe_bytes` is quicker; this is for what is old, and for what could not be taken before.
+        """
         if self.handover is None or not (bytes_ or seconds):
             return
         now = time.time()
-        ripe = (
-            tunnel
-            for tunnel in tuple(self.live)
-            if not tunnel.offered
-            and tunnel.tries < TRIES
-            and _is_ripe(tunnel.conversation, bytes_, seconds, now)
-        )
-        for tunnel in islice(ripe, OFFERED_AT_ONCE):
-            self.handover.offer(tunnel, partial(self._passed_on, tunnel))
+        ripe = (tunnel for tunnel in tuple(self.live) if _is_ripe(tunnel.conversation, bytes_, seconds, now))
+        for tunnel in islice(filter(_may_be_offered, ripe), OFFERED_AT_ONCE):
+            self._offer(tunnel)
 
     async def wait_empty(self, seconds: float) -> None:
         """Until nothing lives, or so long."""
@@ -207,6 +208,10 @@ class Tunnels:
         """End everything."""
         for tunnel in tuple(self.live):
             _end(tunnel, Reason.RESET)
+
+    def _offer(self, tunnel: Tunnel) -> None:
+        if self.handover is not None and _may_be_offered(tunnel):
+            self.handover.offer(tunnel, partial(self._passed_on, tunnel))
 
     def _passed_on(self, tunnel: Tunnel) -> None:
         self._ledger.passed_on(tunnel.conversation)
@@ -246,6 +251,10 @@ def _end(tunnel: Tunnel, reason: Reason) -> None:
 
 def _nothing() -> None:
     """Nobody waits for its end."""
+
+
+def _may_be_offered(tunnel: Tunnel) -> bool:
+    return not tunnel.offered and tunnel.tries < TRIES
 
 
 def _is_ripe(conversation: Conversation, bytes_: int, seconds: float, now: float) -> bool:

@@ -64,7 +64,7 @@ class Pump:
     def start(self, ahead: bytes = b"") -> None:
         """Begin to read, after writing `ahead`."""
         if ahead:
-            self._relay.conversation.carry(self._tally, len(ahead))
+            self._relay.carry(self._tally, len(ahead))
             self._held = self._write(memoryview(ahead))
         if self._relay.ended:
             return
@@ -106,7 +106,7 @@ class Pump:
             self._finish()
             return
         self._bulk = size >= BULK
-        self._relay.conversation.carry(self._tally, size)
+        self._relay.carry(self._tally, size)
         self._pipe = pipe
         self._held = size
         self._empty(pipe, size)
@@ -147,7 +147,7 @@ class Pump:
             except Unfit as unfit:
                 self._relay.end(unfit.reason)
                 return
-        self._relay.conversation.carry(self._tally, len(data))
+        self._relay.carry(self._tally, len(data))
         left = self._write(memoryview(data))
         if left:
             self._held = memoryview(bytes(left))
@@ -190,7 +190,10 @@ class Pump:
 class Relay:
     """Two pumps back to back. `on_end` is called once, with CLOSED, RESET, or what `end` was given."""
 
-    __slots__ = ("_bound", "_on_end", "_pumps", "_then", "client", "conversation", "ended", "upstream")
+    __slots__ = (
+        *("_bound", "_left", "_on_end", "_pumps", "_ripe", "_then"),
+        *("client", "conversation", "ended", "upstream"),
+    )
 
     def __init__(
         self,
@@ -207,6 +210,8 @@ class Relay:
         self.upstream = upstream
         self._bound = bound
         self._then: Callable[[], None] | None = None
+        self._left = 0
+        self._ripe: Callable[[], None] | None = None
         self._on_end = on_end
         self._pumps: tuple[Pump, ...] = (
             Pump(self, client, upstream, conversation.sent),
@@ -221,6 +226,20 @@ class Relay:
         self._pumps[0].start(ahead)
         if not self.ended:
             self._pumps[1].start()
+
+    def when_carried(self, size: int, then: Callable[[], None]) -> None:
+        """Call `then` once, soon after so many more bytes have been carried."""
+        self._left, self._ripe = size, then
+
+    def carry(self, tally: Tally, size: int) -> None:
+        """Count bytes. For pumps."""
+        self.conversation.carry(tally, size)
+        if self._ripe is not None:
+            self._left -= size
+            if self._left <= 0:
+                # Not at once: the pump still has what it counts.
+                then, self._ripe = self._ripe, None
+                asyncio.get_running_loop().call_soon(then)
 
     def when_quiet(self, then: Callable[[], None]) -> None:
         """Stop as soon as no byte is held here, and call `then`: it calls `start`, `leave` or `end`.
@@ -275,6 +294,7 @@ class Relay:
             pump.look = None
         self._pumps = ()
         self._then = None
+        self._ripe = None
         self._on_end = _nothing
 
     def _asked(self, data: memoryview) -> memoryview | bytes:

@@ -239,11 +239,18 @@ class WorkerPool:
         One that was allowed by another plan is not taken: its worker judges again first.
         """
         client, upstream = (socket.socket(fileno=each) for each in descriptors)
-        value = True if message.edition != self._edition else self._take(client, upstream, message.ripe)
-        if value is not None:
-            client.close()
-            upstream.close()
-        place.say(messages.Answer(message.number, value))
+
+        def answer() -> None:
+            value = True if message.edition != self._edition else self._take(client, upstream, message.ripe)
+            if value is not None:
+                client.close()
+                upstream.close()
+            place.say(messages.Answer(message.number, value))
+
+        if self._handover is None:
+            answer()
+        else:
+            self._handover.when_numbered(message.ripe.mapping, answer)
 
     def _take(self, client: socket.socket, upstream: socket.socket, ripe: Ripe) -> bool | None:
         """See `messages.Offered`."""

@@ -146,6 +146,20 @@ async def test_the_kernel_takes_what_has_carried_enough() -> None:
 
 
 @looped
+async def test_what_carries_enough_is_offered_without_delay() -> None:
+    out = mapping("m", "lan", "vault")
+    async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port, dial(at.port) as streams:
+        tunnels = at.admission._tunnels
+        tunnels.handover = kernel = Kernel(takes=True)
+        tunnels.ripe_bytes = 1500
+        await said(at, streams, port, 700)
+        assert kernel.offered == 0
+        streams[1].write(bytes(700))
+        await until(lambda: not tunnels.live, "the kernel to have it")
+        assert kernel.offered == 1
+
+
+@looped
 async def test_what_the_kernel_does_not_take_goes_on_here() -> None:
     out = mapping("m", "lan", "vault")
     async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port, dial(at.port) as streams:

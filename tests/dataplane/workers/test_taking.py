@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -28,6 +29,10 @@ class Kernel:
         self.refusal = refusal
         self.taken: list[tuple[socket.socket, socket.socket]] = []
         self.ended: list[int] = []
+
+    def when_numbered(self, mapping: str, then: Callable[[], None]) -> None:
+        assert mapping == "m"
+        then()
 
     def take(self, client: socket.socket, upstream: socket.socket, ripe: Ripe) -> HandoffRefusal | None:
         if self.refusal is None:

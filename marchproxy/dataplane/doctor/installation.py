@@ -1,0 +1,83 @@
+"""Our own: the daemon, the store, and what lies about of both."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from marchproxy import bpf
+from marchproxy.dataplane.doctor.case import Case
+from marchproxy.dataplane.doctor.finding import Finding, error, fine, warning
+from marchproxy.model.errors import NotPermitted
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_WRITERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def daemon(case: Case) -> Iterator[Finding]:
+    """Whether it serves, and what it complains about."""
+    if case.status is None:
+        problem = case.daemon_problem
+        text = problem.message if problem else "no daemon answers"
+        found = warning if isinstance(problem, NotPermitted) else error
+        yield found(text, "", problem.hint if problem and problem.hint else "marchproxy run")
+        return
+    status = case.status
+    for problem in status["problems"]:
+        yield error(problem, "the daemon says so", "marchproxy status")
+    running, stored = status["revision"]["sha256"], case.snapshot.sha256() if case.snapshot else ""
+    if stored and running != stored:
+        evidence = f"it carries {running[:12] or 'nothing'}, the store has {stored[:12]}"
+        yield warning("the daemon has not taken the last revision over", evidence, "marchproxy diff")
+    if not status["problems"]:
+        yield fine("it serves", f"process {status['pid']}, version {status['version']}")
+
+
+def store(case: Case) -> Iterator[Finding]:
+    """Whether what is configured can be read, and means something."""
+    if case.store_problem:
+        yield error(case.store_problem.message, "", case.store_problem.hint or "marchproxy init")
+    elif case.policy_errors:
+        yield error(f"{case.policy_errors} mistakes in what is configured", "", "marchproxy check")
+    else:
+        yield fine("what is configured can be read")
+
+
+def permissions(case: Case) -> Iterator[Finding]:
+    """Secrets are for the service's user alone, and orders come from those who may give them."""
+    wrong = []
+    if case.store_file and case.store_file.exists():
+        folder = case.store_file.parent
+        files = [case.store_file, *sorted(folder.glob("*.key"))]
+        wrong += [(path, _OTHERS, "others may read it", "go-rwx") for path in files]
+        wrong.append((folder, _WRITERS, "others may put files there", "go-w"))
+    wrong.append((case.runtime, _WRITERS, "others may put sockets there", "go-w"))
+    wrong.append((case.runtime / "control.sock", stat.S_IRWXO, "everybody may give orders", "o-rwx"))
+    found = False
+    for path, forbidden, text, mode in wrong:
+        if path.exists() and path.stat().st_mode & forbidden:
+            found = True
+            evidence = f"{path} has mode {stat.S_IMODE(path.stat().st_mode):o}"
+            yield error(f"{path}: {text}", evidence, f"chmod {mode} {path}")
+    if not found:
+        yield fine("store, keys and sockets are for their owner")
+
+
+def pins(case: Case) -> Iterator[Finding]:
+    """What daemons have left in the kernel."""
+    if not case.bpffs.is_dir():
+        return
+    current = f"v{bpf.ABI}"
+    for path in sorted(case.bpffs.iterdir()):
+        if path.name != current:
+            text = f"programs and flows of another version are still in the kernel: {path.name}"
+            yield warning(text, str(path), f"rm -r {path}")
+    if case.status is None and (case.bpffs / current).is_dir() and _has_links(case.bpffs / current):
+        text = "no daemon runs, and the kernel goes on with what the last one left: old policy, no new names"
+        yield warning(text, str(case.bpffs / current), "marchproxy run, or marchproxy detach")
+    elif case.status:
+        yield fine("what is pinned is this daemon's", str(case.bpffs / current))
+
+
+def _has_links(folder: Path) -> bool:
+    links = folder / "links"
+    return links.is_dir() and any(links.iterdir())

@@ -1,0 +1,126 @@
+"""The kernel, and what it gives to processes."""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from marchproxy.dataplane.doctor.case import Case
+from marchproxy.dataplane.doctor.finding import Finding, error, fine, warning
+from marchproxy.dataplane.kernel import features
+from marchproxy.model.entities import Mode
+
+FILES = 16_384
+"""Open files of one process, below which few thousands of tunnels fit (each has two)."""
+MEGABYTES = 200
+"""Of a disk: the store, its journal and a block list of a million entries need some fifty."""
+_TIME_ERROR = 5
+"""adjtimex(2): the clock is not synchronised."""
+_RELEASED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def kernel(case: Case) -> Iterator[Finding]:
+    """What programs of ours need."""
+    usable, *others = features.probe_all()
+    if not usable:
+        if case.status is not None and case.uses_bpf:
+            yield fine("this user may not ask; the daemon uses BPF", str(usable))
+            return
+        fix = "apt-get install libbpf1" if "libbpf" in usable.detail else "sudo marchproxy doctor"
+        yield warning("no BPF for this user: traffic is carried on sockets, slower", str(usable), fix)
+        return
+    wants_xdp = any(interface.mode in (Mode.XDP, Mode.XDP_GENERIC) for interface in case.interfaces)
+    for answer in others:
+        if answer:
+            continue
+        if answer.feature == "tcx":
+            yield fine("no tcx: programs are attached by clsact", str(answer))
+        elif answer.feature != "XDP" or wants_xdp:
+            yield error(f"this kernel has no {answer.feature}", str(answer), "use a newer kernel")
+    if all(others):
+        yield fine("it has all that programs need", ", ".join(answer.feature for answer in (usable, *others)))
+
+
+def btf(case: Case) -> Iterator[Finding]:
+    """Handing tunnels over reads the kernel's own structures."""
+    path = case.sys / "kernel/btf/vmlinux"
+    if path.exists():
+        yield fine("the kernel describes its types")
+    else:
+        fix = "use a kernel built with CONFIG_DEBUG_INFO_BTF"
+        yield warning("the kernel does not describe its types: tunnels stay in user space", f"no {path}", fix)
+
+
+def bpffs(case: Case) -> Iterator[Finding]:
+    """Where programs and flows stay while no daemon runs."""
+    if not case.uses_bpf:
+        return
+    mounts = [Path(words[1]) for words in case.lines("self/mounts") if len(words) > 2 and words[2] == "bpf"]
+    if any(case.bpffs.is_relative_to(mount) for mount in mounts):
+        yield fine(f"{case.bpffs} is in a BPF file system")
+    else:
+        where = ", ".join(map(str, mounts)) or "none is mounted"
+        yield error(f"{case.bpffs} is in no BPF file system", where, "mount -t bpf bpf /sys/fs/bpf")
+
+
+def jit(case: Case) -> Iterator[Finding]:
+    """Programs are compiled, or interpreted at a tenth of the speed."""
+    value = case.sysctl("net/core/bpf_jit_enable")
+    if value == "0":
+        fix = "sysctl -w net.core.bpf_jit_enable=1"
+        yield warning("the kernel interprets BPF programs", "net.core.bpf_jit_enable is 0", fix)
+    elif value:
+        yield fine("the kernel compiles BPF programs", f"net.core.bpf_jit_enable is {value}")
+
+
+def files(case: Case) -> Iterator[Finding]:
+    """How many files the daemon may open."""
+    owner = str(case.status["pid"]) if case.status else "self"
+    soft = next(
+        (words[3] for words in case.lines(f"{owner}/limits") if words[:3] == ["Max", "open", "files"]), ""
+    )
+    if not soft.isdigit():
+        return
+    evidence = f"/proc/{owner}/limits"
+    if int(soft) >= FILES:
+        yield fine(f"{soft} files may be open", evidence)
+    else:
+        text = f"only {soft} files may be open: each tunnel in user space takes two"
+        yield warning(text, evidence, "systemctl edit marchproxy, and there: [Service] LimitNOFILE=65536")
+
+
+def clock(case: Case) -> Iterator[Finding]:
+    """Tokens and mappings expire by it."""
+    now = datetime.now(UTC)
+    evidence = f"it says {now:%Y-%m-%d %H:%M} UTC"
+    if now < _RELEASED:
+        yield error("the clock is wrong", evidence, "timedatectl set-ntp true")
+    elif _clock_state() == _TIME_ERROR:
+        text = "nobody keeps the clock right: what expires does so when it says"
+        yield warning(text, f"{evidence}; adjtimex says unsynchronised", "timedatectl set-ntp true")
+    else:
+        yield fine("the clock is kept right", evidence)
+
+
+def disk(case: Case) -> Iterator[Finding]:
+    """Whether the store can grow."""
+    folders = [case.runtime, *([case.store_file.parent] if case.store_file else [])]
+    for folder in dict.fromkeys(each for each in folders if each.is_dir()):
+        space = os.statvfs(folder)
+        free, size = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+        evidence = f"{folder}: {free / 1e6:,.0f} of {size / 1e6:,.0f} MB are free"
+        if space.f_files and not space.f_favail:
+            yield error("the disk has no inode left", evidence, f"df --inodes {folder}")
+        elif free < 10e6:
+            yield error("the disk is full", evidence, f"du --one-file-system --summarize {folder}/*")
+        elif free < MEGABYTES * 1e6:
+            yield warning("the disk is nearly full", evidence, f"df {folder}")
+        else:
+            yield fine("there is room", evidence)
+
+
+def _clock_state() -> int:
+    """What adjtimex(2) returns when it is asked and told nothing; -1 where it may not be."""
+    # struct timex has 208 bytes on 64-bit machines; all zeros changes nothing.
+    return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(256)))

@@ -1,0 +1,74 @@
+"""installation: the daemon, the store, and what lies about of both."""
+
+from dataclasses import replace
+
+import pytest
+
+from marchproxy.dataplane.doctor import installation
+from marchproxy.dataplane.doctor.finding import Severity
+from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
+from tests.dataplane.doctor.patient import Patient, wrong
+
+
+def test_no_daemon_is_an_error_and_one_that_may_not_be_asked_is_not(patient: Patient) -> None:
+    patient.status = None
+    gone = replace(patient.case, daemon_problem=DaemonNotRunning("no daemon answers", hint="run it"))
+    (finding,) = installation.daemon(gone)
+    assert (finding.severity, finding.fix) == (Severity.ERROR, "run it")
+    shut = replace(patient.case, daemon_problem=NotPermitted("this user may not", hint="sudo"))
+    (finding,) = installation.daemon(shut)
+    assert finding.severity is Severity.WARNING
+
+
+def test_what_the_daemon_complains_about(patient: Patient) -> None:
+    assert patient.status is not None
+    patient.status["problems"] = ["tier: in0 is gone"]
+    (finding,) = installation.daemon(patient.case)
+    assert (finding.severity, finding.message) == (Severity.ERROR, "tier: in0 is gone")
+
+
+def test_a_revision_that_was_not_taken_over(patient: Patient) -> None:
+    assert patient.status is not None
+    patient.status["revision"] = {"number": 0, "sha256": ""}
+    (finding,) = wrong(list(installation.daemon(patient.case)))
+    assert "it carries nothing" in finding.evidence
+
+
+def test_a_store_that_cannot_be_read_or_means_nothing(patient: Patient) -> None:
+    broken = replace(patient.case, store_problem=MarchproxyError("it is damaged", hint="restore it"))
+    (finding,) = installation.store(broken)
+    assert (finding.severity, finding.message, finding.fix) == (Severity.ERROR, "it is damaged", "restore it")
+    (finding,) = installation.store(replace(patient.case, policy_errors=2))
+    assert finding.fix == "marchproxy check"
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "fix"),
+    [
+        ("state/marchproxy.db", 0o640, "go-rwx"),
+        ("state/secret.key", 0o604, "go-rwx"),
+        ("state", 0o777, "go-w"),
+        ("run", 0o775, "go-w"),
+        ("run/control.sock", 0o606, "o-rwx"),
+    ],
+)
+def test_what_others_may_do(patient: Patient, path: str, mode: int, fix: str) -> None:
+    (patient.folder / path).chmod(mode)
+    (finding,) = installation.permissions(patient.case)
+    assert finding.severity is Severity.ERROR
+    assert finding.fix == f"chmod {fix} {patient.folder / path}"
+
+
+def test_pins_of_another_version(patient: Patient) -> None:
+    (patient.folder / "bpf/marchproxy/v0").mkdir()
+    (finding,) = wrong(list(installation.pins(patient.case)))
+    assert finding.fix == f"rm -r {patient.folder / 'bpf/marchproxy/v0'}"
+
+
+def test_programs_that_nobody_looks_after(patient: Patient) -> None:
+    patient.status = None
+    assert list(installation.pins(patient.case)) == []
+    (patient.folder / "bpf/marchproxy/v1/links").mkdir()
+    (patient.folder / "bpf/marchproxy/v1/links/in0").touch()
+    (finding,) = installation.pins(patient.case)
+    assert (finding.severity, finding.fix) == (Severity.WARNING, "marchproxy run, or marchproxy detach")
