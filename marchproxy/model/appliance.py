@@ -134,7 +134,10 @@ class Settings:
     tunnel_lifetime: int = 0
     """Seconds that a tunnel may be open in all, 0 to 2592000; 0: for ever."""
     handoff_bytes: int = 65536
-    """Bytes after which a tunnel goes to the kernel, 0 to 1099511627776; 0: bytes do not matter."""
+    """Bytes after which a tunnel goes to the kernel, 0 to 1099511627776; 0: bytes do not matter.
+
+    Each read counts as 1024 at least.
+    """
     handoff_seconds: int = 1
     """Seconds after which it does, 0 to 2592000; 0: time does not matter. Both 0: never."""
     resolvers: tuple[str, ...] = ()

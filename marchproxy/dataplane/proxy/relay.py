@@ -25,6 +25,9 @@ from marchproxy.model.reason import Reason
 READ_SIZE = 128 * 1024
 """Bytes that are copied at once."""
 
+LEAST = 1024
+"""Bytes that a read counts as at least where it matters how much was carried: few cost as much as many."""
+
 BULK = 16 * 1024
 """Bytes read at once, from which on the next are spliced."""
 
@@ -228,14 +231,14 @@ class Relay:
             self._pumps[1].start()
 
     def when_carried(self, size: int, then: Callable[[], None]) -> None:
-        """Call `then` once, soon after so many more bytes have been carried."""
+        """Call `then` once, soon after so many more bytes have been carried, by reads of `LEAST` at least."""
         self._left, self._ripe = size, then
 
     def carry(self, tally: Tally, size: int) -> None:
         """Count bytes. For pumps."""
         self.conversation.carry(tally, size)
         if self._ripe is not None:
-            self._left -= size
+            self._left -= max(size, LEAST)
             if self._left <= 0:
                 # Not at once: the pump still has what it counts.
                 then, self._ripe = self._ripe, None

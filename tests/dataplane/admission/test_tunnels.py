@@ -151,7 +151,8 @@ async def test_what_carries_enough_is_offered_without_delay() -> None:
     async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port, dial(at.port) as streams:
         tunnels = at.admission._tunnels
         tunnels.handover = kernel = Kernel(takes=True)
-        tunnels.ripe_bytes = 1500
+        # Each way a read, which counts as a kilobyte at least.
+        tunnels.ripe_bytes = 3 * 1024
         await said(at, streams, port, 700)
         assert kernel.offered == 0
         streams[1].write(bytes(700))
