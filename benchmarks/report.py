@@ -125,7 +125,7 @@ def markdown(run: Run) -> str:
         lines.append(f"| {workload.title}, {workload.work} | " + " | ".join(cells) + " |")
     lines += ["", f"{run.rounds} rounds of {run.seconds} s for each figure."]
     lines += [f"* {name}: {value}" for name, value in run.machine.items()]
-    lines += [f"* {name}: {version}" for name, version in run.contenders.items() if name != Routing.name]
+    lines += versions(run)
     lines += [f"* failed: {failure}" for failure in run.failures]
     return "\n".join(lines)
 
@@ -140,3 +140,12 @@ def write(page: Path, section: str, text: str) -> None:
             f"{page.name} has no place for {section}", hint=f"it goes between {opening} and {closing}"
         )
     page.write_text(f"{before}{opening}\n{text}\n{closing}{after}")
+
+
+def versions(run: Run) -> list[str]:
+    """A line for each contender, with what it says about itself."""
+    return [
+        f"* {name}: {', '.join(version.splitlines())}"
+        for name, version in run.contenders.items()
+        if name != Routing.name
+    ]

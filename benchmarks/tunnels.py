@@ -23,7 +23,7 @@ from benchmarks.compare import turned
 from benchmarks.contenders import Contender, OurDaemon, Routing
 from benchmarks.processor import busy_during
 from benchmarks.proxies import Envoy, HAProxy, Nginx, Proxy, first_line
-from benchmarks.report import PAGE, cell_of, write
+from benchmarks.report import PAGE, cell_of, versions, write
 from benchmarks.results import RESULTS, Measurement, Run
 from marchproxy.model.errors import MarchproxyError
 from rig import Appliance, Process, Rig, RigError
@@ -277,11 +277,7 @@ def markdown(run: Run, held: str) -> str:
         lines.append(f"| {row.title}, {row.unit} | " + " | ".join(cells) + " |")
     lines += ["", f"{run.rounds} rounds of {run.seconds} s for each figure.", "", f"{held}."]
     lines += [f"* {name}: {value}" for name, value in run.machine.items()]
-    lines += [
-        f"* {name}: {', '.join(version.splitlines())}"
-        for name, version in run.contenders.items()
-        if name != Routing.name
-    ]
+    lines += versions(run)
     lines += [f"* failed: {failure}" for failure in run.failures]
     return "\n".join(lines)
 
