@@ -18,6 +18,7 @@ from marchproxy.dataplane.kernel.handoff import (
     Handoff,
     Progress,
     TunnelFacts,
+    lift_limits,
     limit_backlog,
 )
 from marchproxy.dataplane.kernel.joining import HandoffRefusal
@@ -36,7 +37,8 @@ log = logging.getLogger(__name__)
 LAST_DRAIN = 2.0
 """Seconds that the end of the daemon waits for tunnels that drain."""
 DRAIN_EVERY = 0.004
-"""Seconds between two looks at a tunnel that drains."""
+"""Seconds between two looks at a tunnel that drains; the first come sooner."""
+_SOON = 0.0005
 
 
 class Handover:
@@ -63,9 +65,13 @@ class Handover:
 
     async def connect(self, address: IPAddress, port: int) -> socket.socket:
         """A connection that may be handed off. See `connecting.Connect`."""
-        upstream = await connected(self._ports.open(address, port))
-        limit_backlog(upstream)
-        return upstream
+        return await connected(self._ports.open(address, port))
+
+    def expect(self, client: socket.socket, upstream: socket.socket) -> None:
+        """A tunnel begins that may be offered later."""
+        if self._handoff is not None:
+            limit_backlog(client)
+            limit_backlog(upstream)
 
     def offer(self, tunnel: Tunnel, gone: Callable[[], None]) -> None:
         """Hand a tunnel over as soon as it holds nothing. `gone` is called when the kernel has it."""
@@ -73,7 +79,6 @@ class Handover:
         if self._handoff is None or relay is None or relay.ended:
             return
         tunnel.tries += 1
-        limit_backlog(relay.client)
         mapping = tunnel.conversation.answer.mapping
         self.when_numbered(mapping, lambda: relay.when_quiet(lambda: self._attempt(tunnel, relay, gone)))
 
@@ -156,6 +161,9 @@ class Handover:
             return
         if not refused.passes:
             tunnel.tries = TRIES
+        if tunnel.tries >= TRIES:
+            lift_limits(relay.client)
+            lift_limits(relay.upstream)
         relay.start()
 
     async def _number(self, mapping: str) -> None:
@@ -168,10 +176,11 @@ class Handover:
 
 async def _drain(draining: Draining) -> None:
     """To the end, or until cancelled: then it ends in a way that its peers hear of."""
-    progress = Progress.DRAINING
+    progress, pause = Progress.DRAINING, _SOON
     try:
         while (progress := draining.advance()) is Progress.DRAINING:
-            await asyncio.sleep(DRAIN_EVERY)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.25, DRAIN_EVERY)
     finally:
         if progress is Progress.DRAINING:
             draining.abandon()

@@ -119,6 +119,7 @@ class Admission:
         self._plan = plan
         self._deadlines = Deadlines.of(plan)
         self._tunnels.ripe_bytes = plan.settings.handoff_bytes
+        self._tunnels.hands_over = bool(plan.settings.handoff_bytes or plan.settings.handoff_seconds)
         self._tunnels.recheck()
         self._associations.recheck()
         if self._handover:

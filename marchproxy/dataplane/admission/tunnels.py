@@ -27,8 +27,10 @@ from marchproxy.policy.tunnels import Wish
 
 log = logging.getLogger(__name__)
 
-TRIES = 8
-"""To hand one tunnel to the kernel, where what is in the way may pass."""
+TRIES = 16
+"""To hand one tunnel to the kernel, where what is in the way may pass: after so many bytes, and twice as many
+each time, and whenever somebody looks (`Tunnels.offer`).
+"""
 
 
 OFFERED_AT_ONCE = 100
@@ -40,6 +42,9 @@ type Judged = Callable[[Flow, Remembered], Reason | None]
 
 class Offering(Protocol):
     """Takes ripe tunnels."""
+
+    def expect(self, client: socket.socket, upstream: socket.socket) -> None:
+        """A tunnel begins that may be offered later."""
 
     def offer(self, tunnel: "Tunnel", gone: Callable[[], None]) -> None:
         """Hand a tunnel over as soon as it holds nothing. `gone` is called when the kernel has it."""
@@ -116,6 +121,8 @@ class Tunnels:
         """What may take them over."""
         self.ripe_bytes = 0
         """After which a tunnel is offered at once; 0: bytes do not matter."""
+        self.hands_over = True
+        """Whether tunnels are offered at all."""
         self._judge = judge
         self._ledger = judge.ledger
 
@@ -149,8 +156,10 @@ class Tunnels:
         reason = self._judge.taken_back(presented, tunnel.verified) or (
             None if same else self._refusal(tunnel)
         )
-        if self.handover is not None and self.ripe_bytes:
-            relay.when_carried(self.ripe_bytes, partial(self._offer, tunnel))
+        if self.handover is not None and self.hands_over:
+            self.handover.expect(client, upstream)
+            if self.ripe_bytes:
+                relay.when_carried(self.ripe_bytes, partial(self._offer, tunnel))
         if reason is None:
             relay.start(ahead)
         else:
@@ -210,8 +219,11 @@ class Tunnels:
             _end(tunnel, Reason.RESET)
 
     def _offer(self, tunnel: Tunnel) -> None:
-        if self.handover is not None and _may_be_offered(tunnel):
-            self.handover.offer(tunnel, partial(self._passed_on, tunnel))
+        if self.handover is None or not _may_be_offered(tunnel):
+            return
+        if tunnel.relay and self.ripe_bytes:
+            tunnel.relay.when_carried(self.ripe_bytes << tunnel.tries + 1, partial(self._offer, tunnel))
+        self.handover.offer(tunnel, partial(self._passed_on, tunnel))
 
     def _passed_on(self, tunnel: Tunnel) -> None:
         self._ledger.passed_on(tunnel.conversation)

@@ -36,7 +36,11 @@ answered with a reset."""
 NOTSENT = 131072
 """Bytes that a relay should let wait in a send queue, see `limit_backlog`."""
 _LINK = bytes(12) + bytes.fromhex("88b5")
+UNREAD = 131072
+"""The same of a receive queue."""
 _TCP_NOTSENT_LOWAT = 25
+SO_BUF_LOCK = 72
+"""Linux's number, which Python's socket module leaves out: which buffers have a size that was chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Draining:
     def advance(self) -> Progress:
         """Relay what can be relayed now, and finish when nothing is left. Never blocks.
 
-        To be called again every few milliseconds while it answers DRAINING.
+        To be called again after a millisecond or a few while it answers DRAINING.
         """
         handoff = self._handoff
         if self._close_at:
@@ -262,8 +266,9 @@ class Handoff:
             self.splices.give_back(place)
             return refused
         ends = _End(client, keys[0], states[0], states[1]), _End(upstream, keys[1], states[1], states[0])
-        client.setblocking(False)
-        upstream.setblocking(False)
+        for sock in (client, upstream):
+            sock.setblocking(False)
+            lift_limits(sock)
         return Draining(self, place, splice, ends)
 
     def holds(self, key: bytes, id: int) -> bool:
@@ -352,8 +357,28 @@ def close_silently(sock: socket.socket) -> None:
 
 
 def limit_backlog(sock: socket.socket) -> None:
-    """For both sockets of a relay: let little wait in the send queue, so that a handoff is possible always.
+    """For both sockets of a relay: let little wait in its queues, so that a handoff is possible always.
 
-    What waits for the receiver's window stays in the other receive queue instead, whose window closes.
+    What waits for the receiver's window stays in the other receive queue, and that is kept small: it may grow
+    to megabytes otherwise, for which the receiver has no room as long as its own is young.
     """
     sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT)
+    if _can_unlock(sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD)
+
+
+def lift_limits(sock: socket.socket) -> None:
+    """It drains, and what waits has to go out at once; or it will never be handed off."""
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 0)
+        if _can_unlock(sock):
+            sock.setsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, 0)
+
+
+def _can_unlock(sock: socket.socket) -> bool:
+    """Whether a buffer of a chosen size can be left to the kernel again (kernel 5.14)."""
+    try:
+        sock.getsockopt(socket.SOL_SOCKET, SO_BUF_LOCK)
+    except OSError:
+        return False
+    return True

@@ -21,7 +21,7 @@ from marchproxy.dataplane.admission.ripe import ripe
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
 from marchproxy.dataplane.credentials.book import CredentialBook
-from marchproxy.dataplane.kernel.handoff import limit_backlog
+from marchproxy.dataplane.kernel.handoff import lift_limits, limit_backlog
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.dataplane.logs import configure, log_unhandled
 from marchproxy.dataplane.names.exchange import Failure
@@ -158,6 +158,9 @@ class Worker:
                 return
             if not (answer.cancelled() or answer.result()):
                 tunnel.tries = TRIES
+            if tunnel.tries >= TRIES:
+                lift_limits(relay.client)
+                lift_limits(relay.upstream)
             relay.start()
 
         answered.add_done_callback(decided)
@@ -237,9 +240,13 @@ class Remote:
         """See `connecting.Connect`."""
         if self._ports is None:
             return await connect(address, port)
-        upstream = await connected(self._ports.open(address, port))
-        limit_backlog(upstream)
-        return upstream
+        return await connected(self._ports.open(address, port))
+
+    def expect(self, client: socket.socket, upstream: socket.socket) -> None:
+        """See `tunnels.Offering`."""
+        if self._ports is not None:
+            limit_backlog(client)
+            limit_backlog(upstream)
 
     def offer(self, tunnel: Tunnel, gone: Callable[[], None]) -> None:
         """See `tunnels.Handover`."""
@@ -247,7 +254,6 @@ class Remote:
         if self._ports is None or relay is None or relay.ended:
             return
         tunnel.tries += 1
-        limit_backlog(relay.client)
         relay.when_quiet(lambda: self._offer(tunnel, relay, gone))
 
     def end_where(self, judge: object) -> None:

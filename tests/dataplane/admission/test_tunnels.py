@@ -1,6 +1,7 @@
 """Tunnels as they live: credentials that expire, and the kernel that may take over."""
 
 import gc
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -104,6 +105,9 @@ class Kernel:
         self.takes = takes
         self.offered = 0
 
+    def expect(self, client: socket.socket, upstream: socket.socket) -> None:
+        assert client is not upstream
+
     def offer(self, tunnel: Tunnel, gone: Callable[[], None]) -> None:
         self.offered += 1
         tunnel.tries += 1
@@ -158,6 +162,22 @@ async def test_what_carries_enough_is_offered_without_delay() -> None:
         streams[1].write(bytes(700))
         await until(lambda: not tunnels.live, "the kernel to have it")
         assert kernel.offered == 1
+
+
+@looped
+async def test_what_was_not_taken_is_offered_again_when_it_has_carried_more() -> None:
+    out = mapping("m", "lan", "vault")
+    async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port, dial(at.port) as streams:
+        tunnels = at.admission._tunnels
+        tunnels.handover = kernel = Kernel(takes=False)
+        tunnels.ripe_bytes = 1024
+        await said(at, streams, port, 1)
+        await until(lambda: kernel.offered == 1, "the first offer")
+        for expected, echoes in ((2, 1), (3, 2), (4, 4)):
+            for _ in range(echoes):
+                streams[1].write(b"x")
+                assert await streams[0].readexactly(1) == b"x"
+            await until(lambda expected=expected: kernel.offered == expected, "another offer")  # type: ignore[misc]
 
 
 @looped

@@ -73,7 +73,8 @@ class Daemon:
 
 @asynccontextmanager
 async def daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Daemon]:
-    monkeypatch.setattr("marchproxy.dataplane.workers.worker.limit_backlog", lambda sock: None)
+    for name in ("limit_backlog", "lift_limits"):
+        monkeypatch.setattr(f"marchproxy.dataplane.workers.worker.{name}", lambda sock: None)
     made = Daemon()
     remote = made.worker._admission._handover
     assert isinstance(remote, Remote)
