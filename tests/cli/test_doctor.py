@@ -23,7 +23,7 @@ def test_without_a_daemon_it_says_what_to_do(site: Console) -> None:
     assert result.code == 1
     first, second = result.out.splitlines()[:2]
     assert first.startswith("error    daemon: no daemon answers")
-    assert second == "         start it with: marchproxy run"
+    assert second == "         marchproxy run"
     assert result.out.splitlines()[-1].endswith("checks are fine; -v shows them")
 
 
@@ -40,7 +40,7 @@ def test_findings_as_a_document(site: Console) -> None:
 def test_without_a_store_everything_else_is_looked_at(console: Console) -> None:
     findings = console("doctor", "--output", "json").json
     (store,) = (finding for finding in findings if finding["name"] == "store")
-    assert (store["severity"], store["fix"]) == ("error", "run: marchproxy init")
+    assert (store["severity"], store["fix"]) == ("error", "marchproxy init")
     assert len(findings) > 5
 
 

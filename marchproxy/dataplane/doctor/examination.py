@@ -45,6 +45,7 @@ def examine(case: Case) -> Iterator[Finding]:
         try:
             for finding in check(case):
                 yield replace(finding, check=name)
-        except OSError as error:
-            text = f"{error.filename or ''}: {error.strerror}".removeprefix(": ")
+        except (OSError, ValueError, LookupError) as error:
+            text = f"{error.filename or ''}: {error.strerror}" if isinstance(error, OSError) else repr(error)
+            text = text.removeprefix(": ")
             yield Finding(Severity.WARNING, "this could not be looked at", text, check=name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from marchproxy import bpf
 from marchproxy.dataplane.doctor.case import Case
 from marchproxy.dataplane.doctor.finding import Finding, error, fine, warning
-from marchproxy.model.errors import NotPermitted
+from marchproxy.model.errors import MarchproxyError, NotPermitted
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _WRITERS = stat.S_IWGRP | stat.S_IWOTH
@@ -19,7 +19,7 @@ def daemon(case: Case) -> Iterator[Finding]:
         problem = case.daemon_problem
         text = problem.message if problem else "no daemon answers"
         found = warning if isinstance(problem, NotPermitted) else error
-        yield found(text, "", problem.hint if problem and problem.hint else "marchproxy run")
+        yield found(text, "", _command(problem, "marchproxy run"))
         return
     status = case.status
     for problem in status["problems"]:
@@ -35,7 +35,7 @@ def daemon(case: Case) -> Iterator[Finding]:
 def store(case: Case) -> Iterator[Finding]:
     """Whether what is configured can be read, and means something."""
     if case.store_problem:
-        yield error(case.store_problem.message, "", case.store_problem.hint or "marchproxy init")
+        yield error(case.store_problem.message, "", _command(case.store_problem, "marchproxy init"))
     elif case.policy_errors:
         yield error(f"{case.policy_errors} mistakes in what is configured", "", "marchproxy check")
     else:
@@ -76,6 +76,12 @@ def pins(case: Case) -> Iterator[Finding]:
         yield warning(text, str(case.bpffs / current), "marchproxy run, or marchproxy detach")
     elif case.status:
         yield fine("what is pinned is this daemon's", str(case.bpffs / current))
+
+
+def _command(problem: MarchproxyError | None, otherwise: str) -> str:
+    """What a hint says to do, without the words before it."""
+    hint = problem.hint if problem else ""
+    return hint.rpartition(": ")[2] or otherwise
 
 
 def _has_links(folder: Path) -> bool:

@@ -137,7 +137,8 @@ def names(case: Case) -> Iterator[Finding]:
         )
     failing = [row for row in case.status["host_names"] if row["error"]] if case.status else []
     for row in failing:
-        yield warning(f"{row['name']} does not resolve", row["error"], f"dig @{servers[0]} {row['name']}")
+        fix = f"dig {row['name']}" + (f" @{servers[0]}" if servers else "")
+        yield warning(f"{row['name']} does not resolve", row["error"], fix)
     if case.status and not failing:
         yield fine("all host names resolve", f"asked of {asked}")
 

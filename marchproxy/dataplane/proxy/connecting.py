@@ -1,6 +1,7 @@
 """Upstream TCP connections. How one is made depends on whether the kernel may take it over later."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -8,6 +9,9 @@ from collections.abc import Awaitable, Callable
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
+
+_TCP_CLOSE = 7
+"""Of the states that TCP_INFO begins with."""
 
 type Connect = Callable[[IPAddress, int], Awaitable[socket.socket]]
 """A connection to that address and port, non-blocking. Raises `OSError`; whoever waits sets the deadline."""
@@ -26,6 +30,40 @@ async def connect(address: IPAddress, port: int) -> socket.socket:
 
 async def connected(upstream: socket.socket) -> socket.socket:
     """A socket that has begun to connect, once it stands. Raises `OSError`, and closes it."""
+    try:
+        while not _stands(upstream):
+            await _until_writable(upstream)
+            if _is_over(upstream):
+                _stands(upstream)
+                raise OSError(errno.ECONNABORTED, "it ended before it stood")
+        upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        upstream.close()
+        raise
+    return upstream
+
+
+def _stands(upstream: socket.socket) -> bool:
+    """Whether the handshake is over, as it often is at once. Raises the `OSError` that it ended with.
+
+    That there is no error is not enough: one is told once, and a socket without one may be in any state.
+    """
+    error = upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        # OSError itself makes ECONNREFUSED a ConnectionRefusedError, and ETIMEDOUT a TimeoutError.
+        raise OSError(error, os.strerror(error))
+    try:
+        upstream.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _is_over(upstream: socket.socket) -> bool:
+    return upstream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+
+
+async def _until_writable(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
 
@@ -33,17 +71,8 @@ async def connected(upstream: socket.socket) -> socket.socket:
         if not ready.done():
             ready.set_result(None)
 
-    loop.add_writer(upstream, wake)
+    loop.add_writer(sock, wake)
     try:
         await ready
-        error = upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            # OSError itself makes ECONNREFUSED a ConnectionRefusedError, and ETIMEDOUT a TimeoutError.
-            raise OSError(error, os.strerror(error))
-        upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        loop.remove_writer(upstream)
-        upstream.close()
-        raise
-    loop.remove_writer(upstream)
-    return upstream
+    finally:
+        loop.remove_writer(sock)

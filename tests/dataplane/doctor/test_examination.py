@@ -32,6 +32,26 @@ def test_what_cannot_be_looked_at_is_said(patient: Patient, monkeypatch: pytest.
     assert finding.evidence == "/proc/1/limits: Permission denied"
 
 
+def test_files_that_look_otherwise_break_nothing(patient: Patient) -> None:
+    for name in (
+        "proc/net/route",
+        "proc/net/ipv6_route",
+        "proc/net/arp",
+        "proc/self/mounts",
+        "proc/77/limits",
+    ):
+        patient.write(name, "x\nMax open files\n0\n")
+    found = list(examine(patient.case))
+    assert CHECKS.keys() - {finding.check for finding in found} <= {
+        "offloads",
+        "reverse-path",
+        "names",
+        "files",
+        "kube-proxy",
+        "firewall",
+    }
+
+
 def test_whoever_says_that_something_is_wrong_says_what_to_do(patient: Patient) -> None:
     del patient.devices["in0"]
     patient.write("proc/sys/net/core/bpf_jit_enable", "0\n")

@@ -12,9 +12,10 @@ from tests.dataplane.doctor.patient import Patient, wrong
 
 def test_no_daemon_is_an_error_and_one_that_may_not_be_asked_is_not(patient: Patient) -> None:
     patient.status = None
-    gone = replace(patient.case, daemon_problem=DaemonNotRunning("no daemon answers", hint="run it"))
+    problem = DaemonNotRunning("no daemon answers", hint="start it with: marchproxy run")
+    gone = replace(patient.case, daemon_problem=problem)
     (finding,) = installation.daemon(gone)
-    assert (finding.severity, finding.fix) == (Severity.ERROR, "run it")
+    assert (finding.severity, finding.fix) == (Severity.ERROR, "marchproxy run")
     shut = replace(patient.case, daemon_problem=NotPermitted("this user may not", hint="sudo"))
     (finding,) = installation.daemon(shut)
     assert finding.severity is Severity.WARNING

@@ -48,3 +48,14 @@ async def test_who_stops_waiting_leaves_nothing_open() -> None:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         sock.close()
+
+
+@looped
+async def test_a_socket_that_lost_its_error_does_not_stand() -> None:
+    """Who asks first is told why; whoever asks then hears of no error."""
+    sock = begun(free_port())
+    await asyncio.sleep(0.01)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    with pytest.raises(ConnectionAbortedError):
+        await connected(sock)
+    assert sock.fileno() < 0
