@@ -21,21 +21,25 @@ async def connect(address: IPAddress, port: int) -> socket.socket:
     """One from any port that the kernel gives. See `Connect`."""
     upstream = sockets.connected_socket(address, Transport.TCP)
     try:
-        await asyncio.get_running_loop().sock_connect(upstream, sockets.sockaddr(address, port))
-    except BaseException:
+        upstream.connect(sockets.sockaddr(address, port))
+    except BlockingIOError:
+        pass
+    except OSError:
         upstream.close()
         raise
-    return upstream
+    return await connected(upstream)
 
 
 async def connected(upstream: socket.socket) -> socket.socket:
     """A socket that has begun to connect, once it stands. Raises `OSError`, and closes it."""
     try:
+        await _until_writable(upstream)
         while not _stands(upstream):
-            await _until_writable(upstream)
             if _is_over(upstream):
+                # Why may have become known just now.
                 _stands(upstream)
                 raise OSError(errno.ECONNABORTED, "it ended before it stood")
+            await _until_writable(upstream)
         upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
         upstream.close()
@@ -44,9 +48,10 @@ async def connected(upstream: socket.socket) -> socket.socket:
 
 
 def _stands(upstream: socket.socket) -> bool:
-    """Whether the handshake is over, as it often is at once. Raises the `OSError` that it ended with.
+    """Whether the handshake is over. Raises the `OSError` that it ended with.
 
-    That there is no error is not enough: one is told once, and a socket without one may be in any state.
+    That there is no error is not enough: it is told once, event loops wake for less (uvloop did, while a host
+    did not answer), and loop.sock_connect asks for nothing else.
     """
     error = upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error:
