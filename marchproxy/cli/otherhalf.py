@@ -43,7 +43,13 @@ class OtherHalf:
             if start >= size:
                 return None
             out, into = os.pipe()
-            process = os.fork()
+            try:
+                process = os.fork()
+            except OSError:
+                # No more processes for this user: one reads it all.
+                os.close(out)
+                os.close(into)
+                return None
             if not process:
                 os.close(out)
                 _read(reader.apart(), file, into)

@@ -86,3 +86,15 @@ def test_no_process_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     read_file(environment(), str(file), strict=False)
     with pytest.raises(ChildProcessError):
         os.waitpid(started[0], os.WNOHANG)
+
+
+def test_without_another_process_one_reads_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", forbidden)
+    file = tmp_path / "list"
+    file.write_text("".join(map(FORMS["plain"], range(MANY))))
+    before = len(os.listdir("/proc/self/fd"))
+    assert len(read_file(environment(), str(file), strict=False).contents) == MANY
+    assert len(os.listdir("/proc/self/fd")) == before

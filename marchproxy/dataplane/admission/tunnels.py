@@ -157,7 +157,9 @@ class Tunnels:
             None if same else self._refusal(tunnel)
         )
         if self.handover is not None and self.hands_over:
-            self.handover.expect(client, upstream)
+            # What is bound mostly stays here to its end, and small queues would slow it down for nothing.
+            if bound is None:
+                self.handover.expect(client, upstream)
             if self.ripe_bytes:
                 relay.when_carried(self.ripe_bytes, partial(self._offer, tunnel))
         if reason is None:

@@ -104,9 +104,11 @@ class Kernel:
     def __init__(self, takes: bool) -> None:
         self.takes = takes
         self.offered = 0
+        self.expected = 0
 
     def expect(self, client: socket.socket, upstream: socket.socket) -> None:
         assert client is not upstream
+        self.expected += 1
 
     def offer(self, tunnel: Tunnel, gone: Callable[[], None]) -> None:
         self.offered += 1
@@ -147,6 +149,23 @@ async def test_the_kernel_takes_what_has_carried_enough() -> None:
         assert at.reasons() == [("flow-start", "FORWARDED")]
         assert at.admission.counters()[Reason.HANDED_OFF].packets == 1
         assert tunnels.empty.is_set()
+
+
+@looped
+async def test_a_single_request_is_not_expected_to_go() -> None:
+    """Its answer may be long, and small queues would slow it down to the end."""
+    out = mapping("m", "lan", "vault")
+    async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port:
+        at.admission._tunnels.handover = kernel = Kernel(takes=True)
+        target = f"127.0.0.3:{port}"
+        lines = f"GET http://{target}/ HTTP/1.1", f"Host: {target}", f"Proxy-Authorization: Bearer {TOKEN}"
+        async with dial(at.port) as streams:
+            streams[1].write("\r\n".join((*lines, "", "")).encode())
+            assert (await streams[0].readline()).startswith(b"GET / ")
+            assert kernel.expected == 0
+        async with dial(at.port) as streams:
+            await said(at, streams, port, 1)
+            assert kernel.expected == 1
 
 
 @looped
