@@ -12,8 +12,8 @@ from types import MappingProxyType
 from marchproxy.dataplane.health import icmp
 from marchproxy.dataplane.health.http import BadAnswer, StatusReader, request
 from marchproxy.dataplane.proxy import sockets
+from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.model.address import IPAddress
-from marchproxy.model.protocol import Transport
 from marchproxy.policy.checks import BackendKey, Check
 
 _OUR_FAULT = frozenset(
@@ -108,14 +108,9 @@ METHODS: Mapping[str, Method] = MappingProxyType({"tcp": _tcp, "http": _http, "h
 
 
 async def _connect(address: IPAddress, port: int) -> socket.socket:
-    sock = sockets.connected_socket(address, Transport.TCP)
-    try:
-        await asyncio.get_running_loop().sock_connect(sock, sockets.sockaddr(address, port))
-        # Whatever closes it resets: checks come by the thousand, and TIME_WAIT lasts a minute.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, sockets.RESET_ON_CLOSE)
-    except BaseException:
-        sock.close()
-        raise
+    sock = await connect(address, port)
+    # Whatever closes it resets: checks come by the thousand, and TIME_WAIT lasts a minute.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, sockets.RESET_ON_CLOSE)
     return sock
 
 

@@ -6,8 +6,9 @@ from ipaddress import ip_address
 
 import pytest
 
+from marchproxy.dataplane.proxy import connecting
 from marchproxy.dataplane.proxy.connecting import connect, connected
-from tests.dataplane.loops import looped
+from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import free_port, says, tcp_server
 
 HERE = ip_address("127.0.0.1")
@@ -59,3 +60,27 @@ async def test_a_socket_that_lost_its_error_does_not_stand() -> None:
     with pytest.raises(ConnectionAbortedError):
         await connected(sock)
     assert sock.fileno() < 0
+
+
+@looped
+async def test_a_loop_that_wakes_for_nothing_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen with uvloop and hosts that do not answer, about once in a hundred times."""
+    wait, woken = connecting._until_writable, 0
+
+    async def early(sock: socket.socket) -> None:
+        nonlocal woken
+        woken += 1
+        if woken > 3:
+            await wait(sock)
+
+    monkeypatch.setattr(connecting, "_until_writable", early)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        port = server.getsockname()[1]
+        # One fits; the SYN of the next is not answered while that one waits.
+        with socket.create_connection(("127.0.0.1", port)):
+            opening = asyncio.ensure_future(connected(begun(port)))
+            await until(lambda: woken > 3)
+            assert not opening.done()
+            server.accept()[0].close()
+            with await opening as upstream:
+                assert upstream.getpeername() == ("127.0.0.1", port)
