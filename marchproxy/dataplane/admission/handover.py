@@ -70,8 +70,7 @@ class Handover:
     def expect(self, client: socket.socket, upstream: socket.socket) -> None:
         """A tunnel begins that may be offered later."""
         if self._handoff is not None:
-            limit_backlog(client)
-            limit_backlog(upstream)
+            limit_backlog(client, upstream)
 
     def offer(self, tunnel: Tunnel, gone: Callable[[], None]) -> None:
         """Hand a tunnel over as soon as it holds nothing. `gone` is called when the kernel has it."""
@@ -162,8 +161,7 @@ class Handover:
         if not refused.passes:
             tunnel.tries = TRIES
         if tunnel.tries >= TRIES:
-            lift_limits(relay.client)
-            lift_limits(relay.upstream)
+            lift_limits(relay.client, relay.upstream)
         relay.start()
 
     async def _number(self, mapping: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from marchproxy.dataplane.doctor.case import Case, read
 from marchproxy.dataplane.doctor.device import look
 from marchproxy.dataplane.doctor.finding import Finding, error, fine, warning
-from marchproxy.dataplane.kernel.natports import EPHEMERAL, RESERVED, NatPorts, ranges
+from marchproxy.dataplane.kernel.natports import EPHEMERAL, RESERVED, NatPorts, are_apart
 from marchproxy.dataplane.names.system import RESOLV_CONF, read_resolv_conf
 from marchproxy.model.entities import Interface, Mode, Role
 
@@ -109,18 +109,16 @@ def reverse_path(case: Case) -> Iterator[Finding]:
 
 def ports(case: Case) -> Iterator[Finding]:
     """The ports of flows and those that the host gives to its own connections must be apart."""
-    lowest, _, highest = case.sysctl(EPHEMERAL).partition("\t")
-    nat = NatPorts()
-    if not (lowest.isdigit() and highest.isdigit()) or not case.uses_bpf:
+    ephemeral, reserved, nat = case.sysctl(EPHEMERAL), case.sysctl(RESERVED), NatPorts()
+    if not ephemeral or not case.uses_bpf:
         return
-    evidence = f"flows {nat}, the host {lowest}-{highest}"
-    overlaps = int(lowest) <= nat.last and nat.first <= int(highest)
-    reserved = ranges(case.sysctl(RESERVED))
-    if overlaps and not any(first <= nat.first and nat.last <= last for first, last in reserved):
-        text = "the host's own connections take ports of flows"
-        yield warning(text, evidence, f"sysctl -w net.ipv4.ip_local_reserved_ports={nat}")
-    else:
+    evidence = f"flows {nat}, the host {'-'.join(ephemeral.split())}"
+    if are_apart(nat, ephemeral, reserved):
         yield fine("the ports of flows and of the host are apart", evidence)
+    else:
+        wanted = ",".join(filter(None, (reserved, str(nat))))
+        text = "the host's own connections take ports of flows"
+        yield warning(text, evidence, f"sysctl -w net.ipv4.ip_local_reserved_ports={wanted}")
 
 
 def names(case: Case) -> Iterator[Finding]:

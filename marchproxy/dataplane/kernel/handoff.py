@@ -266,9 +266,9 @@ class Handoff:
             self.splices.give_back(place)
             return refused
         ends = _End(client, keys[0], states[0], states[1]), _End(upstream, keys[1], states[1], states[0])
-        for sock in (client, upstream):
-            sock.setblocking(False)
-            lift_limits(sock)
+        client.setblocking(False)
+        upstream.setblocking(False)
+        lift_limits(client, upstream)
         return Draining(self, place, splice, ends)
 
     def holds(self, key: bytes, id: int) -> bool:
@@ -356,23 +356,25 @@ def close_silently(sock: socket.socket) -> None:
     sock.close()
 
 
-def limit_backlog(sock: socket.socket) -> None:
+def limit_backlog(*sockets: socket.socket) -> None:
     """For both sockets of a relay: let little wait in its queues, so that a handoff is possible always.
 
     What waits for the receiver's window stays in the other receive queue, and that is kept small: it may grow
     to megabytes otherwise, for which the receiver has no room as long as its own is young.
     """
-    sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT)
-    if _can_unlock(sock):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD)
-
-
-def lift_limits(sock: socket.socket) -> None:
-    """It drains, and what waits has to go out at once; or it will never be handed off."""
-    with suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 0)
+    for sock in sockets:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT)
         if _can_unlock(sock):
-            sock.setsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, 0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD)
+
+
+def lift_limits(*sockets: socket.socket) -> None:
+    """They drain, and what waits has to go out at once; or they will never be handed off."""
+    for sock in sockets:
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 0)
+            if _can_unlock(sock):
+                sock.setsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, 0)
 
 
 def _can_unlock(sock: socket.socket) -> bool:

@@ -35,15 +35,19 @@ def keep_apart(ports: NatPorts, sysctls: Sysctls) -> None:
     carried away. Reserving takes ports from automatic assignment only; binding to one by number still works.
     Raises `NotPermitted` where the sysctl cannot be written.
     """
-    lowest, highest = map(int, (sysctls.read(EPHEMERAL) or "0 0").split())
-    if highest < ports.first or ports.last < lowest:
-        return
     reserved = sysctls.read(RESERVED) or ""
-    if not any(first <= ports.first and ports.last <= last for first, last in ranges(reserved)):
+    if not are_apart(ports, sysctls.read(EPHEMERAL) or "0 0", reserved):
         sysctls.set(RESERVED, ",".join(filter(None, (reserved, str(ports)))))
 
 
-def ranges(text: str) -> list[tuple[int, int]]:
-    """First and last of each, as the kernel writes them: `80,8000-8100`, sorted, merged."""
+def are_apart(ports: NatPorts, ephemeral: str, reserved: str) -> bool:
+    """Whether the host gives none of `ports` to its own sockets; the others as their sysctls say it."""
+    lowest, highest = map(int, ephemeral.split())
+    outside = highest < ports.first or ports.last < lowest
+    return outside or any(first <= ports.first and ports.last <= last for first, last in _ranges(reserved))
+
+
+def _ranges(text: str) -> list[tuple[int, int]]:
+    """As the kernel writes them: `80,8000-8100`, sorted, merged."""
     pairs = (part.partition("-") for part in text.split(",") if part)
     return [(int(first), int(last or first)) for first, _, last in pairs]

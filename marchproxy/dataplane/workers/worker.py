@@ -159,8 +159,7 @@ class Worker:
             if not (answer.cancelled() or answer.result()):
                 tunnel.tries = TRIES
             if tunnel.tries >= TRIES:
-                lift_limits(relay.client)
-                lift_limits(relay.upstream)
+                lift_limits(relay.client, relay.upstream)
             relay.start()
 
         answered.add_done_callback(decided)
@@ -245,8 +244,7 @@ class Remote:
     def expect(self, client: socket.socket, upstream: socket.socket) -> None:
         """See `tunnels.Offering`."""
         if self._ports is not None:
-            limit_backlog(client)
-            limit_backlog(upstream)
+            limit_backlog(client, upstream)
 
     def offer(self, tunnel: Tunnel, gone: Callable[[], None]) -> None:
         """See `tunnels.Handover`."""

@@ -119,7 +119,7 @@ async def offered(
     kernel: Kernel, made: Handover, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Tunnel, list[str]]:
     """A tunnel offered until the kernel was asked."""
-    monkeypatch.setattr("marchproxy.dataplane.admission.handover.lift_limits", lambda sock: None)
+    monkeypatch.setattr("marchproxy.dataplane.admission.handover.lift_limits", lambda *socks: None)
     each, client = tunnel()
     gone: list[str] = []
     made.offer(each, lambda: gone.append("gone"))

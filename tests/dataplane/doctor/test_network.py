@@ -119,6 +119,8 @@ def test_ports_of_the_host_among_those_of_flows(patient: Patient) -> None:
     patient.write("proc/sys/net/ipv4/ip_local_port_range", "1024\t60999\n")
     finding = only(list(network.ports(patient.case)))
     assert finding.fix == "sysctl -w net.ipv4.ip_local_reserved_ports=4096-32767"
+    patient.write("proc/sys/net/ipv4/ip_local_reserved_ports", "80\n")
+    assert only(list(network.ports(patient.case))).fix.endswith("=80,4096-32767")
     patient.write("proc/sys/net/ipv4/ip_local_reserved_ports", "80,4096-32767\n")
     assert not wrong(list(network.ports(patient.case)))
 

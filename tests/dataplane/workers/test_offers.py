@@ -74,7 +74,7 @@ class Daemon:
 @asynccontextmanager
 async def daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Daemon]:
     for name in ("limit_backlog", "lift_limits"):
-        monkeypatch.setattr(f"marchproxy.dataplane.workers.worker.{name}", lambda sock: None)
+        monkeypatch.setattr(f"marchproxy.dataplane.workers.worker.{name}", lambda *socks: None)
     made = Daemon()
     remote = made.worker._admission._handover
     assert isinstance(remote, Remote)
