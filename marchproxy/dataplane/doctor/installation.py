@@ -35,7 +35,8 @@ def daemon(case: Case) -> Iterator[Finding]:
 def store(case: Case) -> Iterator[Finding]:
     """Whether what is configured can be read, and means something."""
     if case.store_problem:
-        yield error(case.store_problem.message, "", _command(case.store_problem, "marchproxy init"))
+        # Making another one over what is damaged would be the end of it.
+        yield error(case.store_problem.message, "", _command(case.store_problem, "restore a copy of it"))
     elif case.policy_errors:
         yield error(f"{case.policy_errors} mistakes in what is configured", "", "marchproxy check")
     else:

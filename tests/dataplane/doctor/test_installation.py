@@ -39,6 +39,9 @@ def test_a_store_that_cannot_be_read_or_means_nothing(patient: Patient) -> None:
     broken = replace(patient.case, store_problem=MarchproxyError("it is damaged", hint="restore it"))
     (finding,) = installation.store(broken)
     assert (finding.severity, finding.message, finding.fix) == (Severity.ERROR, "it is damaged", "restore it")
+    damaged = replace(patient.case, store_problem=MarchproxyError("it is damaged"))
+    (finding,) = installation.store(damaged)
+    assert finding.fix == "restore a copy of it"
     (finding,) = installation.store(replace(patient.case, policy_errors=2))
     assert finding.fix == "marchproxy check"
 
