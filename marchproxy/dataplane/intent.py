@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 NAME_WAIT = 1.0
 """Seconds that a new plan waits for host names it brings; slower ones are added when they are known."""
-RETRY = 10.0
-"""Seconds until a plan that could not be applied is tried again."""
+FIRST_RETRY, LAST_RETRY = 1.0, 10.0
+"""Seconds until a plan that could not be applied is tried again; each time twice as long as before."""
 
 _EMPTY = Snapshot()
 
@@ -88,6 +88,7 @@ class Intent:
         self._carried: _Ready | None = None
         self._failure = ""
         self._retry_at = float("inf")
+        self._retry_after = FIRST_RETRY
 
     def problems(self) -> Sequence[Problem]:
         """Why the newest intent is not what is carried out."""
@@ -119,7 +120,7 @@ class Intent:
                 raise
             self.reloads += 1
             self._failure = ""
-            self._retry_at = float("inf")
+            self._retry_at, self._retry_after = float("inf"), FIRST_RETRY
             return self.applied
 
     async def refresh(self) -> None:
@@ -227,7 +228,10 @@ class Intent:
             error.message if isinstance(error, MarchproxyError) else f"{type(error).__name__}: {error}"
         )
         # What the operator wrote does not get better by itself; a port in use or a locked store may.
-        self._retry_at = float("inf") if isinstance(error, PlanRefused) else time.monotonic() + RETRY
+        self._retry_at = (
+            float("inf") if isinstance(error, PlanRefused) else time.monotonic() + self._retry_after
+        )
+        self._retry_after = min(2 * self._retry_after, LAST_RETRY)
         log.error("not applied: %s", self._failure)
 
     async def in_worker[T](self, work: Callable[[], T]) -> T:

@@ -201,7 +201,7 @@ async def test_a_plan_with_errors_is_refused_and_the_next_good_one_taken(tmp_pat
 async def test_what_the_tier_refuses_is_tried_again(
     tmp_path: Path, refusal: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY", 0.0)
+    monkeypatch.setattr(module, "FIRST_RETRY", 0.0)
     async with house(tmp_path) as built:
         built.tier.refusal = refusal
         built.write([WEB], [ANYONE])
@@ -215,6 +215,32 @@ async def test_what_the_tier_refuses_is_tried_again(
         await built.intent.reload()
         assert (built.tier.revisions, built.intent.problems()) == ([2], [])
         assert not built.intent.wants_retry()
+
+
+@looped
+async def test_it_is_tried_again_at_once_at_first_and_then_ever_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    async with house(tmp_path) as built:
+        built.tier.refusal = Conflict("port 80 is taken")
+        built.write([WEB], [ANYONE])
+        for wait in (1, 2, 4, 8, 10, 10):
+            with pytest.raises(Conflict):
+                await built.intent.reload()
+            now += wait - 0.1
+            assert not built.intent.wants_retry()
+            now += 0.1
+            assert built.intent.wants_retry()
+        built.tier.refusal = None
+        await built.intent.reload()
+        built.tier.refusal = Conflict("port 80 is taken")
+        built.write([WEB], [])
+        with pytest.raises(Conflict):
+            await built.intent.reload()
+        now += 1
+        assert built.intent.wants_retry()
 
 
 @looped

@@ -23,7 +23,14 @@ from marchproxy.dataplane.kernel.loading import HandoffPrograms
 from marchproxy.dataplane.kernel.maps import NO_EXIST, Map
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.splices import Splice, Splices
-from marchproxy.dataplane.kernel.tcpsocket import TCP_REPAIR, Option, TcpSocket, TcpSockets, arriving_key
+from marchproxy.dataplane.kernel.tcpsocket import (
+    Option,
+    TcpSocket,
+    TcpSockets,
+    arriving_key,
+    ask_peer,
+    enter_repair,
+)
 from marchproxy.dataplane.kernel.testrun import run
 from marchproxy.dataplane.kernel.tunnels import HeldTunnel, Tunnel, TunnelTable
 from marchproxy.model.reason import Reason
@@ -200,10 +207,8 @@ class _End:
 
     def probe(self) -> None:
         """Have the peer say what it has received, for the other side to hear."""
-        # Leaving repair mode sends a window probe (kernel 3.5), which every TCP answers.
         with suppress(OSError):  # closed by now
-            for value in (1, 0):
-                self.sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, value)
+            ask_peer(self.sock)
 
     def settle(self, handoff: "Handoff", id: int, state: TcpSocket | None) -> None:
         """Count what came in between the reading of the counts and the first packet of the flow."""
@@ -352,7 +357,7 @@ def new_flow_id() -> int:
 def close_silently(sock: socket.socket) -> None:
     """Close a TCP socket without FIN or RST, whatever is in its queues."""
     with suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        enter_repair(sock)
     sock.close()
 
 

@@ -11,7 +11,7 @@ import socket
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.diversion import transparent
-from marchproxy.dataplane.kernel.tcpsocket import TCP_REPAIR
+from marchproxy.dataplane.kernel.tcpsocket import enter_repair, leave_repair
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,10 @@ def hang_up(raw_key: bytes) -> None:
     try:
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
             transparent(sock)
-            # In repair mode a socket is bound beside the listener whose port it has (kernel 3.5).
-            sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+            # It has to be bound beside the listener whose port it has.
+            enter_repair(sock)
             sock.bind((str(local), layouts.read_port(key.destination_port)))
-            sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 0)
+            leave_repair(sock)
             code = sock.connect_ex((str(peer), layouts.read_port(key.source_port)))
             if code not in (0, errno.EINPROGRESS):
                 raise OSError(code, errno.errorcode.get(code, ""))

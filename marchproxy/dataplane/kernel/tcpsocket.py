@@ -195,5 +195,26 @@ def _compose(numbers: list[int], info: bytes, clock: int) -> TcpSocket:
     )
 
 
+def ask_peer(sock: socket.socket) -> None:
+    """Have the peer say what it has received. OSError where the socket is closed.
+
+    Leaving repair mode sends a window probe (kernel 3.5), which every TCP answers. It takes SO_REUSEADDR away
+    as well, and a connection without that keeps a later daemon from listening on its port until it is gone.
+    """
+    enter_repair(sock)
+    leave_repair(sock)
+
+
+def enter_repair(sock: socket.socket) -> None:
+    """In repair mode (kernel 3.5) a socket is bound beside others, and closed without a word."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+
+
+def leave_repair(sock: socket.socket) -> None:
+    """As every socket of ours, it is in no listener's way; see `ask_peer`."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
 def _distance(later: int, earlier: int) -> int:
     return (later - earlier) & 0xFFFFFFFF

@@ -8,7 +8,14 @@ import pytest
 
 from marchproxy import bpf
 from marchproxy.dataplane.kernel.objects import BpfObject
-from marchproxy.dataplane.kernel.tcpsocket import Blocker, Option, TcpSocket, TcpSockets, TcpState
+from marchproxy.dataplane.kernel.tcpsocket import (
+    Blocker,
+    Option,
+    TcpSocket,
+    TcpSockets,
+    TcpState,
+    ask_peer,
+)
 from tests.dataplane.kernel.support import eventually
 
 pytestmark = pytest.mark.requires("root", "bpf", "btf", "netns", "ipv6")
@@ -105,3 +112,14 @@ def test_a_socket_that_is_gone_has_nothing_to_tell(pair: Pair, sockets: TcpSocke
     pair.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     pair.far.close()
     assert eventually(lambda: sockets.ask(pair.near) is None)
+
+
+def test_who_was_asked_is_in_no_listeners_way(pair: Pair) -> None:
+    port = pair.far.getsockname()[1]
+    assert pair.far.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    segments = pair.ask().segments_in
+    ask_peer(pair.near)
+    eventually(lambda: pair.ask().segments_in > segments)
+    ask_peer(pair.far)
+    with socket.create_server((pair.far.getsockname()[0], port), family=pair.far.family) as later:
+        assert later.getsockname()[1] == port
