@@ -128,7 +128,7 @@ class Envoy(Proxy):
     carries_udp = False
 
     def version(self) -> str:
-        return first_line(str(_ENVOY), "--version")
+        return first_line(str(_ENVOY), "--version").replace(str(_ENVOY.parent) + "/", "")
 
     def start(self, folder: Path) -> Process:
         configuration = folder / "envoy.json"

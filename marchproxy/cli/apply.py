@@ -7,16 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from marchproxy.cli import intent
-from marchproxy.cli.changes import action, row, show_changes, summary
-from marchproxy.cli.context import Environment, printable
+from marchproxy.cli.changes import show_changes
+from marchproxy.cli.context import Environment
 from marchproxy.cli.cuts import foresee, show_cuts
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.files import read_document
 from marchproxy.cli.framework import environment_of, single, verb
-from marchproxy.cli.mistakes import guard_way, review, show_warnings
+from marchproxy.cli.intent import show_warnings
 from marchproxy.cli.options import TABLE, ForceOption, ForClusterOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, serialise
 from marchproxy.cli.proposal import Proposal, propose
+from marchproxy.client.changes import action, row, summary
+from marchproxy.client.covered import guard_way
+from marchproxy.client.review import review
+from marchproxy.client.words import printable
 from marchproxy.model.change import Change, diff
 from marchproxy.model.errors import Conflict
 from marchproxy.model.snapshot import Snapshot

@@ -18,7 +18,8 @@ from marchproxy.cli.options import TABLE, ForceOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, show_lines, show_one, show_rows, to_yaml
 from marchproxy.cli.rows import row
 from marchproxy.cli.table import Columns
-from marchproxy.cli.units import parse_duration
+from marchproxy.client import edits
+from marchproxy.client.units import parse_duration
 from marchproxy.model.appliance import Block, BlockList
 from marchproxy.model.change import Kind
 from marchproxy.model.documents import Document, read_entity, write_field
@@ -82,7 +83,7 @@ def add(
     if not force:
         _refuse_covering(environment, (block,), (), {})
     code = intent.write(
-        environment, f"block {block.name}", lambda snapshot: intent.put(snapshot, Kind.BLOCK, "", block)
+        environment, f"block {block.name}", lambda snapshot: edits.put(snapshot, Kind.BLOCK, "", block)
     )
     if output is not Output.TABLE:
         show_one(environment, output, row(block))
@@ -173,7 +174,7 @@ def list_all(
         show_rows(environment, output, rows[:limit], COLUMNS)
         return
     with intent.opened(environment, read_only=True) as store:
-        item: Any = intent.find(store.snapshot(), Kind.BLOCK_LIST, "", name)
+        item: Any = edits.find(store.snapshot(), Kind.BLOCK_LIST, "", name)
         contents = store.block_contents(item.sha256)
     entries = islice(_entries(contents), limit)
     if output is Output.TABLE:
@@ -197,7 +198,7 @@ def remove(context: typer.Context, name: Name, yes: YesOption = False) -> ExitCo
     kind, found = _find(intent.read(environment), name)
     message = f"remove {kind.label} {found}"
     intent.confirm(environment, message, yes)
-    return intent.write(environment, message, lambda snapshot: intent.drop(snapshot, kind, "", found))
+    return intent.write(environment, message, lambda snapshot: edits.drop(snapshot, kind, "", found))
 
 
 @verb(app, "check", "marchproxy block check 203.0.113.7", "marchproxy block check www.ads.example")
@@ -259,7 +260,7 @@ def _refuse_covering(
     lists: tuple[BlockList, ...],
     contents: "dict[str, BlockContents]",
 ) -> None:
-    from marchproxy.cli.covered import refuse_new_blocks
+    from marchproxy.client.covered import refuse_new_blocks
 
     empty = Snapshot()
     wanted = replace(empty, blocks=blocks, block_lists=lists)
@@ -275,8 +276,8 @@ def _compiled(snapshot: Snapshot, store: "Store") -> "Blocks":
 
 def _with_list(snapshot: Snapshot, item: BlockList) -> Snapshot:
     if any(held.name == item.name for held in snapshot.block_lists):
-        return intent.swap(snapshot, Kind.BLOCK_LIST, "", item)
-    return intent.put(snapshot, Kind.BLOCK_LIST, "", item)
+        return edits.swap(snapshot, Kind.BLOCK_LIST, "", item)
+    return edits.put(snapshot, Kind.BLOCK_LIST, "", item)
 
 
 def _find(snapshot: Snapshot, name: str) -> tuple[Kind, str]:

@@ -1,36 +1,13 @@
 """Changes between two snapshots, as rows and as lines that a person reads before saying yes."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from marchproxy.cli.context import Environment
 from marchproxy.cli.output import Output, serialise, show_lines
-from marchproxy.cli.table import cell
-from marchproxy.model.change import Change, Kind
-from marchproxy.model.documents import Document
-from marchproxy.model.names import DEFAULT_CLUSTER
+from marchproxy.client.changes import action, headline, row, steps
+from marchproxy.model.change import Change
 
 _SIGNS = {"add": ("+", "green"), "change": ("~", "yellow"), "remove": ("-", "red")}
-_NOTHING: Document = {}
-
-
-def action(change: Change) -> str:
-    """`add`, `change` or `remove`."""
-    if change.before is None:
-        return "add"
-    return "remove" if change.after is None else "change"
-
-
-def row(change: Change) -> Document:
-    """One change as JSON values; `before` and `after` are as in files, null where there is none."""
-    return {
-        "action": action(change),
-        "kind": str(change.kind),
-        "cluster": change.cluster,
-        "name": change.name,
-        "before": change.before,
-        "after": change.after,
-    }
 
 
 def show_changes(environment: Environment, output: Output, changes: Sequence[Change]) -> None:
@@ -43,29 +20,7 @@ def show_changes(environment: Environment, output: Output, changes: Sequence[Cha
     show_lines(environment, (line for change in changes for line in _lines(environment, change)))
 
 
-def summary(changes: Iterable[Change]) -> str:
-    """`2 added, 1 changed`: how many of each."""
-    actions = [action(change) for change in changes]
-    words = {"add": "added", "change": "changed", "remove": "removed"}
-    return ", ".join(f"{actions.count(key)} {word}" for key, word in words.items() if key in actions)
-
-
 def _lines(environment: Environment, change: Change) -> Iterator[str]:
     sign, colour = _SIGNS[action(change)]
-    owner = "" if change.cluster in ("", DEFAULT_CLUSTER) else f"{change.cluster}/"
-    named = "" if change.kind is Kind.SETTINGS else f" {owner}{change.name}"
-    yield environment.colour(f"{sign} {change.kind.label}{named}", colour)
-    before, after = change.before or _NOTHING, change.after or _NOTHING
-    for field in sorted(before.keys() | after.keys() - {"name"}):
-        if field != "name" and before.get(field) != after.get(field):
-            yield f"    {field}: {_step(change, before.get(field), after.get(field))}"
-
-
-def _step(change: Change, before: Any, after: Any) -> str:
-    if change.before is None:
-        return _whole(after)
-    return _whole(before) if change.after is None else f"{_whole(before)} -> {_whole(after)}"
-
-
-def _whole(value: Any) -> str:
-    return ", ".join(map(cell, value)) if isinstance(value, list) else cell(value)
+    yield environment.colour(f"{sign} {headline(change)}", colour)
+    yield from (f"    {step}" for step in steps(change))

@@ -9,11 +9,11 @@ import typer
 
 from marchproxy.cli import intent
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Control
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, OutputOption
 from marchproxy.cli.output import Output, serialise, show_lines
+from marchproxy.client.control import Control
 from marchproxy.model.address import IPAddress
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import MarchproxyError

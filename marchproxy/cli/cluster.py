@@ -12,6 +12,7 @@ from marchproxy.cli.fields import Field, amend, given, on_off
 from marchproxy.cli.framework import environment_of, noun, verb
 from marchproxy.cli.options import TABLE, OutputOption, YesOption
 from marchproxy.cli.output import Output, show_one, show_rows
+from marchproxy.client import edits
 from marchproxy.model.change import Change, Kind, patch
 from marchproxy.model.documents import Document, to_document
 from marchproxy.model.errors import Conflict
@@ -71,7 +72,7 @@ def list_all(context: typer.Context, output: OutputOption = TABLE) -> None:
 def show(context: typer.Context, name: Name, output: OutputOption = TABLE) -> None:
     """Show one cluster"""
     environment = environment_of(context)
-    show_one(environment, output, _row(intent.cluster_of(intent.read(environment), name)))
+    show_one(environment, output, _row(edits.cluster_of(intent.read(environment), name)))
 
 
 @verb(
@@ -91,9 +92,9 @@ def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> 
     changed: list[Cluster] = []
 
     def build(snapshot: Snapshot) -> Snapshot:
-        before = to_document(intent.cluster_of(snapshot, name).head)
+        before = to_document(edits.cluster_of(snapshot, name).head)
         after = patch(snapshot, [Change(Kind.CLUSTER, "", name, before, amend(before, changes))])
-        changed[:] = [intent.cluster_of(after, name)]
+        changed[:] = [edits.cluster_of(after, name)]
         return after
 
     code = intent.write(environment, f"set cluster {name}", build)
@@ -109,12 +110,12 @@ def remove(context: typer.Context, name: Name, yes: YesOption = False) -> ExitCo
     It asks first on a terminal; a script says --yes. The default cluster stays.
     """
     environment = environment_of(context)
-    held = intent.cluster_of(intent.read(environment), name)
+    held = edits.cluster_of(intent.read(environment), name)
     contents = f"services: {len(held.services)}, mappings: {len(held.mappings)}"
     intent.confirm(environment, f"remove cluster {name} ({contents})", yes)
 
     def build(snapshot: Snapshot) -> Snapshot:
-        gone = intent.cluster_of(snapshot, name)
+        gone = edits.cluster_of(snapshot, name)
         kept = tuple(cluster for cluster in snapshot.clusters if cluster is not gone)
         return replace(snapshot, clusters=kept)
 
@@ -129,7 +130,7 @@ def rotate_key(context: typer.Context, name: Name, output: OutputOption = TABLE)
     """
     environment = environment_of(context)
     with intent.opened(environment) as store:
-        intent.cluster_of(store.snapshot(), name)
+        edits.cluster_of(store.snapshot(), name)
         key = store.rotate_cluster_key(name)
     show_key(environment, output, name, key)
 

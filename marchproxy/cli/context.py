@@ -2,26 +2,22 @@
 
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TextIO
 
-DEFAULT_RUNTIME_DIR = "/run/marchproxy"
+from marchproxy.client.appliance import Appliance
+from marchproxy.client.words import printable
 
 _COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
 
 
 @dataclass(slots=True)
-class Environment:
+class Environment(Appliance):
     """Everything a command takes from outside, in one object, so that tests hand in another."""
 
     stdin: TextIO = field(default_factory=lambda: sys.stdin)
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
-    variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    command: str = "marchproxy"
-    """The command line as it was typed, for hints that repeat it."""
     verbosity: int = 0
     """How often `-v` was given: 1 says what is done, 2 adds tracebacks, 3 each step."""
     trial: int | None = None
@@ -30,25 +26,6 @@ class Environment:
     """The revision that this command made with `--confirm`."""
     waits: bool = True
     """Whether a command with `--confirm` stays until then."""
-
-    @property
-    def state_dir(self) -> Path | None:
-        """`MARCHPROXY_STATE_DIR`; None: wherever the store's own settings say, `DATABASE_URL` for one."""
-        from marchproxy.store.location import state_dir
-
-        return state_dir(self.variables)
-
-    @property
-    def control_socket(self) -> Path:
-        """The daemon's control socket, below `MARCHPROXY_RUNTIME_DIR`."""
-        return Path(self.variables.get("MARCHPROXY_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR) / "control.sock"
-
-    @property
-    def management_ports(self) -> frozenset[int]:
-        """TCP ports of the host that no mapping may take over. Raises `InvalidValue`."""
-        from marchproxy.model.management import read_management_ports
-
-        return read_management_ports(self.variables)
 
     @property
     def interactive(self) -> bool:
@@ -88,13 +65,3 @@ class Environment:
         """Say it only with `-vvv`."""
         if self.verbosity >= 3:
             self.note(text)
-
-
-def printable(text: str) -> str:
-    """The text on one line without control characters: what others chose must not move the operator's cursor.
-
-    Surrogates (bytes of an argument that are no UTF-8) are escaped too.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

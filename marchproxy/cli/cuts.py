@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from marchproxy.cli.changes import row
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Control
 from marchproxy.cli.errors import warn
 from marchproxy.cli.flows import CARRIED
 from marchproxy.cli.output import show_lines
 from marchproxy.cli.table import Columns, draw
+from marchproxy.client.changes import row
+from marchproxy.client.control import Control
 from marchproxy.model.change import Change
 from marchproxy.model.errors import MarchproxyError
 

@@ -4,10 +4,10 @@ import typer
 
 from marchproxy.cli import intent
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Control
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, OutputOption, YesOption
 from marchproxy.cli.output import Output, serialise, show_lines
+from marchproxy.client.control import Control
 from marchproxy.model.errors import Conflict, DaemonNotRunning
 
 app = single()

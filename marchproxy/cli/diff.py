@@ -6,11 +6,11 @@ import typer
 
 from marchproxy.cli import intent
 from marchproxy.cli.changes import show_changes
-from marchproxy.cli.control import Control
 from marchproxy.cli.files import read_document
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, ForClusterOption, OutputOption
 from marchproxy.cli.proposal import propose
+from marchproxy.client.control import Control
 from marchproxy.model.change import diff
 from marchproxy.model.snapshot import Snapshot
 

@@ -9,12 +9,13 @@ import typer
 
 from marchproxy.cli import intent
 from marchproxy.cli.check import find_mistakes
-from marchproxy.cli.context import Environment, printable
-from marchproxy.cli.control import Control
+from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, OutputOption
 from marchproxy.cli.output import Output, serialise, show_lines
+from marchproxy.client.control import Control
+from marchproxy.client.words import printable
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import MarchproxyError
 

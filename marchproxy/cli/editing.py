@@ -14,6 +14,7 @@ from marchproxy.cli.framework import environment_of
 from marchproxy.cli.output import Output, show_one, show_rows
 from marchproxy.cli.rows import row
 from marchproxy.cli.table import Columns
+from marchproxy.client import edits
 from marchproxy.model.change import ENTITIES, OF_APPLIANCE, Kind
 from marchproxy.model.documents import Document, Entity, read_entity, to_document
 from marchproxy.model.names import DEFAULT_CLUSTER
@@ -54,7 +55,7 @@ class Editor:
         code = intent.write(
             environment,
             self._message("add", entity.name, cluster),
-            lambda snapshot: intent.put(snapshot, self.kind, cluster, entity),
+            lambda snapshot: edits.put(snapshot, self.kind, cluster, entity),
             then,
         )
         self._echo(environment, entity, cluster, output)
@@ -68,9 +69,9 @@ class Editor:
         changed: list[Entity] = []
 
         def build(snapshot: Snapshot) -> Snapshot:
-            held = intent.find(snapshot, self.kind, cluster, name)
+            held = edits.find(snapshot, self.kind, cluster, name)
             changed[:] = [self._read(amend(to_document(held), changes))]
-            return intent.swap(snapshot, self.kind, cluster, changed[0])
+            return edits.swap(snapshot, self.kind, cluster, changed[0])
 
         environment = environment_of(context)
         code = intent.write(environment, self._message("set", name, cluster), build, then)
@@ -82,10 +83,10 @@ class Editor:
         environment = environment_of(context)
         message = self._message("remove", name, cluster)
         if not yes:
-            intent.find(intent.read(environment), self.kind, cluster, name)
+            edits.find(intent.read(environment), self.kind, cluster, name)
             intent.confirm(environment, message, yes)
         return intent.write(
-            environment, message, lambda snapshot: intent.drop(snapshot, self.kind, cluster, name)
+            environment, message, lambda snapshot: edits.drop(snapshot, self.kind, cluster, name)
         )
 
     def show(
@@ -93,14 +94,14 @@ class Editor:
     ) -> None:
         """Print one entity with every field, and what `more` adds."""
         environment = environment_of(context)
-        entity = intent.find(intent.read(environment), self.kind, cluster, name)
+        entity = edits.find(intent.read(environment), self.kind, cluster, name)
         document = self._row(entity, cluster)
         show_one(environment, output, more(environment, document, output) if more else document)
 
     def list(self, context: typer.Context, cluster: str, output: Output) -> None:
         """Print all of them."""
         environment = environment_of(context)
-        entities = sorted(intent.entities(intent.read(environment), self.kind, cluster), key=self.order)
+        entities = sorted(edits.entities(intent.read(environment), self.kind, cluster), key=self.order)
         show_rows(environment, output, [self._row(entity, cluster) for entity in entities], self.columns)
 
     def _echo(self, environment: Environment, entity: Entity, cluster: str, output: Output) -> None:

@@ -4,7 +4,9 @@ from enum import IntEnum
 
 import typer
 
-from marchproxy.cli.context import Environment, printable
+from marchproxy.cli.context import Environment
+from marchproxy.client.errors import InvalidPolicy, Refused
+from marchproxy.client.words import printable
 from marchproxy.model.errors import (
     Conflict,
     DaemonNotRunning,
@@ -48,20 +50,8 @@ class InvalidFile(MarchproxyError):
     """A file that is no document at all; what is wrong inside a document is an `InvalidValue`."""
 
 
-class InvalidPolicy(MarchproxyError):
-    """What is configured would contradict itself; nothing was written."""
-
-
 class WrongUsage(MarchproxyError):
     """The command line cannot be carried out as it stands: flags that contradict or are missing."""
-
-
-class Refused(MarchproxyError):
-    """The daemon answered with an error; `kind` is the name of its class there."""
-
-    def __init__(self, kind: str, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.kind = kind
 
 
 _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (

@@ -9,6 +9,7 @@ import typer
 from marchproxy.cli import intent, suggest
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.output import to_yaml
+from marchproxy.client import edits
 from marchproxy.model.snapshot import Snapshot
 
 app = single()
@@ -46,7 +47,7 @@ def export(
     snapshot = intent.read(environment)
     document = snapshot.document()
     if cluster is not None:
-        [only] = Snapshot((intent.cluster_of(snapshot, cluster),)).document()["clusters"]
+        [only] = Snapshot((edits.cluster_of(snapshot, cluster),)).document()["clusters"]
         document = {"format": document["format"], "clusters": [only]}
     if output is Form.YAML:
         environment.stdout.write(to_yaml(document))

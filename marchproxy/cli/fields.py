@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperOption
 
 from marchproxy.cli.errors import WrongUsage
-from marchproxy.cli.units import MAX_DIGITS, parse_duration
+from marchproxy.client.units import MAX_DIGITS, parse_duration
 from marchproxy.model.errors import InvalidValue
 
 _GIVEN = "marchproxy.fields"

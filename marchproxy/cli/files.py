@@ -6,7 +6,7 @@ from typing import Any
 
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import InvalidFile
-from marchproxy.cli.units import MAX_DIGITS
+from marchproxy.client.units import MAX_DIGITS
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import NotFound, NotPermitted
 

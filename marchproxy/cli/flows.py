@@ -6,27 +6,20 @@ from typing import Annotated, Any
 import typer
 
 from marchproxy.cli import suggest
-from marchproxy.cli.context import Environment, printable
-from marchproxy.cli.control import Control
+from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode, WrongUsage
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, OutputOption
 from marchproxy.cli.output import Output, show_rows
 from marchproxy.cli.table import Columns, Row
-from marchproxy.cli.units import duration, size
+from marchproxy.client.control import Control
+from marchproxy.client.units import duration, size
+from marchproxy.client.words import endpoint, printable
 from marchproxy.model.errors import InvalidValue, NotFound
 
 app = single()
 
 DEFAULT_LIMIT = 1000
-
-
-def endpoint(row: Row, name: str) -> str:
-    """`address:port` of the field `name`, IPv6 in brackets; the address alone where there is no port."""
-    address, port = row[name], row[f"{name}_port"]
-    if not port:
-        return str(address)
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _age(row: Row) -> str:

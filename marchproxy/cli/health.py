@@ -1,10 +1,10 @@
 """The state of a service's backends, as the daemon's health checks know it."""
 
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Control
-from marchproxy.cli.flows import endpoint
 from marchproxy.cli.output import Output
 from marchproxy.cli.table import Row
+from marchproxy.client.control import Control
+from marchproxy.client.words import endpoint
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import DaemonNotRunning
 from marchproxy.model.names import qualify

@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import Declined, ExitCode, WrongUsage, warn
-from marchproxy.cli.mistakes import review, show_warnings
-from marchproxy.model.change import OF_APPLIANCE, Change, Kind, held, patch
-from marchproxy.model.documents import Document, Entity, to_document
-from marchproxy.model.errors import Conflict, DaemonNotRunning, MarchproxyError, NotFound
-from marchproxy.model.snapshot import Cluster, Snapshot
+from marchproxy.client.writing import make_revision
+from marchproxy.model.errors import DaemonNotRunning, MarchproxyError
+from marchproxy.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from marchproxy.policy.plan import Finding
     from marchproxy.store.revision import Revision
     from marchproxy.store.store import Store
+
+_SHOWN = 5
+"""Warnings that a person is shown."""
 
 
 @contextmanager
@@ -36,47 +37,6 @@ def read(environment: Environment) -> Snapshot:
     """What is configured now."""
     with opened(environment, read_only=True) as store:
         return store.snapshot()
-
-
-def cluster_of(snapshot: Snapshot, name: str) -> Cluster:
-    """The cluster, or `NotFound`."""
-    cluster = snapshot.cluster(name)
-    if cluster is None:
-        raise NotFound("cluster", name, hint=_names("clusters", snapshot.clusters))
-    return cluster
-
-
-def entities(snapshot: Snapshot, kind: Kind, cluster: str) -> tuple[Entity, ...]:
-    """All entities of a kind that a cluster has, or the appliance."""
-    return held(snapshot if kind in OF_APPLIANCE else cluster_of(snapshot, cluster), kind)
-
-
-def find(snapshot: Snapshot, kind: Kind, cluster: str, name: str) -> Entity:
-    """One entity by name, or `NotFound`."""
-    among = entities(snapshot, kind, cluster)
-    found = next((entity for entity in among if entity.name == name), None)
-    if found is None:
-        raise NotFound(kind.label, name, hint=_names(f"{kind.label}s", among))
-    return found
-
-
-def put(snapshot: Snapshot, kind: Kind, cluster: str, entity: Entity) -> Snapshot:
-    """The snapshot with one more entity; `Conflict` where the name is taken."""
-    if any(other.name == entity.name for other in entities(snapshot, kind, cluster)):
-        noun = kind.partition("_")[0]
-        hint = f"marchproxy {noun} list shows it"
-        raise Conflict(f"{kind.label} {entity.name!r} exists already", hint=hint)
-    return _patched(snapshot, kind, cluster, None, entity)
-
-
-def swap(snapshot: Snapshot, kind: Kind, cluster: str, entity: Entity) -> Snapshot:
-    """The snapshot with the entity in place of the one of that name."""
-    return _patched(snapshot, kind, cluster, find(snapshot, kind, cluster, entity.name), entity)
-
-
-def drop(snapshot: Snapshot, kind: Kind, cluster: str, name: str) -> Snapshot:
-    """The snapshot without the entity."""
-    return _patched(snapshot, kind, cluster, find(snapshot, kind, cluster, name), None)
 
 
 def write(
@@ -107,20 +67,10 @@ def commit(
 
     `build` runs inside the store's transaction, so what it checks still holds when its result is written.
     """
-    changed = False
-    warnings: list[Finding] = []
-
-    def careful(snapshot: Snapshot) -> Snapshot:
-        nonlocal changed
-        wanted = build(snapshot)
-        warnings.extend(review(snapshot, wanted, environment.management_ports))
-        changed = wanted != snapshot
-        return wanted
-
-    revision = store.replace(careful, message=message, trial=environment.trial, contents=contents)
-    show_warnings(environment, warnings)
-    tell(environment, revision, changed)
-    return revision
+    made = make_revision(environment, store, message, build, trial=environment.trial, contents=contents)
+    show_warnings(environment, made.warnings)
+    tell(environment, made.revision, made.changed)
+    return made.revision
 
 
 def tell(environment: Environment, revision: "Revision", changed: bool) -> None:
@@ -136,7 +86,7 @@ def announce(environment: Environment) -> ExitCode:
 
     With `--confirm` this stays until the revision is confirmed or back.
     """
-    from marchproxy.cli.control import Control
+    from marchproxy.client.control import Control
 
     try:
         answer = Control(environment).post("/v1/reload")
@@ -170,22 +120,9 @@ def confirm(environment: Environment, question: str, yes: bool) -> None:
         raise Declined("nothing was changed")
 
 
-def _patched(
-    snapshot: Snapshot, kind: Kind, cluster: str, before: Entity | None, after: Entity | None
-) -> Snapshot:
-    name = cast("Entity", after or before).name
-    owner = "" if kind in OF_APPLIANCE else cluster
-    return patch(snapshot, [Change(kind, owner, name, _document(before), _document(after))])
-
-
-def _document(entity: Entity | None) -> Document | None:
-    return None if entity is None else to_document(entity)
-
-
-def _names(what: str, among: tuple[Any, ...]) -> str:
-    """A hint that lists what there is, while that is short enough to read."""
-    names = [item.name for item in among]
-    if not names:
-        return f"there are no {what} yet"
-    shown = ", ".join(names[:10])
-    return f"{what}: {shown}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+def show_warnings(environment: Environment, warnings: Sequence["Finding"]) -> None:
+    """Say what was written although it may not be what was meant."""
+    for finding in warnings[:_SHOWN]:
+        warn(environment, f"{finding.subject}: {finding.message}", finding.hint)
+    if len(warnings) > _SHOWN:
+        warn(environment, f"{len(warnings) - _SHOWN} more like these", "marchproxy check lists them")

@@ -9,12 +9,13 @@ import typer
 
 from marchproxy.cli import intent
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Control
 from marchproxy.cli.errors import ExitCode, InvalidFile
 from marchproxy.cli.framework import environment_of, noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, serialise, show_rows
 from marchproxy.cli.table import Columns, Row
+from marchproxy.client import edits
+from marchproxy.client.control import Control
 from marchproxy.model.errors import DaemonNotRunning, InvalidValue
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _proposal(
     from marchproxy.model.documents import to_document
     from marchproxy.policy.propose import propose
 
-    held = intent.cluster_of(snapshot, cluster)
+    held = edits.cluster_of(snapshot, cluster)
     open_ones = _still_refused(environment, snapshot, observations)
     denied = [seen for seen in open_ones if seen.mapping]
     if denied:

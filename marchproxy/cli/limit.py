@@ -7,7 +7,6 @@ import typer
 
 from marchproxy.cli import intent, suggest
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Control
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.fields import Field, amount, given
@@ -16,6 +15,8 @@ from marchproxy.cli.options import TABLE, OutputOption, YesOption
 from marchproxy.cli.output import show_one, show_rows
 from marchproxy.cli.rows import row
 from marchproxy.cli.table import Columns
+from marchproxy.client import edits
+from marchproxy.client.control import Control
 from marchproxy.model.change import Kind
 from marchproxy.model.documents import Document, Entity
 from marchproxy.model.errors import DaemonNotRunning
@@ -86,7 +87,7 @@ def list_all(context: typer.Context, output: OutputOption = TABLE) -> None:
     The counts are those of the running daemon; without one they are empty.
     """
     environment = environment_of(context)
-    limits = intent.entities(intent.read(environment), Kind.LIMIT, "")
+    limits = edits.entities(intent.read(environment), Kind.LIMIT, "")
     show_rows(environment, output, rows(environment, limits), COLUMNS)
 
 
@@ -94,7 +95,7 @@ def list_all(context: typer.Context, output: OutputOption = TABLE) -> None:
 def show(context: typer.Context, name: Name, output: OutputOption = TABLE) -> None:
     """Show one rate limit with all its fields"""
     environment = environment_of(context)
-    limit = intent.find(intent.read(environment), Kind.LIMIT, "", name)
+    limit = edits.find(intent.read(environment), Kind.LIMIT, "", name)
     (found,) = rows(environment, [limit])
     show_one(environment, output, found)
 

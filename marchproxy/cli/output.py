@@ -6,7 +6,8 @@ from enum import StrEnum
 from typing import Any
 
 from marchproxy.cli.context import Environment
-from marchproxy.cli.table import Columns, Row, cell, draw
+from marchproxy.cli.table import Columns, Row, draw
+from marchproxy.client.words import cell
 
 
 class Output(StrEnum):

@@ -6,7 +6,7 @@ from typing import Any
 
 from marchproxy.cli import fleet
 from marchproxy.cli.errors import InvalidFile, WrongUsage
-from marchproxy.cli.intent import cluster_of
+from marchproxy.client.edits import cluster_of
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.names import DEFAULT_CLUSTER

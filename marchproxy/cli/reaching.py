@@ -5,6 +5,7 @@ from typing import Any
 
 from marchproxy.cli import intent
 from marchproxy.cli.context import Environment
+from marchproxy.client import edits
 from marchproxy.model.address import HostName, IPAddress, parse_host_name, parse_ip
 from marchproxy.model.entities import Mapping as Rule
 from marchproxy.model.entities import Service
@@ -20,7 +21,7 @@ def reach(environment: Environment, question: Mapping[str, Any], name: str, clus
     """Address and port (0 for ICMP) to ask about. Raises `NotFound`: `name` is neither service nor host."""
     source = parse_ip(question["source"], field="source")
     port = parse_port(question["port"]) if "port" in question else 0
-    holder = intent.cluster_of(intent.read(environment), cluster)
+    holder = edits.cluster_of(intent.read(environment), cluster)
     service = next((item for item in holder.services if item.name == name), None)
     if service is None:
         return _resolve(name, source), port

@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marchproxy.cli import intent
-from marchproxy.cli.changes import row, show_changes
+from marchproxy.cli.changes import show_changes
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, noun, verb
-from marchproxy.cli.mistakes import guard_way, review
 from marchproxy.cli.options import TABLE, ForceOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, serialise, show_one, show_rows
 from marchproxy.cli.table import Columns
+from marchproxy.client.changes import row
+from marchproxy.client.covered import guard_way
+from marchproxy.client.review import review
 from marchproxy.model.change import diff
 from marchproxy.model.documents import Document
 

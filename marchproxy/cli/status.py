@@ -6,14 +6,14 @@ from typing import Any
 import typer
 
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Control
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.health import condition, place
 from marchproxy.cli.options import TABLE, OutputOption
 from marchproxy.cli.output import Output, serialise, show_lines
 from marchproxy.cli.table import Columns, Row, draw
-from marchproxy.cli.units import duration, size
+from marchproxy.client.control import Control
+from marchproxy.client.units import duration, size
 from marchproxy.model.reason import Reason
 
 app = single()

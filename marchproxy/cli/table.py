@@ -1,10 +1,9 @@
 """Aligned columns of text. Drawn here and not with rich, which would double the start-up of `list`."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from marchproxy.cli.context import printable
+from marchproxy.client.words import cell
 
 type Row = Mapping[str, Any]
 type Cell = str | Callable[[Row], object]
@@ -13,8 +12,6 @@ type Columns = Mapping[str, Cell]
 """Title to cell, from left to right."""
 
 _GAP = "  "
-_ITEMS = 3
-"""Entries of a list shown in one cell; the rest are counted."""
 
 
 def draw(rows: Sequence[Row], columns: Columns, width: int | None = None) -> list[str]:
@@ -24,20 +21,6 @@ def draw(rows: Sequence[Row], columns: Columns, width: int | None = None) -> lis
     widths = [max(map(columns_of, column)) for column in zip(*texts, strict=True)]
     numeric = [_is_numeric([line[i] for line in values]) for i in range(len(columns))]
     return [_cut(_join(line, widths, numeric), width) for line in texts]
-
-
-def cell(value: object) -> str:
-    """One value as text on one line: `-` for nothing, yes and no, the first few entries of a list."""
-    if value in (None, "", []):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        more = f",+{len(value) - _ITEMS}" if len(value) > _ITEMS else ""
-        return ",".join(cell(item) for item in value[:_ITEMS]) + more
-    if isinstance(value, dict):
-        return printable(json.dumps(value, ensure_ascii=False))
-    return printable(str(value))
 
 
 def columns_of(text: str) -> int:

@@ -8,13 +8,14 @@ import typer
 
 from marchproxy.cli import intent, suggest
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Control
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption
 from marchproxy.cli.output import Output, show_one, show_rows
 from marchproxy.cli.table import Columns
-from marchproxy.cli.units import parse_duration
+from marchproxy.client import edits
+from marchproxy.client.control import Control
+from marchproxy.client.units import parse_duration
 from marchproxy.model.change import Kind
 from marchproxy.model.documents import Document, write_field
 from marchproxy.model.entities import Auth
@@ -126,7 +127,7 @@ def revoke(
     """
     environment = environment_of(context)
     with intent.opened(environment) as store:
-        intent.find(store.snapshot(), Kind.SERVICE, cluster, service)
+        edits.find(store.snapshot(), Kind.SERVICE, cluster, service)
         gone = store.credentials.revoke(cluster, service, ids=ids or (), jtis=jtis or ())
     environment.note(f"revoked: {', '.join(str(token.id) for token in gone)}")
     code = intent.announce(environment)
@@ -151,9 +152,9 @@ def list_all(
     environment = environment_of(context)
     snapshot = intent.read(environment)
     if service is None:
-        intent.cluster_of(snapshot, cluster)
+        edits.cluster_of(snapshot, cluster)
     else:
-        intent.find(snapshot, Kind.SERVICE, cluster, service)
+        edits.find(snapshot, Kind.SERVICE, cluster, service)
     with intent.opened(environment, read_only=True) as store:
         found = store.credentials.tokens(cluster, service)
     now = datetime.now(UTC)
@@ -169,7 +170,7 @@ def _hand_out(
     """Print a new token: alone on stdout, so that a script can take it, or as a field of a document."""
     cluster, name = of
     with intent.opened(environment) as store:
-        service = intent.find(store.snapshot(), Kind.SERVICE, cluster, name)
+        service = edits.find(store.snapshot(), Kind.SERVICE, cluster, name)
         issued = make(store.credentials)
     text = issued.secret or _jwt(cast("Service", service), issued)
     if output is Output.TABLE:

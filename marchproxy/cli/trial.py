@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from marchproxy.cli import intent
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Control
 from marchproxy.cli.errors import ExitCode, warn
+from marchproxy.client.control import Control
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from marchproxy.cli.context import Environment, printable
-from marchproxy.cli.control import Control
+from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode, warn
-from marchproxy.cli.flows import endpoint
 from marchproxy.cli.output import Output, to_yaml
 from marchproxy.cli.table import Row
+from marchproxy.client.control import Control
+from marchproxy.client.words import endpoint, printable
 from marchproxy.model.address import parse_ip, parse_prefix
 from marchproxy.model.ports import parse_port
 

@@ -67,7 +67,12 @@ class Console:
 
     def environment(self, *, stdin: bytes = b"", tty: bool = False) -> Environment:
         """Streams in memory; with `tty` all three are terminals."""
-        return Environment(Keyboard(stdin, tty=tty), Screen(tty=tty), Screen(tty=tty), self.variables)
+        return Environment(
+            self.variables,
+            stdin=Keyboard(stdin, tty=tty),
+            stdout=Screen(tty=tty),
+            stderr=Screen(tty=tty),
+        )
 
     def __call__(self, *words: str, stdin: bytes | str = b"", tty: bool = False) -> Result:
         """Run one command line."""

@@ -2,38 +2,11 @@
 
 from typing import Any
 
-from marchproxy.cli.changes import action, row, show_changes, summary
+from marchproxy.cli.changes import show_changes
 from marchproxy.cli.output import Output
-from marchproxy.model.change import Change, Kind
+from marchproxy.model.change import Change
 from tests.cli.console import Console, Screen
-
-ADDED = Change(Kind.INTERFACE, "", "eth0", None, {"name": "eth0", "role": "inside"})
-CHANGED = Change(
-    Kind.SERVICE,
-    "default",
-    "web",
-    {"name": "web", "addresses": ["10.0.0.1"], "port": 80},
-    {"name": "web", "addresses": ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"], "tls": True},
-)
-REMOVED = Change(Kind.MAPPING, "lab", "m", {"name": "m", "description": "x\x1b[31m"}, None)
-
-
-def test_actions() -> None:
-    assert [action(change) for change in (ADDED, CHANGED, REMOVED)] == ["add", "change", "remove"]
-    assert summary([ADDED, CHANGED, REMOVED, ADDED]) == "2 added, 1 changed, 1 removed"
-    assert summary([REMOVED]) == "1 removed"
-
-
-def test_rows_have_the_same_keys() -> None:
-    assert row(ADDED) == {
-        "action": "add",
-        "kind": "interface",
-        "cluster": "",
-        "name": "eth0",
-        "before": None,
-        "after": {"name": "eth0", "role": "inside"},
-    }
-    assert row(ADDED).keys() == row(REMOVED).keys()
+from tests.client.test_changes import ADDED, CHANGED, REMOVED
 
 
 def test_lines_show_each_field_that_differs_and_hide_nothing(console: Console) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from marchproxy.cli.control import Control
+from marchproxy.client.control import Control
 from tests.cli.console import STATUS, Console
 from tests.cli.test_flows import FLOW
 

@@ -4,17 +4,8 @@ import pytest
 import typer
 
 from marchproxy.cli.context import Environment
-from marchproxy.cli.errors import (
-    Declined,
-    ExitCode,
-    InvalidFile,
-    InvalidPolicy,
-    Refused,
-    WrongUsage,
-    exit_code,
-    report,
-    warn,
-)
+from marchproxy.cli.errors import Declined, ExitCode, InvalidFile, WrongUsage, exit_code, report, warn
+from marchproxy.client.errors import InvalidPolicy, Refused
 from marchproxy.model.errors import (
     Conflict,
     DaemonNotRunning,

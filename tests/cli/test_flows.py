@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from marchproxy.cli.flows import endpoint
+from marchproxy.client.words import endpoint
 from tests.cli.console import Answers, Console, Daemon
 
 type Start = Callable[[Answers], Daemon]

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import pytest
-
-from marchproxy.cli.table import cell, columns_of, draw
+from marchproxy.cli.table import columns_of, draw
 
 ROWS: list[dict[str, Any]] = [
     {"name": "a", "count": 5, "text": "x"},
@@ -44,21 +42,3 @@ def test_wide_characters_take_two_columns() -> None:
         [{"name": "漢字", "text": "x"}, {"name": "e\u0301", "text": "y"}], {"NAME": "name", "TEXT": "text"}
     )
     assert lines == ["NAME  TEXT", "漢字  x", "e\u0301     y"]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "-"),
-        ("", "-"),
-        ([], "-"),
-        (0, "0"),
-        (False, "no"),
-        (True, "yes"),
-        (["a", "b", "c"], "a,b,c"),
-        (["a", "b", "c", "d", "e"], "a,b,c,+2"),
-        ("x\x1b[31m\ny", "x\\x1b[31m\\ny"),
-    ],
-)
-def test_cells(value: object, text: str) -> None:
-    assert cell(value) == text

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from marchproxy.cli.control import Control
+from marchproxy.client.control import Control
 from tests.cli.console import Answers, Console, Daemon, chunked
 from tests.cli.test_flows import FLOW, REFUSED
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from marchproxy.cli.units import duration, parse_duration, size
+from marchproxy.client.units import duration, parse_duration, size
 from marchproxy.model.errors import InvalidValue
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from marchproxy.cli.context import Environment
-from marchproxy.cli.covered import local_addresses, management_path, refuse_covering
+from marchproxy.client.covered import local_addresses, management_path, refuse_covering
 from marchproxy.model.errors import Conflict
 from tests.policy.blocking import blocks
 

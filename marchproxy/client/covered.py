@@ -5,19 +5,29 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from marchproxy.cli.context import Environment
+from marchproxy.client.appliance import Appliance
 from marchproxy.model.address import IPAddress, parse_ip
 from marchproxy.model.errors import Conflict, InvalidValue
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.blocks import BlockMemo, Blocks, Contents, compile_blocks
 
+if TYPE_CHECKING:
+    from marchproxy.store.store import Store
+
 _PROC = Path("/proc/net")
 _SHOWN = 5
 
 
+def guard_way(appliance: Appliance, store: "Store", before: Snapshot, after: Snapshot) -> None:
+    """Raise `Conflict` where blocks that `after` has and `before` had not cover the operator's way."""
+    if (after.blocks, after.block_lists) != (before.blocks, before.block_lists):
+        refuse_new_blocks(appliance, before, after, store.contents_of)
+
+
 def refuse_new_blocks(
-    environment: Environment, before: Snapshot, after: Snapshot, contents_of: Callable[[Snapshot], Contents]
+    appliance: Appliance, before: Snapshot, after: Snapshot, contents_of: Callable[[Snapshot], Contents]
 ) -> None:
     """`refuse_covering` for what `after` blocks and `before` did not; a list with other contents is new.
 
@@ -29,13 +39,13 @@ def refuse_new_blocks(
     if blocks or lists:
         contents = contents_of(replace(Snapshot(), blocks=blocks, block_lists=lists))
         memo = compile_blocks(blocks, lists, contents, {}, datetime.now(UTC), BlockMemo())
-        refuse_covering(environment, memo.blocks)
+        refuse_covering(appliance, memo.blocks)
 
 
-def refuse_covering(environment: Environment, blocks: Blocks, *, proc: Path = _PROC) -> None:
+def refuse_covering(appliance: Appliance, blocks: Blocks, *, proc: Path = _PROC) -> None:
     """Raise `Conflict` where `blocks` cover the client of this SSH session, a local address or loopback."""
     cut = []
-    for address, what in management_path(environment, proc):
+    for address, what in management_path(appliance, proc):
         owner = blocks.find(address)
         if owner:
             cut.append(f"{address} ({what}, by {owner.partition(':')[2]})")
@@ -47,14 +57,14 @@ def refuse_covering(environment: Environment, blocks: Blocks, *, proc: Path = _P
         )
 
 
-def management_path(environment: Environment, proc: Path = _PROC) -> Iterator[tuple[IPAddress, str]]:
+def management_path(appliance: Appliance, proc: Path = _PROC) -> Iterator[tuple[IPAddress, str]]:
     """Addresses that the operator cannot do without, and what each is."""
-    session = environment.variables.get("SSH_CONNECTION", "").split()
+    session = appliance.variables.get("SSH_CONNECTION", "").split()
     for text, what in zip(session[:1], ["the client of this SSH session"], strict=False):
         try:
             yield parse_ip(text), what
         except InvalidValue:
-            environment.detail(f"SSH_CONNECTION names no address: {text}")
+            appliance.detail(f"SSH_CONNECTION names no address: {text}")
     seen: set[IPAddress] = {IPv4Address("127.0.0.1"), IPv6Address("::1")}
     for loopback in sorted(seen, key=str):
         yield loopback, "loopback"

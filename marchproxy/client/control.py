@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from marchproxy.cli.context import Environment
-from marchproxy.cli.errors import Refused
+from marchproxy.client.appliance import Appliance
+from marchproxy.client.errors import Refused
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
 
 ANSWER_SECONDS = 10.0
@@ -28,10 +28,10 @@ class Control:
     with the daemon's own words.
     """
 
-    def __init__(self, environment: Environment) -> None:
-        self._path = environment.control_socket
-        self._command = environment.command
-        self._debug = environment.debug
+    def __init__(self, appliance: Appliance) -> None:
+        self._path = appliance.control_socket
+        self._command = appliance.command
+        self._debug = appliance.debug
 
     def get(self, target: str, **query: object) -> Any:
         """What the daemon knows. Parameters that are None, False or empty are left out."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from marchproxy.cli.control import Control
-from marchproxy.cli.errors import Refused
+from marchproxy.client.control import Control
+from marchproxy.client.errors import Refused
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
 from tests.cli.console import Answers, Console, Daemon, Screen, chunked
 
@@ -133,7 +133,7 @@ def test_who_may_not_ask_is_told_what_would_work(
 
 
 def test_a_daemon_that_says_nothing(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marchproxy.cli.control.ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("marchproxy.client.control.ANSWER_SECONDS", 0.05)
     console.control_socket.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(console.control_socket))

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from marchproxy.cli.errors import InvalidPolicy
-from marchproxy.cli.mistakes import review, show_warnings
+from marchproxy.cli.intent import show_warnings
+from marchproxy.client.errors import InvalidPolicy
+from marchproxy.client.review import review
 from marchproxy.model.errors import Conflict, NotFound
 from marchproxy.model.snapshot import Snapshot, read_snapshot
 from tests.cli.console import Console, Screen

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
-from marchproxy.cli.context import Environment
-from marchproxy.cli.errors import InvalidPolicy, warn
+from marchproxy.client.errors import InvalidPolicy
 from marchproxy.model.address import HostName
 from marchproxy.model.change import Change, Kind, diff
 from marchproxy.model.management import MANAGEMENT_PORTS
@@ -16,7 +15,6 @@ from marchproxy.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from marchproxy.policy.plan import Finding
-    from marchproxy.store.store import Store
 
 _SHOWN = 5
 _SOMEWHERE = (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
@@ -45,22 +43,6 @@ def review(
         text = "; ".join(f"{error.subject}: {error.message}" for error in errors[:_SHOWN])
         raise InvalidPolicy(text + more, hint=next((error.hint for error in errors if error.hint), ""))
     return found
-
-
-def guard_way(environment: Environment, store: "Store", before: Snapshot, after: Snapshot) -> None:
-    """Raise `Conflict` where blocks that `after` has and `before` had not cover the operator's way."""
-    if (after.blocks, after.block_lists) != (before.blocks, before.block_lists):
-        from marchproxy.cli.covered import refuse_new_blocks
-
-        refuse_new_blocks(environment, before, after, store.contents_of)
-
-
-def show_warnings(environment: Environment, warnings: Sequence["Finding"]) -> None:
-    """Say what was written although it may not be what was meant."""
-    for finding in warnings[:_SHOWN]:
-        warn(environment, f"{finding.subject}: {finding.message}", finding.hint)
-    if len(warnings) > _SHOWN:
-        warn(environment, f"{len(warnings) - _SHOWN} more like these", "marchproxy check lists them")
 
 
 def _findings(snapshot: Snapshot, changes: Sequence[Change], management: frozenset[int]) -> list["Finding"]:
