@@ -41,6 +41,7 @@ COMMANDS = {
     "learn": "Learn from audit which mappings are missing",
     "doctor": "Look for what keeps the appliance from working",
     "explain": "Explain which mapping decides about a connection",
+    "tui": "Look at the appliance and change it in the terminal",
     "version": "Show the version and what it runs on",
 }
 """Name (of the module, too) and the first line of its help; a test holds the lines equal."""

@@ -33,6 +33,7 @@ flows
 learn show|propose|forget
 doctor
 explain
+tui
 version
 """
 """The whole command line of this version, as DESIGN names it; commands of later versions are not there."""

@@ -41,11 +41,6 @@ def test_a_misspelt_command_gets_a_suggestion(console: Console) -> None:
     assert "Did you mean 'status'?" in console("statsu").err
 
 
-@pytest.mark.parametrize("words", ["token", "cert", "learn", "tui", "trace", "top"])
-def test_nothing_of_later_versions(console: Console, words: str) -> None:
-    assert console(*words.split()).code == 2
-
-
 HEAVY = {
     "cryptography": "takes 50 ms; only secrets and keys need it",
     "pydal": "takes 80 ms; reading needs none of it",

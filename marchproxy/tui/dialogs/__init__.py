@@ -1,0 +1,1 @@
+"""What lies over a tab until it is answered; Escape leaves everything as it is."""

@@ -1,0 +1,141 @@
+"""Which fields of an entity a form has, and how text becomes their value. The model decides what is right."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+from marchproxy.client.words import printable
+from marchproxy.model.change import ENTITIES, Kind
+from marchproxy.model.documents import Document, Entity, read_entity, read_field, to_document
+from marchproxy.model.entities import Action, Auth, Balance
+from marchproxy.model.errors import InvalidValue
+
+
+class Shape(Enum):
+    """How a field is typed."""
+
+    TEXT = auto()
+    NUMBER = auto()
+    LIST = auto()
+    """Separated by commas or spaces."""
+    FLAG = auto()
+    CHOICE = auto()
+
+
+_WORDS = {False: "no", True: "yes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One line of a form."""
+
+    name: str
+    """Of the entity's field."""
+    label: str
+    hint: str
+    """An example, shown while it is empty."""
+    shape: Shape = Shape.TEXT
+    choices: Sequence[str] = ()
+
+    @property
+    def options(self) -> Sequence[str]:
+        """What can be chosen; empty: it is typed."""
+        return tuple(_WORDS.values()) if self.shape is Shape.FLAG else tuple(map(str, self.choices))
+
+    def text(self, document: Document) -> str:
+        """What stands in the line at first."""
+        value = document.get(self.name)
+        if self.shape is Shape.FLAG:
+            return _WORDS[bool(value)]
+        if value is None:
+            return self.choices[0] if self.choices else ""
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    def value(self, text: str) -> Any:
+        """The document's value; None: the field is at its default."""
+        said = text.strip()
+        if self.shape is Shape.FLAG:
+            return said == _WORDS[True] or None
+        if self.shape is Shape.LIST:
+            return said.replace(",", " ").split() or None
+        if not said:
+            return None
+        return int(said) if self.shape is Shape.NUMBER and said.isascii() and said.isdigit() else said
+
+
+FIELDS: Final[Mapping[Kind, Sequence[Field]]] = {
+    Kind.SERVICE: (
+        Field("name", "Name", "web"),
+        Field("addresses", "Addresses", "10.2.0.10, 10.3.0.0/16, db.example.com", Shape.LIST),
+        Field("port", "Port", "8080; empty: the one that was asked for", Shape.NUMBER),
+        Field("protocol", "Protocol", "tcp or udp; empty: any"),
+        Field("collection", "Collection", "front"),
+        Field("tags", "Tags", "site-a, public", Shape.LIST),
+        Field("auth", "Credential", "", Shape.CHOICE, tuple(Auth)),
+        Field("weight", "Weight", "1 to 256; 1 unless given", Shape.NUMBER),
+        Field("health", "Health check", "tcp, icmp, http:/PATH or https:/PATH"),
+        Field("drain", "Drained", "addresses that get no new flows", Shape.LIST),
+        Field("description", "Description", "what it is"),
+    ),
+    Kind.MAPPING: (
+        Field("name", "Name", "clients-web"),
+        Field("sources", "From", "services, collection:NAME, external or all", Shape.LIST),
+        Field("destinations", "To", "services, collection:NAME, external or all", Shape.LIST),
+        Field("protocols", "Protocols", "tcp, udp, icmp", Shape.LIST),
+        Field("ports", "Ports", "443, 8000-8100; empty: the service's own, or any", Shape.LIST),
+        Field("listen", "Listen", "10.1.0.1:80; empty: routed traffic"),
+        Field("action", "Action", "", Shape.CHOICE, tuple(Action)),
+        Field("priority", "Priority", "0 to 65535, lower wins; 100 unless given", Shape.NUMBER),
+        Field("auth_required", "Wants a credential", "", Shape.FLAG),
+        Field("sni", "TLS must name it", "", Shape.FLAG),
+        Field("audit", "Audit", "", Shape.FLAG),
+        Field("expires", "Expires", "2030-01-31T18:00:00Z"),
+        Field("balance", "Balance", "", Shape.CHOICE, tuple(Balance)),
+        Field("description", "Description", "what it is for"),
+    ),
+    Kind.BLOCK: (
+        Field("name", "Block", "an address, a prefix or a host name"),
+        Field("reason", "Reason", "why"),
+        Field("expires", "Expires", "2030-01-31T18:00:00Z"),
+    ),
+    Kind.LIMIT: (
+        Field("name", "Name", "per-client"),
+        Field("per", "Counted for", "", Shape.CHOICE, ("source", "service", "total")),
+        Field("services", "Services", "default/clients; empty: every address", Shape.LIST),
+        Field("packets_per_second", "Packets a second", "10000", Shape.NUMBER),
+        Field("bytes_per_second", "Bytes a second", "1000000", Shape.NUMBER),
+        Field("flows_per_second", "New flows a second", "100", Shape.NUMBER),
+        Field("burst", "At once", "how many may come together", Shape.NUMBER),
+        Field("exempt", "Not for", "10.9.0.0/16", Shape.LIST),
+    ),
+}
+"""What can be written in the terminal; the command line has everything."""
+
+
+def complaint(kind: Kind, field: Field, text: str) -> str:
+    """What is wrong with what stands in one line; empty: nothing."""
+    value = field.value(text)
+    if value is None:
+        return ""
+    try:
+        read_field(ENTITIES[kind], field.name, value)
+    except InvalidValue as error:
+        return printable(error.hint)
+    return ""
+
+
+def read_form(kind: Kind, before: Document, texts: Mapping[str, str]) -> Entity:
+    """The entity that a form says; what it has no line for stays as in `before`. Raises `InvalidValue`."""
+    document = dict(before)
+    for field in FIELDS[kind]:
+        value = field.value(texts[field.name])
+        document.pop(field.name, None)
+        if value is not None:
+            document[field.name] = value
+    return read_entity(ENTITIES[kind], document)
+
+
+def form_document(entity: Entity | None) -> Document:
+    """What a form begins with."""
+    return {} if entity is None else to_document(entity)

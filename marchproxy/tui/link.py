@@ -1,0 +1,162 @@
+"""The way to the daemon and the store. Everything here blocks: call it in a thread."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from marchproxy.client.appliance import Appliance
+from marchproxy.client.changes import row
+from marchproxy.client.control import Control
+from marchproxy.model.change import Change, diff
+from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
+from marchproxy.model.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from marchproxy.policy.plan import Finding
+    from marchproxy.store.revision import Revision
+    from marchproxy.store.store import Store
+
+type Row = Mapping[str, Any]
+type Build = Callable[[Snapshot], Snapshot]
+
+TRIAL = 60
+"""Seconds until a change on trial goes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """A change that is not written yet."""
+
+    message: str
+    build: Build
+    changes: Sequence[Change]
+    warnings: "Sequence[Finding]"
+    cut: Row | None
+    """The daemon's answer to which running flows it would end; None: it did not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a change."""
+
+    number: int
+    """Of the revision."""
+    changed: bool
+    problem: str
+    """Why the daemon does not carry it out; empty: it does, or none runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One appliance, as far as this user may look and write."""
+
+    appliance: Appliance
+    read_only: bool = False
+    control: Control = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "control", Control(self.appliance))
+
+    def status(self) -> Row:
+        """`GET /v1/status`. Raises `DaemonNotRunning` and others of `client.control`."""
+        answer: Row = self.control.get("/v1/status")
+        return answer
+
+    def flows(self, **query: object) -> list[Row]:
+        """`GET /v1/flows` with these parameters."""
+        rows: list[Row] = self.control.get("/v1/flows", **query)
+        return rows
+
+    def explain(self, question: Mapping[str, object]) -> Row:
+        """`POST /v1/explain`."""
+        answer: Row = self.control.post("/v1/explain", dict(question))
+        return answer
+
+    def cut(self, ids: Sequence[int]) -> int:
+        """End flows; how many there were. Raises `NotPermitted` in a read-only session."""
+        self._demand_writing()
+        return int(self.control.post("/v1/flows/cut", {"ids": list(ids)})["cut"])
+
+    def events(self, kinds: Sequence[str]) -> Iterator[Row]:
+        """`GET /v1/events`, as they come."""
+        return self.control.stream("/v1/events", kind=",".join(kinds))
+
+    def snapshot(self) -> Snapshot:
+        """What is configured. Raises `StoreError`."""
+        with self._store(read_only=True) as store:
+            return store.snapshot()
+
+    def revisions(self, limit: int) -> "list[Revision]":
+        """The newest revisions, newest first."""
+        with self._store(read_only=True) as store:
+            return store.revisions(limit)
+
+    def intend(self, message: str, build: Build) -> Intended:
+        """See what a change would do; nothing is written. Raises what is wrong with it."""
+        from marchproxy.client.covered import guard_way
+        from marchproxy.client.review import review
+
+        self._demand_writing()
+
+        def careful(held: Snapshot) -> Snapshot:
+            wanted = build(held)
+            with self._store(read_only=True) as store:
+                guard_way(self.appliance, store, held, wanted)
+            return wanted
+
+        with self._store(read_only=True) as store:
+            revision, held = store.current()
+        wanted = careful(held)
+        changes = diff(held, wanted)
+        warnings = review(held, wanted, self.appliance.management_ports)
+        return Intended(message, build, changes, warnings, self._foresee(revision.sha256, changes))
+
+    def write(self, intended: Intended, *, on_trial: bool) -> Written:
+        """Make the revision, and have a running daemon take it over. Raises what `intend` does.
+
+        `on_trial`: it goes back after `TRIAL` seconds unless `confirm` follows, which needs a daemon.
+        """
+        from marchproxy.client.writing import make_revision
+
+        self._demand_writing()
+        if on_trial:
+            self.status()
+        with self._store() as store:
+            trial = TRIAL if on_trial else None
+            made = make_revision(self.appliance, store, intended.message, intended.build, trial=trial)
+        return Written(made.revision.number, made.changed, self._reload())
+
+    def confirm(self) -> int:
+        """Keep the revision on trial; its number. Raises `NoTrial`, or `Conflict` where it is too late."""
+        self._demand_writing()
+        with self._store() as store:
+            number = store.confirm().revision
+        self._reload()
+        return number
+
+    def _store(self, *, read_only: bool = False) -> "Store":
+        from marchproxy.store.store import Store
+
+        return Store.open(self.appliance.state_dir, read_only=read_only)
+
+    def _foresee(self, sha256: str, changes: Sequence[Change]) -> Row | None:
+        try:
+            answer: Row = self.control.post(
+                "/v1/preview", {"sha256": sha256, "changes": [row(change) for change in changes]}
+            )
+            return answer
+        except MarchproxyError:
+            return None
+
+    def _reload(self) -> str:
+        try:
+            self.control.post("/v1/reload")
+        except DaemonNotRunning:
+            return ""
+        except MarchproxyError as error:
+            return error.message
+        return ""
+
+    def _demand_writing(self) -> None:
+        if self.read_only:
+            raise NotPermitted("this session only looks", hint="start it without --read-only")

@@ -1,0 +1,131 @@
+"""What is refused: totals by reason and mapping, and the newest refusals one by one."""
+
+import time
+from typing import Any, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import DataTable, Label
+
+from marchproxy.client.units import size
+from marchproxy.client.words import cell
+from marchproxy.model.reason import Reason
+from marchproxy.tui import allowing
+from marchproxy.tui.facts import Rates
+from marchproxy.tui.link import Row
+from marchproxy.tui.table import Column, LiveTable
+from marchproxy.tui.views.view import FREEZE, WHY, Browser, occurs
+from marchproxy.tui.words import clock, end, scaled, verdict, whole
+
+_SHOWN = 200
+
+
+class Denials(Browser):
+    """By reason above, the newest below."""
+
+    TITLE = "Denials"
+    BINDING_GROUP_TITLE = "Denials"
+    WRITING = frozenset({"allow"})
+    BINDINGS: ClassVar[list[BindingType]] = [
+        FREEZE,
+        Binding("a", "allow", "Allow this", tooltip="Write a mapping that allows what was refused"),
+        WHY,
+    ]
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._rates = Rates()
+
+    def compose(self) -> ComposeResult:
+        """Totals, the filter while it is used, single refusals."""
+        yield LiveTable(_TOTALS, _total_key, id="denials-totals")
+        yield Label("", id="denials-state", classes="state", markup=False)
+        yield self.make_filter()
+        yield LiveTable(_RECORDS, _record_key, id="denials-table")
+
+    @property
+    def table(self) -> LiveTable:
+        """The single refusals."""
+        return self.query_one("#denials-table", LiveTable)
+
+    def fetch(self) -> Any:
+        """The newest refusals."""
+        return self.link.flows(denied=True, limit=_SHOWN * 5 if self.text else _SHOWN)
+
+    def present(self, answer: list[Row]) -> None:
+        """Those in which the filter's text occurs."""
+        found = [row for row in answer if occurs(self.text, row)][:_SHOWN]
+        self.table.show(found)
+        self.say()
+
+    def present_status(self, status: Row) -> None:
+        """Totals, with what is added a second."""
+        rows = [
+            {**row, "verdict": word}
+            for key, word in (("denied", "deny"), ("audited", "audit"))
+            for row in status[key]
+        ]
+        if self.frozen:
+            return
+        counts = {hash(_total_key(row)): row["packets"] for row in rows}
+        rates = self._rates.of(counts, time.monotonic())
+        table = self.query_one("#denials-totals", LiveTable)
+        table.show([{**row, "rate": rates.get(hash(_total_key(row)), 0.0)} for row in rows])
+
+    def action_allow(self) -> None:
+        """From the refusal under the cursor to a mapping, by way of the review of changes."""
+        row = self.table.record
+        if row is None:
+            return
+        unable = allowing.obstacle(row)
+        if unable:
+            self.notify(unable, severity="warning", markup=False)
+            return
+        self.house.change(f"allow {allowing.summary(row)}", allowing.builder(row))
+
+    @on(DataTable.RowSelected, "#denials-table")
+    def opened(self) -> None:
+        """Enter explains the refusal."""
+        self.house.action_why()
+
+    def say(self) -> None:
+        """How many, and which."""
+        count = len(self.table.records)
+        parts = [f"newest {count}" if count else "nothing was refused lately", *self.said_of_all()]
+        self.query_one("#denials-state", Label).update("  ".join(parts))
+
+
+def _total_key(row: Row) -> str:
+    return f"{row['verdict']} {row['reason']} {row['mapping']}"
+
+
+def _record_key(row: Row) -> str:
+    return (
+        f"{row['time']} {row['source']} {row['source_port']} {row['destination']} {row['destination_port']}"
+    )
+
+
+def _meaning(row: Row) -> str:
+    return Reason[row["reason"]].meaning if row["reason"] in Reason.__members__ else ""
+
+
+_TOTALS = (
+    Column("VERDICT", lambda row: verdict(row["verdict"])),
+    Column("REASON", lambda row: row["reason"]),
+    Column("MAPPING", lambda row: cell(row["mapping"])),
+    Column("PACKETS", lambda row: whole(row["packets"]), right=True),
+    Column("NOW", lambda row: scaled(row["rate"], "/s"), right=True),
+    Column("BYTES", lambda row: size(row["bytes"]), above=90, right=True),
+    Column("MEANING", _meaning, above=110),
+)
+_RECORDS = (
+    Column("TIME", lambda row: clock(row["time"])),
+    Column("SOURCE", lambda row: end(row, "source")),
+    Column("DESTINATION", lambda row: end(row, "destination")),
+    Column("PROTO", lambda row: row["protocol"], above=90),
+    Column("REASON", lambda row: row["reason"]),
+    Column("COUNT", lambda row: whole(row["count"]), above=100, right=True),
+    Column("MAPPING", lambda row: cell(row["mapping"]), above=110),
+    Column("INTERFACE", lambda row: cell(row["interface"]), above=140),
+)
