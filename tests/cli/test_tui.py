@@ -16,7 +16,11 @@ def test_without_a_terminal_it_says_what_scripts_do(console: Console) -> None:
 
 def test_it_runs_the_application(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[MarchProxyApp] = []
-    monkeypatch.setattr(MarchProxyApp, "run", started.append)
+
+    def run(self: MarchProxyApp) -> None:
+        started.append(self)
+
+    monkeypatch.setattr(MarchProxyApp, "run", run)
     assert console("tui", "--read-only", "--light", tty=True).code == 0
     (app,) = started
     assert app.link.read_only
