@@ -1,9 +1,11 @@
 """Whether a `FlowFilter` holds for a flow as the kernel has it: its own answer, without decoding."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from marchproxy.dataplane.flowquery import FlowFilter, is_named
-from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel import halves, layouts
+from marchproxy.dataplane.kernel.halves import Half
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.records import protocol_name
 from marchproxy.dataplane.kernel.tunnels import Tunnel
@@ -27,10 +29,18 @@ class PackedServices:
         self._sources: dict[tuple[bytes, int], str] = {}
         self._destinations: dict[tuple[bytes, int, bytes, bytes], str] = {}
 
-    def source(self, client: bytes, mapping: int, id: int, flags: int) -> str:
+    def source(self, raw_key: bytes, half: Half) -> str:
         """Whose flow it is."""
-        if flags & layouts.FLAG_SPLICED and (tunnel := self.tunnels.get(id, _NOBODY)).service:
-            return tunnel.service
+        return self.tunnel(half).service or self.claimed(halves.client(raw_key, half), half[halves.MAPPING])
+
+    def tunnel(self, half: Half) -> Tunnel:
+        """What is known of a flow that user space handed off; nothing of any other."""
+        if not half[halves.FLAGS] & layouts.FLAG_SPLICED:
+            return _NOBODY
+        return self.tunnels.get(half[halves.ID], _NOBODY)
+
+    def claimed(self, client: bytes, mapping: int) -> str:
+        """The service of a client by its address."""
         key = client, mapping
         found = self._sources.get(key)
         if found is None:
@@ -38,8 +48,12 @@ class PackedServices:
             _remember(self._sources, key, found)
         return found
 
-    def destination(self, asked: bytes, mapping: int, backend: bytes, port: bytes) -> str:
+    def destination(self, raw_key: bytes, half: Half) -> str:
         """Whom it is to."""
+        return self.reached(halves.asked(raw_key, half), half[halves.MAPPING], *halves.backend(raw_key, half))
+
+    def reached(self, asked: bytes, mapping: int, backend: bytes, port: bytes) -> str:
+        """The service of a backend, or else of the address that was asked for."""
         key = asked, mapping, backend, port
         found = self._destinations.get(key)
         if found is None:
@@ -51,7 +65,7 @@ class PackedServices:
 
 
 class FlowMatch:
-    """One filter, ready for a walk."""
+    """One filter, ready for a walk. Both ends of a flow are judged once for all that have the same."""
 
     def __init__(self, wanted: FlowFilter, names: MappingNames, services: PackedServices) -> None:
         self._wanted = wanted
@@ -63,46 +77,23 @@ class FlowMatch:
         self._port = layouts.pack_port(wanted.port) if wanted.port else None
         self._source, self._destination = _within(wanted.source), _within(wanted.destination)
         self._mappings: dict[int, bool] = {}
-        self._texts: dict[bytes, bool] = {}
+        self._clients: dict[tuple[bytes, int], _Found] = {}
+        self._goals: dict[tuple[bytes, int, bytes, bytes], _Found] = {}
 
-    def holds(
-        self,
-        client: bytes,
-        asked: bytes,
-        client_port: bytes,
-        asked_port: bytes,
-        protocol: int,
-        mapping: int,
-        backend: bytes,
-        backend_port: bytes,
-        id: int,
-        flags: int,
-    ) -> bool:
-        """Whether all conditions hold. `client` asked for `asked`, and is sent to `backend`."""
+    def holds(self, raw_key: bytes, half: Half) -> bool:
+        """Whether all conditions hold for the flow of a client's half."""
         wanted = self._wanted
         return (
-            protocol in self._protocols
-            and (self._port is None or self._port in (client_port, asked_port))
-            and (self._source is None or self._source(client))
-            and (self._destination is None or self._destination(asked))
-            and (wanted.reason is None or wanted.reason is _reason(flags))
-            and (not wanted.mapping or self._has_mapping(mapping))
+            raw_key[halves.KEY_PROTOCOL] in self._protocols
             and (
-                not wanted.service
-                or is_named(self._services.source(client, mapping, id, flags), wanted.service)
-                or is_named(self._services.destination(asked, mapping, backend, backend_port), wanted.service)
+                self._port is None
+                or self._port in (raw_key[halves.KEY_SOURCE_PORT], raw_key[halves.KEY_DESTINATION_PORT])
             )
-            and (
-                not wanted.text
-                or self._has_address(client)
-                or self._has_address(asked)
-                or self._has_address(backend)
-                or wanted.has_text(self._names.name(mapping))
-                or wanted.has_text(_reason(flags).name)
-                or wanted.has_text(self._services.source(client, mapping, id, flags))
-                or wanted.has_text(self._services.destination(asked, mapping, backend, backend_port))
-                or self._has_name(id, flags)
-            )
+            and (self._source is None or self._source(raw_key[halves.KEY_SOURCE]))
+            and (self._destination is None or self._destination(raw_key[halves.KEY_DESTINATION]))
+            and (wanted.reason is None or wanted.reason is _reason(half))
+            and (not wanted.mapping or self._has_mapping(half[halves.MAPPING]))
+            and (not (wanted.service or wanted.text) or self._has_names(raw_key, half))
         )
 
     def _has_mapping(self, number: int) -> bool:
@@ -111,21 +102,59 @@ class FlowMatch:
             found = self._mappings[number] = is_named(self._names.name(number), self._wanted.mapping)
         return found
 
-    def _has_address(self, raw: bytes) -> bool:
-        found = self._texts.get(raw)
+    def _has_names(self, raw_key: bytes, half: Half) -> bool:
+        wanted, mapping = self._wanted, half[halves.MAPPING]
+        client = self._client(raw_key[halves.KEY_SOURCE], mapping)
+        goal = self._goal(
+            *(raw_key[halves.KEY_DESTINATION], mapping),
+            *(half[halves.DESTINATION], half[halves.DESTINATION_PORT]),
+        )
+        named, told = client.named or goal.named, client.told or goal.told
+        if half[halves.FLAGS] & layouts.FLAG_SPLICED:
+            tunnel = self._services.tunnel(half)
+            # Whose credential it was goes before whose address it is.
+            own = self._find(tunnel.service) if tunnel.service else client
+            named = own.named or goal.named
+            told = own.told or client.address or goal.told or wanted.has_text(tunnel.name)
+        return named and (not wanted.text or told or wanted.has_text(_reason(half).name))
+
+    def _client(self, client: bytes, mapping: int) -> "_Found":
+        key = client, mapping
+        found = self._clients.get(key)
         if found is None:
-            found = self._wanted.has_text(layouts.read_address(raw))
-            _remember(self._texts, raw, found)
+            found = self._find(self._services.claimed(client, mapping), client)
+            _remember(self._clients, key, found)
         return found
 
-    def _has_name(self, id: int, flags: int) -> bool:
-        if not flags & layouts.FLAG_SPLICED:
-            return False
-        return self._wanted.has_text(self._services.tunnels.get(id, _NOBODY).name)
+    def _goal(self, asked: bytes, mapping: int, backend: bytes, port: bytes) -> "_Found":
+        key = asked, mapping, backend, port
+        found = self._goals.get(key)
+        if found is None:
+            service = self._services.reached(asked, mapping, backend, port)
+            found = self._find(service, asked, backend, mapping=self._names.name(mapping))
+            _remember(self._goals, key, found)
+        return found
+
+    def _find(self, service: str, *addresses: bytes, mapping: str = "") -> "_Found":
+        wanted = self._wanted
+        named = not wanted.service or is_named(service, wanted.service)
+        address = any(wanted.has_text(layouts.read_address(each)) for each in addresses)
+        return _Found(named, address or wanted.has_text(service) or wanted.has_text(mapping), address)
 
 
-def _reason(flags: int) -> Reason:
-    return Reason.HANDED_OFF if flags & layouts.FLAG_SPLICED else Reason.FORWARDED
+class _Found(NamedTuple):
+    """What was found at one end of a flow."""
+
+    named: bool
+    """The service that is asked for."""
+    told: bool
+    """The text that is asked for."""
+    address: bool
+    """It is part of an address."""
+
+
+def _reason(half: Half) -> Reason:
+    return Reason.HANDED_OFF if half[halves.FLAGS] & layouts.FLAG_SPLICED else Reason.FORWARDED
 
 
 def _within(prefix: Prefix | None) -> Callable[[bytes], bool] | None:

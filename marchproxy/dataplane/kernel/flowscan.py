@@ -10,14 +10,14 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from struct import Struct
 from typing import Any, NamedTuple
 
 from marchproxy.dataplane.flowquery import FlowFilter, FlowOrder, FlowPage, FlowQuestion, SortKey
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping, GroupKey, Sum, sides
-from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel import halves, layouts
 from marchproxy.dataplane.kernel.flowmatch import FlowMatch, PackedServices
 from marchproxy.dataplane.kernel.flows import find
+from marchproxy.dataplane.kernel.halves import Half
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.records import RecordReader
@@ -36,22 +36,13 @@ _KEPT, _LARGEST = 8, 10_000
 _BATCH = 1024
 """Entries between two looks at whether to stop, and between two moments for other threads."""
 
-_RAW_KEY = Struct(f"{layouts.FLOW_KEY.size}s")
-_HALF = layouts.FLOW.pick(
-    *("source", "destination", "source_port", "destination_port", "mapping", "id"),
-    *("started", "last_seen", "packets", "bytes", "state", "flags"),
-)
-_SOURCE, _DESTINATION, _SOURCE_PORT, _DESTINATION_PORT, _MAPPING, _ID = range(6)
-_STARTED, _LAST_SEEN, _PACKETS, _BYTES, _STATE, _FLAGS = range(6, 12)
 _BOTH: dict[SortKey, tuple[int, Callable[[int, int], int]]] = {
-    SortKey.LAST_SEEN: (_LAST_SEEN, max),
-    SortKey.PACKETS: (_PACKETS, int.__add__),
-    SortKey.BYTES: (_BYTES, int.__add__),
+    SortKey.LAST_SEEN: (halves.LAST_SEEN, max),
+    SortKey.PACKETS: (halves.PACKETS, int.__add__),
+    SortKey.BYTES: (halves.BYTES, int.__add__),
 }
 """What both halves have a part in, and how the two make one."""
 
-type Half = tuple[Any, ...]
-"""`_HALF`, unpacked. A tuple without names: there are two millions of them."""
 type Ranked = tuple[Any, int, bytes]
 """What a flow is sorted by, its id, and the packed key of its client's direction."""
 
@@ -98,9 +89,9 @@ class FlowScan:
         for table in self._tables:
             for raw_key, half in self._live(table):
                 held = sums[group_of(raw_key, half)]
-                held.flows += not half[_FLAGS] & layouts.FLAG_REPLY
-                held.packets += half[_PACKETS]
-                held.bytes += half[_BYTES]
+                held.flows += not half[halves.FLAGS] & layouts.FLAG_REPLY
+                held.packets += half[halves.PACKETS]
+                held.bytes += half[halves.BYTES]
         return FlowTotals.of_groups(sums, keys_of)
 
     def _ranking(self, question: FlowQuestion, services: ServiceNames) -> _Ranking:
@@ -141,37 +132,42 @@ class FlowScan:
         return total, found
 
     def _candidates(self, table: Map, order: FlowOrder | None, match: FlowMatch | None) -> Iterator[Ranked]:
-        halves = self._live(table, match)
-        if order and order.key in _BOTH:
-            return _joined(halves, *_BOTH[order.key])
-        value = self._value(order)
+        if match is None and order and order.key in _BOTH:
+            return _joined(self._live(table), *_BOTH[order.key])
+        value = self._value(table, order)
         return (
-            (value(raw_key, half), half[_ID], raw_key)
-            for raw_key, half in halves
-            if not half[_FLAGS] & layouts.FLAG_REPLY
+            (value(raw_key, half), half[halves.ID], raw_key)
+            for raw_key, half in self._live(table)
+            if not half[halves.FLAGS] & layouts.FLAG_REPLY and (match is None or match.holds(raw_key, half))
         )
 
-    def _value(self, order: FlowOrder | None) -> Callable[[bytes, Half], object]:
-        """What a client's half is sorted by."""
+    def _value(self, table: Map, order: FlowOrder | None) -> Callable[[bytes, Half], object]:
+        """What a client's half is sorted by; where both halves count, the other one is looked up."""
         match order.key if order else None:
-            case SortKey.SOURCE:
-                return lambda raw_key, _: raw_key[:16] + raw_key[32:34]
-            case SortKey.DESTINATION:
-                return lambda raw_key, _: raw_key[16:32] + raw_key[34:36]
-            case SortKey.MAPPING:
-                return lambda _, half: self._names.name(half[_MAPPING])
-            case SortKey.STARTED:
-                return lambda _, half: half[_STARTED]
-            case _:
+            case None:
                 return lambda _, half: 0
+            case SortKey.SOURCE:
+                return lambda raw_key, _: raw_key[halves.KEY_SOURCE] + raw_key[halves.KEY_SOURCE_PORT]
+            case SortKey.DESTINATION:
+                return lambda raw_key, _: (
+                    raw_key[halves.KEY_DESTINATION] + raw_key[halves.KEY_DESTINATION_PORT]
+                )
+            case SortKey.MAPPING:
+                return lambda _, half: self._names.name(half[halves.MAPPING])
+            case SortKey.STARTED:
+                return lambda _, half: half[halves.STARTED]
+            case key:
+                field, together = _BOTH[key]
+                return lambda raw_key, half: _together(table, raw_key, half, field, together)
 
-    def _live(self, table: Map, match: FlowMatch | None = None) -> Iterator[tuple[bytes, Half]]:
-        """Halves of flows that have not ended, and match."""
+    def _live(self, table: Map) -> Iterator[tuple[bytes, Half]]:
+        """Halves of flows that have not ended."""
         for keys, values in table.batches(_BATCH):
             if self._stopped:
                 raise Stopped
-            for (raw_key,), half in zip(_RAW_KEY.iter_unpack(keys), _HALF.iter_unpack(values), strict=True):
-                if half[_STATE] != layouts.STATE_CLOSED and (match is None or _holds(match, raw_key, half)):
+            entries = zip(halves.RAW_KEY.iter_unpack(keys), halves.HALF.iter_unpack(values), strict=True)
+            for (raw_key,), half in entries:
+                if half[halves.STATE] != layouts.STATE_CLOSED:
                     yield raw_key, half
 
     def _match(self, wanted: FlowFilter, services: ServiceNames) -> FlowMatch | None:
@@ -185,18 +181,15 @@ class FlowScan:
     ) -> tuple[Callable[[bytes, Half], object], Callable[[Any], Iterable[GroupKey]]]:
         """What a half is added up under, and the keys of that."""
         if by is Grouping.MAPPING:
-            return lambda _, half: half[_MAPPING], lambda number: (self._names.name(number),)
+            return lambda _, half: half[halves.MAPPING], lambda number: (self._names.name(number),)
         if by is Grouping.SERVICE:
             packed = self._packed(services)
 
             def pair(raw_key: bytes, half: Half) -> tuple[str, str]:
-                client, asked, _, _, _, mapping, backend, port, id, flags = _parties(raw_key, half)
-                source = packed.source(client, mapping, id, flags)
-                return source, packed.destination(asked, mapping, backend, port)
+                return packed.source(raw_key, half), packed.destination(raw_key, half)
 
             return pair, lambda names: sides(*names)
-        end = 0 if by is Grouping.SOURCE else 1
-        return lambda raw_key, half: _parties(raw_key, half)[end], _address_key
+        return halves.client if by is Grouping.SOURCE else halves.asked, _address_key
 
     def _read(self, reader: RecordReader, id: int, raw_key: bytes) -> Flow | None:
         """One flow as it is now; None: it has ended meanwhile."""
@@ -208,14 +201,14 @@ class FlowScan:
 
 
 def _joined(
-    halves: Iterable[tuple[bytes, Half]], field: int, together: Callable[[int, int], int]
+    entries: Iterable[tuple[bytes, Half]], field: int, together: Callable[[int, int], int]
 ) -> Iterator[Ranked]:
     """Flows by what `field` of both halves makes together."""
     clients: dict[int, tuple[int, bytes]] = {}
     replies: dict[int, int] = {}
-    for raw_key, half in halves:
-        id, value = half[_ID], half[field]
-        if half[_FLAGS] & layouts.FLAG_REPLY:
+    for raw_key, half in entries:
+        id, value = half[halves.ID], half[field]
+        if half[halves.FLAGS] & layouts.FLAG_REPLY:
             client = clients.pop(id, None)
             if client is None:
                 replies[id] = value
@@ -231,28 +224,11 @@ def _joined(
     yield from ((value, id, raw_key) for id, (value, raw_key) in clients.items())
 
 
-def _parties(
-    raw_key: bytes, half: Half
-) -> tuple[bytes, bytes, bytes, bytes, int, int, bytes, bytes, int, int]:
-    """Client, what it asked for, their ports, the protocol, the mapping, the backend and its port, id, flags.
-
-    Of either half: each holds the tuple as it arrives and as it goes on.
-    """
-    arrives = raw_key[:16], raw_key[16:32], raw_key[32:34], raw_key[34:36]
-    if half[_FLAGS] & layouts.FLAG_REPLY:
-        asked, client, asked_port, client_port = half[:4]
-        backend, _, backend_port, _ = arrives
-    else:
-        client, asked, client_port, asked_port = arrives
-        _, backend, _, backend_port = half[:4]
-    return (
-        *(client, asked, client_port, asked_port, raw_key[36], half[_MAPPING], backend, backend_port),
-        *(half[_ID], half[_FLAGS]),
-    )
-
-
-def _holds(match: FlowMatch, raw_key: bytes, half: Half) -> bool:
-    return match.holds(*_parties(raw_key, half))
+def _together(table: Map, raw_key: bytes, half: Half, field: int, together: Callable[[int, int], int]) -> int:
+    raw = table.get(halves.other_key(raw_key, half))
+    other = halves.HALF.unpack(raw) if raw else None
+    own: int = half[field]
+    return together(own, other[field]) if other and other[halves.ID] == half[halves.ID] else own
 
 
 def _address_key(raw: bytes) -> tuple[GroupKey]:

@@ -4,11 +4,12 @@ from ipaddress import ip_address
 
 import pytest
 
-from marchproxy.dataplane.kernel import flowmatch, layouts
+from marchproxy.dataplane.kernel import flowmatch, halves, layouts
 from marchproxy.dataplane.kernel.flowmatch import PackedServices
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.tunnels import Tunnel
 from marchproxy.dataplane.naming import ServiceNames
+from tests.dataplane.kernel.conversations import Conversation
 from tests.dataplane.kernel.fakes import FakeMap
 from tests.dataplane.plans import backend, listener, plan, rule
 
@@ -31,13 +32,16 @@ def test_services_of_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
     # So few that they are forgotten between.
     monkeypatch.setattr(flowmatch, "_MOST", 1)
     for _ in range(2):
-        assert services.source(client, 0, 1, 0) == "clients"
-        assert services.source(stranger, 0, 1, 0) == ""
-        assert services.destination(stranger, 0, _packed("10.2.0.2"), layouts.pack_port(8080)) == "web"
-        assert services.destination(client, 0, _packed("10.2.0.3"), layouts.pack_port(8080)) == "clients"
+        assert services.claimed(client, 0) == "clients"
+        assert services.claimed(stranger, 0) == ""
+        assert services.reached(stranger, 0, _packed("10.2.0.2"), layouts.pack_port(8080)) == "web"
+        assert services.reached(client, 0, _packed("10.2.0.3"), layouts.pack_port(8080)) == "clients"
 
 
-def test_who_opened_a_tunnel_is_known() -> None:
-    services, client = _services(), _packed("10.0.0.7")
-    assert services.source(client, 0, 5, layouts.FLAG_SPLICED) == "shop/laptops"
-    assert services.source(client, 0, 6, layouts.FLAG_SPLICED) == "clients"
+@pytest.mark.parametrize(
+    ("splice", "id", "service"), [(1, 5, "shop/laptops"), (1, 6, "clients"), (0, 5, "clients")]
+)
+def test_who_opened_a_tunnel_is_known(splice: int, id: int, service: str) -> None:
+    each = Conversation(splice=splice, id=id)
+    for raw_key, raw in ((each.key, each.entry), (each.reply_key, each.reply)):
+        assert _services().source(raw_key, halves.HALF.unpack(raw)) == service
