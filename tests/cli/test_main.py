@@ -41,7 +41,7 @@ def test_a_misspelt_command_gets_a_suggestion(console: Console) -> None:
     assert "Did you mean 'status'?" in console("statsu").err
 
 
-@pytest.mark.parametrize("words", ["token", "cert", "learn", "tui", "trace", "top"])
+@pytest.mark.parametrize("words", ["token", "cert", "learn", "tui", "trace"])
 def test_nothing_of_later_versions(console: Console, words: str) -> None:
     assert console(*words.split()).code == 2
 

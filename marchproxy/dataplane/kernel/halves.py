@@ -1,4 +1,4 @@
-"""Entries of the flow tables, unpacked as far as walks over them need: a *half* is one direction of a flow."""
+"""Entries of flow tables, as far unpacked as walks over them need. A *half* is one direction of a flow."""
 
 from struct import Struct
 from typing import Any
