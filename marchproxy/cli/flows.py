@@ -1,13 +1,24 @@
 """`marchproxy flows`: the conversations that are carried, and what was refused."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import Annotated
 
 import typer
 
-from marchproxy.cli import suggest
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode, WrongUsage
+from marchproxy.cli.flowfilters import (
+    DestinationOption,
+    MappingOption,
+    PortOption,
+    ProtocolOption,
+    ReasonOption,
+    ServiceOption,
+    SourceOption,
+    TextOption,
+)
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, OutputOption
 from marchproxy.cli.output import Output, show_rows
@@ -18,6 +29,22 @@ from marchproxy.client.words import endpoint, printable
 from marchproxy.model.errors import InvalidValue, NotFound
 
 app = single()
+
+
+class Sort(StrEnum):
+    """What `--sort` takes."""
+
+    STARTED = "started"
+    LAST_SEEN = "last_seen"
+    BYTES = "bytes"
+    PACKETS = "packets"
+    SOURCE = "source"
+    DESTINATION = "destination"
+    MAPPING = "mapping"
+
+
+_RISING = frozenset({Sort.SOURCE, Sort.DESTINATION, Sort.MAPPING})
+"""Where people expect the lowest first."""
 
 DEFAULT_LIMIT = 1000
 
@@ -55,14 +82,11 @@ REFUSED: Columns = {
 }
 
 
-def _option(name: str, metavar: str, text: str, **settings: Any) -> Any:
-    return typer.Option(f"--{name}", metavar=metavar, help=text, **settings)
-
-
 @verb(
     app,
     "flows",
     "marchproxy flows",
+    "marchproxy flows --sort bytes --limit 10",
     "marchproxy flows --denied --source 10.1.0.0/16",
     "marchproxy flows --follow --service web --output json",
     "marchproxy flows cut 4711",
@@ -79,33 +103,32 @@ def flows(
     denied: Annotated[
         bool, typer.Option("--denied", help="Show what was refused, or let through by audit, newest first")
     ] = False,
-    source: Annotated[str | None, _option("source", "ADDR", "Only from this address or prefix")] = None,
-    destination: Annotated[
-        str | None, _option("destination", "ADDR", "Only to this address or prefix")
+    source: SourceOption = None,
+    destination: DestinationOption = None,
+    port: PortOption = None,
+    protocol: ProtocolOption = None,
+    mapping: MappingOption = None,
+    service: ServiceOption = None,
+    reason: ReasonOption = None,
+    text: TextOption = None,
+    sort: Annotated[
+        Sort | None,
+        typer.Option("--sort", help="Sort by: amounts and times with the highest first, names from A to Z"),
     ] = None,
-    port: Annotated[str | None, _option("port", "N", "Only with this port on either side")] = None,
-    protocol: Annotated[str | None, _option("protocol", "P", "Only tcp, udp or icmp")] = None,
-    mapping: Annotated[
-        str | None,
-        _option("mapping", "NAME", "Only decided by this mapping", autocompletion=suggest.mappings),
+    reverse: Annotated[bool, typer.Option("--reverse", help="Turn the order round")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="Show at most N; 1000 unless given", min=1)
     ] = None,
-    service: Annotated[
-        str | None,
-        _option("service", "NAME", "Only from or to this service", autocompletion=suggest.services),
-    ] = None,
-    reason: Annotated[
-        str | None, _option("reason", "REASON", "Only with this reason, such as NO_MAPPING")
-    ] = None,
-    limit: Annotated[int | None, _option("limit", "N", "Show at most N; 1000 unless given", min=1)] = None,
     output: OutputOption = TABLE,
 ) -> ExitCode:
     """Show the conversations that are carried, or what was refused
 
     With --follow each start, end and refusal is shown as it happens, with --denied only refusals; JSON is
-    then one object a line, and Ctrl-C is a normal end. The verdict audit means: it would have been refused,
-    and audit let it through. What a client tries again within a second is one row with a count. Mappings and
-    services are named as cluster/name or by their name alone. `flows cut ID` ends running flows by the id
-    that --output json shows; whoever has one may open the next.
+    then one object a line, and Ctrl-C is a normal end. When the daemon ends, people are told and see what
+    happens once it is back; JSON and YAML end with exit code 6, since something may be missing. The verdict
+    audit means: it would have been refused, and audit let it through. What a client tries again within a
+    second is one row with a count. Mappings and services are named as cluster/name or by their name alone.
+    `flows cut ID` ends running flows by the id that --output json shows; whoever has one may open the next.
     """
     environment = environment_of(context)
     control = Control(environment)
@@ -119,16 +142,31 @@ def flows(
         "mapping": mapping,
         "service": service,
         "reason": reason,
+        "text": text,
     }
+    if (sort or reverse) and (follow or denied):
+        raise WrongUsage("--sort is for flows that are carried: events and refusals have their own order")
+    if reverse and not sort:
+        raise WrongUsage("--reverse is for an order that --sort names")
+    order = f"{'-' if (sort in _RISING) is reverse else ''}{sort}" if sort else None
     if follow:
-        from marchproxy.cli.watch import watch
+        from marchproxy.cli.watch import FLOWS, REFUSALS, watch
 
-        return watch(environment, control, filters, denied=denied, limit=limit, output=output)
-    rows = control.get("/v1/flows", denied=denied, limit=limit or DEFAULT_LIMIT, **filters)
+        kinds = REFUSALS if denied else FLOWS
+        return watch(environment, control, {"kind": kinds, **filters}, limit=limit, output=output)
+    asked = {"denied": denied, "limit": limit or DEFAULT_LIMIT, **filters, "sort": order}
+    rows, headers = control.fetch("/v1/flows", **asked)
     show_rows(environment, output, rows, REFUSED if denied else CARRIED)
-    if len(rows) >= (limit or DEFAULT_LIMIT) and output is Output.TABLE:
-        environment.note(f"these are the first {len(rows)}: --limit shows more")
+    _tell_rest(environment, output, len(rows), headers)
     return ExitCode.DONE
+
+
+def _tell_rest(environment: Environment, output: Output, shown: int, headers: Mapping[str, str]) -> None:
+    """What matched and is not shown. A daemon of before does not say how many that are."""
+    total = headers.get("x-marchproxy-total", "")
+    more = int(total) - shown if total.isdigit() else 0
+    if more > 0 and output is Output.TABLE:
+        environment.note(f"these are {shown} of {total}: --limit shows more")
 
 
 def _cut(environment: Environment, control: Control, words: list[str]) -> ExitCode:

@@ -38,6 +38,8 @@ COMMANDS = {
     "detach": "Take programs, pins and flows out of the kernel",
     "status": "Show whether the appliance serves, and how",
     "flows": "Show the conversations that are carried, or what was refused",
+    "events": "Show what happens, as it happens, until Ctrl-C",
+    "top": "Show who carries most right now, and what is refused most",
     "learn": "Learn from audit which mappings are missing",
     "doctor": "Look for what keeps the appliance from working",
     "explain": "Explain which mapping decides about a connection",

@@ -1,8 +1,9 @@
-"""`flows --follow`: events as they happen."""
+"""`flows --follow` and `events`: what happens, as it happens."""
 
 import gc
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from marchproxy.cli.context import Environment
@@ -11,48 +12,90 @@ from marchproxy.cli.output import Output, to_yaml
 from marchproxy.cli.table import Row
 from marchproxy.client.control import Control
 from marchproxy.client.words import endpoint, printable
-from marchproxy.model.address import parse_ip, parse_prefix
-from marchproxy.model.ports import parse_port
+from marchproxy.model.errors import DaemonNotRunning
 
-type Test = Callable[[Row], bool]
-
-_REFUSALS = "denied,audited"
-_FLOWS = f"flow-start,flow-end,{_REFUSALS}"
+REFUSALS = "denied,audited"
+FLOWS = f"flow-start,flow-end,{REFUSALS}"
+AGAIN = 1.0
+"""Seconds between two looks for a daemon that has ended."""
 _WORDS = {
     "flow-start": ("start", "green"),
     "flow-end": ("end", "dim"),
     "denied": ("denied", "red"),
     "audited": ("audit", "yellow"),
 }
+_CHANGES = {
+    "up": ("up", "green"),
+    "down": ("down", "red"),
+    "unchecked": ("up", "green"),
+    "applied": ("reload", "bold"),
+    "failed": ("reload", "red"),
+    "attached": ("attach", "green"),
+    "lost": ("lost", "red"),
+    "began": ("wrong", "red"),
+    "ended": ("over", "green"),
+}
 
 
 def watch(
     environment: Environment,
     control: Control,
-    filters: Mapping[str, str | None],
+    query: Mapping[str, str | None],
     *,
-    denied: bool,
     limit: int | None,
     output: Output,
 ) -> ExitCode:
-    """Print events until Ctrl-C, `limit` of them, or the daemon's end, which is exit code 6."""
+    """Print events until Ctrl-C, or `limit` of them.
+
+    When the daemon ends, people see what happens once it is back. A program is told by exit code 6: it may
+    have missed something.
+    """
     gc.enable()
-    tests = [_TESTS[name](name, text) for name, text in filters.items() if text]
     shown = 0
     try:
-        for event in control.stream("/v1/events", kind=_REFUSALS if denied else _FLOWS):
+        for event in _events(environment, control, query, patient=output is Output.TABLE):
             if event["kind"] == "lost":
                 warn(environment, f"{event['count']} events came too fast to be shown")
-            elif all(test(event) for test in tests):
-                environment.stdout.write(_line(environment, event, output))
-                environment.stdout.flush()
-                shown += 1
+                continue
+            environment.stdout.write(_line(environment, event, output))
+            environment.stdout.flush()
+            shown += 1
             if shown == limit:
                 return ExitCode.DONE
     except KeyboardInterrupt:
         return ExitCode.DONE
-    environment.note("the daemon has ended")
     return ExitCode.NO_DAEMON
+
+
+def _events(
+    environment: Environment, control: Control, query: Mapping[str, str | None], *, patient: bool
+) -> Iterator[Row]:
+    """Events of one daemon, and if `patient` of those after it. Raises where none answers at first."""
+    yield from _until_end(control, query)
+    environment.note(
+        "the daemon has ended" + (": waiting for the next one, Ctrl-C leaves" if patient else "")
+    )
+    while patient:
+        time.sleep(AGAIN)
+        try:
+            control.get("/v1/status")
+        except DaemonNotRunning:
+            continue
+        environment.note("the daemon is back")
+        yield from _until_end(control, query)
+        environment.note("the daemon has ended: waiting for the next one, Ctrl-C leaves")
+
+
+def _until_end(control: Control, query: Mapping[str, Any]) -> Iterator[Row]:
+    """What one daemon tells. That it was killed in the middle of a word is its end too."""
+    begun = False
+    try:
+        for event in control.stream("/v1/events", **query):
+            begun = True
+            yield event
+    except DaemonNotRunning:
+        if not begun:
+            raise
 
 
 def _line(environment: Environment, event: Row, output: Output) -> str:
@@ -60,51 +103,47 @@ def _line(environment: Environment, event: Row, output: Output) -> str:
         return json.dumps(event, ensure_ascii=False) + "\n"
     if output is Output.YAML:
         return "---\n" + to_yaml(event)
-    word, colour = _WORDS[event["kind"]]
+    told = _flow(event) if event["kind"] in _WORDS else _other(event)
+    word, colour = _WORDS.get(event["kind"]) or _CHANGES.get(_change(event), (_change(event), "bold"))
+    return f"{event['time'][11:23]} {environment.colour(f'{word:<6}', colour)} {printable(told)}\n"
+
+
+def _flow(event: Row) -> str:
     route = f"{_named_end(event, 'source')} -> {_named_end(event, 'destination')}"
     to = f" -> {endpoint(event, 'backend')}" if "backend" in event else ""
-    line = (
+    return (
         f"{event['protocol']:<4} {route}{to}  {event['reason']}  {event['mapping'] or '-'}  {event['tier']}"
         + (f"  x{event['count']}" if event["count"] > 1 else "")
     )
-    return f"{event['time'][11:23]} {environment.colour(f'{word:<6}', colour)} {printable(line)}\n"
+
+
+def _other(event: Row) -> str:
+    """What is of no flow. Of a kind that only a newer daemon knows, all there is."""
+    match event["kind"]:
+        case "backend":
+            return f"{_place(event)} of {event['service']}" + (f": {event['why']}" if event["why"] else "")
+        case "reload" if event["change"] == "failed":
+            return f"revision {event['revision']} stays in force: {event['message']}"
+        case "reload":
+            return f"revision {event['revision']} is in force, after {event['applied_ms']:.0f} ms"
+        case "interface":
+            how = event["attached"] or event["problem"] or "nothing is attached"
+            return f"{event['name']} ({event['role']}): {how}"
+        case "problem":
+            return f"{event['component']}: {event['message']}"
+        case _:
+            return json.dumps({key: event[key] for key in event if key != "time"}, ensure_ascii=False)
+
+
+def _change(event: Row) -> str:
+    return str(event.get("change") or event.get("state") or event["kind"])
+
+
+def _place(event: Row) -> str:
+    return endpoint({"address": event["address"], "address_port": event["port"]}, "address")
 
 
 def _named_end(event: Row, name: str) -> str:
     """One end with the name it goes by: its service, or the host name that was asked for."""
     known = event[f"{name}_service"] or (event["name"] if name == "destination" else "")
     return endpoint(event, name) + (f" ({known})" if known else "")
-
-
-def _within(name: str, text: str) -> Test:
-    prefix = parse_prefix(text, field=name)
-    return lambda event: parse_ip(event[name]) in prefix
-
-
-def _port(name: str, text: str) -> Test:
-    port = parse_port(text)
-    return lambda event: port in (event["source_port"], event["destination_port"])
-
-
-def _named(*keys: str) -> Callable[[str, str], Test]:
-    """`cluster/name` is meant by itself and by `name`."""
-
-    def read(name: str, text: str) -> Test:
-        return lambda event: any(text in (event[key], event[key].partition("/")[2]) for key in keys)
-
-    return read
-
-
-def _folded(name: str, text: str) -> Test:
-    return lambda event: bool(event[name].lower() == text.lower())
-
-
-_TESTS: dict[str, Callable[[str, Any], Test]] = {
-    "source": _within,
-    "destination": _within,
-    "port": _port,
-    "protocol": _folded,
-    "mapping": _named("mapping"),
-    "service": _named("source_service", "destination_service"),
-    "reason": _folded,
-}

@@ -6,7 +6,7 @@ Content-Length, in chunks, or end with the connection (RFC 9112 section 6.3).
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -16,6 +16,8 @@ from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermit
 
 ANSWER_SECONDS = 10.0
 """For a question about facts that the daemon has at hand."""
+SCAN_SECONDS = 60.0
+"""For one that takes a walk over millions of flows, behind those of others."""
 APPLY_SECONDS = 120.0
 """For a plan to be compiled and applied: ten thousand mappings on a busy machine."""
 _MAX_LINE = 64 * 1024
@@ -35,33 +37,39 @@ class Control:
 
     def get(self, target: str, **query: object) -> Any:
         """What the daemon knows. Parameters that are None, False or empty are left out."""
-        return self._exchange("GET", _with_query(target, query), None, ANSWER_SECONDS)
+        return self._exchange("GET", _with_query(target, query), None, ANSWER_SECONDS)[0]
+
+    def fetch(self, target: str, **query: object) -> tuple[Any, Mapping[str, str]]:
+        """As `get`, of what may take a walk over all flows; with the headers, in small letters."""
+        return self._exchange("GET", _with_query(target, query), None, SCAN_SECONDS)
 
     def post(self, target: str, body: object = None) -> Any:
         """Have the daemon do something, and wait until it has."""
-        return self._exchange("POST", target, body, APPLY_SECONDS)
+        return self._exchange("POST", target, body, APPLY_SECONDS)[0]
 
     def delete(self, target: str) -> Any:
         """Have the daemon forget something."""
-        return self._exchange("DELETE", target, None, ANSWER_SECONDS)
+        return self._exchange("DELETE", target, None, ANSWER_SECONDS)[0]
 
     def stream(self, target: str, **query: object) -> Iterator[Any]:
         """JSON lines as they come, until the daemon ends."""
-        with self._open("GET", _with_query(target, query), None, ANSWER_SECONDS) as (connection, body):
+        with self._open("GET", _with_query(target, query), None, ANSWER_SECONDS) as (connection, _, body):
             connection.settimeout(None)
             pending = b""
             for piece in body:
                 *lines, pending = (pending + piece).split(b"\n")
                 yield from (_parse(line) for line in lines if line.strip())
 
-    def _exchange(self, method: str, target: str, body: object, seconds: float) -> Any:
-        with self._open(method, target, body, seconds) as (_, pieces):
-            return _parse(b"".join(pieces))
+    def _exchange(
+        self, method: str, target: str, body: object, seconds: float
+    ) -> tuple[Any, Mapping[str, str]]:
+        with self._open(method, target, body, seconds) as (_, headers, pieces):
+            return _parse(b"".join(pieces)), headers
 
     @contextmanager
     def _open(
         self, method: str, target: str, body: object, seconds: float
-    ) -> Iterator[tuple[socket.socket, Iterator[bytes]]]:
+    ) -> Iterator[tuple[socket.socket, Mapping[str, str], Iterator[bytes]]]:
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         if method == "POST":
@@ -74,7 +82,7 @@ class Control:
                 pieces = _read_body(reader, headers)
                 if status >= 400:
                     raise _refusal(status, b"".join(pieces))
-                yield connection, pieces
+                yield connection, headers, pieces
         except TimeoutError:
             message = f"the daemon did not answer within {seconds:g} seconds"
             raise MarchproxyError(message, hint="its log says what it is doing") from None

@@ -2,11 +2,20 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from marchproxy.dataplane.flowquery import EVERYTHING, FlowFilter, is_named
 from marchproxy.dataplane.naming import ServiceNames
-from marchproxy.dataplane.records import BackendEvent, Decision, Event, EventKind
+from marchproxy.dataplane.records import (
+    BackendEvent,
+    Decision,
+    Event,
+    EventKind,
+    InterfaceEvent,
+    ProblemEvent,
+    ReloadEvent,
+)
 from marchproxy.model.address import IPAddress
 from marchproxy.policy.plan import Plan
 
@@ -21,7 +30,17 @@ REFUSALS = frozenset({EventKind.DENIED, EventKind.AUDITED})
 """What was refused, and what would have been but for audit: always wanted, and shown side by side."""
 
 
-type Told = Event | BackendEvent
+type OwnEvent = BackendEvent | ReloadEvent | InterfaceEvent | ProblemEvent
+"""Of no flow: what the daemon finds out itself."""
+type Told = Event | OwnEvent
+type Listener = Callable[[Event], None]
+
+_OWN_KINDS: Mapping[type, EventKind] = {
+    BackendEvent: EventKind.BACKEND,
+    ReloadEvent: EventKind.RELOAD,
+    InterfaceEvent: EventKind.INTERFACE,
+    ProblemEvent: EventKind.PROBLEM,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +53,20 @@ class Lost:
 class Subscription:
     """The events of one subscriber, in order, at most `QUEUE` of them waiting."""
 
-    def __init__(self, kinds: frozenset[EventKind]) -> None:
+    def __init__(self, kinds: frozenset[EventKind], wanted: FlowFilter) -> None:
         self.kinds = kinds
+        self._wanted = wanted
         self._waiting: deque[Told] = deque()
         self._lost = 0
         self._ready = asyncio.Event()
 
     def offer(self, event: Told) -> None:
-        """Queue an event, or count it as lost. The newest are lost, so what is told has no gaps inside."""
+        """Queue an event that is asked for, or count it as lost.
+
+        The newest are lost, so what is told has no gaps inside.
+        """
+        if not concerns(event, self._wanted):
+            return
         if self._lost or len(self._waiting) >= QUEUE:
             self._lost += 1
         else:
@@ -105,11 +130,12 @@ class EventHub:
         """Takes what audit lets through, completed."""
         self._refusals: deque[Decision] = deque(maxlen=RECENT_REFUSALS)
         self._subscriptions: set[Subscription] = set()
+        self._listeners: dict[Listener, frozenset[EventKind]] = {}
 
     def publish(self, event: Event) -> None:
         """Take one event; called in the loop's thread. Costs next to nothing while nobody listens."""
         refused = event.kind in REFUSALS
-        if not refused and not self._subscriptions:
+        if not refused and not self._subscriptions and not self._listeners:
             return
         flow = self.names.complete_flow(event.flow) if event.flow else None
         decision = flow.decision if flow else self.names.complete(event.decision)
@@ -118,11 +144,15 @@ class EventHub:
             self._refusals.append(decision)
         if event.kind is EventKind.AUDITED:
             self.audited(decision)
-        self._offer(event.kind, Event(event.kind, decision, flow))
+        completed = Event(event.kind, decision, flow)
+        self._offer(event.kind, completed)
+        for listener, kinds in self._listeners.items():
+            if event.kind in kinds:
+                listener(completed)
 
-    def tell(self, event: BackendEvent) -> None:
-        """Take what health checks found; called in the loop's thread."""
-        self._offer(EventKind.BACKEND, event)
+    def tell(self, event: OwnEvent) -> None:
+        """Take what the daemon found out itself; called in the loop's thread."""
+        self._offer(_OWN_KINDS[type(event)], event)
 
     def _offer(self, kind: EventKind, event: Told) -> None:
         for subscription in self._subscriptions:
@@ -141,21 +171,45 @@ class EventHub:
     def wanted(self) -> frozenset[EventKind]:
         """Kinds that anybody looks at: refusals always, for `refusals`."""
         kinds = (subscription.kinds for subscription in self._subscriptions)
-        return REFUSALS.union(*kinds)
+        return REFUSALS.union(*kinds, *self._listeners.values())
 
     def refusals(self) -> Sequence[Decision]:
         """The last refusals, newest first."""
         return tuple(reversed(self._refusals))
 
-    def subscribe(self, kinds: Iterable[EventKind] = EventKind) -> Subscription:
-        """Begin to collect events of these kinds; `unsubscribe` ends it."""
-        subscription = Subscription(frozenset(kinds))
+    def subscribe(
+        self, kinds: Iterable[EventKind] = EventKind, wanted: FlowFilter = EVERYTHING
+    ) -> Subscription:
+        """Begin to collect events of these kinds that `wanted` holds for; `unsubscribe` ends it."""
+        subscription = Subscription(frozenset(kinds), wanted)
         self._subscriptions.add(subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget a subscriber."""
         self._subscriptions.discard(subscription)
+
+    def listen(self, kinds: Iterable[EventKind], listener: Listener) -> None:
+        """Have `listener` called with each event of these kinds; `unlisten` ends it."""
+        self._listeners[listener] = frozenset(kinds)
+
+    def unlisten(self, listener: Listener) -> None:
+        """Forget a listener."""
+        self._listeners.pop(listener, None)
+
+
+def concerns(event: Told, wanted: FlowFilter) -> bool:
+    """Whether a filter for flows lets an event through.
+
+    What is of no flow comes only where none is set; a backend also where its service alone is asked for.
+    """
+    if not wanted:
+        return True
+    if isinstance(event, Event):
+        return wanted.matches(event.decision, event.flow.backend if event.flow else None)
+    if isinstance(event, BackendEvent) and wanted == FlowFilter(service=wanted.service):
+        return is_named(event.state.service, wanted.service)
+    return False
 
 
 def _nameless(_: IPAddress) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.names.table import NamesView
+from marchproxy.dataplane.records import ReloadEvent
 from marchproxy.dataplane.status import Applied, Problem
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Settings
 from marchproxy.model.blocklist import BlockContents
@@ -77,6 +78,8 @@ class Intent:
         self.plan = Plan()
         self.reloads = 0
         self.failed_reloads = 0
+        self.told: Callable[[ReloadEvent], None] = _ignore
+        """Hears what becomes of revisions."""
         self._state_dir = state_dir
         self._worker = worker
         self._resolver = resolver
@@ -115,6 +118,7 @@ class Intent:
                 if self._failure or not self._is_carried(target):
                     await self._carry_out(snapshot, target, began)
                     log.info("revision %d applied in %.0f ms", target.number, self.applied.took * 1000)
+                    self._tell("")
             except Exception as error:
                 self._failed(error)
                 raise
@@ -224,9 +228,12 @@ class Intent:
 
     def _failed(self, error: Exception) -> None:
         self.failed_reloads += 1
+        known = self._failure
         self._failure = (
             error.message if isinstance(error, MarchproxyError) else f"{type(error).__name__}: {error}"
         )
+        if self._failure != known:
+            self._tell(self._failure)
         # What the operator wrote does not get better by itself; a port in use or a locked store may.
         self._retry_at = (
             float("inf") if isinstance(error, PlanRefused) else time.monotonic() + self._retry_after
@@ -234,9 +241,19 @@ class Intent:
         self._retry_after = min(2 * self._retry_after, LAST_RETRY)
         log.error("not applied: %s", self._failure)
 
+    def _tell(self, failure: str) -> None:
+        """Of a revision that is in force, or why none is; not again each time that this is tried again."""
+        applied = self.applied
+        took = 0.0 if failure else applied.took
+        self.told(ReloadEvent(time.time(), applied.number, applied.sha256, took, failure))
+
     async def in_worker[T](self, work: Callable[[], T]) -> T:
         """Do what takes long, or asks the store, where it keeps nobody waiting."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+
+def _ignore(_: ReloadEvent) -> None:
+    """Nobody listens."""
 
 
 def _open(state_dir: Path | None) -> Store:

@@ -6,14 +6,25 @@ What is asked of both is answered for both: a tunnel is a flow, and a refusal is
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.choice import left_in_kernel
 from marchproxy.dataplane.events import EventHub, Inbox, Subscription
+from marchproxy.dataplane.flowquery import (
+    EVERYTHING,
+    FlowFilter,
+    FlowPage,
+    FlowQuestion,
+    before,
+    join,
+    page_of,
+)
+from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.naming import ServiceNames
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, Event, EventKind, Flow, LimitState, TableFill, Traffic
 from marchproxy.dataplane.status import Problem
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import Tier
@@ -85,6 +96,23 @@ class TierKeeper:
             carried = await self.tier.flows(limit)
         return [*carried, *await self.admission.flows(limit - len(carried))]
 
+    async def page(self, question: FlowQuestion) -> FlowPage:
+        """Live flows as asked for, of all of them."""
+        names = self.events.names
+        own = page_of(await self._admitted(names), replace(question, first=0, count=sys.maxsize)).flows
+        return join(question, await self.tier.page(before(question, len(own)), names), own)
+
+    async def totals(self, by: Grouping) -> FlowTotals:
+        """All live flows added up. What has ended before is told before this returns."""
+        await self.poll()
+        names = self.events.names
+        found = await self.tier.totals(by, names)
+        found.add(FlowTotals.of(await self._admitted(names), by))
+        return found
+
+    async def _admitted(self, names: ServiceNames) -> Sequence[Flow]:
+        return [names.complete_flow(flow) for flow in await self.admission.flows(sys.maxsize)]
+
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """Those of `addresses` that are on either side of some live flow."""
         async with self._lock:
@@ -130,15 +158,25 @@ class TierKeeper:
         """End what this credential has opened; how many."""
         return await self.admission.revoke(token)
 
-    async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
-        """Events of these kinds, none missed from the return on."""
-        subscription = self.events.subscribe(kinds)
+    async def subscribe(self, kinds: Iterable[EventKind], wanted: FlowFilter = EVERYTHING) -> Subscription:
+        """Events of these kinds that `wanted` holds for, none missed from the return on."""
+        subscription = self.events.subscribe(kinds, wanted)
         await self._want()
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget a subscriber; the tier learns soon that it may save itself the work."""
         self.events.unsubscribe(subscription)
+        self._tasks.start(self._want(), name="events")
+
+    async def listen(self, kinds: frozenset[EventKind], told: Callable[[Event], None]) -> None:
+        """Have `told` called for each event of these kinds, none missed from the return on."""
+        self.events.listen(kinds, told)
+        await self._want()
+
+    def unlisten(self, told: Callable[[Event], None]) -> None:
+        """No longer."""
+        self.events.unlisten(told)
         self._tasks.start(self._want(), name="events")
 
     def lost_events(self) -> int:

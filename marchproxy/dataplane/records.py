@@ -85,7 +85,13 @@ class EventKind(StrEnum):
     AUDITED = "audited"
     """Would have been denied, and was let through."""
     BACKEND = "backend"
-    """A backend went down or came up. No tier tells this: health checks do."""
+    """A backend went down or came up. No tier tells this, nor what follows: the daemon does."""
+    RELOAD = "reload"
+    """A revision was applied, or refused."""
+    INTERFACE = "interface"
+    """Programs were attached to an interface, or are no longer."""
+    PROBLEM = "problem"
+    """Something is wrong, or no longer is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,32 @@ class BackendEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadEvent:
+    """The newest revision was applied, or could not be."""
+
+    time: float
+    """Seconds since the epoch."""
+    revision: int
+    """What is carried out now."""
+    sha256: str
+    took: float
+    """Seconds; 0 where it failed."""
+    message: str
+    """Why it failed; empty: it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemEvent:
+    """Something is wrong since now, or no longer is."""
+
+    time: float
+    """Seconds since the epoch."""
+    component: str
+    message: str
+    over: bool
+
+
+@dataclass(frozen=True, slots=True)
 class InterfaceState:
     """An interface of the plan, as found.
 
@@ -158,6 +190,15 @@ class InterfaceState:
     mode: str
     attached: str
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceEvent:
+    """Programs were attached to an interface, in another way than before, or are no longer."""
+
+    time: float
+    """Seconds since the epoch."""
+    state: InterfaceState
 
 
 @dataclass(frozen=True, slots=True)

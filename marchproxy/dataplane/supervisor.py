@@ -25,6 +25,7 @@ from marchproxy.dataplane.dns.responder import Responder
 from marchproxy.dataplane.dns.service import DnsService
 from marchproxy.dataplane.events import EventHub, Subscription
 from marchproxy.dataplane.fdstore import DescriptorStore
+from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion
 from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.http import HealthServer
 from marchproxy.dataplane.intent import Intent
@@ -38,11 +39,12 @@ from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.preview import SCANNED, Preview, preview
 from marchproxy.dataplane.probation import Probation
-from marchproxy.dataplane.records import BackendEvent, EventKind, Flow
+from marchproxy.dataplane.records import BackendEvent, EventKind, InterfaceEvent, InterfaceState, ProblemEvent
 from marchproxy.dataplane.renewal import Renewal
 from marchproxy.dataplane.runtime import RuntimeDir
 from marchproxy.dataplane.status import Applied, Problem, Status
 from marchproxy.dataplane.tasks import Tasks
+from marchproxy.dataplane.toplists import TopList, TopLists, TopOrder
 from marchproxy.model.address import IPAddress
 from marchproxy.model.change import Change
 from marchproxy.model.endpoint import Endpoint
@@ -118,6 +120,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         learning = Learning(learned_file(options.state_dir))
         keeper.events.host_name, keeper.events.audited = asked.name, learning.take
         keeper.events.service = AllServices(lambda: intent.snapshot).name
+        intent.told = keeper.events.tell
         dns = DnsService(Responder(forwarder, asked, renewal.reach, intent.blocked_name))
         stack.push_async_callback(dns.close)
         supervisor = Supervisor(
@@ -173,7 +176,9 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._started = time.time()
-        self._known: frozenset[str] = frozenset()
+        self._top = TopLists(keeper)
+        self._known: frozenset[Problem] = frozenset()
+        self._attached: dict[str, InterfaceState] = {}
         self._retrying: asyncio.Task[None] | None = None
         self._attending: asyncio.Task[None] | None = None
 
@@ -214,9 +219,13 @@ class Supervisor:
         """See `Appliance`."""
         return self._intent.plan.findings
 
-    async def flows(self, limit: int) -> Sequence[Flow]:
+    async def page(self, question: FlowQuestion) -> FlowPage:
         """See `Appliance`."""
-        return await self._keeper.flows(limit)
+        return await self._keeper.page(question)
+
+    async def top(self, by: str, order: TopOrder, limit: int) -> TopList:
+        """See `Appliance`."""
+        return await self._top.list(by, order, limit)
 
     async def cut(self, ids: frozenset[int], tokens: frozenset[str]) -> tuple[frozenset[int], int]:
         """See `Appliance`."""
@@ -234,9 +243,9 @@ class Supervisor:
         named = [replace(cut, flow=self.events.names.complete_flow(cut.flow)) for cut in found.cuts]
         return replace(found, cuts=tuple(named))
 
-    async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
+    async def subscribe(self, kinds: Iterable[EventKind], wanted: FlowFilter) -> Subscription:
         """See `Appliance`."""
-        return await self._keeper.subscribe(kinds)
+        return await self._keeper.subscribe(kinds, wanted)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """See `Appliance`."""
@@ -277,6 +286,7 @@ class Supervisor:
     async def attend(self, drain: float) -> None:
         """Say ready, look after everything until asked to stop, then drain for up to `drain` seconds."""
         self._tell_problems()
+        self._tell_interfaces()
         text = self._summary()
         log.info("marchproxy %s is ready: %s", VERSION, text)
         self._notifier.ready(text)
@@ -314,6 +324,8 @@ class Supervisor:
                     await self._intent.in_worker(self.learning.save)
                 await self._dns.look_after(self._intent.plan)
                 self._tell_problems()
+                self._tell_interfaces()
+                self._top.rest()
                 await self._health.ensure()
             turn += 1
             await asyncio.sleep(POLL)
@@ -362,15 +374,28 @@ class Supervisor:
 
     def _tell_problems(self) -> None:
         """Log what has gone wrong, or right again, since the last call."""
-        problems = frozenset(map(str, self._problems()))
+        problems = frozenset(self._problems())
         if problems == self._known:
             return
-        for problem in sorted(problems - self._known):
+        now = time.time()
+        for problem in sorted(problems - self._known, key=str):
             log.warning("%s", problem)
-        for problem in sorted(self._known - problems):
+            self.events.tell(ProblemEvent(now, problem.component, problem.message, over=False))
+        for problem in sorted(self._known - problems, key=str):
             log.info("over: %s", problem)
+            self.events.tell(ProblemEvent(now, problem.component, problem.message, over=True))
         self._known = problems
         self._notifier.status(self._summary())
+
+    def _tell_interfaces(self) -> None:
+        """Tell what has been attached to, or is no longer, since the last call."""
+        states = {state.name: state for state in self._keeper.tier.interfaces()}
+        gone = (replace(state, attached="") for name, state in self._attached.items() if name not in states)
+        for state in (*states.values(), *gone):
+            known = self._attached.get(state.name)
+            if state.attached != (known.attached if known else ""):
+                self.events.tell(InterfaceEvent(time.time(), state))
+        self._attached = states
 
     def _summary(self) -> str:
         tier, count = self._keeper.tier.name, len(self._problems())

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion
+from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
+from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
     Denials,
     Event,
@@ -21,7 +24,8 @@ type EventSink = Callable[[Event], None]
 
 
 class Tier(Protocol):
-    """Methods are coroutines where they may take longer than a millisecond; no two calls overlap.
+    """Methods are coroutines where they may take longer than a millisecond; no two calls overlap, beside
+    `page` and `totals`.
 
     `apply` either carries out the whole plan or raises `MarchproxyError` and leaves what was there.
     """
@@ -44,6 +48,12 @@ class Tier(Protocol):
 
     async def flows(self, limit: int) -> Sequence[Flow]:
         """Live flows, at most `limit`."""
+
+    async def page(self, question: FlowQuestion, services: ServiceNames) -> FlowPage:
+        """Live flows as asked for. It may take seconds, and other calls may be made meanwhile."""
+
+    async def totals(self, by: Grouping, services: ServiceNames) -> FlowTotals:
+        """All live flows added up; otherwise as `page`."""
 
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """Those of `addresses` that are on either side of some live flow."""

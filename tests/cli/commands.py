@@ -30,6 +30,8 @@ detach
 connect
 status
 flows
+events
+top
 learn show|propose|forget
 doctor
 explain

@@ -1,12 +1,15 @@
 """`marchproxy flows`."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from marchproxy.cli.flows import Sort
 from marchproxy.client.words import endpoint
+from marchproxy.dataplane.flowquery import SortKey
 from tests.cli.console import Answers, Console, Daemon
 
 type Start = Callable[[Answers], Daemon]
@@ -101,9 +104,47 @@ def test_filters_are_the_daemons_to_apply(console: Console, daemon: Start) -> No
 
 
 def test_what_is_cut_off_is_said(console: Console, daemon: Start) -> None:
+    body = json.dumps([FLOW, FLOW]).encode()
+    head = f"HTTP/1.1 200 OK\r\nX-MarchProxy-Total: 71\r\nContent-Length: {len(body)}\r\n\r\n"
+    daemon({"GET /v1/flows": head.encode() + body})
+    assert "these are 2 of 71" in console.ok("flows", "--limit", "2").err
+    assert console.ok("flows", "--limit", "2", "--output", "json").err == ""
+
+
+def test_a_daemon_of_before_does_not_say_how_many_there_are(console: Console, daemon: Start) -> None:
     daemon({"GET /v1/flows": (200, [FLOW, FLOW])})
-    assert "first 2" in console.ok("flows", "--limit", "2").err
-    assert console.ok("flows", "--limit", "3").err == ""
+    assert console.ok("flows", "--limit", "2").err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "order"),
+    [
+        (["--sort", "bytes"], "-bytes"),
+        (["--sort", "bytes", "--reverse"], "bytes"),
+        (["--sort", "mapping"], "mapping"),
+        (["--sort", "last_seen"], "-last_seen"),
+        (["--sort", "source", "--reverse"], "-source"),
+    ],
+)
+def test_the_order_is_the_daemons_to_make(
+    console: Console, daemon: Start, words: list[str], order: str
+) -> None:
+    server = daemon({"GET /v1/flows": (200, [])})
+    console.ok("flows", *words, "--text", "web")
+    assert server.asked[0][0] == f"GET /v1/flows?limit=1000&text=web&sort={order}"
+
+
+def test_the_daemon_knows_every_order() -> None:
+    assert list(map(str, Sort)) == list(map(str, SortKey))
+
+
+def test_there_is_nothing_to_turn_round_without_an_order(console: Console) -> None:
+    assert console("flows", "--reverse").code == 2
+
+
+@pytest.mark.parametrize("flag", ["--follow", "--denied"])
+def test_an_order_is_for_what_is_carried(console: Console, flag: str) -> None:
+    assert console("flows", "--sort", "bytes", flag).code == 2
 
 
 def test_a_filter_that_the_daemon_cannot_mean_is_5(console: Console, daemon: Start) -> None:

@@ -4,22 +4,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
-from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.events import EventHub, OwnEvent, Subscription
+from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion, page_of
 from marchproxy.dataplane.learning import Learning
 from marchproxy.dataplane.preview import Cut, Preview
 from marchproxy.dataplane.records import (
+    BackendEvent,
     BackendState,
     Decision,
     Event,
     EventKind,
     Flow,
     FlowState,
+    InterfaceEvent,
     InterfaceState,
     LimitState,
+    ProblemEvent,
+    ReloadEvent,
     TableFill,
     Traffic,
 )
 from marchproxy.dataplane.status import AddressState, Applied, NameState, Problem, Status
+from marchproxy.dataplane.toplists import TopList, TopOrder, TopRow
 from marchproxy.model.change import Change
 from marchproxy.model.entities import Role
 from marchproxy.model.errors import MarchproxyError
@@ -82,6 +88,16 @@ def backend_state() -> BackendState:
     )
 
 
+def own_events() -> Sequence[OwnEvent]:
+    """One of each kind that the daemon finds out itself."""
+    return (
+        ProblemEvent(NOON, "health", "all backends of web are down", over=False),
+        ReloadEvent(NOON, 4, "cd" * 32, 0.0021, ""),
+        InterfaceEvent(NOON, InterfaceState("eth0", Role.INSIDE, "auto", "tc")),
+        BackendEvent(backend_state()),
+    )
+
+
 def status(*problems: Problem) -> Status:
     return Status(
         version="0.1.0",
@@ -123,7 +139,8 @@ class StandIn:
         self.events = EventHub()
         self.learning = Learning(None)
         self.held = flows
-        self.asked_for: list[int] = []
+        self.questions: list[FlowQuestion] = []
+        self.tops: list[tuple[str, TopOrder, int]] = []
         self.refusal: MarchproxyError | None = None
         self.proposed: tuple[str, Sequence[Change]] | None = None
         self.ended: tuple[frozenset[int], frozenset[str]] = (frozenset(), frozenset())
@@ -134,12 +151,16 @@ class StandIn:
     def findings(self) -> Sequence[Finding]:
         return [Finding(Severity.WARNING, "mapping m", "never matches", "remove it")]
 
-    async def flows(self, limit: int) -> Sequence[Flow]:
-        self.asked_for.append(limit)
-        return self.held[:limit]
+    async def page(self, question: FlowQuestion) -> FlowPage:
+        self.questions.append(question)
+        return page_of(map(self.events.names.complete_flow, self.held), question)
 
-    async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
-        return self.events.subscribe(kinds)
+    async def top(self, by: str, order: TopOrder, limit: int) -> TopList:
+        self.tops.append((by, order, limit))
+        return TopList(by, [TopRow("web", "m" if by == "reason" else "", 2, 30, 400, 1.5, 20.0)], 3, 2.0)
+
+    async def subscribe(self, kinds: Iterable[EventKind], wanted: FlowFilter) -> Subscription:
+        return self.events.subscribe(kinds, wanted)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self.events.unsubscribe(subscription)

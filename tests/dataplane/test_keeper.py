@@ -10,9 +10,12 @@ import pytest
 
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.book import CredentialBook
+from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion, page_of
+from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.keeper import TierKeeper
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
     Denials,
     EventKind,
@@ -92,6 +95,12 @@ class Touchy:
     async def flows(self, limit: int) -> Sequence[Flow]:
         await self._work()
         return [facts.flow()][:limit]
+
+    async def page(self, question: FlowQuestion, services: ServiceNames) -> FlowPage:
+        return page_of([services.complete_flow(facts.flow())], question)
+
+    async def totals(self, by: Grouping, services: ServiceNames) -> FlowTotals:
+        return FlowTotals.of([services.complete_flow(facts.flow())], by)
 
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         await self._work()

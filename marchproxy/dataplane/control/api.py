@@ -11,11 +11,13 @@ from marchproxy.dataplane.control.documents import Document
 from marchproxy.dataplane.control.http1 import HttpError, Request, Response
 from marchproxy.dataplane.control.server import as_http
 from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.learning import Learning, learned_document
 from marchproxy.dataplane.preview import Preview
-from marchproxy.dataplane.records import EventKind, Flow
+from marchproxy.dataplane.records import EventKind
 from marchproxy.dataplane.status import Applied, Status
+from marchproxy.dataplane.toplists import TopList, TopOrder
 from marchproxy.model.address import parse_ip
 from marchproxy.model.change import Change, Kind
 from marchproxy.model.errors import InvalidValue, MarchproxyError
@@ -25,10 +27,20 @@ from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Finding
 from marchproxy.policy.why import why
 
-SCANNED_FLOWS = 100_000
-"""Live flows that a filter looks at. A busier table is answered with `X-MarchProxy-Truncated: 1`."""
+MOST_ROWS = 100_000
+"""Rows of one answer. Where more are asked for and there, it says `X-MarchProxy-Truncated: 1`."""
+_TOP_ROWS = 20
+_ALL_KINDS = "all"
 _ROWS_AT_ONCE = 200
-_LIST_PARAMETERS = frozenset({"limit", "denied"})
+_LIST_PARAMETERS = frozenset({"limit", "offset", "sort", "denied"})
+_FIRST_KINDS = (
+    EventKind.FLOW_START,
+    EventKind.FLOW_END,
+    EventKind.DENIED,
+    EventKind.AUDITED,
+    EventKind.BACKEND,
+)
+"""What a client that names no kinds is told of: it may know no others."""
 
 
 class Appliance(Protocol):
@@ -48,8 +60,11 @@ class Appliance(Protocol):
     def findings(self) -> Sequence[Finding]:
         """What the compiler said about the plan that is carried out."""
 
-    async def flows(self, limit: int) -> Sequence[Flow]:
-        """Live flows, at most `limit`."""
+    async def page(self, question: FlowQuestion) -> FlowPage:
+        """Live flows as asked for, with their services."""
+
+    async def top(self, by: str, order: TopOrder, limit: int) -> TopList:
+        """The first `limit` rows of who carries most; see `TopLists.list`."""
 
     async def cut(self, ids: frozenset[int], tokens: frozenset[str]) -> tuple[frozenset[int], int]:
         """End flows by their ids, and tunnels by the credential that opened them, as `Verified.token` names
@@ -61,8 +76,10 @@ class Appliance(Protocol):
     async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
         """Which running flows `changes` to the snapshot of `sha256` would cut. Raises `MarchproxyError`."""
 
-    async def subscribe(self, kinds: Iterable[EventKind]) -> Subscription:
-        """Events of these kinds, none missed from the return on; `unsubscribe` must follow."""
+    async def subscribe(self, kinds: Iterable[EventKind], wanted: FlowFilter) -> Subscription:
+        """Events of these kinds that `wanted` holds for, none missed from the return on; `unsubscribe` must
+        follow.
+        """
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget a subscriber."""
@@ -80,6 +97,7 @@ class ControlApi:
             "/v1/status": {"GET": self._status},
             "/v1/flows": {"GET": self._flows},
             "/v1/flows/cut": {"POST": self._cut},
+            "/v1/top": {"GET": self._top},
             "/v1/events": {"GET": self._events},
             "/v1/reload": {"POST": self._reload},
             "/v1/preview": {"POST": self._preview},
@@ -104,25 +122,24 @@ class ControlApi:
         return _json(documents.status_document(self._appliance.status()))
 
     async def _flows(self, request: Request) -> Response:
-        limit = filters.read_limit(request.query)
-        conditions = filters.read_conditions(request.query, beside=_LIST_PARAMETERS)
-        if filters.read_flag(request.query, "denied"):
-            refusals = (
-                documents.decision_document(decision)
-                for decision in self._appliance.events.refusals()
-                if all(condition(decision) for condition in conditions)
-            )
-            return _rows(refusals, limit)
-        scanned = SCANNED_FLOWS if conditions else min(limit, SCANNED_FLOWS)
-        flows = await self._appliance.flows(scanned)
-        truncated = {"X-MarchProxy-Truncated": "1"} if len(flows) >= scanned and scanned != limit else {}
-        complete = self._appliance.events.names.complete_flow
-        rows = (
-            documents.flow_document(flow)
-            for flow in map(complete, flows)
-            if all(condition(flow.decision) for condition in conditions)
-        )
-        return _rows(rows, limit, headers=truncated)
+        query = request.query
+        first, limit = filters.read_offset(query), filters.read_limit(query)
+        wanted, order = filters.read_filter(query, beside=_LIST_PARAMETERS), filters.read_order(query)
+        count = min(limit, MOST_ROWS)
+        if filters.read_flag(query, "denied"):
+            if order:
+                raise InvalidValue("sort", query["sort"], "nothing beside denied: what is newest comes first")
+            found = [each for each in self._appliance.events.refusals() if wanted.matches(each)]
+            refused = found[first : first + count]
+            return _rows(map(documents.decision_document, refused), len(found), first, count, limit)
+        page = await self._appliance.page(FlowQuestion(wanted, order, first, count))
+        return _rows(map(documents.flow_document, page.flows), page.total, first, count, limit)
+
+    async def _top(self, request: Request) -> Response:
+        filters.expect_only(request.query, frozenset({"by", "sort", "limit"}))
+        by, order = filters.read_grouping(request.query)
+        limit = min(filters.read_limit(request.query, _TOP_ROWS), MOST_ROWS)
+        return _json(documents.top_document(await self._appliance.top(by, order, limit)))
 
     async def _cut(self, request: Request) -> Response:
         _take_nothing(request)
@@ -131,14 +148,12 @@ class ControlApi:
         return _json({"cut": len(found) + count, "unknown": sorted(ids - found)})
 
     async def _events(self, request: Request) -> Response:
-        unknown = set(request.query) - {"kind"}
-        if unknown:
-            raise InvalidValue("parameter", min(unknown), "kind")
+        wanted = filters.read_filter(request.query, beside=frozenset({"kind"}))
         kinds = _read_kinds(request.query.get("kind"))
-        return Response(self._event_lines(kinds), content_type="application/x-ndjson")
+        return Response(self._event_lines(kinds, wanted), content_type="application/x-ndjson")
 
-    async def _event_lines(self, kinds: Iterable[EventKind]) -> AsyncGenerator[bytes]:
-        subscription = await self._appliance.subscribe(kinds)
+    async def _event_lines(self, kinds: Iterable[EventKind], wanted: FlowFilter) -> AsyncGenerator[bytes]:
+        subscription = await self._appliance.subscribe(kinds, wanted)
         try:
             # An empty line opens the stream: from here on nothing is missed.
             yield b"\n"
@@ -248,11 +263,14 @@ def _take_nothing(request: Request) -> None:
 
 def _read_kinds(text: str | None) -> Sequence[EventKind]:
     if text is None:
+        return _FIRST_KINDS
+    if text == _ALL_KINDS:
         return tuple(EventKind)
     try:
         return [EventKind(part) for part in text.split(",")]
     except ValueError:
-        raise InvalidValue("kind", text, "a list of " + ", ".join(EventKind)) from None
+        expected = f"{_ALL_KINDS}, or a list of " + ", ".join(EventKind)
+        raise InvalidValue("kind", text, expected) from None
 
 
 def _read_object(body: bytes, required: Sequence[str], *, optional: Sequence[str] = ()) -> Mapping[str, Any]:
@@ -283,20 +301,21 @@ def _line(document: Document) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
-def _rows(rows: Iterable[Document], limit: int, *, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(_array(rows, limit), headers=headers or {})
+def _rows(rows: Iterable[Document], total: int, first: int, count: int, limit: int) -> Response:
+    headers = {"X-MarchProxy-Total": str(total)}
+    if count < limit and first + count < total:
+        headers["X-MarchProxy-Truncated"] = "1"
+    return Response(_array(rows), headers=headers)
 
 
-async def _array(rows: Iterable[Document], limit: int) -> AsyncGenerator[bytes]:
+async def _array(rows: Iterable[Document]) -> AsyncGenerator[bytes]:
     """A JSON array in pieces, so that a hundred thousand rows neither pile up nor hold up the loop."""
     piece: list[str] = []
     separator = "["
-    for number, row in enumerate(rows, start=1):
+    for row in rows:
         piece.append(separator + json.dumps(row))
         separator = ",\n"
         if len(piece) == _ROWS_AT_ONCE:
             yield "".join(piece).encode()
             piece.clear()
-        if number == limit:
-            break
     yield ("".join(piece) + ("]\n" if separator != "[" else "[]\n")).encode()

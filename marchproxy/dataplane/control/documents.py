@@ -6,8 +6,20 @@ from typing import Any
 
 from marchproxy.dataplane.events import Lost, Told
 from marchproxy.dataplane.preview import Preview
-from marchproxy.dataplane.records import BackendEvent, BackendState, Decision, EventKind, Flow, LimitState
+from marchproxy.dataplane.records import (
+    BackendEvent,
+    BackendState,
+    Decision,
+    EventKind,
+    Flow,
+    InterfaceEvent,
+    InterfaceState,
+    LimitState,
+    ProblemEvent,
+    ReloadEvent,
+)
 from marchproxy.dataplane.status import DnsState, NameState, Status
+from marchproxy.dataplane.toplists import REASON, TopList
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.policy.evaluate import Answer
 from marchproxy.policy.plan import Finding, Listener, TransitRule
@@ -79,6 +91,17 @@ def backend_document(state: BackendState) -> Document:
     }
 
 
+def interface_document(state: InterfaceState) -> Document:
+    """An interface of the plan."""
+    return {
+        "name": state.name,
+        "role": state.role.value,
+        "mode": state.mode,
+        "attached": state.attached,
+        "problem": state.problem,
+    }
+
+
 def preview_document(preview: Preview) -> Document:
     """Flows that a change would cut, each with why: `cut_reason` and `cut_by`."""
     return {
@@ -100,8 +123,52 @@ def event_document(event: Told | Lost) -> Document:
     if isinstance(event, BackendEvent):
         state = event.state
         return {"kind": EventKind.BACKEND.value, "time": instant(state.since), **backend_document(state)}
+    if isinstance(event, ReloadEvent | InterfaceEvent | ProblemEvent):
+        return _own_event(event)
     record = flow_document(event.flow) if event.flow else decision_document(event.decision)
     return {"kind": event.kind.value, **record}
+
+
+def _own_event(event: ReloadEvent | InterfaceEvent | ProblemEvent) -> Document:
+    time = instant(event.time)
+    if isinstance(event, InterfaceEvent):
+        change = "attached" if event.state.attached else "lost"
+        interface = interface_document(event.state)
+        return {"kind": EventKind.INTERFACE.value, "time": time, "change": change, **interface}
+    if isinstance(event, ProblemEvent):
+        return {
+            "kind": EventKind.PROBLEM.value,
+            "time": time,
+            "change": "ended" if event.over else "began",
+            "component": event.component,
+            "message": event.message,
+        }
+    return {
+        "kind": EventKind.RELOAD.value,
+        "time": time,
+        "change": "failed" if event.message else "applied",
+        "revision": event.revision,
+        "sha256": event.sha256,
+        "applied_ms": milliseconds(event.took),
+        "message": event.message,
+    }
+
+
+def top_document(top: TopList) -> Document:
+    """Who carries most, or what is refused most."""
+    rows = [
+        {
+            "name": row.name,
+            "flows": row.flows,
+            "packets": row.packets,
+            "bytes": row.bytes,
+            "packets_per_s": row.packets_per_s,
+            "bytes_per_s": row.bytes_per_s,
+        }
+        | ({"mapping": row.mapping} if top.by == REASON else {})
+        for row in top.rows
+    ]
+    return {"by": top.by, "rows": rows, "total": top.total, "seconds": round(top.seconds, 3)}
 
 
 def finding_document(finding: Finding) -> Document:
@@ -131,16 +198,7 @@ def status_document(status: Status) -> Document:
         },
         "trial": _trial_document(status),
         "tier": {"name": status.tier, "reason": status.tier_reason},
-        "interfaces": [
-            {
-                "name": interface.name,
-                "role": interface.role.value,
-                "mode": interface.mode,
-                "attached": interface.attached,
-                "problem": interface.problem,
-            }
-            for interface in status.interfaces
-        ],
+        "interfaces": [interface_document(interface) for interface in status.interfaces],
         "listener_count": len(status.listeners),
         "explicit": [str(bind) for bind in status.explicit],
         "listeners": [_listener_document(listener) for listener in status.listeners],

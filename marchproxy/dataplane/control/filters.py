@@ -1,24 +1,33 @@
 """Which records a client asked for, from the query of a request."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from marchproxy.dataplane.records import Decision
-from marchproxy.model.address import IPAddress, parse_ip, parse_prefix
+from marchproxy.dataplane.flowquery import FlowFilter, FlowOrder, SortKey
+from marchproxy.dataplane.flowtotals import Grouping
+from marchproxy.dataplane.toplists import REASON, TopOrder
+from marchproxy.model.address import Prefix, parse_ip, parse_prefix
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.ports import parse_port
 from marchproxy.model.reason import Reason
-
-type Condition = Callable[[Decision], bool]
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 1_000_000
 
 
-def read_limit(query: Mapping[str, str]) -> int:
+def read_limit(query: Mapping[str, str], default: int = DEFAULT_LIMIT) -> int:
     """The parameter `limit`, 1 to `MAX_LIMIT`."""
-    text = query.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdigit()) or len(text) > 7 or not 1 <= int(text) <= MAX_LIMIT:
-        raise InvalidValue("limit", text, f"a number from 1 to {MAX_LIMIT}")
+    return _number("limit", query.get("limit", str(default)), least=1)
+
+
+def read_offset(query: Mapping[str, str]) -> int:
+    """The parameter `offset`, 0 to `MAX_LIMIT`."""
+    return _number("offset", query.get("offset", "0"), least=0)
+
+
+def _number(name: str, text: str, *, least: int) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 7 or not least <= int(text) <= MAX_LIMIT:
+        raise InvalidValue(name, text, f"a number from {least} to {MAX_LIMIT}")
     return int(text)
 
 
@@ -30,72 +39,67 @@ def read_flag(query: Mapping[str, str], name: str) -> bool:
     return text == "1"
 
 
-def read_conditions(query: Mapping[str, str], *, beside: frozenset[str]) -> tuple[Condition, ...]:
-    """A condition for each parameter; `beside` are parameters that others read. Raises `InvalidValue`."""
-    unknown = set(query) - set(_CONDITIONS) - beside
-    if unknown:
+def read_order(query: Mapping[str, str]) -> FlowOrder | None:
+    """The parameter `sort`: a key of flows, with a leading `-` for the highest first; None: not given."""
+    text = query.get("sort")
+    if text is None:
+        return None
+    try:
+        return FlowOrder(SortKey(text.removeprefix("-")), descending=text.startswith("-"))
+    except ValueError:
         raise InvalidValue(
-            "parameter", min(unknown), "one of " + ", ".join(sorted(beside | set(_CONDITIONS)))
-        )
-    return tuple(_CONDITIONS[name](query[name]) for name in query if name in _CONDITIONS)
+            "sort", text, "one of " + ", ".join(SortKey) + ", maybe with a leading -"
+        ) from None
 
 
-def _within(field: str) -> Callable[[str], Condition]:
-    """The address in `field` lies in a prefix; a single address is a prefix too."""
+def read_grouping(query: Mapping[str, str]) -> tuple[str, TopOrder]:
+    """The parameters `by` and `sort` of a list of what carries most."""
+    groupings = (*Grouping, REASON)
+    by, text = query.get("by", Grouping.SERVICE.value), query.get("sort", TopOrder.BYTES_PER_S.value)
+    if by not in groupings:
+        raise InvalidValue("by", by, "one of " + ", ".join(groupings))
+    try:
+        return by, TopOrder(text)
+    except ValueError:
+        raise InvalidValue("sort", text, "one of " + ", ".join(TopOrder)) from None
 
-    def read(text: str) -> Condition:
-        if "/" in text:
-            prefix = parse_prefix(text, field=field)
-            return lambda decision: _address(decision, field) in prefix
-        address = parse_ip(text, field=field)
-        return lambda decision: _address(decision, field) == address
+
+def read_filter(query: Mapping[str, str], *, beside: frozenset[str] = frozenset()) -> FlowFilter:
+    """A condition for each parameter; `beside` are parameters that others read. Raises `InvalidValue`."""
+    expect_only(query, beside | set(_CONDITIONS))
+    return FlowFilter(**{name: _CONDITIONS[name](query[name]) for name in query if name in _CONDITIONS})
+
+
+def expect_only(query: Mapping[str, str], known: frozenset[str]) -> None:
+    """Refuse parameters beside `known`."""
+    if unknown := set(query) - known:
+        raise InvalidValue("parameter", min(unknown), "one of " + ", ".join(sorted(known)))
+
+
+def _prefix(field: str) -> Callable[[str], Prefix]:
+    """A prefix; a single address is one too."""
+
+    def read(text: str) -> Prefix:
+        address = text if "/" in text else str(parse_ip(text, field=field))
+        return parse_prefix(address, field=field)
 
     return read
 
 
-def _address(decision: Decision, field: str) -> IPAddress:
-    return decision.source if field == "source" else decision.destination
-
-
-def _port(text: str) -> Condition:
-    port = parse_port(text)
-    return lambda decision: port in (decision.source_port, decision.destination_port)
-
-
-def _mapping(text: str) -> Condition:
-    return lambda decision: _named(decision.mapping, text)
-
-
-def _service(text: str) -> Condition:
-    return lambda decision: (
-        _named(decision.source_service, text) or _named(decision.destination_service, text)
-    )
-
-
-def _named(qualified: str, text: str) -> bool:
-    """`cluster/name` is meant by itself and by `name`."""
-    return bool(qualified) and text in (qualified, qualified.partition("/")[2])
-
-
-def _reason(text: str) -> Condition:
+def _reason(text: str) -> Reason:
     try:
-        reason = Reason[text.upper()]
+        return Reason[text.upper()]
     except KeyError:
         raise InvalidValue("reason", text, "the name of a reason, such as NO_MAPPING") from None
-    return lambda decision: decision.reason is reason
 
 
-def _protocol(text: str) -> Condition:
-    protocol = text.lower()
-    return lambda decision: decision.protocol == protocol
-
-
-_CONDITIONS: dict[str, Callable[[str], Condition]] = {
-    "source": _within("source"),
-    "destination": _within("destination"),
-    "port": _port,
-    "mapping": _mapping,
-    "service": _service,
+_CONDITIONS: dict[str, Callable[[str], Any]] = {
+    "source": _prefix("source"),
+    "destination": _prefix("destination"),
+    "port": parse_port,
+    "mapping": str,
+    "service": str,
     "reason": _reason,
-    "protocol": _protocol,
+    "protocol": str.lower,
+    "text": str.lower,
 }

@@ -83,7 +83,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Conversation:
+class Conversation:
     """A flow as two entries: one direction's as found, and the other's if the table still has it."""
 
     raw_key: bytes
@@ -176,7 +176,7 @@ class FlowTable:
                 census.spliced.add(layouts.U32.unpack(raw[_SPLICE])[0])
             return is_silent(raw_key[_PROTOCOL], last_seen, state, flags)
 
-        def is_idle(each: _Conversation) -> bool:
+        def is_idle(each: Conversation) -> bool:
             other = each.other
             if other is None:
                 return True
@@ -229,7 +229,7 @@ class FlowTable:
         def is_meant(_: bytes, raw: bytes) -> bool:
             return raw[_ID] in packed and not _PULSE.unpack(raw)[2] & layouts.FLAG_REPLY
 
-        def note(each: _Conversation) -> bool:
+        def note(each: Conversation) -> bool:
             if each.entry.state != layouts.STATE_CLOSED:
                 found.add(each.entry.id)
             return True
@@ -246,7 +246,7 @@ class FlowTable:
 
         for reason in (Reason.BLOCKED_SOURCE, Reason.BLOCKED_DESTINATION):
 
-            def is_blocked(each: _Conversation, reason: Reason = reason) -> bool:
+            def is_blocked(each: Conversation, reason: Reason = reason) -> bool:
                 return reason_of(each.key, each.entry.destination) is reason
 
             for table in (self._established, self._opening):
@@ -270,18 +270,18 @@ class FlowTable:
         self,
         table: Map,
         suspect: Callable[[bytes, bytes], bool],
-        ended: Callable[[_Conversation], bool],
+        ended: Callable[[Conversation], bool],
         reason: Reason,
         report: Report,
     ) -> int:
         """Delete conversations, and report those whose start was; how many entries stay."""
         reader = RecordReader(self._names, self._tunnels)
-        count, gone, over = 0, list[bytes](), list[_Conversation]()
+        count, gone, over = 0, list[bytes](), list[Conversation]()
         for raw_key, raw in table.items():
             count += 1
             if not suspect(raw_key, raw):
                 continue
-            each = _find(table, raw_key, raw)
+            each = find(table, raw_key, raw)
             if not ended(each):
                 continue
             if each.other:
@@ -299,18 +299,18 @@ class FlowTable:
             self._tell(each)
         return left
 
-    def _tell(self, each: _Conversation) -> None:
+    def _tell(self, each: Conversation) -> None:
         """After both entries are gone, lest one of them carries what is answered."""
         if each.entry.flags & layouts.FLAG_SPLICED:
             self._hang_up(each.raw_key)
             self._hang_up(each.other_key)
 
-    def _established_flow(self, raw_key: bytes, id: int) -> _Conversation | None:
+    def _established_flow(self, raw_key: bytes, id: int) -> Conversation | None:
         raw = self._established.get(raw_key)
-        each = _find(self._established, raw_key, raw) if raw else None
+        each = find(self._established, raw_key, raw) if raw else None
         return each if each and each.entry.id == id else None
 
-    def _end_one(self, each: _Conversation, reason: Reason, report: Report) -> bool:
+    def _end_one(self, each: Conversation, reason: Reason, report: Report) -> bool:
         """As `_end`, of one that is established."""
         if not self._established.delete(each.raw_key):
             return False
@@ -320,18 +320,18 @@ class FlowTable:
         report(Event(EventKind.FLOW_END, flow.decision, flow))
         return True
 
-    def _live(self) -> Iterator[_Conversation]:
+    def _live(self) -> Iterator[Conversation]:
         for table in (self._established, self._opening):
             for raw_key, raw in table.items():
                 _, state, flags = _PULSE.unpack(raw)
                 if not flags & layouts.FLAG_REPLY and state != layouts.STATE_CLOSED:
-                    yield _find(table, raw_key, raw)
+                    yield find(table, raw_key, raw)
 
 
-def _find(table: Map, raw_key: bytes, raw: bytes) -> _Conversation:
+def find(table: Map, raw_key: bytes, raw: bytes) -> Conversation:
     """The conversation of an entry. In the place of an evicted half may be another flow's: told by its id."""
     entry = layouts.read_flow(raw)
     other_key = entry.other_key(raw_key[_PROTOCOL])
     raw_other = table.get(other_key)
     other = layouts.read_flow(raw_other) if raw_other else None
-    return _Conversation(raw_key, entry, other_key, other if other and other.id == entry.id else None)
+    return Conversation(raw_key, entry, other_key, other if other and other.id == entry.id else None)

@@ -384,7 +384,12 @@ def pack_address(address: IPAddress) -> bytes:
 
 def read_address(raw: bytes) -> IPAddress:
     """The address that `pack_address` packed."""
-    return IPv4Address(raw[12:]) if raw.startswith(_V4_MAPPED) else IPv6Address(raw)
+    return IPv4Address(raw[12:]) if is_v4(raw) else IPv6Address(raw)
+
+
+def is_v4(raw: bytes) -> bool:
+    """Whether a packed address is one of IPv4."""
+    return raw.startswith(_V4_MAPPED)
 
 
 def pack_port(port: int) -> bytes:

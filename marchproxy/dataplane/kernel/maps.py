@@ -126,6 +126,11 @@ class Map:
         self._expect_percpu(False)
         return self._entries(batch)
 
+    def batches(self, batch: int = BATCH) -> Iterator[tuple[memoryview, memoryview]]:
+        """As `items`, each batch as it comes: the keys in a row, and the values in a row."""
+        self._expect_percpu(False)
+        return self._batches(batch)
+
     def items_percpu(self, batch: int = BATCH) -> Iterator[tuple[bytes, list[bytes]]]:
         """As `items`, with the values by CPU number."""
         self._expect_percpu(True)
@@ -231,6 +236,10 @@ class Map:
 
     def _entries(self, batch: int) -> Iterator[tuple[bytes, bytes]]:
         """Keys with their values as stored: those of a per-CPU map in one piece."""
+        for keys, values in self._batches(batch):
+            yield from zip(_pieces(keys, self.key_size), _pieces(values, self._stored_size), strict=True)
+
+    def _batches(self, batch: int) -> Iterator[tuple[memoryview, memoryview]]:
         capacity = max(1, min(batch, self.max_entries))
         options = BatchOptions()
         # Where the next batch starts, opaque: a bucket number (4 bytes) in hash maps, the last key in others.
@@ -248,15 +257,15 @@ class Map:
                 # A hash bucket comes whole or not at all, and this one holds more than `capacity` entries.
                 capacity *= 2
             elif code in _WITHOUT_BATCH or (code == errno.EINTR and count.value == 0):
-                yield from self._walk(None if resume is None else resume.raw[: self.key_size])
+                walk = self._walk(None if resume is None else resume.raw[: self.key_size])
+                yield from ((memoryview(key), memoryview(stored)) for key, stored in walk)
                 return
             elif code not in (0, errno.ENOENT, errno.EINTR):
                 raise self._refusal(code, "read")
             else:
-                yield from zip(
-                    _pieces(keys, count.value, self.key_size),
-                    _pieces(values, count.value, self._stored_size),
-                    strict=True,
+                yield (
+                    memoryview(keys)[: count.value * self.key_size],
+                    memoryview(values)[: count.value * self._stored_size],
                 )
             resume = position
 
@@ -303,5 +312,5 @@ def _expect_sizes(items: Sequence[bytes], size: int, what: str) -> None:
         _expect_size(next(item for item in items if len(item) != size), size, what)
 
 
-def _pieces(buffer: ct.Array[ct.c_char], count: int, size: int) -> Iterator[bytes]:
-    return (piece for (piece,) in struct.iter_unpack(f"{size}s", memoryview(buffer)[: count * size]))
+def _pieces(buffer: memoryview, size: int) -> Iterator[bytes]:
+    return (piece for (piece,) in struct.iter_unpack(f"{size}s", buffer))

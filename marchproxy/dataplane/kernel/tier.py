@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Self
 
+from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion
+from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.kernel import layouts, location
 from marchproxy.dataplane.kernel.active import ActiveFlows
 from marchproxy.dataplane.kernel.banks import Banks
@@ -18,6 +20,7 @@ from marchproxy.dataplane.kernel.diversion import Diversion
 from marchproxy.dataplane.kernel.events import EventReader
 from marchproxy.dataplane.kernel.failover import Failover
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
+from marchproxy.dataplane.kernel.flowscan import FlowScan
 from marchproxy.dataplane.kernel.forwarding import Forwarding
 from marchproxy.dataplane.kernel.handoff import Handoff
 from marchproxy.dataplane.kernel.hangup import hang_up
@@ -39,6 +42,7 @@ from marchproxy.dataplane.kernel.tables import TableBuilder
 from marchproxy.dataplane.kernel.transit import is_diverted
 from marchproxy.dataplane.kernel.tunnels import TunnelTable
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
+from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
     Denials,
     EventKind,
@@ -62,8 +66,9 @@ __all__ = ["BpfNotPermitted", "KernelTier"]
 class KernelTier:
     """See `dataplane.tier.Tier`.
 
-    Whatever changes something, or takes long, runs in one thread of its own, so there is no lock. What is no
-    coroutine may be called meanwhile: it reads values that are replaced as a whole, or the kernel.
+    Whatever changes something, or takes long, runs in one thread of its own, so there is no lock; only what
+    looks at all flows has another, and changes nothing. What is no coroutine may be called meanwhile: it
+    reads values that are replaced as a whole, or the kernel.
     """
 
     name = "kernel"
@@ -88,6 +93,7 @@ class KernelTier:
         self._blocks = BlockTables(maps, self._settings, self._names.number)
         self._builder = self._new_builder()
         self._table = FlowTable(maps, self._names, Timeouts(), hang_up=hang_up)
+        self._scan = FlowScan(maps, self._names)
         self._splices = Splices(maps)
         self._load_handoff = pipeline.load_handoff
         self._attachments = Attachments(
@@ -110,6 +116,7 @@ class KernelTier:
         self._moved = False
         """Something was heard of, and not everything has been done about it."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
+        self._scanning = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scan")
         self._ports_problem: tuple[str, ...] = ()
         self._unreachable: tuple[str, ...] = ()
 
@@ -137,6 +144,14 @@ class KernelTier:
     async def flows(self, limit: int) -> Sequence[Flow]:
         """See `Tier.flows`."""
         return await self._in_thread(self._table.list, limit)
+
+    async def page(self, question: FlowQuestion, services: ServiceNames) -> FlowPage:
+        """See `Tier.page`."""
+        return await self._in_scan(self._scan.page, question, services)
+
+    async def totals(self, by: Grouping, services: ServiceNames) -> FlowTotals:
+        """See `Tier.totals`."""
+        return await self._in_scan(self._scan.totals, by, services)
 
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """See `Tier.in_use`."""
@@ -221,12 +236,19 @@ class KernelTier:
 
     async def close(self) -> None:
         """See `Tier.close`. Nothing may be called after it."""
+        self._scan.stop()
+        await self._in_thread(self._scanning.shutdown)
         await self._in_thread(self._opened.close)
         self._thread.shutdown()
 
     async def _in_thread[**P, R](self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: call(*args, **kwargs))
+
+    async def _in_scan[**P, R](self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Beside everything else: walks over the tables take seconds, and policy must not wait for them."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._scanning, lambda: call(*args, **kwargs))
 
     def _new_builder(self) -> TableBuilder:
         return TableBuilder(self._names.number, source_towards, self._limit_slots.settle)

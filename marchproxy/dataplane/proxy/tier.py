@@ -6,7 +6,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
+from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion, page_of
+from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.proxy.sockets import expect_descriptors, open_listener
 from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
@@ -94,6 +97,14 @@ class SocketsTier:
         """Live conversations."""
         return [conversation.flow() for conversation in islice(self._live(), limit)]
 
+    async def page(self, question: FlowQuestion, services: ServiceNames) -> FlowPage:
+        """See `Tier.page`."""
+        return page_of(self._completed(services), question)
+
+    async def totals(self, by: Grouping, services: ServiceNames) -> FlowTotals:
+        """See `Tier.totals`."""
+        return FlowTotals.of(self._completed(services), by)
+
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """See `Tier.in_use`."""
         ends = {
@@ -167,6 +178,9 @@ class SocketsTier:
             (connection.conversation for connection in self._tcp.live),
             (session.conversation for session in self._udp.live.values()),
         )
+
+    def _completed(self, services: ServiceNames) -> Iterator[Flow]:
+        return (services.complete_flow(each.flow()) for each in self._live())
 
     def _open_new(self, wanted: Mapping[ListenerKey, Listener]) -> dict[ListenerKey, Open]:
         opened: dict[ListenerKey, Open] = {}

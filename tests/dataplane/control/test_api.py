@@ -13,6 +13,7 @@ from marchproxy.dataplane.control import api
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.events import QUEUE
 from marchproxy.dataplane.naming import ServiceNames
+from marchproxy.dataplane.records import BackendEvent
 from marchproxy.model.change import Change, Kind
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.reason import Reason
@@ -52,24 +53,58 @@ async def test_flows_are_filtered_limited_and_named(tmp_path: Path) -> None:
         assert [row["source"] for row in rows] == [f"10.0.{number}.1" for number in range(5)]
         assert {row["destination_service"] for row in rows} == {"web"}
         assert len((await ask(path, "GET", "/v1/flows?limit=2")).document) == 2
-        assert appliance.asked_for == [1000, 2]
+        assert [(each.first, each.count) for each in appliance.questions] == [(0, 1000), (0, 2)]
         (row,) = (await ask(path, "GET", "/v1/flows?service=net")).document
         assert (row["source"], row["source_service"]) == ("10.0.3.1", "net")
         assert (await ask(path, "GET", "/v1/flows?port=80")).document == []
 
 
 @looped
-async def test_a_filter_that_could_not_see_every_flow_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api, "SCANNED_FLOWS", 3)
+async def test_flows_come_in_pages_in_the_order_asked_for(tmp_path: Path) -> None:
+    flows = [facts.flow(facts.decision(f"10.0.{number}.1")) for number in (3, 1, 4, 0, 2)]
+    async with talking(tmp_path, *flows) as (path, _):
+        answer = await ask(path, "GET", "/v1/flows?sort=-source&offset=1&limit=2&port=443")
+        assert [row["source"] for row in answer.document] == ["10.0.3.1", "10.0.2.1"]
+        assert answer.headers["x-marchproxy-total"] == "5"
+        answer = await ask(path, "GET", "/v1/flows?text=10.0.4&limit=3")
+        assert [row["source"] for row in answer.document] == ["10.0.4.1"]
+        assert answer.headers["x-marchproxy-total"] == "1"
+        assert (await ask(path, "GET", "/v1/flows?sort=size")).status == 400
+        assert (await ask(path, "GET", "/v1/flows?denied=1&sort=bytes")).status == 400
+
+
+@looped
+async def test_an_answer_that_is_cut_short_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "MOST_ROWS", 3)
     flows = [facts.flow(facts.decision(f"10.0.{number}.1")) for number in range(5)]
     async with talking(tmp_path, *flows) as (path, _):
-        answer = await ask(path, "GET", "/v1/flows?source=10.0.0.1")
-        assert len(answer.document) == 1
-        assert answer.headers["x-marchproxy-truncated"] == "1"
-        whole = await ask(path, "GET", "/v1/flows?limit=2")
-        assert "x-marchproxy-truncated" not in whole.headers
+        for target, rows, truncated in (
+            ("/v1/flows", 3, True),
+            ("/v1/flows?offset=1", 3, True),
+            ("/v1/flows?offset=2", 3, False),
+            ("/v1/flows?limit=3", 3, False),
+        ):
+            answer = await ask(path, "GET", target)
+            assert len(answer.document) == rows
+            assert ("x-marchproxy-truncated" in answer.headers) is truncated
+
+
+@looped
+async def test_who_carries_most(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        row = {"name": "web", "flows": 2, "packets": 30, "bytes": 400}
+        rates = {"packets_per_s": 1.5, "bytes_per_s": 20.0}
+        assert (await ask(path, "GET", "/v1/top")).document == {
+            "by": "service",
+            "rows": [row | rates],
+            "total": 3,
+            "seconds": 2.0,
+        }
+        answer = await ask(path, "GET", "/v1/top?by=reason&sort=packets&limit=7")
+        assert answer.document["rows"] == [row | rates | {"mapping": "m"}]
+        assert appliance.tops == [("service", "bytes_per_s", 20), ("reason", "packets", 7)]
+        for query in ("by=port", "sort=-bytes", "limit=0", "text=x"):
+            assert (await ask(path, "GET", f"/v1/top?{query}")).status == 400
 
 
 @looped
@@ -106,6 +141,39 @@ async def test_events_stream_as_lines_from_the_moment_the_stream_opens(tmp_path:
         assert len(appliance.events._subscriptions) == 1
         writer.close()
         await until(lambda: not appliance.events._subscriptions)
+
+
+@looped
+async def test_events_are_filtered_as_flows_are(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance), connected(path) as (reader, writer):
+        writer.write(b"GET /v1/events?source=10.0.0.0/24&reason=NO_MAPPING HTTP/1.1\r\n\r\n")
+        assert (await read_answer(reader, head_only=True)).status == 200
+        chunks = read_chunks(reader)
+        assert await anext(chunks) == b"\n"
+        appliance.events.publish(facts.started())
+        appliance.events.publish(facts.denied("10.1.0.1"))
+        appliance.events.tell(BackendEvent(facts.backend_state()))
+        appliance.events.publish(facts.denied("10.0.0.2"))
+        (line,) = (await anext(chunks)).splitlines()
+        assert json.loads(line)["source"] == "10.0.0.2"
+
+
+@looped
+async def test_who_names_no_kinds_is_told_of_the_first_ones_only(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        for target, kinds in (
+            ("/v1/events", ["backend"]),
+            ("/v1/events?kind=all", ["problem", "reload", "interface", "backend"]),
+            ("/v1/events?kind=problem,interface", ["problem", "interface"]),
+        ):
+            async with connected(path) as (reader, writer):
+                writer.write(f"GET {target} HTTP/1.1\r\n\r\n".encode())
+                await read_answer(reader, head_only=True)
+                chunks = read_chunks(reader)
+                assert await anext(chunks) == b"\n"
+                for event in facts.own_events():
+                    appliance.events.tell(event)
+                assert [json.loads(line)["kind"] for line in (await anext(chunks)).splitlines()] == kinds
 
 
 @looped

@@ -2,7 +2,16 @@
 
 import pytest
 
-from marchproxy.dataplane.control.filters import read_conditions, read_flag, read_limit
+from marchproxy.dataplane.control.filters import (
+    read_filter,
+    read_flag,
+    read_grouping,
+    read_limit,
+    read_offset,
+    read_order,
+)
+from marchproxy.dataplane.flowquery import FlowOrder, SortKey
+from marchproxy.dataplane.toplists import TopOrder
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.reason import Reason
 from tests.dataplane.facts import decision
@@ -33,11 +42,19 @@ RECORD = decision("10.1.2.3", Reason.DENY_MAPPING, source_service="web", destina
         ("reason", "NO_MAPPING", False),
         ("protocol", "TCP", True),
         ("protocol", "udp", False),
+        ("text", "10.1.2", True),
+        ("text", "Shop", True),
+        ("text", "deny_m", True),
+        ("text", "mail.example.com", False),
     ],
 )
 def test_a_parameter_selects(name: str, text: str, meant: bool) -> None:
-    (condition,) = read_conditions({name: text}, beside=frozenset())
-    assert condition(RECORD) is meant
+    assert read_filter({name: text}).matches(RECORD) is meant
+
+
+def test_all_conditions_have_to_hold() -> None:
+    assert read_filter({"port": "443", "service": "web"}).matches(RECORD)
+    assert not read_filter({"port": "443", "service": "mail"}).matches(RECORD)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +71,11 @@ def test_a_parameter_selects(name: str, text: str, meant: bool) -> None:
 )
 def test_what_cannot_be_meant_is_refused(name: str, text: str) -> None:
     with pytest.raises(InvalidValue):
-        read_conditions({name: text}, beside=frozenset({"limit"}))
+        read_filter({name: text}, beside=frozenset({"limit"}))
 
 
 def test_what_others_read_is_left_to_them() -> None:
-    assert read_conditions({"limit": "5"}, beside=frozenset({"limit"})) == ()
+    assert not read_filter({"limit": "5"}, beside=frozenset({"limit"}))
 
 
 def test_the_limit_is_a_number_with_bounds() -> None:
@@ -66,6 +83,30 @@ def test_the_limit_is_a_number_with_bounds() -> None:
     for text in ("0", "-1", "1000001", "many", "", "9" * 5000, "\u0661"):
         with pytest.raises(InvalidValue):
             read_limit({"limit": text})
+
+
+def test_the_offset_may_be_nothing() -> None:
+    assert (read_offset({}), read_offset({"offset": "0"}), read_offset({"offset": "70"})) == (0, 0, 70)
+    for text in ("-1", "1000001", ""):
+        with pytest.raises(InvalidValue):
+            read_offset({"offset": text})
+
+
+def test_an_order_may_be_turned_round() -> None:
+    assert read_order({}) is None
+    assert read_order({"sort": "-bytes"}) == FlowOrder(SortKey.BYTES, descending=True)
+    assert read_order({"sort": "last_seen"}) == FlowOrder(SortKey.LAST_SEEN)
+    for text in ("", "-", "--bytes", "state"):
+        with pytest.raises(InvalidValue, match="sort"):
+            read_order({"sort": text})
+
+
+def test_a_grouping_has_an_order() -> None:
+    assert read_grouping({}) == ("service", TopOrder.BYTES_PER_S)
+    assert read_grouping({"by": "reason", "sort": "packets"}) == ("reason", TopOrder.PACKETS)
+    for query in ({"by": "port"}, {"sort": "-bytes"}):
+        with pytest.raises(InvalidValue):
+            read_grouping(query)
 
 
 def test_a_flag_is_zero_or_one() -> None:

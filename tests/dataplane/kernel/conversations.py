@@ -35,6 +35,9 @@ class Conversation:
     ifindex: int = 1
     splice: int = 0
     """Its place, of one that user space has handed off."""
+    sent: int = 3
+    """Packets, of 100 bytes each, as `received`."""
+    received: int = 2
 
     @property
     def own(self) -> str:
@@ -53,14 +56,15 @@ class Conversation:
 
     @property
     def entry(self) -> bytes:
-        """Client to backend: 3 packets."""
-        return self._flow(self.own, self.backend, self.nat_port, 8080, self.age, 3, 0)
+        """Client to backend."""
+        return self._flow(self.own, self.backend, self.nat_port, 8080, self.age, self.sent, 0)
 
     @property
     def reply(self) -> bytes:
-        """Backend to client: 2 packets."""
+        """Backend to client."""
         return self._flow(
-            self.listener, self.client, self.listen_port, self.port, self.reply_age, 2, layouts.FLAG_REPLY
+            *(self.listener, self.client, self.listen_port, self.port),
+            *(self.reply_age, self.received, layouts.FLAG_REPLY),
         )
 
     def put(self, table: Map) -> "Conversation":

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import batched
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.errors import MapFull
@@ -9,7 +10,7 @@ from marchproxy.dataplane.kernel.maps import BATCH, Map
 
 
 class FakeMap(Map):
-    """A hash map in memory. `batches` counts how often the kernel would have been asked for entries."""
+    """A hash map in memory."""
 
     def __init__(self, name: str, *, value_size: int = 0, max_entries: int = 1 << 20) -> None:
         self.fd = -1
@@ -41,6 +42,11 @@ class FakeMap(Map):
         for entry in list(self.entries.items()):
             self.read += 1
             yield entry
+
+    def batches(self, batch: int = BATCH) -> Iterator[tuple[memoryview, memoryview]]:
+        for some in batched(self.items(), batch):
+            keys, values = zip(*some, strict=True)
+            yield memoryview(b"".join(keys)), memoryview(b"".join(values))
 
     def update_many(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         for done, (key, value) in enumerate(entries):

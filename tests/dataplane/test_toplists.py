@@ -1,0 +1,145 @@
+"""Who carries most: sums of live flows, and rates that miss nothing."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from marchproxy.dataplane import toplists
+from marchproxy.dataplane.events import EventHub
+from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
+from marchproxy.dataplane.records import Denials, Event, EventKind, Flow, Traffic
+from marchproxy.dataplane.toplists import TopLists, TopOrder
+from marchproxy.model.reason import Reason
+from tests.dataplane import facts
+from tests.dataplane.loops import looped
+
+
+class Clock:
+    """The monotonic clock, set by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+
+class Known:
+    """`Facts` that are invented."""
+
+    def __init__(self) -> None:
+        self.events = EventHub()
+        self.live: list[Flow] = []
+        self.refused: list[Denials] = []
+        self.walks = 0
+
+    async def totals(self, by: Grouping) -> FlowTotals:
+        self.walks += 1
+        return FlowTotals.of(self.live, by)
+
+    async def listen(self, kinds: frozenset[EventKind], told: Callable[[Event], None]) -> None:
+        self.events.listen(kinds, told)
+
+    def unlisten(self, told: Callable[[Event], None]) -> None:
+        self.events.unlisten(told)
+
+    def denials(self) -> Sequence[Denials]:
+        return self.refused
+
+
+def flow(mapping: str, packets: int) -> Flow:
+    made = facts.flow(facts.decision(mapping=mapping))
+    return replace(made, sent=Traffic(packets, packets * 100), received=Traffic())
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@looped
+async def test_rates_are_what_was_carried_since_the_last_walk(clock: Clock) -> None:
+    known = Known()
+    lists = TopLists(known)
+    known.live = [flow("a", 10), flow("a", 5), flow("b", 100)]
+    top = await lists.list("mapping", TopOrder.BYTES_PER_S, 10)
+    assert (top.seconds, top.total) == (0, 2)
+    assert [(row.name, row.flows, row.packets, row.packets_per_s) for row in top.rows] == [
+        ("b", 1, 100, 0),
+        ("a", 2, 15, 0),
+    ]
+    clock.now += 2
+    known.live = [flow("a", 30), flow("a", 5), flow("b", 100)]
+    top = await lists.list("mapping", TopOrder.BYTES_PER_S, 10)
+    assert top.seconds == 2
+    assert [(row.name, row.packets, row.packets_per_s, row.bytes_per_s) for row in top.rows] == [
+        ("a", 35, 10, 1000),
+        ("b", 100, 0, 0),
+    ]
+    (first,) = (await lists.list("mapping", TopOrder.FLOWS, 1)).rows
+    assert first.name == "a"
+
+
+@looped
+async def test_what_ended_between_two_walks_counts_for_the_rates(clock: Clock) -> None:
+    known = Known()
+    lists = TopLists(known)
+    known.live = [flow("a", 10)]
+    await lists.list("mapping", TopOrder.BYTES_PER_S, 10)
+    clock.now += 1
+    known.live = []
+    for ended in (flow("a", 14), flow("c", 3)):
+        known.events.publish(Event(EventKind.FLOW_END, ended.decision, ended))
+    top = await lists.list("mapping", TopOrder.BYTES_PER_S, 10)
+    assert [(row.name, row.flows, row.packets, row.packets_per_s) for row in top.rows] == [
+        ("a", 0, 0, 4),
+        ("c", 0, 0, 3),
+    ]
+    clock.now += 1
+    assert (await lists.list("mapping", TopOrder.BYTES_PER_S, 10)).rows == []
+
+
+@looped
+async def test_those_who_look_share_one_walk(clock: Clock) -> None:
+    known = Known()
+    lists = TopLists(known)
+    for order in TopOrder:
+        await lists.list("mapping", order, 10)
+    assert known.walks == 1
+    clock.now += toplists.FRESH
+    await lists.list("mapping", TopOrder.BYTES, 10)
+    assert known.walks == 2
+
+
+@looped
+async def test_a_list_is_forgotten_when_nobody_asks(clock: Clock) -> None:
+    known = Known()
+    lists = TopLists(known)
+    await lists.list("source", TopOrder.BYTES, 10)
+    assert EventKind.FLOW_END in known.events.wanted
+    clock.now += toplists.IDLE
+    lists.rest()
+    assert EventKind.FLOW_END in known.events.wanted
+    clock.now += 0.1
+    lists.rest()
+    assert EventKind.FLOW_END not in known.events.wanted
+    assert (await lists.list("source", TopOrder.BYTES, 10)).seconds == 0
+
+
+@looped
+async def test_refusals_by_reason_and_mapping(clock: Clock) -> None:
+    known = Known()
+    lists = TopLists(known)
+    known.refused = [
+        Denials(Reason.NO_MAPPING, "", False, Traffic(10, 600)),
+        Denials(Reason.DENY_MAPPING, "m", False, Traffic(4, 240)),
+        Denials(Reason.DENY_MAPPING, "audited", True, Traffic(9, 540)),
+    ]
+    await lists.list("reason", TopOrder.PACKETS, 10)
+    clock.now += 4
+    known.refused[1] = Denials(Reason.DENY_MAPPING, "m", False, Traffic(12, 720))
+    top = await lists.list("reason", TopOrder.PACKETS_PER_S, 10)
+    assert [(row.name, row.mapping, row.packets, row.packets_per_s) for row in top.rows] == [
+        ("DENY_MAPPING", "m", 12, 2),
+        ("NO_MAPPING", "", 10, 0),
+    ]
