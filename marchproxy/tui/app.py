@@ -26,11 +26,12 @@ from marchproxy.tui.views.denials import Denials
 from marchproxy.tui.views.events import Events
 from marchproxy.tui.views.flows import Flows
 from marchproxy.tui.views.overview import Overview
+from marchproxy.tui.views.top import Top
 from marchproxy.tui.views.view import View
 
 EVERY = 1.0
 """Seconds between two looks at the status."""
-_VIEWS: tuple[type[View], ...] = (Overview, Flows, Denials, Policy, Protection, Events)
+_VIEWS: tuple[type[View], ...] = (Overview, Flows, Top, Denials, Policy, Protection, Events)
 
 
 class MarchProxyApp(App[None]):

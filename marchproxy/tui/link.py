@@ -24,6 +24,15 @@ TRIAL = 60
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows of many."""
+
+    rows: Sequence[Row]
+    total: int
+    """How many there are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Intended:
     """A change that is not written yet."""
 
@@ -62,10 +71,15 @@ class Link:
         answer: Row = self.control.get("/v1/status")
         return answer
 
-    def flows(self, **query: object) -> list[Row]:
+    def flows(self, **query: object) -> Page:
         """`GET /v1/flows` with these parameters."""
-        rows: list[Row] = self.control.get("/v1/flows", **query)
-        return rows
+        rows, headers = self.control.fetch("/v1/flows", **query)
+        return Page(rows, int(headers.get("x-marchproxy-total", len(rows))))
+
+    def top(self, by: str, sort: str, limit: int) -> Page:
+        """`GET /v1/top`."""
+        answer = self.control.get("/v1/top", by=by, sort=sort, limit=limit)
+        return Page(answer["rows"], answer["total"])
 
     def explain(self, question: Mapping[str, object]) -> Row:
         """`POST /v1/explain`."""

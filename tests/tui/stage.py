@@ -18,7 +18,7 @@ from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermit
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.store.revision import Revision
 from marchproxy.tui.app import MarchProxyApp
-from marchproxy.tui.link import Build, Intended, Link, Row, Written
+from marchproxy.tui.link import Build, Intended, Link, Page, Row, Written
 from tests.cli.console import STATUS
 
 SIZES = ((80, 24), (120, 40), (200, 60))
@@ -139,9 +139,15 @@ class Stage:
         self._say("status")
         return self.document
 
-    def flows(self, **query: Any) -> list[Row]:
+    def flows(self, **query: Any) -> Page:
         self._say("flows", query)
-        return list(self.refused if query.get("denied") else self.carried)
+        rows = list(self.refused if query.get("denied") else self.carried)
+        return Page(rows, len(rows) + query.get("offset", 0))
+
+    def top(self, by: str, sort: str, limit: int) -> Page:
+        self._say("top", {"by": by, "sort": sort})
+        counts = {"flows": 2, "packets": 100, "bytes": 5000, "packets_per_s": 10.0, "bytes_per_s": 1000.0}
+        return Page([{"name": name, **counts} for name in ("clients", "web", "")], 3)
 
     def explain(self, question: Mapping[str, object]) -> Row:
         self._say("explain", question)

@@ -14,10 +14,11 @@ from marchproxy.tui.views.catalogue import Catalogue
 from marchproxy.tui.views.denials import Denials
 from marchproxy.tui.views.flows import Flows
 from marchproxy.tui.views.overview import Overview
+from marchproxy.tui.views.top import Top
 from tests.tui.stage import SIZES, Stage, decision, perform, picture, until
 
 PICTURES = Path(__file__).parent / "pictures"
-TABS = ("overview", "flows", "denials", "policy", "protection", "events")
+TABS = ("overview", "flows", "top", "denials", "policy", "protection", "events")
 
 
 def shows(app: MarchProxyApp, tab: str) -> bool:
@@ -28,7 +29,7 @@ def shows(app: MarchProxyApp, tab: str) -> bool:
 @pytest.mark.parametrize("tab", TABS)
 def test_pictures(tab: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """With MARCHPROXY_DRAW=1 they are drawn anew; look at the difference before it is committed."""
-    for view in (Overview, Flows, Denials, Catalogue):
+    for view in (Overview, Flows, Top, Denials, Catalogue):
         # Only what a tab shows at first: rates come with the second answer.
         monkeypatch.setattr(view, "EVERY", 3600.0)
     monkeypatch.setattr("marchproxy.tui.app.EVERY", 3600.0)
@@ -81,7 +82,7 @@ def test_without_a_daemon_it_starts_as_well() -> None:
 
     async def play(app: MarchProxyApp, pilot: Pilot[None]) -> None:
         assert "no daemon answers" in picture(app)
-        await pilot.press("4")
+        await pilot.press("5")
         await until(pilot, lambda: "no-ssh" in picture(app))
 
     perform(stage, play)

@@ -11,7 +11,7 @@ from marchproxy.model.documents import read_mapping, read_service
 from marchproxy.model.errors import DaemonNotRunning, NotPermitted
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store.store import Store
-from marchproxy.tui.link import TRIAL, Link
+from marchproxy.tui.link import TRIAL, Link, Page
 from tests.cli.console import STATUS, Answers, Console, Daemon
 
 type Start = Callable[[Answers], Daemon]
@@ -36,6 +36,7 @@ def test_facts_come_from_the_control_socket(site: Console, daemon: Start) -> Non
         {
             "GET /v1/status": (200, STATUS),
             "GET /v1/flows": (200, [{"id": 1}]),
+            "GET /v1/top": (200, {"by": "service", "rows": [], "total": 7, "seconds": 1.0}),
             "POST /v1/explain": (200, {"verdict": "deny"}),
             "POST /v1/flows/cut": (200, {"cut": 1, "unknown": []}),
             "GET /v1/events": b'HTTP/1.1 200 OK\r\n\r\n\n{"kind": "denied"}\n',
@@ -43,11 +44,12 @@ def test_facts_come_from_the_control_socket(site: Console, daemon: Start) -> Non
     )
     link = Link(site.environment())
     assert link.status()["pid"] == STATUS["pid"]
-    assert link.flows(sort="-bytes", limit=5) == [{"id": 1}]
+    assert link.flows(sort="-bytes", limit=5) == Page([{"id": 1}], 1)
+    assert link.top("service", "bytes", 3) == Page([], 7)
     assert link.explain({"source": "10.0.0.1"}) == {"verdict": "deny"}
     assert link.cut([1]) == 1
     assert list(link.events(["denied", "backend"])) == [{"kind": "denied"}]
-    assert [asked for asked, _ in server.asked][1::3] == [
+    assert [asked for asked, _ in server.asked][1::4] == [
         "GET /v1/flows?sort=-bytes&limit=5",
         "GET /v1/events?kind=denied%2Cbackend",
     ]

@@ -13,9 +13,9 @@ from marchproxy.client.words import cell
 from marchproxy.model.reason import Reason
 from marchproxy.tui import allowing
 from marchproxy.tui.facts import Rates
-from marchproxy.tui.link import Row
+from marchproxy.tui.link import Page, Row
 from marchproxy.tui.table import Column, LiveTable
-from marchproxy.tui.views.view import FREEZE, WHY, Browser, occurs
+from marchproxy.tui.views.view import FREEZE, WHY, Browser
 from marchproxy.tui.words import clock, end, scaled, verdict, whole
 
 _SHOWN = 200
@@ -50,13 +50,12 @@ class Denials(Browser):
         return self.query_one("#denials-table", LiveTable)
 
     def fetch(self) -> Any:
-        """The newest refusals."""
-        return self.link.flows(denied=True, limit=_SHOWN * 5 if self.text else _SHOWN)
+        """The newest refusals in which the filter's text occurs."""
+        return self.link.flows(denied=True, limit=_SHOWN, text=self.text)
 
-    def present(self, answer: list[Row]) -> None:
-        """Those in which the filter's text occurs."""
-        found = [row for row in answer if occurs(self.text, row)][:_SHOWN]
-        self.table.show(found)
+    def present(self, answer: Page) -> None:
+        """Show them."""
+        self.table.show(answer.rows)
         self.say()
 
     def present_status(self, status: Row) -> None:

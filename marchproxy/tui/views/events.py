@@ -17,7 +17,7 @@ from marchproxy.tui.words import clock, route
 
 KEPT = 500
 """Events that can be scrolled back to."""
-_QUIET = ("denied", "audited", "backend")
+_QUIET = ("denied", "audited", "backend", "reload", "interface", "problem")
 _FLOWS = (*_QUIET, "flow-start", "flow-end")
 _PAUSE = 2.0
 """Seconds until a daemon that has ended is asked again."""
@@ -101,19 +101,35 @@ class Events(Browser):
 
     def say(self) -> None:
         """What is listened to."""
-        what = "flows, refusals and backends" if self.with_flows else "refusals and backends"
+        what = "with starts and ends of flows" if self.with_flows else "without starts and ends of flows"
         self.query_one("#events-state", Label).update("  ".join([what, *self.said_of_all()]))
 
 
-_EMPTY = {"time": "", "kind": "", "reason": "", "mapping": "", "source": "", "destination": "", "count": 1}
+_EMPTY: Row = {
+    "time": "",
+    "kind": "",
+    "reason": "",
+    "mapping": "",
+    "source": "",
+    "destination": "",
+    "count": 1,
+}
 
 
 def _what(row: Row) -> str:
     if row["kind"] == "lost":
         return f"{row['count']} events came too fast to be shown"
-    if row["kind"] == "backend":
-        return printable(f"{row['address']}:{row['port']} of {row['service']} is {row['state']} {row['why']}")
-    return route(row) if row["source"] else printable(str(row.get("message", "")))
+    if row["kind"] in _SENTENCES:
+        return printable(_SENTENCES[row["kind"]].format_map(row))
+    return route(row) if row["source"] else ""
+
+
+_SENTENCES = {
+    "backend": "{address}:{port} of {service} is {state} {why}",
+    "reload": "revision {revision} {change} {message}",
+    "interface": "{name} {change} {attached} {problem}",
+    "problem": "{change}: {component}: {message}",
+}
 
 
 _COLUMNS = (

@@ -11,10 +11,10 @@ from textual.widgets import DataTable, Label
 from marchproxy.client.words import cell, endpoint
 from marchproxy.tui.dialogs.question import Question
 from marchproxy.tui.facts import Rates
-from marchproxy.tui.link import Row
+from marchproxy.tui.link import Page, Row
 from marchproxy.tui.table import Column, LiveTable
 from marchproxy.tui.views.view import FREEZE, WHY, Browser
-from marchproxy.tui.words import age, end, route, scaled, volume
+from marchproxy.tui.words import age, end, route, scaled, volume, whole
 
 PAGE = 200
 """Flows on one page: the daemon sorts, whatever their number."""
@@ -44,6 +44,7 @@ class Flows(Browser):
         self.order = "-bytes"
         self.page = 0
         self.following = False
+        self.total = 0
         self._rates = Rates()
 
     def compose(self) -> ComposeResult:
@@ -62,12 +63,13 @@ class Flows(Browser):
         query = {"sort": self.order, "limit": PAGE, "offset": self.page * PAGE, "text": self.text}
         return self.link.flows(**query)
 
-    def present(self, answer: list[Row]) -> None:
+    def present(self, answer: Page) -> None:
         """Show it, with rates since the answer before."""
-        counts = {row["id"]: row["bytes_sent"] + row["bytes_received"] for row in answer}
+        self.total = answer.total
+        counts = {row["id"]: row["bytes_sent"] + row["bytes_received"] for row in answer.rows}
         rates = self._rates.of(counts, time.monotonic())
-        self.table.show([{**row, "rate": rates.get(row["id"])} for row in answer])
-        if self.following and answer:
+        self.table.show([{**row, "rate": rates.get(row["id"])} for row in answer.rows])
+        if self.following and answer.rows:
             self.table.move_cursor(row=0)
         self.say()
 
@@ -102,7 +104,7 @@ class Flows(Browser):
 
     def action_page(self, step: int) -> None:
         """Turn a page."""
-        if step < 0 or len(self.table.records) >= PAGE:
+        if step < 0 or (self.page + 1) * PAGE < self.total:
             self.page = max(self.page + step, 0)
             self.refresh_now()
 
@@ -140,7 +142,7 @@ class Flows(Browser):
         count, first = len(self.table.records), self.page * PAGE
         way = "descending" if self.order.startswith("-") else "ascending"
         parts = [
-            f"{first + 1}-{first + count}" if count else "no flows",
+            f"{whole(first + 1)}-{whole(first + count)} of {whole(self.total)}" if count else "no flows",
             f"by {self.order.removeprefix('-').replace('_', ' ')}, {way}",
             *(["following the newest"] if self.following else []),
             *self.said_of_all(),

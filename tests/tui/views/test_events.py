@@ -31,7 +31,7 @@ def test_the_newest_stands_on_top() -> None:
         first = next(number for number, line in enumerate(shown) if "17 events came too fast" in line)
         assert "10.2.0.10:8080 of web is down HTTP 503" in shown[first + 1]
         assert "10.1.0.2:40003 → 10.2.0.10:443" in shown[first + 2]
-        assert stage.last("events") == ("denied", "audited", "backend")
+        assert stage.last("events") == ("denied", "audited", "backend", "reload", "interface", "problem")
 
     perform(stage, play)
 
@@ -45,7 +45,7 @@ def test_flows_come_only_when_asked_for() -> None:
         await until(pilot, lambda: stage.count("events"))
         await pilot.press("f")
         await until(pilot, lambda: "flow-start" in stage.last("events"))
-        assert "flows, refusals" in picture(app)
+        assert "with starts and ends" in picture(app)
 
     perform(stage, play)
 
@@ -67,5 +67,25 @@ def test_frozen_and_filtered() -> None:
         )
         await pilot.press("space")
         assert "FROZEN" in picture(app)
+
+    perform(stage, play)
+
+
+def test_what_is_of_no_flow_is_a_sentence() -> None:
+    stage = Stage()
+    time = {"time": "2030-01-01T00:00:09.000Z"}
+    stage.happening = [
+        {**time, "kind": "reload", "change": "failed", "revision": 7, "message": "port 80 is taken"},
+        {**time, "kind": "interface", "change": "lost", "name": "in0", "attached": "", "problem": "gone"},
+        {**time, "kind": "problem", "change": "began", "component": "names", "message": "no answer"},
+    ]
+
+    async def play(app: MarchProxyApp, pilot: Pilot[None]) -> None:
+        app.action_tab("events")
+        await until(pilot, lambda: isinstance(app.view, Events) and app.view.table.records)
+        shown = picture(app)
+        assert "revision 7 failed port 80 is taken" in shown
+        assert "in0 lost  gone" in shown
+        assert "began: names: no answer" in shown
 
     perform(stage, play)

@@ -86,8 +86,9 @@ def test_pages_turn_only_where_there_is_more() -> None:
     async def play(app: MarchProxyApp, view: Flows, pilot: Pilot[None]) -> None:
         await pilot.press("right_square_bracket")
         assert view.page == 0
-        stage.carried = [flow(number) for number in range(PAGE)]
-        await until(pilot, lambda: len(view.table.records) == PAGE)
+        stage.carried = [flow(number) for number in range(PAGE + 5)]
+        await until(pilot, lambda: view.total == PAGE + 5)
+        assert "of 205" in picture(app)
         await pilot.press("right_square_bracket")
         await until(pilot, lambda: stage.last("flows")["offset"] == PAGE)
         await pilot.press("left_square_bracket")
