@@ -24,7 +24,7 @@ def test_by_what_and_in_which_order() -> None:
         await until(pilot, lambda: stage.last("top")["by"] == "reason")
         await pilot.press("s")
         await until(pilot, lambda: stage.last("top")["sort"] == "packets_per_s")
-                await pilot.press("slash", *"web", "enter")
+        await pilot.press("slash", *"web", "enter")
         await until(pilot, lambda: [row["name"] for row in view.table.records] == ["web"])
 
     perform(stage, play)
