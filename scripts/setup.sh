@@ -49,19 +49,20 @@ readonly TEST_NEEDS=(
     curl:curl
     dig:bind9-dnsutils
     dnsmasq:dnsmasq-base
+    faketime:faketime
+    iperf3:iperf3
     shellcheck:shellcheck
     sshd:openssh-server
+    wrk:wrk
 )
 readonly BENCH_NEEDS=(
     ethtool:ethtool
     haproxy:haproxy
-    iperf3:iperf3
     nft:nftables
     nginx:nginx
     "/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream"
     squid:squid
     tinyproxy:tinyproxy
-    wrk:wrk
     xdp-filter:xdp-tools
 )
 

@@ -1,6 +1,7 @@
 """Programs that people use, as they use them: through the explicit proxy, and over `marchproxy connect`."""
 
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from rig import Appliance, Host, Rig, wait_for
+from rig.servers import start_http
 from tests.namespace.test_tunnels import read_head
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", commands=["dnsmasq"])
@@ -33,6 +35,7 @@ SERVICES: tuple[tuple[str, ...], ...] = (
 MAPPINGS: tuple[tuple[str, ...], ...] = (
     ("shop", "--from", "lan", "--to", "shop", "--protocol", "tcp", "--ports", "8000,8080,9418"),
     ("shell", "--from", "lan", "--to", "shell", "--protocol", "tcp"),
+    ("speed", "--from", "lan", "--to", "shell", "--protocol", "tcp", "--ports", "5201"),
     ("door", "--from", "lan", "--to", "shell", "--protocol", "tcp", "--listen", "10.1.0.1:2222"),
 )
 
@@ -216,6 +219,63 @@ def test_ssh_over_connect(
     text = "".join(f"line {number}\n" for number in range(100_000))
     assert rig.client.run([*ssh, "cat"], env=appliance.env, stdin=text).stdout == text
     assert rig.client.run([*ssh, "exit 3"], env=appliance.env, check=False).returncode == 3
+
+
+@pytest.fixture
+def door(rig: Rig, appliance: Appliance, tmp_path: Path) -> Iterator[None]:
+    """A port of the client's own host: each who connects there gets a `marchproxy connect` of its own."""
+    token = tmp_path / "token"
+    token.write_text(appliance.cli("token", "issue", "shell").stdout)
+    words = [*appliance.command, "connect", "10.2.0.3", "5201", "--proxy", PROXY, "--token-file", str(token)]
+    listening = rig.client.call(socket.create_server, ("127.0.0.1", 5201))
+    children: list[subprocess.Popen[bytes]] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listening.accept()
+            except OSError:
+                return
+            with client:
+                children.append(
+                    subprocess.Popen(
+                        rig.client.enter(words),
+                        stdin=client.fileno(),
+                        stdout=client.fileno(),
+                        env={**os.environ, **appliance.env},
+                    )
+                )
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join(5)
+    for child in children:
+        child.wait(10)
+
+
+@pytest.mark.requires(commands=["iperf3"])
+@pytest.mark.parametrize("reverse", [(), ("--reverse",)], ids=["up", "down"])
+def test_iperf3_over_connect(rig: Rig, appliance: Appliance, door: None, reverse: tuple[str, ...]) -> None:
+    """A tunnel for each of its three connections. It stops counting while bytes are on their way."""
+    rig.server.popen(["iperf3", "--server", "--one-off", "--bind", "10.2.0.3"])
+    wait_for(lambda: "10.2.0.3:5201" in rig.server.run(["ss", "-Hltn"]).stdout, "iperf3's server")
+    words = ["iperf3", "--client", "127.0.0.1", "--bytes", "64M", "--parallel", "2", "--json", *reverse]
+    end = json.loads(rig.client.run(words, timeout=60).stdout)["end"]
+    assert end["sum_sent"]["bytes"] >= 64 << 20
+    assert end["sum_received"]["bytes"] >= 32 << 20
+
+
+@pytest.mark.requires(commands=["wrk"])
+def test_wrk_over_connect(rig: Rig, appliance: Appliance, door: None) -> None:
+    server = start_http(rig.server, 5201, "10.2.0.3")
+    done = rig.client.run(["wrk", "-t", "1", "-c", "8", "-d", "1s", "http://127.0.0.1:5201/"], timeout=30)
+    server.stop()
+    assert "Non-2xx" not in done.stdout
+    assert "Socket errors" not in done.stdout
+    assert "Requests/sec" in done.stdout
 
 
 WEBSOCKET = "".join(

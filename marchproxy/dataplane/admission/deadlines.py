@@ -31,20 +31,20 @@ class Deadlines:
         """Whether anything ever ends."""
         return bool(self.lifetime or self.graces)
 
-    def overdue(self, mapping: str, started: float, expires: float | None) -> Reason | None:
+    def overdue(self, mapping: str, age: float, expires: float | None) -> Reason | None:
         """Why it is over: LIFETIME, or AUTH_EXPIRED of what `mapping` let in; None: it is not.
 
-        `expires` is its credential's end, None where there is none; times are in seconds since the epoch.
+        `age` is in seconds; `expires` is its credential's end in seconds since the epoch, None where there is
+        none. Only the latter is for the wall clock to say.
         """
-        now = time.time()
-        if self.lifetime and now - started > self.lifetime:
+        if self.lifetime and age > self.lifetime:
             return Reason.LIFETIME
         grace = self.graces.get(mapping)
-        if expires is None or grace is None or now < expires + grace:
+        if expires is None or grace is None or time.time() < expires + grace:
             return None
         return Reason.AUTH_EXPIRED
 
     def overdue_conversation(self, conversation: Conversation, verified: Verified | None) -> Reason | None:
         """The same of one in user space, and the credential that opened it."""
         expires = verified.expires.timestamp() if verified and verified.expires else None
-        return self.overdue(conversation.answer.mapping, conversation.started, expires)
+        return self.overdue(conversation.answer.mapping, conversation.age(), expires)

@@ -1,6 +1,5 @@
 """What the kernel is to know about a tunnel that it takes over."""
 
-import time
 from dataclasses import dataclass
 
 from marchproxy.dataplane.admission.tunnels import Tunnel
@@ -24,13 +23,12 @@ class Ripe:
 def ripe(tunnel: Tunnel) -> Ripe:
     """The same of a tunnel that is carried here."""
     conversation, verified = tunnel.conversation, tunnel.verified
-    age = time.time() - conversation.started
     expires = verified.expires.timestamp() if verified and verified.expires else 0
     return Ripe(
         conversation.number,
         conversation.answer.mapping,
         conversation.revision,
-        time.monotonic_ns() - int(age * 1e9),
+        int(conversation.began * 1e9),
         Remembered(
             service=verified.service if verified else "",
             credential=verified.token if verified else "",

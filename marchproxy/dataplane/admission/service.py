@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import socket
+import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -240,7 +241,9 @@ class Admission:
 
     def _overdue(self, flow: Flow, held: "Remembered") -> Reason | None:
         """Why it is time for a tunnel that the kernel has; None: it is not."""
-        return self._deadlines.overdue(flow.decision.mapping, flow.started, held.expires or None)
+        # The record's times are made of the kernel's with the wall clock of its reading, which was just now.
+        age = time.time() - flow.started
+        return self._deadlines.overdue(flow.decision.mapping, age, held.expires or None)
 
     def _held_refusal(self, flow: Flow, held: "Remembered") -> Reason | None:
         """Why the plan in force does not allow a tunnel that the kernel has; None: it does."""

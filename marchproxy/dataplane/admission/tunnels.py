@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -190,8 +189,7 @@ class Tunnels:
         """
         if self.handover is None or not (bytes_ or seconds):
             return
-        now = time.time()
-        ripe = (tunnel for tunnel in tuple(self.live) if _is_ripe(tunnel.conversation, bytes_, seconds, now))
+        ripe = (tunnel for tunnel in tuple(self.live) if _is_ripe(tunnel.conversation, bytes_, seconds))
         for tunnel in islice(filter(_may_be_offered, ripe), OFFERED_AT_ONCE):
             self._offer(tunnel)
 
@@ -271,6 +269,6 @@ def _may_be_offered(tunnel: Tunnel) -> bool:
     return not tunnel.offered and tunnel.tries < TRIES
 
 
-def _is_ripe(conversation: Conversation, bytes_: int, seconds: float, now: float) -> bool:
+def _is_ripe(conversation: Conversation, bytes_: int, seconds: float) -> bool:
     carried = conversation.sent.bytes + conversation.received.bytes
-    return bool(bytes_ and carried >= bytes_) or bool(seconds and now - conversation.started >= seconds)
+    return bool(bytes_ and carried >= bytes_) or bool(seconds and conversation.age() >= seconds)

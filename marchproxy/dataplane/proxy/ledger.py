@@ -69,6 +69,7 @@ class Conversation:
         "_forwarded",
         "answer",
         "backend",
+        "began",
         "last_seen",
         "name",
         "number",
@@ -105,7 +106,8 @@ class Conversation:
         """Client to backend."""
         self.received = Tally()
         self.started = time.time()
-        self.last_seen = time.monotonic()
+        """For records; how long ago that was, only `age` knows."""
+        self.began = self.last_seen = time.monotonic()
         """On the monotonic clock: a step of the wall clock must not expire everything."""
         self._forwarded = forwarded
 
@@ -114,6 +116,10 @@ class Conversation:
         tally.add(size)
         self._forwarded.add(size)
         self.last_seen = time.monotonic()
+
+    def age(self) -> float:
+        """Seconds since it was let in."""
+        return time.monotonic() - self.began
 
     def idle(self) -> float:
         """Seconds since bytes were last carried."""

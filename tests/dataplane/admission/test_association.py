@@ -160,7 +160,7 @@ async def test_it_lasts_as_long_as_a_tunnel(on_expiry: str, lifetime: int, reaso
         await receive(near)
         (association,) = at.admission._associations.live
         (way,) = association._ways.values()
-        way.conversation.started -= 3600
+        way.conversation.began -= 3600
         way.verified = Verified("vault", "1", datetime.now(UTC) - timedelta(seconds=1))
         at.admission._expired_at = 0.0
         at.admission.poll()

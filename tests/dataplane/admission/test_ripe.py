@@ -18,7 +18,7 @@ def tunnel(verified: Verified | None, name: str) -> Tunnel:
     ledger.adopt(plan(service("a", "10.0.0.0/8"), service("b", "192.0.2.1"), mapping("m", "a", "b")), 7)
     query = Query(ip_address("10.0.0.1"), ip_address("192.0.2.1"), 443, Transport.TCP)
     conversation = ledger.begin(query, 40000, ledger.evaluator.evaluate(query), name)
-    conversation.started = time.time() - 10
+    conversation.began = time.monotonic() - 10
     return Tunnel(conversation, verified, None)
 
 

@@ -112,7 +112,7 @@ async def test_silence_and_age_end_tunnels(settings: Settings, reason: str) -> N
         made = explicit(at.port, LAN, WEB, OUT)
         at.apply(replace(made, settings=settings))
         (each,) = at.admission._tunnels.live
-        each.conversation.started -= 60
+        each.conversation.began -= 60
         each.conversation.last_seen -= 60
         at.admission.poll()
         assert at.reasons()[-1] == ("flow-end", reason)
