@@ -1,5 +1,6 @@
 """What the appliance tells of traffic is what clients and servers have counted, to the packet and byte."""
 
+import itertools
 import json
 import signal
 import socket
@@ -122,6 +123,37 @@ def test_events_are_as_many_as_there_were(rig: Rig, counted: Appliance) -> None:
         ("denied", 9003),
     ]
     assert {each["source"] for each in told} == {"10.1.0.2"}
+
+
+def test_what_happens_beside_flows_is_told(counted: Appliance) -> None:
+    follow = ("events", "--kind", "reload,interface,problem", "--output", "json")
+    watching = counted.host.popen([*counted.command, *follow], env=counted.env)
+    # Each change is another revision: one of them comes after the follower has begun to listen.
+    flags = itertools.cycle(("--description", text) for text in ("one", "two"))
+
+    def change() -> bool:
+        counted.cli("mapping", "set", "echo", *next(flags))
+        return '"reload"' in watching.output()
+
+    wait_for(change, "a revision to be told of", timeout=20)
+    counted.cli("interface", "remove", "outside2", "--yes")
+    wait_for(lambda: '"lost"' in watching.output(), "an interface to be lost", timeout=10)
+    counted.cli("interface", "add", "outside2", "--role", "outside")
+    wait_for(lambda: '"attached"' in watching.output(), "an interface to be attached", timeout=10)
+    counted.cli("interface", "add", "nowhere0", "--role", "outside", check=False)
+    wait_for(lambda: '"began"' in watching.output(), "a problem to begin", timeout=10)
+    counted.cli("interface", "remove", "nowhere0", "--yes")
+    wait_for(lambda: '"ended"' in watching.output() or not watching.running, "it to end", timeout=10)
+    watching.signal(signal.SIGINT)
+    assert watching.wait(10) == 0
+    told = [json.loads(line) for line in watching.output().splitlines()]
+    changes = [(each["kind"], each["change"]) for each in told]
+    assert ("reload", "applied") in changes
+    lost, attached = (changes.index(("interface", change)) for change in ("lost", "attached"))
+    assert lost < attached
+    assert {told[lost]["name"], told[attached]["name"]} == {"outside2"}
+    problem = told[changes.index(("problem", "began"))]
+    assert (problem["component"], "nowhere0" in problem["message"]) == ("tier", True)
 
 
 def test_ctrl_c_ends_a_follower_quietly(counted: Appliance) -> None:
