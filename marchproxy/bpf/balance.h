@@ -51,12 +51,18 @@ static __always_inline const struct mp_backend *balance_slot(const struct mp_rul
 	return bpf_map_lookup_elem(&backends, &number);
 }
 
+/* Set where the program is only asked what it would do (dataplane/kernel/rehearsal.py). Of the maps that such a program shares with the
+ * ones that are attached, turns are all that a first packet changes. */
+const volatile __u8 balance_rehearses;
+
 static __always_inline __u32 balance_turn(const struct mp_rule *rule, __u32 bank)
 {
 	__u32 slot = bank * MP_POOL_SLOTS + rule->pool_first + rule->pool_size;
 	__u32 *turns = bpf_map_lookup_elem(&pools, &slot);
 
-	return turns ? __sync_fetch_and_add(turns, 1) : 0;
+	if (!turns)
+		return 0;
+	return balance_rehearses ? *turns : __sync_fetch_and_add(turns, 1);
 }
 
 static __always_inline __u64 balance_load(const struct mp_backend *backend)

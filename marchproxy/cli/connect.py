@@ -1,17 +1,14 @@
 """`marchproxy connect`: a tunnel on stdin and stdout, for people and for the ProxyCommand of ssh."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode, WrongUsage
 from marchproxy.cli.framework import environment_of, single, verb
+from marchproxy.cli.tokenfile import TOKEN_VARIABLE, read_token
 
 app = single()
-
-TOKEN_VARIABLE = "MARCHPROXY_TOKEN"  # noqa: S105  (where it is, and not what)
 
 
 @verb(
@@ -47,7 +44,7 @@ def connect(
 
     environment = environment_of(context)
     target = host, parse_port(port)
-    token = _token(environment, token_file)
+    token = read_token(environment, token_file)
     if proxy is None and not token:
         message = f"{host} is told a token first, and there is none"
         hint = f"give --token-file, or {TOKEN_VARIABLE}; --proxy goes through an explicit proxy"
@@ -62,20 +59,3 @@ def connect(
     with opened.socket:
         tunnelling.relay(opened, 0, 1)
     return ExitCode.DONE
-
-
-def _token(environment: Environment, file: str | None) -> str:
-    from marchproxy.model.errors import InvalidValue
-
-    if file is not None:
-        try:
-            text = Path(file).expanduser().read_text(encoding="ascii").strip()
-        except UnicodeDecodeError:
-            raise InvalidValue("token", "…", "printable ASCII without spaces") from None
-        except OSError as error:
-            raise InvalidValue("token_file", file, f"a file that can be read: {error.strerror}") from None
-    else:
-        text = environment.variables.get(TOKEN_VARIABLE, "").strip()
-    if not all("!" <= character <= "~" for character in text):
-        raise InvalidValue("token", "…", "printable ASCII without spaces")
-    return text

@@ -7,12 +7,15 @@ import typer
 
 from marchproxy.cli import intent, suggest
 from marchproxy.cli.context import Environment
-from marchproxy.cli.errors import ExitCode
+from marchproxy.cli.errors import ExitCode, report, warn
 from marchproxy.cli.framework import environment_of, single, verb
+from marchproxy.cli.goal import read_goal
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption
 from marchproxy.cli.output import Output, serialise, show_lines
+from marchproxy.cli.tokenfile import read_token
 from marchproxy.client.control import Control
-from marchproxy.model.errors import DaemonNotRunning, InvalidValue
+from marchproxy.model.errors import DaemonNotRunning, InvalidValue, MarchproxyError
+from marchproxy.model.reason import Reason
 
 app = single()
 
@@ -22,7 +25,9 @@ app = single()
     "explain",
     "marchproxy explain --from 10.1.3.4 --to 10.1.0.1 --protocol tcp --port 80",
     "marchproxy explain --from 10.1.3.4 --to web --port 80 --output json | jq -r .verdict",
+    "marchproxy explain --from 10.1.3.4 --to https://db.example.com/status",
     "marchproxy explain --from 10.1.3.4 --to 198.51.100.7 --protocol icmp",
+    "marchproxy explain --from 10.1.3.4 --to 10.1.0.1 --port 443 --token-file ./token",
 )
 def explain(
     context: typer.Context,
@@ -31,8 +36,8 @@ def explain(
         str,
         typer.Option(
             "--to",
-            metavar="ADDR|NAME",
-            help="Address that the client asks for, a service, or a host name",
+            metavar="ADDR|NAME|URL",
+            help="Address that the client asks for, a service, a host name, or a URL (http, https, ws, wss)",
             autocompletion=suggest.services,
         ),
     ],
@@ -42,33 +47,66 @@ def explain(
     protocol: Annotated[
         str, typer.Option("--protocol", metavar="P", help="tcp, udp, what runs over them, or icmp")
     ] = "tcp",
+    token_file: Annotated[
+        str | None,
+        typer.Option("--token-file", metavar="FILE", help="The client presents the token in this file"),
+    ] = None,
     cluster: ClusterOption = CLUSTER,
     output: OutputOption = TABLE,
 ) -> ExitCode:
     """Explain which mapping decides about a connection
 
-    The running daemon is asked; where there is none, the policy in the store answers. Exit code 0: the answer
-    is allow, audit lets it through, or the host itself answers. 10: deny. A service is looked for where a
-    mapping listens for it, and otherwise at its own address.
+    The running daemon is asked, and it asks the programs in the kernel, too, by a packet that never leaves:
+    no flow is opened and nothing counted. Where no daemon runs, the policy in the store answers. Exit code 0:
+    the answer is allow, audit lets it through, or the host itself answers. 10: deny. 1: the kernel and the
+    policy differ, which is a defect. A service is looked for where a mapping listens for it, and otherwise at
+    its own address.
     """
     environment = environment_of(context)
+    goal = read_goal(destination, port)
     question: dict[str, Any] = {"source": source, "protocol": protocol}
-    if port is not None:
-        question["port"] = port
+    if goal.port is not None:
+        question["port"] = goal.port
     elif protocol.strip().lower() != "icmp":
         raise typer.BadParameter("needed with every protocol but icmp", param_hint="--port")
-    question |= _target(environment, question, destination, cluster)
+    question |= _target(environment, question, goal.host, cluster)
+    token = {"token": read_token(environment, token_file)} if token_file else {}
     try:
-        answer = Control(environment).post("/v1/explain", question)
+        answer = Control(environment).post("/v1/explain", question | token)
         environment.detail("the running daemon answered")
     except DaemonNotRunning:
         environment.note("no daemon runs: this is the answer of the policy in the store")
+        if token:
+            warn(environment, "only a running daemon knows tokens: the answer is that without one")
         answer = _from_policy(environment, question)
+    if goal.path:
+        environment.note(
+            f"the path {goal.path} decides nothing: mappings are asked by address, port and name"
+        )
     if output is Output.TABLE:
         show_lines(environment, _lines(environment, answer))
     else:
         environment.stdout.write(serialise(answer, output))
-    return ExitCode.DENIED if answer["verdict"] == "deny" else ExitCode.DONE
+    return _code(environment, answer)
+
+
+def _code(environment: Environment, answer: dict[str, Any]) -> ExitCode:
+    kernel = answer.get("kernel") or {}
+    if answer.get("agrees") is False:
+        report(Disagreement(answer, kernel), environment)
+        return ExitCode.FAILED
+    return ExitCode.DENIED if "deny" in (answer["verdict"], kernel.get("verdict")) else ExitCode.DONE
+
+
+class Disagreement(MarchproxyError):
+    """The programs in the kernel do something else than policy says."""
+
+    def __init__(self, answer: dict[str, Any], kernel: dict[str, Any]) -> None:
+        said, does = (f"{each['verdict']}, {each['reason']} {each['mapping']}" for each in (answer, kernel))
+        super().__init__(
+            f"the kernel and the policy differ: the policy says {said.strip()}, the kernel {does.strip()}",
+            hint="this is a defect: please report it, with marchproxy doctor --bundle FILE",
+        )
 
 
 def _target(
@@ -108,7 +146,15 @@ def _from_policy(environment: Environment, question: dict[str, Any]) -> dict[str
     compiled = compile_plan(snapshot, management=management, contents=contents, now=datetime.now(UTC))
     evaluator = Evaluator(compiled.plan)
     document = answer_document(evaluator.evaluate(query), why(evaluator, query))
-    return {**document, "tier": "policy", "revision": revision}
+    note = "no daemon runs"
+    return {
+        **document,
+        "kernel": None,
+        "kernel_note": note,
+        "agrees": None,
+        "tier": "policy",
+        "revision": revision,
+    }
 
 
 def _lines(environment: Environment, answer: dict[str, Any]) -> Iterator[str]:
@@ -116,4 +162,23 @@ def _lines(environment: Environment, answer: dict[str, Any]) -> Iterator[str]:
     decided = f" by mapping {answer['mapping']}" if answer["mapping"] else ""
     yield f"{environment.colour(answer['verdict'], colour)}, {answer['reason']}{decided}"
     yield from (f"  {sentence}" for sentence in answer["why"])
+    yield from _kernel_lines(environment, answer)
     yield f"  (revision {answer['revision']}, tier {answer['tier']})"
+
+
+def _kernel_lines(environment: Environment, answer: dict[str, Any]) -> Iterator[str]:
+    """What the programs say; nothing of a daemon of before, which does not ask them."""
+    kernel = answer.get("kernel")
+    if not kernel:
+        if answer.get("kernel_note") and answer["tier"] != "policy":
+            yield f"  not asked of the kernel: {answer['kernel_note']}"
+        return
+    to = f", to {kernel['backend']}" if kernel["backend"] else ""
+    seen = f", which sees {kernel['seen_as']}" if kernel["seen_as"] else ""
+    decided = f" by mapping {kernel['mapping']}" if kernel["mapping"] else ""
+    said = f"{kernel['verdict']}, {kernel['reason']}"
+    line = f"the kernel, asked at {kernel['interface']}: {said}{decided}{to}{seen}"
+    if answer["agrees"] and kernel["verdict"] == "deny" != answer["verdict"]:
+        meaning = Reason[kernel["reason"]].meaning if kernel["reason"] in Reason.__members__ else ""
+        line = environment.colour(f"{line}: {meaning}", "red")
+    yield f"  {line}"

@@ -4,7 +4,6 @@ import gc
 import json
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode, warn
@@ -71,7 +70,7 @@ def _events(
     environment: Environment, control: Control, query: Mapping[str, str | None], *, patient: bool
 ) -> Iterator[Row]:
     """Events of one daemon, and if `patient` of those after it. Raises where none answers at first."""
-    yield from _until_end(control, query)
+    yield from control.stream("/v1/events", **query)
     environment.note(
         "the daemon has ended" + (": waiting for the next one, Ctrl-C leaves" if patient else "")
     )
@@ -82,20 +81,8 @@ def _events(
         except DaemonNotRunning:
             continue
         environment.note("the daemon is back")
-        yield from _until_end(control, query)
+        yield from control.stream("/v1/events", **query)
         environment.note("the daemon has ended: waiting for the next one, Ctrl-C leaves")
-
-
-def _until_end(control: Control, query: Mapping[str, Any]) -> Iterator[Row]:
-    """What one daemon tells. That it was killed in the middle of a word is its end too."""
-    begun = False
-    try:
-        for event in control.stream("/v1/events", **query):
-            begun = True
-            yield event
-    except DaemonNotRunning:
-        if not begun:
-            raise
 
 
 def _line(environment: Environment, event: Row, output: Output) -> str:

@@ -52,11 +52,11 @@ class Control:
         return self._exchange("DELETE", target, None, ANSWER_SECONDS)[0]
 
     def stream(self, target: str, **query: object) -> Iterator[Any]:
-        """JSON lines as they come, until the daemon ends."""
+        """JSON lines as they come, until the daemon ends: in the middle of one, where it is killed."""
         with self._open("GET", _with_query(target, query), None, ANSWER_SECONDS) as (connection, _, body):
             connection.settimeout(None)
             pending = b""
-            for piece in body:
+            for piece in _until_cut_off(body):
                 *lines, pending = (pending + piece).split(b"\n")
                 yield from (_parse(line) for line in lines if line.strip())
 
@@ -143,6 +143,13 @@ def _read_body(reader: BinaryIO, headers: dict[str, str]) -> Iterator[bytes]:
     else:
         while piece := reader.read1(_MAX_LINE):  # type: ignore[attr-defined]  # makefile("rb") is a BufferedReader
             yield piece
+
+
+def _until_cut_off(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from pieces
+    except ConnectionError:
+        return
 
 
 def _number(text: str, base: int) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.agreement import Explanation, KernelAnswer, agrees
 from marchproxy.dataplane.choice import left_in_kernel
 from marchproxy.dataplane.events import EventHub, Inbox, Subscription
 from marchproxy.dataplane.flowquery import (
@@ -32,7 +33,9 @@ from marchproxy.dataplane.workers.pool import WorkerPool
 from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Plan
+from marchproxy.policy.why import why
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +115,21 @@ class TierKeeper:
 
     async def _admitted(self, names: ServiceNames) -> Sequence[Flow]:
         return [names.complete_flow(flow) for flow in await self.admission.flows(sys.maxsize)]
+
+    async def explain(self, query: Query) -> Explanation:
+        """What policy says about a new flow, and what the programs in the kernel do."""
+        # Between a plan in force and its names nobody else gets the lock.
+        async with self._lock:
+            evaluator = self.events.names.evaluator
+            try:
+                kernel = await self.tier.rehearse(query)
+            except (MarchproxyError, OSError) as error:
+                kernel = f"the kernel could not be asked: {error}"
+        answer = evaluator.evaluate(query)
+        agreed = agrees(evaluator.plan, answer, kernel) if isinstance(kernel, KernelAnswer) else None
+        if agreed is False:
+            log.error("the kernel and the policy differ about %s: %s, and %s", query, kernel, answer)
+        return Explanation(answer, why(evaluator, query), kernel, agreed)
 
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """Those of `addresses` that are on either side of some live flow."""

@@ -11,14 +11,17 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
 
+from marchproxy.dataplane.agreement import Explanation
 from marchproxy.dataplane.askednames import AskedNames
 from marchproxy.dataplane.choice import choose_admission, choose_tier
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer, Limits
+from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.dns.forwarder import Forwarder
 from marchproxy.dataplane.dns.responder import Responder
@@ -48,6 +51,10 @@ from marchproxy.dataplane.toplists import TopList, TopLists, TopOrder
 from marchproxy.model.address import IPAddress
 from marchproxy.model.change import Change
 from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.names import qualify
+from marchproxy.model.presented import Presented
+from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Finding, Plan
 from marchproxy.store.location import DEFAULT_STATE_DIR
 from marchproxy.version import VERSION
@@ -226,6 +233,19 @@ class Supervisor:
     async def top(self, by: str, order: TopOrder, limit: int) -> TopList:
         """See `Appliance`."""
         return await self._top.list(by, order, limit)
+
+    async def explain(self, query: Query) -> Explanation:
+        """See `Appliance`."""
+        return await self._keeper.explain(query)
+
+    def judge(self, secret: str) -> Verified | Reason:
+        """See `Appliance`."""
+        services = [
+            qualify(cluster.name, service.name)
+            for cluster in self._intent.snapshot.clusters
+            for service in cluster.services
+        ]
+        return self._credentials.book.verify(Presented(secret), services, datetime.now(UTC))
 
     async def cut(self, ids: frozenset[int], tokens: frozenset[str]) -> tuple[frozenset[int], int]:
         """See `Appliance`."""

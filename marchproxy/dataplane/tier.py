@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from marchproxy.dataplane.agreement import KernelAnswer
 from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.naming import ServiceNames
@@ -18,6 +19,7 @@ from marchproxy.dataplane.records import (
 )
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Plan
 
 type EventSink = Callable[[Event], None]
@@ -60,6 +62,12 @@ class Tier(Protocol):
 
     async def cut(self, ids: frozenset[int]) -> frozenset[int]:
         """End flows by their ids; those that were there."""
+
+    async def rehearse(self, query: Query) -> KernelAnswer | str:
+        """What the programs in the kernel would do with a new flow, or in words why nobody can say.
+
+        Nothing is left behind and nothing counted. Raises `MarchproxyError`.
+        """
 
     def counters(self) -> Mapping[Reason, Traffic]:
         """Packets and bytes by reason since the tables were created."""

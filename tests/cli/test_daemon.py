@@ -123,7 +123,8 @@ def test_explain_says_the_same_with_and_without_a_daemon(
     elsewhere = Console(console.folder)
     elsewhere.variables["MARCHPROXY_RUNTIME_DIR"] = str(console.folder / "nowhere")
     alone = elsewhere.ok(*question).json
-    assert asked == alone | {"tier": "sockets"}
+    note = "the sockets tier carries, which has no program in the kernel"
+    assert asked == alone | {"tier": "sockets", "kernel_note": note}
 
 
 def test_what_the_daemon_cannot_do_is_stored_and_reported(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from marchproxy.model.reason import Reason
 from tests.cli.console import Answers, Console, Daemon
 
 type Start = Callable[[Answers], Daemon]
@@ -52,6 +53,72 @@ def test_sentences_for_people(console: Console, daemon: Start) -> None:
 def test_the_code_is_the_verdict(console: Console, daemon: Start, verdict: str, code: int) -> None:
     daemon({"POST /v1/explain": (200, ANSWER | {"verdict": verdict})})
     assert console(*QUESTION).code == code
+
+
+KERNEL = {
+    "verdict": "allow",
+    "reason": "FORWARDED",
+    "mapping": "cw",
+    "backend": "10.2.0.10:8080",
+    "seen_as": "10.2.0.1:20000",
+    "interface": "in0",
+}
+
+
+def test_what_the_kernel_says_is_shown(console: Console, daemon: Start) -> None:
+    daemon({"POST /v1/explain": (200, ANSWER | {"kernel": KERNEL, "kernel_note": "", "agrees": True})})
+    said = "allow, FORWARDED by mapping cw, to 10.2.0.10:8080, which sees 10.2.0.1:20000"
+    assert console.ok(*QUESTION).out.splitlines()[3] == f"  the kernel, asked at in0: {said}"
+
+
+def test_why_the_kernel_was_not_asked_is_shown(console: Console, daemon: Start) -> None:
+    note = {"kernel": None, "kernel_note": "no route leads to 10.1.0.5", "agrees": None}
+    daemon({"POST /v1/explain": (200, ANSWER | note)})
+    assert "  not asked of the kernel: no route leads to 10.1.0.5" in console.ok(*QUESTION).out.splitlines()
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_difference_is_loud(console: Console, daemon: Start, output: str) -> None:
+    kernel = KERNEL | {"verdict": "deny", "reason": "NO_MAPPING", "mapping": "", "backend": ""}
+    daemon({"POST /v1/explain": (200, ANSWER | {"kernel": kernel, "kernel_note": "", "agrees": False})})
+    result = console(*QUESTION, "--output", output)
+    assert result.code == 1
+    said = "the policy says allow, FORWARDED cw, the kernel deny, NO_MAPPING"
+    assert result.err.startswith(f"error: the kernel and the policy differ: {said}\n")
+
+
+def test_what_only_the_kernel_can_know_refuses_too(console: Console, daemon: Start) -> None:
+    kernel = KERNEL | {"verdict": "deny", "reason": "NO_ROUTE", "backend": "", "seen_as": ""}
+    daemon({"POST /v1/explain": (200, ANSWER | {"kernel": kernel, "kernel_note": "", "agrees": True})})
+    result = console(*QUESTION)
+    assert result.code == 10
+    assert f"deny, NO_ROUTE by mapping cw: {Reason.NO_ROUTE.meaning}" in result.out
+
+
+def test_a_url_brings_its_port(console: Console, daemon: Start) -> None:
+    server = daemon({"POST /v1/explain": (200, ANSWER)})
+    result = console.ok("explain", "--from", "10.1.0.5", "--to", "https://10.1.0.1/status?a=b")
+    assert server.asked[0][1] == {
+        "source": "10.1.0.5",
+        "destination": "10.1.0.1",
+        "port": "443",
+        "protocol": "tcp",
+    }
+    assert "the path /status decides nothing" in result.err
+
+
+def test_a_token_is_presented_and_not_shown(console: Console, daemon: Start) -> None:
+    told = {"token": {"service": "web", "reason": "", "expires": "", "opens": True}}
+    server = daemon({"POST /v1/explain": (200, ANSWER | told)})
+    file = console.write("token", "s3cr3t\n")
+    result = console.ok(*QUESTION, "--token-file", file, "--output", "json")
+    assert server.asked[0][1]["token"] == "s3cr3t"
+    assert "s3cr3t" not in result.out + result.err
+
+
+def test_without_a_daemon_nobody_knows_tokens(site: Console) -> None:
+    result = site(*QUESTION, "--token-file", site.write("token", "s3cr3t"))
+    assert "only a running daemon knows tokens" in result.err
 
 
 def test_without_a_daemon_the_policy_answers_and_says_so(site: Console) -> None:

@@ -86,6 +86,13 @@ def test_what_is_no_answer_is_named(console: Console, daemon: Start, answer: byt
         Control(console.environment()).get("/v1/status")
 
 
+@pytest.mark.parametrize("rest", [b"", b'9\r\n{"a": 1}', b"1\r\n\n\r\n"])
+def test_a_stream_ends_when_its_daemon_is_killed(console: Console, daemon: Start, rest: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    daemon({"GET /v1/events": head + rest})
+    assert list(Control(console.environment()).stream("/v1/events")) == []
+
+
 def test_a_stream_is_read_line_by_line(console: Console, daemon: Start) -> None:
     daemon({"GET /v1/events": chunked(b"\n", b'{"a": 1}\n{"a"', b": 2}\n", b'{"a": 3}\n')})
     events = list(Control(console.environment()).stream("/v1/events"))

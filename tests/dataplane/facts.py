@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
+from marchproxy.dataplane.agreement import Explanation, KernelAnswer, agrees
+from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.events import EventHub, OwnEvent, Subscription
 from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion, page_of
 from marchproxy.dataplane.learning import Learning
@@ -30,7 +32,9 @@ from marchproxy.model.change import Change
 from marchproxy.model.entities import Role
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.reason import Reason, Tier, Verdict
+from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Finding, Severity
+from marchproxy.policy.why import why
 
 NOON = 1_800_000_000.25
 
@@ -139,6 +143,8 @@ class StandIn:
         self.events = EventHub()
         self.learning = Learning(None)
         self.held = flows
+        self.kernel: KernelAnswer | str = "there is none"
+        self.tokens: dict[str, Verified] = {}
         self.questions: list[FlowQuestion] = []
         self.tops: list[tuple[str, TopOrder, int]] = []
         self.refusal: MarchproxyError | None = None
@@ -158,6 +164,15 @@ class StandIn:
     async def top(self, by: str, order: TopOrder, limit: int) -> TopList:
         self.tops.append((by, order, limit))
         return TopList(by, [TopRow("web", "m" if by == "reason" else "", 2, 30, 400, 1.5, 20.0)], 3, 2.0)
+
+    async def explain(self, query: Query) -> Explanation:
+        evaluator = self.events.names.evaluator
+        answer = evaluator.evaluate(query)
+        agreed = None if isinstance(self.kernel, str) else agrees(evaluator.plan, answer, self.kernel)
+        return Explanation(answer, why(evaluator, query), self.kernel, agreed)
+
+    def judge(self, secret: str) -> Verified | Reason:
+        return self.tokens.get(secret, Reason.AUTH_INVALID)
 
     async def subscribe(self, kinds: Iterable[EventKind], wanted: FlowFilter) -> Subscription:
         return self.events.subscribe(kinds, wanted)

@@ -16,7 +16,7 @@ from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.intent import Intent, PlanRefused
 from marchproxy.dataplane.names.lookup import Found
 from marchproxy.dataplane.names.resolver import Resolver
-from marchproxy.dataplane.records import BackendState
+from marchproxy.dataplane.records import BackendState, ReloadEvent
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.change import diff
 from marchproxy.model.documents import read_mapping, read_service
@@ -241,6 +241,26 @@ async def test_it_is_tried_again_at_once_at_first_and_then_ever_later(
             await built.intent.reload()
         now += 1
         assert built.intent.wants_retry()
+
+
+@looped
+async def test_what_becomes_of_revisions_is_told_once(tmp_path: Path) -> None:
+    async with house(tmp_path) as built:
+        told: list[ReloadEvent] = []
+        built.intent.told = told.append
+        built.write([WEB], [ANYONE])
+        applied = await built.intent.reload()
+        await built.intent.reload()
+        assert [(each.revision, each.sha256, each.message) for each in told] == [(2, applied.sha256, "")]
+        built.tier.refusal = Conflict("port 80 is taken")
+        built.write([WEB], [])
+        for _ in range(3):
+            with pytest.raises(Conflict):
+                await built.intent.reload()
+        assert [(each.revision, each.message) for each in told[1:]] == [(2, "port 80 is taken")]
+        built.tier.refusal = None
+        await built.intent.reload()
+        assert [(each.revision, each.message) for each in told[2:]] == [(3, "")]
 
 
 @looped

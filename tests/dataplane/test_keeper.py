@@ -3,15 +3,23 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.agreement import KernelAnswer
 from marchproxy.dataplane.credentials.book import CredentialBook
-from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion, page_of
-from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
+from marchproxy.dataplane.flowquery import (
+    FlowFilter,
+    FlowOrder,
+    FlowPage,
+    FlowQuestion,
+    SortKey,
+    page_of,
+)
+from marchproxy.dataplane.flowtotals import FlowTotals, Grouping, Sum
 from marchproxy.dataplane.keeper import TierKeeper
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
@@ -28,7 +36,9 @@ from marchproxy.dataplane.records import (
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import Conflict, MarchproxyError
-from marchproxy.model.reason import Reason
+from marchproxy.model.protocol import Transport
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Plan
 from tests.dataplane import facts
 from tests.dataplane.loops import looped, until
@@ -61,6 +71,7 @@ class Touchy:
         self.most = 0
         self.wanted: list[frozenset[EventKind]] = []
         self.failure: Exception | None = None
+        self.rehearsed: KernelAnswer | str = "nobody knows"
         self.sink: EventSink | None = None
         self.drained = asyncio.Event()
         self.drained.set()
@@ -101,6 +112,12 @@ class Touchy:
 
     async def totals(self, by: Grouping, services: ServiceNames) -> FlowTotals:
         return FlowTotals.of([services.complete_flow(facts.flow())], by)
+
+    async def rehearse(self, query: Query) -> KernelAnswer | str:
+        await self._work()
+        if self.failure:
+            raise self.failure
+        return self.rehearsed
 
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         await self._work()
@@ -262,3 +279,38 @@ async def test_flows_of_the_tier_and_of_admission_are_cut_by_their_ids() -> None
     keeper = TierKeeper(Touchy(), "", admission())
     assert await keeper.cut(frozenset({7, 8})) == {7}
     await keeper.close()
+
+
+QUERY = Query(ip_address("10.1.0.2"), ip_address("198.51.100.1"), 443, Transport.TCP)
+
+
+@looped
+async def test_an_explanation_compares_policy_and_kernel(caplog: pytest.LogCaptureFixture) -> None:
+    tier = Touchy()
+    keeper = TierKeeper(tier, "", admission())
+    found = await keeper.explain(QUERY)
+    assert (found.answer.reason, found.kernel, found.agrees) == (Reason.NO_MAPPING, "nobody knows", None)
+    tier.rehearsed = KernelAnswer(Verdict.DENY, Reason.NO_MAPPING, "", "eth0")
+    assert (await keeper.explain(QUERY)).agrees is True
+    assert "differ" not in caplog.text
+    tier.rehearsed = KernelAnswer(Verdict.ALLOW, Reason.FORWARDED, "m", "eth0")
+    assert (await keeper.explain(QUERY)).agrees is False
+    assert "the kernel and the policy differ" in caplog.text
+    tier.failure = MarchproxyError("it cannot be loaded")
+    assert (await keeper.explain(QUERY)).kernel == "the kernel could not be asked: it cannot be loaded"
+
+
+@looped
+async def test_pages_and_totals_have_flows_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    admitted = admission()
+
+    async def flows(limit: int) -> Sequence[Flow]:
+        return [facts.flow(facts.decision("10.0.0.9"))][:limit]
+
+    monkeypatch.setattr(admitted, "flows", flows)
+    keeper = TierKeeper(Touchy(), "", admitted)
+    page = await keeper.page(FlowQuestion(order=FlowOrder(SortKey.SOURCE, descending=True)))
+    assert (page.total, [str(flow.decision.source) for flow in page.flows]) == (2, ["10.0.0.9", "10.0.0.1"])
+    only = await keeper.page(FlowQuestion(FlowFilter(source=ip_network("10.0.0.9/32")), count=1))
+    assert (only.total, [str(flow.decision.source) for flow in only.flows]) == (1, ["10.0.0.9"])
+    assert await keeper.totals(Grouping.MAPPING) == {"m": Sum(2, 12, 10600)}

@@ -6,10 +6,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from marchproxy.dataplane.agreement import Explanation
 from marchproxy.dataplane.control import documents, filters
 from marchproxy.dataplane.control.documents import Document
 from marchproxy.dataplane.control.http1 import HttpError, Request, Response
 from marchproxy.dataplane.control.server import as_http
+from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.events import EventHub, Subscription
 from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion
 from marchproxy.dataplane.hostaddresses import is_local
@@ -22,10 +24,11 @@ from marchproxy.model.address import parse_ip
 from marchproxy.model.change import Change, Kind
 from marchproxy.model.errors import InvalidValue, MarchproxyError
 from marchproxy.model.ports import parse_port
+from marchproxy.model.presented import MAX_SECRET
 from marchproxy.model.protocol import Transport, parse_protocol
+from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Finding
-from marchproxy.policy.why import why
 
 MOST_ROWS = 100_000
 """Rows of one answer. Where more are asked for and there, it says `X-MarchProxy-Truncated: 1`."""
@@ -75,6 +78,12 @@ class Appliance(Protocol):
 
     async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
         """Which running flows `changes` to the snapshot of `sha256` would cut. Raises `MarchproxyError`."""
+
+    async def explain(self, query: Query) -> Explanation:
+        """What policy says about a new flow, and what the programs in the kernel do."""
+
+    def judge(self, secret: str) -> Verified | Reason:
+        """Whose credential it is, or why it is none."""
 
     async def subscribe(self, kinds: Iterable[EventKind], wanted: FlowFilter) -> Subscription:
         """Events of these kinds that `wanted` holds for, none missed from the return on; `unsubscribe` must
@@ -194,13 +203,19 @@ class ControlApi:
 
     async def _explain(self, request: Request) -> Response:
         _take_nothing(request)
-        body = _read_object(request.body, ("source", "destination", "protocol"), optional=("port",))
-        query = read_question(body)
-        evaluator = self._appliance.events.names.evaluator
-        answer = evaluator.evaluate(query)
-        document = documents.answer_document(answer, why(evaluator, query))
+        body = _read_object(request.body, ("source", "destination", "protocol"), optional=("port", "token"))
+        found = await self._appliance.explain(read_question(body))
+        document = documents.explanation_document(found)
+        if "token" in body:
+            document = documents.with_token(document, found.answer, self._judge(body["token"]))
         status = self._appliance.status()
         return _json({**document, "tier": status.tier, "revision": status.applied.number})
+
+    def _judge(self, token: object) -> Verified | Reason:
+        # Not in the error: what is no token may be part of one.
+        if not isinstance(token, str) or not 0 < len(token) <= MAX_SECRET:
+            raise InvalidValue("token", "…", f"a text of 1 to {MAX_SECRET} characters")
+        return self._appliance.judge(token)
 
 
 def read_question(body: Mapping[str, Any]) -> Query:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from marchproxy.dataplane.agreement import Explanation, KernelAnswer
+from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.events import Lost, Told
 from marchproxy.dataplane.preview import Preview
 from marchproxy.dataplane.records import (
@@ -21,6 +23,7 @@ from marchproxy.dataplane.records import (
 from marchproxy.dataplane.status import DnsState, NameState, Status
 from marchproxy.dataplane.toplists import REASON, TopList
 from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
 from marchproxy.policy.plan import Finding, Listener, TransitRule
 
@@ -257,8 +260,8 @@ def answer_document(answer: Answer, why: Sequence[str]) -> Document:
 
     Routed traffic has none: it goes to its destination.
     """
-    backends = answer.pool.taking if answer.pool and answer.verdict.lets_through else ()
-    services = sorted({backend.service for backend in backends})
+    places = _places(answer) if answer.verdict.lets_through else _NOWHERE
+    services = sorted({backend["service"] for backend in places["backends"]})
     if isinstance(answer.rule, TransitRule):
         services = _spoken_for(answer.destination_services, answer.rule.destinations)
     sources = _spoken_for(answer.source_services, answer.rule.sources if answer.rule else ())
@@ -271,6 +274,18 @@ def answer_document(answer: Answer, why: Sequence[str]) -> Document:
         "destination_service": ",".join(services),
         "destination_services": list(answer.destination_services),
         "listener": str(answer.listener) if answer.listener else "",
+        **places,
+        "why": list(why),
+    }
+
+
+_NOWHERE: Document = {"backend": "", "backends": []}
+
+
+def _places(answer: Answer) -> Document:
+    """Where a flow may go that comes in at a listener."""
+    backends = answer.pool.taking if answer.pool else ()
+    return {
         "backend": ", ".join(str(Endpoint(backend.address, backend.port)) for backend in backends),
         "backends": [
             {
@@ -281,8 +296,51 @@ def answer_document(answer: Answer, why: Sequence[str]) -> Document:
             }
             for backend in backends
         ],
-        "why": list(why),
     }
+
+
+def explanation_document(found: Explanation) -> Document:
+    """The answer of policy, and under `kernel` that of the kernel; null where nobody can say."""
+    kernel = found.kernel
+    return {
+        **answer_document(found.answer, found.why),
+        "kernel": _kernel_document(kernel) if isinstance(kernel, KernelAnswer) else None,
+        "kernel_note": kernel if isinstance(kernel, str) else "",
+        "agrees": found.agrees,
+    }
+
+
+def _kernel_document(kernel: KernelAnswer) -> Document:
+    return {
+        "verdict": kernel.verdict.value,
+        "reason": kernel.reason.name,
+        "mapping": kernel.mapping,
+        "backend": str(kernel.backend or ""),
+        "seen_as": str(kernel.seen_as or ""),
+        "interface": kernel.interface,
+    }
+
+
+def with_token(document: Document, answer: Answer, judged: Verified | Reason) -> Document:
+    """The same for a client that presents a credential: `token`, and what it changes where one is wanted."""
+    if isinstance(judged, Reason):
+        token = {"service": "", "reason": judged.name, "expires": "", "opens": False}
+        told = f"the token opens nothing: {judged.meaning}"
+        refusal = judged
+    else:
+        opens = judged.service in answer.openers
+        expires = judged.expires.timestamp() if judged.expires else 0
+        token = {"service": judged.service, "reason": "", "expires": instant(expires), "opens": opens}
+        told = f"the token is one of {judged.service}, which " + ("opens it" if opens else "does not open it")
+        refusal = Reason.AUTH_INVALID
+    if not answer.openers:
+        told += ", and none is asked for"
+    changed: Document = {"token": token, "why": [*document["why"], told]}
+    if answer.openers and token["opens"]:
+        changed |= {"verdict": Verdict.ALLOW.value, "reason": Reason.FORWARDED.name, **_places(answer)}
+    elif answer.openers:
+        changed |= {"reason": refusal.name}
+    return {**document, **changed}
 
 
 def _spoken_for(services: Sequence[str], named: Sequence[str]) -> list[str]:

@@ -48,6 +48,33 @@ READ_OR_WRITTEN = frozenset(
 """The maps that user space uses; the programs keep some for themselves."""
 
 
+PRIVATE = {
+    "flows": 64,
+    "opening": 64,
+    "splices": 1,
+    "tunnels": 1,
+    "fragments": 64,
+    "limit_buckets": 0,
+    "limited": 64,
+    "limit_counters": 0,
+    "limit_names": 0,
+    "transit_state": 0,
+    "clean_pairs": 0,
+    "block_reports": 0,
+    "counters": 0,
+    "refusals": 0,
+    "denied": 64,
+    "repeats": 64,
+    "denied_events": 0,
+    "lost_events": 0,
+    "events": 4096,
+    "mapping_names": 1,
+    "scratch": 0,
+}
+"""What a program that is only asked has for itself: all that programs write. With how many entries; 0: as
+many as ever."""
+
+
 class BpfNotPermitted(NotPermitted):
     """This process may not use BPF, or this machine cannot; the message says which and why.
 
@@ -94,6 +121,21 @@ class Programs:
 
 
 @dataclass(frozen=True, slots=True)
+class RehearsalProgram:
+    """The pipeline once more, over the policy in force and tables of its own; attached nowhere."""
+
+    tc: Program
+    maps: Mapping[str, Map]
+    """Its own: flows, counters and the like."""
+
+    def close(self) -> None:
+        """Let go; nothing is left of it."""
+        self.tc.close()
+        for each in self.maps.values():
+            each.close()
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """The programs in the kernel, and the maps they share with us alone."""
 
@@ -102,6 +144,8 @@ class Pipeline:
     load_handoff: Callable[[], HandoffPrograms]
     """For who hands connections off; they want a kernel with type information (BTF), which the pipeline does
     not. Raises as `load_pipeline`."""
+    load_rehearsal: Callable[[], RehearsalProgram]
+    """To be asked what the programs would do. Raises as `load_pipeline`."""
     lock: ExitStack
     """Held on the folder of the pins."""
 
@@ -138,7 +182,11 @@ def load_pipeline(
             maps = {name: loaded.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}
         programs = Programs(tc, lambda: _load_xdp(pins, objects / "xdp.bpf.o", sizes))
         return Pipeline(
-            maps, programs, lambda: _load_handoff(pins, objects / "handoff.bpf.o", sizes), lock.pop_all()
+            maps,
+            programs,
+            lambda: _load_handoff(pins, objects / "handoff.bpf.o", sizes),
+            lambda: _load_rehearsal(pins, objects / "tc.bpf.o"),
+            lock.pop_all(),
         )
 
 
@@ -160,6 +208,23 @@ def _load_handoff(pins: Path, source: Path, sizes: Mapping[str, int]) -> Handoff
         return HandoffPrograms(
             _take_program(loaded, "marchproxy_socket"), _take_program(loaded, "marchproxy_amend")
         )
+
+
+def _load_rehearsal(pins: Path, source: Path) -> RehearsalProgram:
+    shared = {path.name for path in pins.iterdir() if path.is_file()} - PRIVATE.keys()
+    sizes = {name: size for name, size in PRIVATE.items() if size}
+    with (
+        _explained(),
+        BpfObject.load(
+            source,
+            pin_dir=pins,
+            pinned_maps=shared,
+            max_entries=sizes,
+            rodata={"balance_rehearses": b"\1"},
+        ) as loaded,
+    ):
+        tc = _take_program(loaded, "marchproxy_tc")
+        return RehearsalProgram(tc, {name: loaded.maps.pop(name) for name in PRIVATE})
 
 
 def _take_program(loaded: BpfObject, name: str) -> Program:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Self
 
+from marchproxy.dataplane.agreement import KernelAnswer
 from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.kernel import layouts, location
@@ -30,6 +31,7 @@ from marchproxy.dataplane.kernel.loading import BpfNotPermitted, Pipeline, load_
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.natports import NatPorts, keep_apart
 from marchproxy.dataplane.kernel.pressure import Census, Pressure
+from marchproxy.dataplane.kernel.rehearsal import rehearse
 from marchproxy.dataplane.kernel.routewatch import RouteWatch
 from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.settings import Settings
@@ -58,6 +60,7 @@ from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.management import read_management_ports
 from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Plan
 
 __all__ = ["BpfNotPermitted", "KernelTier"]
@@ -96,6 +99,7 @@ class KernelTier:
         self._scan = FlowScan(maps, self._names)
         self._splices = Splices(maps)
         self._load_handoff = pipeline.load_handoff
+        self._load_rehearsal = pipeline.load_rehearsal
         self._attachments = Attachments(
             pipeline.programs,
             maps["interfaces"],
@@ -162,6 +166,10 @@ class KernelTier:
     async def want(self, kinds: frozenset[EventKind]) -> None:
         """See `Tier.want`."""
         await self._in_thread(self._want, kinds)
+
+    async def rehearse(self, query: Query) -> KernelAnswer | str:
+        """See `Tier.rehearse`."""
+        return await self._in_thread(self._rehearse, query)
 
     def counters(self) -> Mapping[Reason, Traffic]:
         """See `Tier.counters`."""
@@ -325,6 +333,10 @@ class KernelTier:
         self._moved = False
         self._banks.follow()
         self._sweep.turn(self._sink)
+
+    def _rehearse(self, query: Query) -> KernelAnswer | str:
+        attached = {state.name for state in self._attachments.states if state.attached}
+        return rehearse(query, self._load_rehearsal, self._names, attached)
 
     def _cut(self, ids: frozenset[int]) -> frozenset[int]:
         return frozenset(self._table.cut(ids, Reason.CUT, self._sink))

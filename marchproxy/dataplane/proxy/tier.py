@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
+from marchproxy.dataplane.agreement import KernelAnswer
 from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion, page_of
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.hostaddresses import is_local
@@ -27,6 +28,7 @@ from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import WILDCARDS, Listener, ListenerKey, Plan, listener_key
 
 RESERVED_DESCRIPTORS = 512
@@ -117,6 +119,10 @@ class SocketsTier:
     async def cut(self, ids: frozenset[int]) -> frozenset[int]:
         """See `Tier.cut`."""
         return frozenset(self._tcp.cut(ids) | self._udp.cut(ids))
+
+    async def rehearse(self, query: Query) -> KernelAnswer | str:
+        """See `Tier.rehearse`."""
+        return "the sockets tier carries, which has no program in the kernel"
 
     def counters(self) -> Mapping[Reason, Traffic]:
         """See `ledger` for what packets and bytes mean here."""

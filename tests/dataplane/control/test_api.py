@@ -4,19 +4,25 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from marchproxy.dataplane.agreement import KernelAnswer
 from marchproxy.dataplane.control import api
 from marchproxy.dataplane.control.api import ControlApi
+from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.events import QUEUE
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import BackendEvent
 from marchproxy.model.change import Change, Kind
+from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.errors import Conflict, MarchproxyError
-from marchproxy.model.reason import Reason
+from marchproxy.model.reason import Reason, Verdict
 from tests.dataplane import facts
 from tests.dataplane.control.clients import ask, connected, read_answer, read_chunks, serving
 from tests.dataplane.loops import looped, until
@@ -244,6 +250,65 @@ async def test_explain_answers_from_the_plan_in_force(tmp_path: Path) -> None:
         assert (stranger["verdict"], stranger["reason"], stranger["backend"]) == ("deny", "NO_MAPPING", "")
         host = (await ask(path, "POST", "/v1/explain", {**QUESTION, "port": 22})).document
         assert (host["verdict"], host["reason"]) == ("host", "PASSED_TO_HOST")
+
+
+@looped
+async def test_explain_says_what_the_kernel_does_and_whether_it_is_the_same(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        served = plan(listener(443, rule(backend(8443)), address="0.0.0.0"))
+        appliance.events.names = ServiceNames(served)
+        told = (await ask(path, "POST", "/v1/explain", QUESTION)).document
+        assert (told["kernel"], told["kernel_note"], told["agrees"]) == (None, "there is none", None)
+        place = Endpoint(ip_address("127.0.0.1"), 8443)
+        appliance.kernel = KernelAnswer(Verdict.ALLOW, Reason.FORWARDED, "m", "eth0", place, place)
+        told = (await ask(path, "POST", "/v1/explain", QUESTION)).document
+        assert told["agrees"] is True
+        assert told["kernel"] == {
+            "verdict": "allow",
+            "reason": "FORWARDED",
+            "mapping": "m",
+            "backend": "127.0.0.1:8443",
+            "seen_as": "127.0.0.1:8443",
+            "interface": "eth0",
+        }
+        appliance.kernel = KernelAnswer(Verdict.DENY, Reason.NO_MAPPING, "", "eth0")
+        told = (await ask(path, "POST", "/v1/explain", QUESTION)).document
+        assert (told["agrees"], told["verdict"], told["kernel"]["backend"]) == (False, "allow", "")
+
+
+@looped
+async def test_explain_judges_a_token(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        wants = rule(backend(8443), reason=Reason.AUTH_MISSING)
+        wants = replace(wants, credentials=("web",))
+        appliance.events.names = ServiceNames(plan(listener(443, wants, address="0.0.0.0")))
+        ends = datetime(2030, 1, 1, tzinfo=UTC)
+        appliance.tokens = {"right": Verified("web", "1", ends), "other": Verified("mail", "2", None)}
+
+        async def told(token: object) -> Any:
+            return (await ask(path, "POST", "/v1/explain", {**QUESTION, "token": token})).document
+
+        right = await told("right")
+        assert right["token"] == {
+            "service": "web",
+            "reason": "",
+            "expires": "2030-01-01T00:00:00.000Z",
+            "opens": True,
+        }
+        assert (right["verdict"], right["reason"], right["backend"]) == (
+            "allow",
+            "FORWARDED",
+            "127.0.0.1:8443",
+        )
+        other = await told("other")
+        assert (other["verdict"], other["reason"], other["token"]["opens"]) == ("deny", "AUTH_INVALID", False)
+        assert other["why"][-1] == "the token is one of mail, which does not open it"
+        assert (await told("nonsense"))["token"]["reason"] == "AUTH_INVALID"
+        for what in ("", None, 5, "x" * 20_000):
+            error = await told(what)
+            assert error["error"]["message"] == "token: '…' is not valid"
+        appliance.events.names = ServiceNames(plan(listener(443, rule(backend(8443)), address="0.0.0.0")))
+        assert (await told("other"))["why"][-1].endswith("does not open it, and none is asked for")
 
 
 CHANGE = {"kind": "mapping", "cluster": "default", "name": "m", "before": None, "after": {"name": "m"}}

@@ -4,8 +4,15 @@ from dataclasses import replace
 
 from marchproxy.dataplane.control import documents
 from marchproxy.dataplane.events import Lost
-from marchproxy.dataplane.records import BackendEvent
+from marchproxy.dataplane.records import (
+    BackendEvent,
+    InterfaceEvent,
+    InterfaceState,
+    ProblemEvent,
+    ReloadEvent,
+)
 from marchproxy.dataplane.status import Problem
+from marchproxy.model.entities import Role
 from marchproxy.model.reason import Reason
 from tests.dataplane import facts
 
@@ -113,3 +120,26 @@ def test_backends() -> None:
 def test_a_change_of_health_is_a_line_of_its_own_kind() -> None:
     told = documents.event_document(BackendEvent(facts.backend_state()))
     assert told == {"kind": "backend", "time": BACKEND["since"], **BACKEND}
+
+
+def test_events_of_no_flow_say_what_has_changed() -> None:
+    problem, reload, interface, _ = map(documents.event_document, facts.own_events())
+    assert problem == {
+        "kind": "problem",
+        "time": "2027-01-15T08:00:00.250Z",
+        "change": "began",
+        "component": "health",
+        "message": "all backends of web are down",
+    }
+    assert (reload["change"], reload["revision"], reload["applied_ms"], reload["message"]) == (
+        "applied",
+        4,
+        2.1,
+        "",
+    )
+    assert (interface["change"], interface["name"], interface["attached"]) == ("attached", "eth0", "tc")
+    over = ProblemEvent(facts.NOON, "health", "all", over=True)
+    failed = ReloadEvent(facts.NOON, 4, "cd", 0, "a port is taken")
+    lost = InterfaceEvent(facts.NOON, InterfaceState("eth0", Role.INSIDE, "auto", "", "it is gone"))
+    events = (over, failed, lost)
+    assert [documents.event_document(event)["change"] for event in events] == ["ended", "failed", "lost"]
