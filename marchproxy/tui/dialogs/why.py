@@ -25,6 +25,8 @@ class Why(Dialog[None]):
         """The verdict, a sentence for each step, then every field of the record."""
         yield Static(_decision(self._answer), classes="verdict")
         yield Static(Text("\n".join(f"• {printable(step)}" for step in self._answer["why"])))
+        if said := _kernel(self._answer):
+            yield Static(Text(said), classes="kernel")
         yield Static(Text(_record(self._row)), classes="record")
 
 
@@ -40,6 +42,18 @@ def _decision(answer: Row) -> Text:
     by = f" by mapping {cell(answer['mapping'])}" if answer["mapping"] else ""
     now = f"{answer['reason']}{by}, revision {answer['revision']}, tier {answer['tier']}"
     return Text.assemble("a new one now: ", verdict(answer["verdict"]), f", {now}")
+
+
+def _kernel(answer: Row) -> str:
+    """What the programs in the kernel say; empty where they were not asked."""
+    kernel, agrees = answer.get("kernel"), answer.get("agrees")
+    if agrees:
+        return "✓ the programs in the kernel say the same"
+    if agrees is False and isinstance(kernel, dict):
+        by = f" by mapping {cell(kernel['mapping'])}" if kernel["mapping"] else ""
+        return f"✗ the programs in the kernel say otherwise: {kernel['verdict']}, {kernel['reason']}{by}"
+    note = answer.get("kernel_note")
+    return f"the kernel was not asked: {printable(note)}" if note else ""
 
 
 def _record(row: Row) -> str:

@@ -1,5 +1,8 @@
 """Which mapping decides, and how."""
 
+from typing import Any
+
+import pytest
 from textual.pilot import Pilot
 
 from marchproxy.tui.app import MarchProxyApp
@@ -31,3 +34,28 @@ def test_what_is_asked() -> None:
         "port": 443,
     }
     assert "port" not in question_of(decision(1, protocol="icmp"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"agrees": True, "kernel": {}}, "✓ the programs in the kernel say the same"),
+        (
+            {"agrees": False, "kernel": {"verdict": "allow", "reason": "FORWARDED", "mapping": "cw"}},
+            "✗ the programs in the kernel say otherwise: allow, FORWARDED by mapping cw",
+        ),
+        (
+            {"agrees": None, "kernel": "no route leads there"},
+            "the kernel was not asked: no route leads there",
+        ),
+    ],
+)
+def test_what_the_kernel_says(fields: dict[str, Any], says: str) -> None:
+    stage = Stage()
+
+    async def play(app: MarchProxyApp, pilot: Pilot[None]) -> None:
+        app.push_screen(Why(decision(1), {**stage.explain({}), **fields}))
+        await until(pilot, lambda: isinstance(app.screen, Why))
+        assert says in picture(app)
+
+    perform(stage, play)
