@@ -44,10 +44,7 @@ def test_what_is_asked() -> None:
             {"agrees": False, "kernel": {"verdict": "allow", "reason": "FORWARDED", "mapping": "cw"}},
             "✗ the programs in the kernel say otherwise: allow, FORWARDED by mapping cw",
         ),
-        (
-            {"agrees": None, "kernel": "no route leads there"},
-            "the kernel was not asked: no route leads there",
-        ),
+        ({"agrees": None, "kernel_note": "no route"}, "the kernel was not asked: no route"),
     ],
 )
 def test_what_the_kernel_says(fields: dict[str, Any], says: str) -> None:
