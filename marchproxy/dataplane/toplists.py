@@ -16,7 +16,9 @@ FRESH = 1.0
 """Seconds that a list is used: several who look at it share one walk over the flows."""
 SHARE = 0.25
 """Of a processor that a list costs, however often it is asked for: what took long is used longer."""
-IDLE = 15.0
+LONGEST = 30.0
+"""Seconds that a list is used at most, also on a machine so busy that everything takes long."""
+IDLE = 60.0
 """Seconds without a question after which a list is forgotten."""
 REASON = "reason"
 
@@ -151,7 +153,7 @@ class _Watch:
             self._before, self._now, self._ended = (self._now if self._at else found), found, ended
             self.seconds = now - self._at if self._at else 0.0
             self._at = now
-            self._until = now + max(FRESH, (now - began) / SHARE)
+            self._until = now + min(max(FRESH, (now - began) / SHARE), LONGEST)
 
     async def look(self) -> tuple[_Sums, _Sums]:
         """What there is, and what has ended since the last look."""
