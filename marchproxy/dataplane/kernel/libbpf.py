@@ -31,6 +31,10 @@ SK_LOOKUP, XDP, TCX_INGRESS = 36, 37, 46
 
 SAMPLE_CALLBACK = ct.CFUNCTYPE(INT, POINTER, POINTER, SIZE)
 """`ring_buffer_sample_fn`: context, record, size in bytes; a negative result stops the consumer."""
+PERF_SAMPLE_CALLBACK = ct.CFUNCTYPE(None, POINTER, INT, POINTER, U32)
+"""`perf_buffer_sample_fn`: context, CPU, record, size in bytes."""
+PERF_LOST_CALLBACK = ct.CFUNCTYPE(None, POINTER, INT, U64)
+"""`perf_buffer_lost_fn`: context, CPU, number of records."""
 _PRINT_CALLBACK = ct.CFUNCTYPE(INT, INT, POINTER, POINTER)
 
 
@@ -290,6 +294,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "ring_buffer__consume": (INT, POINTER),
     "ring_buffer__epoll_fd": (INT, POINTER),
     "ring_buffer__free": (None, POINTER),
+    "perf_buffer__new": (POINTER, INT, SIZE, PERF_SAMPLE_CALLBACK, PERF_LOST_CALLBACK, POINTER, POINTER),
+    "perf_buffer__consume": (INT, POINTER),
+    "perf_buffer__free": (None, POINTER),
     "libbpf_num_possible_cpus": (INT,),
     "libbpf_set_print": (POINTER, _PRINT_CALLBACK),
 }
