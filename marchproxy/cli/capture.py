@@ -107,14 +107,11 @@ def _copy(environment: Environment, first: bytes, pieces: Iterator[bytes], sink:
     finished = True
     try:
         for piece in _all(first, pieces):
-            whole = []
             for kind, block in reader.blocks(piece):
-                whole.append(block)
+                sink(block)
+                octets += len(block)
                 count += kind == pcapng.PACKET
                 missed = pcapng.dropped(block) if kind == pcapng.STATISTICS else missed
-            data = b"".join(whole)
-            sink(data)
-            octets += len(data)
     except KeyboardInterrupt:
         pass
     except MarchproxyError as error:

@@ -20,6 +20,7 @@ from marchproxy.cli.output import Output, show_rows, to_yaml
 from marchproxy.cli.table import Columns, Row
 from marchproxy.cli.units import duration, parse_duration
 from marchproxy.model.errors import DaemonNotRunning, InvalidValue, MarchproxyError
+from marchproxy.model.names import qualify
 
 if TYPE_CHECKING:
     from marchproxy.dataplane.naming import AllServices
@@ -246,7 +247,7 @@ class _Services:
         """An event or total with the services of both ends."""
         row = dict(document)
         for name in ("source", "destination"):
-            row[f"{name}_service"] = self._names.name(ip_address(row[name]))
+            row[f"{name}_service"] = self._name(row[name], row[f"{name}_port"])
         row["protocol"] = _PROTOCOLS.get(row["protocol"], str(row["protocol"]))
         return row
 
@@ -260,7 +261,7 @@ class _Services:
         for each in found:
             if service is not None and not self._has(each["backend"], service):
                 continue
-            name = service or self._names.name(ip_address(each["backend"])) or each["backend"]
+            name = service or self._name(each["backend"], each["port"]) or each["backend"]
             empty = {"service": name, "what": each["what"], "count": 0, "total_ns": 0, "slots": {}}
             row = rows.setdefault((name, each["what"]), empty)
             row["count"] += each["count"]
@@ -268,6 +269,11 @@ class _Services:
             for slot, count in each["slots"].items():
                 row["slots"][int(slot)] = row["slots"].get(int(slot), 0) + count
         return [_measured(row) for _, row in sorted(rows.items())]
+
+    def _name(self, address: str, port: int) -> str:
+        """The service with that address, if possible one of that port; empty for a stranger."""
+        names = self._names.names(ip_address(address))
+        return min(names, key=lambda name: (self._ports.get(name) != port, name), default="")
 
     def _has(self, address: str, service: str) -> bool:
         names = self._names.names(ip_address(address))
@@ -277,6 +283,11 @@ class _Services:
         from marchproxy.dataplane.naming import AllServices
 
         snapshot = intent.read(self._environment)
+        self._ports = {
+            qualify(cluster.name, service.name): service.port
+            for cluster in snapshot.clusters
+            for service in cluster.services
+        }
         try:
             resolved = Control(self._environment).get("/v1/status")["names"]
         except MarchproxyError:
