@@ -53,6 +53,7 @@ readonly TEST_NEEDS=(
     iperf3:iperf3
     shellcheck:shellcheck
     tshark:tshark
+    bpftool:bpftool
     /usr/lib/python3/dist-packages/bcc/__init__.py:python3-bpfcc
     sshd:openssh-server
     wrk:wrk
