@@ -11,14 +11,14 @@ import typer
 
 from marchproxy.cli import intent
 from marchproxy.cli.context import Environment
-from marchproxy.cli.control import Control
 from marchproxy.cli.errors import ExitCode, warn
-from marchproxy.cli.filters import ServiceOption, option
+from marchproxy.cli.flowfilters import ServiceOption, option
 from marchproxy.cli.framework import environment_of, noun, verb
 from marchproxy.cli.options import TABLE, OutputOption
 from marchproxy.cli.output import Output, show_rows, to_yaml
 from marchproxy.cli.table import Columns, Row
-from marchproxy.cli.units import duration, parse_duration
+from marchproxy.client.control import Control
+from marchproxy.client.units import duration, parse_duration
 from marchproxy.model.errors import DaemonNotRunning, InvalidValue, MarchproxyError
 from marchproxy.model.names import qualify
 
