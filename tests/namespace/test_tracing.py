@@ -93,8 +93,12 @@ def ask_http(port: int, times: int) -> None:
 
 
 def connects(port: int) -> bool:
+    return reaches("10.1.0.1", port)
+
+
+def reaches(address: str, port: int) -> bool:
     try:
-        socket.create_connection(("10.1.0.1", port), timeout=5).close()
+        socket.create_connection((address, port), timeout=5).close()
     except OSError:
         return False
     return True
@@ -222,6 +226,14 @@ def test_dropped_packet_with_reason_and_function(rig: Rig, appliance: Appliance)
         assert (row["reason"], row["protocol"], row["source"]) == ("NO_SOCKET", "udp", "10.1.0.2")
         assert "udp" in row["function"]
     assert [row for row in rows if row["source_port"] == other] == []
+
+
+def test_way_that_the_appliance_does_not_know(rig: Rig, appliance: Appliance) -> None:
+    with traced(appliance, "drops") as asked:
+        assert not rig.client.call(reaches, "203.0.113.9", 80)
+        wait_for(lambda: bool(asked.rows()), "the drop")
+        rows = [row for row in asked.end() if row["destination"] == "203.0.113.9"]
+    assert {row["reason"] for row in rows} == {"IP_INNOROUTES"}
 
 
 def test_table_for_people(rig: Rig, appliance: Appliance) -> None:
