@@ -22,7 +22,7 @@ from marchproxy.cli.flowfilters import (
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.client.control import Control
 from marchproxy.client.units import parse_duration, parse_size, size
-from marchproxy.model.errors import MarchproxyError
+from marchproxy.model.errors import InvalidValue, MarchproxyError
 
 app = single()
 
@@ -82,9 +82,9 @@ def capture(
         "service": service,
         "reason": reason,
         "denied": denied,
-        "duration": parse_duration(duration),
+        "duration": _some(parse_duration(duration), "duration", duration),
         "packets": packets,
-        "size": parse_size(most),
+        "size": _some(parse_size(most), "size", most),
         "rate": rate,
         "snap": snap,
     }
@@ -94,9 +94,16 @@ def capture(
         )
     pieces = Control(environment).pieces("/v1/capture", **query)
     # Asked first: what the daemon refuses leaves no file behind.
-    first = next(pieces)
+    first = next(pieces, b"")
     with _sink(environment, write) as sink:
         return _copy(environment, first, pieces, sink)
+
+
+def _some(number: int, field: str, text: str) -> int:
+    """The number, which is none of those that a request leaves out."""
+    if not number:
+        raise InvalidValue(field, text, "more than nothing")
+    return number
 
 
 def _copy(environment: Environment, first: bytes, pieces: Iterator[bytes], sink: Sink) -> ExitCode:

@@ -238,7 +238,7 @@ class _Services:
     def backends(self) -> set[tuple[str, int]]:
         """Those that have flows now."""
         try:
-            rows = Control(self._environment).get("/v1/flows", protocol="tcp", limit=_KNOWN_BACKENDS)
+            rows, _ = Control(self._environment).fetch("/v1/flows", protocol="tcp", limit=_KNOWN_BACKENDS)
         except DaemonNotRunning:
             return set()
         return {(row["backend"], row["backend_port"]) for row in rows}

@@ -89,5 +89,7 @@ def test_a_terminal_cannot_show_packets(console: Console) -> None:
 def test_values_that_cannot_be_meant(console: Console) -> None:
     assert console("capture", "--size", "huge").code == 5
     assert console("capture", "--duration", "soon").code == 5
+    assert console("capture", "--duration", "0s").code == 5
+    assert console("capture", "--size", "0").code == 5
     assert console("capture", "--snap", "1").code == 2
     assert console("capture", "--rate", "1000000").code == 2

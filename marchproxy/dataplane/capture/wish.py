@@ -49,7 +49,7 @@ class Wish:
     snap: int = 2048
     """Bytes of each packet."""
     duration: int = 60
-    """Seconds, 0 for none: then nothing limits it but what follows."""
+    """Seconds."""
     size: int = 64_000_000
     """Bytes of the file."""
     packets: int = 0

@@ -9,6 +9,7 @@ from marchproxy.dataplane.capture import pcapng
 from marchproxy.dataplane.capture.packet import CapturedPacket
 from marchproxy.dataplane.capture.session import stream
 from marchproxy.dataplane.capture.wish import Wish
+from marchproxy.model.errors import Conflict
 from tests.dataplane.capture.invented import FORWARDED, REFUSED
 from tests.dataplane.facts import StandInFeed
 
@@ -63,6 +64,14 @@ def test_reader_that_goes_away_ends_the_capture() -> None:
 
     asyncio.run(run())
     assert feed.closed
+
+
+def test_feed_that_another_one_replaced_is_an_early_end() -> None:
+    class Replaced(StandInFeed):
+        async def read(self) -> Sequence[CapturedPacket]:
+            raise Conflict("the capture has ended: nobody read it")
+
+    assert [kind for kind, _ in collect(Replaced(), Wish())] == [pcapng.SECTION, pcapng.INTERFACE]
 
 
 def test_error_of_the_feed_ends_it() -> None:
