@@ -19,7 +19,7 @@ from marchproxy.cli.output import Output, show_rows, to_yaml
 from marchproxy.cli.table import Columns, Row
 from marchproxy.client.control import Control
 from marchproxy.client.units import duration, parse_duration
-from marchproxy.model.errors import DaemonNotRunning, InvalidValue, MarchproxyError
+from marchproxy.model.errors import DaemonNotRunning, InvalidValue, MarchproxyError, NotFound
 from marchproxy.model.names import qualify
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def latency(
     from marchproxy.cli.histogram import show
 
     environment = environment_of(context)
-    services = _Services(environment)
+    services = _Services(environment, service)
     with _asked(environment, "latency", time, 1, services.backends()) as tracing:
         found = [row for row in tracing.documents() if row["kind"] == "latency"]
     rows = services.latencies(found, service)
@@ -153,7 +153,7 @@ def _events(
     columns: Columns,
 ) -> ExitCode:
     environment = environment_of(context)
-    services = _Services(environment)
+    services = _Services(environment, service)
     totals: list[Row] = []
     untold = 0
     with _asked(environment, question, time, rate) as tracing:
@@ -231,9 +231,12 @@ def _daemon(environment: Environment) -> int | str:
 class _Services:
     """What addresses are called: by the store, and by the daemon where host names are concerned."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, wanted: str | None = None) -> None:
+        """Raises `NotFound` where there is no service `wanted`."""
         self._environment = environment
         self._names = self._read()
+        if wanted is not None and not any(_is_named(name, wanted) for name in self._ports):
+            raise NotFound("service", wanted, hint="see: marchproxy service list")
 
     def backends(self) -> set[tuple[str, int]]:
         """Those that have flows now."""
@@ -276,8 +279,7 @@ class _Services:
         return min(names, key=lambda name: (self._ports.get(name) != port, name), default="")
 
     def _has(self, address: str, service: str) -> bool:
-        names = self._names.names(ip_address(address))
-        return any(service in (name, name.partition("/")[2]) for name in names)
+        return any(_is_named(name, service) for name in self._names.names(ip_address(address)))
 
     def _read(self) -> "AllServices":
         from marchproxy.dataplane.naming import AllServices
@@ -295,6 +297,11 @@ class _Services:
         return AllServices(
             lambda: snapshot, {name: list(map(ip_address, held)) for name, held in resolved.items()}
         )
+
+
+def _is_named(name: str, text: str) -> bool:
+    """`cluster/name` is meant by itself and by `name`."""
+    return text in (name, name.partition("/")[2])
 
 
 def _measured(row: dict[str, Any]) -> dict[str, Any]:

@@ -74,3 +74,4 @@ def test_values_that_cannot_be_meant(site: Console) -> None:
     assert site("trace", "latency", "--duration", "2d").code == 5
     assert site("trace", "drops", "--rate", "0").code == 2
     assert site("trace").code == 2
+    assert site("trace", "drops", "--service", "nobody").code == 3
