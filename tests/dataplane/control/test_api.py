@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -67,6 +68,18 @@ async def test_capture_ends_with_its_reader(tmp_path: Path) -> None:
         await asyncio.sleep(0.05)
         assert not appliance.feed.closed
         writer.close()
+        await until(lambda: appliance.feed.closed)
+
+
+@looped
+async def test_capture_ends_with_a_reader_that_never_read(tmp_path: Path) -> None:
+    """To the daemon that is a reset, and no end of the stream."""
+    async with talking(tmp_path) as (path, appliance):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET /v1/capture HTTP/1.1\r\n\r\n")
+            await asyncio.sleep(0.2)
+            assert not appliance.feed.closed
         await until(lambda: appliance.feed.closed)
 
 
