@@ -52,6 +52,9 @@ readonly TEST_NEEDS=(
     faketime:faketime
     iperf3:iperf3
     shellcheck:shellcheck
+    tshark:tshark
+    bpftool:bpftool
+    /usr/lib/python3/dist-packages/bcc/__init__.py:python3-bpfcc
     sshd:openssh-server
     wrk:wrk
 )

@@ -3,6 +3,7 @@
 #ifndef MP_FACTS_H
 #define MP_FACTS_H
 
+#include "capture.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -165,9 +166,11 @@ static __always_inline int facts_wants_blocked(const struct packet *packet)
 	return told->sent++ < FACTS_BLOCKED;
 }
 
-static __always_inline void facts_refused(const struct packet *packet, enum mp_event_kind kind, enum mp_reason reason,
-					  __u32 mapping, const struct mp_settings *current)
+static __always_inline void facts_refused(mp_context *context, const struct packet *packet, enum mp_event_kind kind,
+					  enum mp_reason reason, __u32 mapping, const struct mp_settings *current)
 {
+	if (capture_is_on(current))
+		capture_refused(context, packet, kind, reason, mapping);
 	facts_count_denied(packet, kind, reason, mapping);
 	if (reason != MP_BLOCKED_SOURCE || facts_wants_blocked(packet))
 		facts_tell_denied(packet, kind, reason, mapping, current);

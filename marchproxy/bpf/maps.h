@@ -363,6 +363,37 @@ struct {
 	__uint(max_entries, 1 << 22);
 } events SEC(".maps");
 
+/* What is to be captured, and how much was. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_capture_filter);
+} capture_filter SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct mp_capture_prefix);
+	__type(value, __u32);
+} capture_prefixes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mp_capture_spent);
+} capture_spent SEC(".maps");
+
+/* Buffers of whoever captures, by CPU; empty otherwise. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(max_entries, 4096);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} captured SEC(".maps");
+
 /* Mapping numbers in flows and events, to `cluster/mapping`. Written by user space, kept with the flows it names. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

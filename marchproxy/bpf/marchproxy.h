@@ -311,7 +311,7 @@ struct mp_settings {
 	__u16 nat_first;          /* source ports towards backends, host order */
 	__u16 nat_count;
 	__u32 refusals_per_second; /* answers to packets that are not carried, for each CPU */
-	__u32 wanted_events;      /* bit per enum mp_event_kind: what somebody listens to */
+	__u32 wanted_events;      /* bit per enum mp_event_kind: what somebody listens to; and MP_CAPTURING */
 	__u32 limiting;           /* 0: there is no rate limit */
 	__u32 denied_events_per_second; /* DENIED and AUDITED, for each CPU: what a scan may cost user space */
 	__u32 repeat_ms;          /* for so long what a client tries again is told as one */
@@ -517,6 +517,69 @@ struct mp_event {
 	__u8 pad[2];
 };
 
+/* ---- captures: see capture.h ---- */
+
+#define MP_CAPTURING 0x80000000u /* in `wanted_events`: somebody captures packets */
+#define MP_CAPTURE_MAPPINGS 16
+
+enum mp_capture_kind {
+	MP_CAPTURE_CAME = 1,      /* of a flow, as it came */
+	MP_CAPTURE_LEFT = 2,      /* the same packet, as it left */
+	MP_CAPTURE_DENIED = 3,
+	MP_CAPTURE_AUDITED = 4,
+};
+
+/* What a packet must fit; of prefixes, what they are for. */
+enum mp_capture_wanted {
+	MP_CAPTURE_SOURCE = 1,    /* the client is in a prefix */
+	MP_CAPTURE_DESTINATION = 2, /* so is what it asked for */
+	MP_CAPTURE_SERVICE = 4,   /* so is either of them, or the backend */
+	MP_CAPTURE_MAPPING = 8,   /* one of `mappings` decided */
+};
+
+/* Longest-prefix match to a sum of enum mp_capture_wanted. */
+struct mp_capture_prefix {
+	__u32 prefix_length;
+	struct mp_address address;
+};
+
+struct mp_capture_filter {
+	__u64 until;              /* nothing is captured from then on */
+	__u64 reasons;            /* bit per enum mp_reason */
+	__u32 kinds;              /* bit per enum mp_capture_kind */
+	__u32 wanted;             /* sum of enum mp_capture_wanted */
+	__u32 rate;               /* packets per second */
+	__u32 snap;               /* bytes of each packet */
+	__be16 port;              /* on either side; 0: any */
+	__u8 protocol;            /* 0: any */
+	__u8 protocol_v6;         /* the same protocol's number in IPv6 */
+	__u32 mappings[MP_CAPTURE_MAPPINGS]; /* 0: unused */
+	__u32 pad;
+};
+
+struct mp_capture_spent {
+	__u64 second;
+	__u64 taken;              /* in that second */
+	__u64 missed;             /* beyond the rate, or no room in the buffer */
+};
+
+/* In front of a captured packet's bytes, from its link header on. */
+struct mp_capture {
+	__u64 time;
+	__u64 id;                 /* of the flow; 0: none */
+	__u32 mapping;
+	__u32 ifindex;            /* by which it came, or left */
+	__u32 length;             /* of the packet: bytes */
+	__u32 taken;              /* of these, that follow */
+	__u32 segments;
+	__u8 kind;                /* enum mp_capture_kind */
+	__u8 reason;
+	__u8 tier;
+	__u8 reply;               /* backend to client */
+	__u8 unresolved;          /* LEFT: the link addresses are not those that it leaves with */
+	__u8 pad[7];
+};
+
 _Static_assert(sizeof(struct mp_flow_key) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_flow) == 128, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_tunnel) == 512, "mirrored in dataplane/kernel/layouts.py");
@@ -529,6 +592,8 @@ _Static_assert(sizeof(struct mp_limited) == 32, "mirrored in dataplane/kernel/la
 _Static_assert(sizeof(struct mp_repeat_key) == 44, "a hash key without stray bytes");
 _Static_assert(sizeof(struct mp_page) == 60, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_class_line) == 64, "a line of memory");
+_Static_assert(sizeof(struct mp_capture) == 48, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_capture_filter) == 104, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_event) == 136, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_block_header) == sizeof(struct mp_block_line), "the header is line 0");
 

@@ -10,6 +10,7 @@
 
 #include "balance.h"
 #include "block.h"
+#include "capture.h"
 #include "divert.h"
 #include "facts.h"
 #include "flow.h"
@@ -68,6 +69,8 @@ static __always_inline void pipeline_hand_up(struct verdict *verdict)
 static __noinline int pipeline_send(mp_context *context, const struct packet *packet, struct mp_flow *flow,
 				    const struct mp_settings *current, struct verdict *verdict)
 {
+	int captured;
+
 	if (!route_is_fresh(flow, current, packet->now) || !(flow->flags & MP_FLOW_XDP) || packet->tcp_flags & TCP_SYN) {
 		pipeline_hand_up(verdict);
 		return 0;
@@ -78,10 +81,13 @@ static __noinline int pipeline_send(mp_context *context, const struct packet *pa
 		return 0;
 	}
 	flow_count(flow, packet);
+	captured = capture_is_on(current) && capture_came(context, packet, flow);
 	if (rewrite(context, packet, flow) || rewrite_link(context, packet, flow)) {
 		verdict->reason = MP_MALFORMED;
 		return 0;
 	}
+	if (captured)
+		capture_left(context, packet, flow, 1);
 	verdict_sent(verdict, flow, packet_redirect(flow->ifindex));
 	return 0;
 }
@@ -154,6 +160,7 @@ static __noinline int pipeline_send(mp_context *context, const struct packet *pa
 {
 	int fresh = route_is_fresh(flow, current, packet->now);
 	struct bpf_redir_neigh next_hop = {};
+	int captured;
 
 	verdict->reason = fresh ? MP_NONE : pipeline_refresh(context, packet, flow, current, &next_hop);
 	if (verdict->reason == MP_REROUTED && !packet->icmp_error)
@@ -166,11 +173,14 @@ static __noinline int pipeline_send(mp_context *context, const struct packet *pa
 		return 0;
 	}
 	flow_count(flow, packet);
+	captured = capture_is_on(current) && capture_came(context, packet, flow);
 	if ((packet->tcp_flags & TCP_SYN && mss_clamp(context, packet, flow->mtu)) ||
 	    (fresh && rewrite_link(context, packet, flow)) || rewrite(context, packet, flow)) {
 		verdict->reason = MP_MALFORMED;
 		return 0;
 	}
+	if (captured)
+		capture_left(context, packet, flow, fresh);
 	verdict_sent(verdict, flow,
 		     fresh ? packet_redirect(flow->ifindex) :
 			     (int)bpf_redirect_neigh(flow->ifindex, &next_hop, sizeof(next_hop), 0));
@@ -262,9 +272,9 @@ static __always_inline int pipeline_is_management(const struct packet *packet)
 }
 
 /* What policy says about a new conversation: MP_NONE with the terms on which it may be opened, or why it is refused. */
-static __always_inline enum mp_reason pipeline_terms(const struct packet *packet, const struct mp_settings *current,
-						     __u32 mapping, enum mp_reason reason, __u8 rule_flags,
-						     struct flow_terms *terms)
+static __always_inline enum mp_reason pipeline_terms(mp_context *context, const struct packet *packet,
+						     const struct mp_settings *current, __u32 mapping,
+						     enum mp_reason reason, __u8 rule_flags, struct flow_terms *terms)
 {
 	enum mp_reason unfit;
 
@@ -275,7 +285,7 @@ static __always_inline enum mp_reason pipeline_terms(const struct packet *packet
 	unfit = pipeline_unfit(packet);
 	if (unfit == MP_NONE && reason != MP_FORWARDED) {
 		terms->flags = MP_FLOW_AUDIT;
-		facts_refused(packet, MP_EVENT_AUDITED, reason, mapping, current);
+		facts_refused(context, packet, MP_EVENT_AUDITED, reason, mapping, current);
 	}
 	return unfit;
 }
@@ -293,7 +303,7 @@ static __noinline enum mp_reason pipeline_admit(mp_context *context, const struc
 	if (!rule)
 		return MP_NO_MAPPING;
 	verdict->mapping = rule->mapping;
-	reason = pipeline_terms(packet, current, rule->mapping, rule->reason, rule->flags, &terms);
+	reason = pipeline_terms(context, packet, current, rule->mapping, rule->reason, rule->flags, &terms);
 	if (reason != MP_NONE)
 		return reason;
 	backend = balance_backend(rule, &packet->key, verdict->bank);
@@ -369,7 +379,7 @@ static __noinline enum mp_reason pipeline_transit(mp_context *context, const str
 		if (reason != rule->reason || !(rule->flags & MP_RULE_AUDIT))
 			return reason;
 	}
-	reason = pipeline_terms(packet, current, rule->mapping, rule->reason, rule->flags, &terms);
+	reason = pipeline_terms(context, packet, current, rule->mapping, rule->reason, rule->flags, &terms);
 	if (reason != MP_NONE)
 		return reason;
 	pipeline_source(packet, verdict->way_out, &towards.source);
@@ -572,7 +582,7 @@ static __always_inline int pipeline(mp_context *context)
 	facts_count(verdict.reason, &packet);
 	if (verdict.sent)
 		return verdict.action;
-	facts_refused(&packet, MP_EVENT_DENIED, verdict.reason, verdict.mapping, current);
+	facts_refused(context, &packet, MP_EVENT_DENIED, verdict.reason, verdict.mapping, current);
 	if (verdict.reason == MP_MALFORMED || verdict.reason == MP_UNSUPPORTED || verdict.reason == MP_FRAGMENT ||
 	    verdict.reason == MP_RATE_LIMITED || verdict.reason == MP_BLOCKED_SOURCE)
 		return packet_drop();

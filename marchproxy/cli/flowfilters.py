@@ -7,21 +7,22 @@ import typer
 from marchproxy.cli import suggest
 
 
-def _option(name: str, metavar: str, text: str, **settings: Any) -> Any:
+def option(name: str, metavar: str, text: str, **settings: Any) -> Any:
+    """A flag with a value."""
     return typer.Option(f"--{name}", metavar=metavar, help=text, **settings)
 
 
-SourceOption = Annotated[str | None, _option("source", "ADDR", "Only from this address or prefix")]
-DestinationOption = Annotated[str | None, _option("destination", "ADDR", "Only to this address or prefix")]
-PortOption = Annotated[str | None, _option("port", "N", "Only with this port on either side")]
-ProtocolOption = Annotated[str | None, _option("protocol", "P", "Only tcp, udp or icmp")]
+SourceOption = Annotated[str | None, option("source", "ADDR", "Only from this address or prefix")]
+DestinationOption = Annotated[str | None, option("destination", "ADDR", "Only to this address or prefix")]
+PortOption = Annotated[str | None, option("port", "N", "Only with this port on either side")]
+ProtocolOption = Annotated[str | None, option("protocol", "P", "Only tcp, udp or icmp")]
 MappingOption = Annotated[
-    str | None, _option("mapping", "NAME", "Only decided by this mapping", autocompletion=suggest.mappings)
+    str | None, option("mapping", "NAME", "Only decided by this mapping", autocompletion=suggest.mappings)
 ]
 ServiceOption = Annotated[
-    str | None, _option("service", "NAME", "Only from or to this service", autocompletion=suggest.services)
+    str | None, option("service", "NAME", "Only from or to this service", autocompletion=suggest.services)
 ]
-ReasonOption = Annotated[str | None, _option("reason", "REASON", "Only with this reason, such as NO_MAPPING")]
+ReasonOption = Annotated[str | None, option("reason", "REASON", "Only with this reason, such as NO_MAPPING")]
 TextOption = Annotated[
-    str | None, _option("text", "TEXT", "Only with this in an address, service, mapping, name or reason")
+    str | None, option("text", "TEXT", "Only with this in an address, service, mapping, name or reason")
 ]

@@ -40,6 +40,8 @@ COMMANDS = {
     "flows": "Show the conversations that are carried, or what was refused",
     "events": "Show what happens, as it happens, until Ctrl-C",
     "top": "Show who carries most right now, and what is refused most",
+    "trace": "Ask the kernel live: latency, retransmits, drops",
+    "capture": "Write packets to a file for Wireshark or tshark",
     "learn": "Learn from audit which mappings are missing",
     "doctor": "Look for what keeps the appliance from working",
     "explain": "Explain which mapping decides about a connection",

@@ -60,6 +60,12 @@ class Control:
                 *lines, pending = (pending + piece).split(b"\n")
                 yield from (_parse(line) for line in lines if line.strip())
 
+    def pieces(self, target: str, **query: object) -> Iterator[bytes]:
+        """What the daemon sends, as it comes, until it ends."""
+        with self._open("GET", _with_query(target, query), None, ANSWER_SECONDS) as (connection, _, body):
+            connection.settimeout(None)
+            yield from body
+
     def _exchange(
         self, method: str, target: str, body: object, seconds: float
     ) -> tuple[Any, Mapping[str, str]]:

@@ -28,6 +28,18 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+_SIZE = re.compile(r"([0-9]{1,12}) ?([kmg]?)b?")
+_FACTORS = {"": 1, "k": 1000, "m": 1_000_000, "g": 1_000_000_000}
+
+
+def parse_size(text: str, *, field: str = "size") -> int:
+    """Bytes of `500k`, `64M`, `1G` (powers of 1000), or of a number without a unit. Raises `InvalidValue`."""
+    found = _SIZE.fullmatch(text.strip().lower())
+    if found is None:
+        raise InvalidValue(field, text, "bytes such as 500k, 64M or 1G")
+    return int(found[1]) * _FACTORS[found[2]]
+
+
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,9}) ?([smhd]?)")
 

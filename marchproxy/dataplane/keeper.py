@@ -12,6 +12,8 @@ from dataclasses import replace
 
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.agreement import Explanation, KernelAnswer, agrees
+from marchproxy.dataplane.capture.packet import Feed
+from marchproxy.dataplane.capture.wish import Wish
 from marchproxy.dataplane.choice import left_in_kernel
 from marchproxy.dataplane.events import EventHub, Inbox, Subscription
 from marchproxy.dataplane.flowquery import (
@@ -167,6 +169,11 @@ class TierKeeper:
         async with self._lock:
             carried = await self.tier.cut(ids)
         return carried | await self.admission.cut(ids)
+
+    async def capture(self, wish: Wish) -> Feed:
+        """Begin to capture packets; `close` of the feed must follow. Raises `MarchproxyError`."""
+        async with self._lock:
+            return await self.tier.capture(wish)
 
     async def inform(self) -> None:
         """Returns when all of admission decides by the plan and the credentials of now."""

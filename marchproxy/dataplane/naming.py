@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from ipaddress import ip_network
 from itertools import chain
 
 from marchproxy.dataplane.records import Decision, Flow
@@ -110,24 +111,34 @@ class AllServices:
     Indexed anew when it is asked after a revision: ten thousand services take a tenth of a second.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
-        """`snapshot` says what is carried out now."""
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], resolved: Mapping[str, Sequence[IPAddress]] | None = None
+    ) -> None:
+        """`snapshot` says what is carried out now, `resolved` what its host names stand for, where known."""
         self._snapshot = snapshot
+        self._resolved = resolved or {}
         self._indexed = Snapshot()
         self._index = SourceIndex({})
 
     def name(self, address: IPAddress) -> str:
         """A service with that address, the first by the alphabet; empty for a stranger."""
+        return min(self.names(address), default="")
+
+    def names(self, address: IPAddress) -> frozenset[str]:
+        """All services with that address."""
         snapshot = self._snapshot()
         if snapshot is not self._indexed:
-            self._index = SourceIndex(dict(_prefixes(snapshot)))
+            self._index = SourceIndex(dict(self._prefixes(snapshot)))
             self._indexed = snapshot
-        return min(self._index.services(address), default="")
+        return self._index.services(address)
 
+    def _prefixes(self, snapshot: Snapshot) -> Iterator[tuple[str, tuple[Prefix, ...]]]:
+        for cluster in snapshot.clusters:
+            for service in cluster.services:
+                if found := tuple(chain.from_iterable(map(self._held, service.addresses))):
+                    yield qualify(cluster.name, service.name), found
 
-def _prefixes(snapshot: Snapshot) -> Iterator[tuple[str, tuple[Prefix, ...]]]:
-    for cluster in snapshot.clusters:
-        for service in cluster.services:
-            found = tuple(each for each in service.addresses if not isinstance(each, HostName))
-            if found:
-                yield qualify(cluster.name, service.name), found
+    def _held(self, address: Prefix | HostName) -> Iterable[Prefix]:
+        if isinstance(address, HostName):
+            return map(ip_network, self._resolved.get(address.name, ()))
+        return (address,)

@@ -18,6 +18,8 @@ import uvloop
 
 from marchproxy.dataplane.agreement import Explanation
 from marchproxy.dataplane.askednames import AskedNames
+from marchproxy.dataplane.capture.packet import Feed
+from marchproxy.dataplane.capture.wish import Wish, service_prefixes
 from marchproxy.dataplane.choice import choose_admission, choose_tier
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer, Limits
@@ -251,6 +253,12 @@ class Supervisor:
         """See `Appliance`."""
         found = await self._keeper.cut(ids) if ids else frozenset[int]()
         return found, sum([await self._keeper.revoke(token) for token in tokens])
+
+    async def capture(self, wish: Wish) -> Feed:
+        """See `Appliance`."""
+        if wish.service:
+            wish = replace(wish, services=service_prefixes(self._intent.plan, wish.service))
+        return await self._keeper.capture(wish)
 
     async def preview(self, sha256: str, changes: Sequence[Change]) -> Preview:
         """See `Appliance`."""

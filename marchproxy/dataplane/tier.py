@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from marchproxy.dataplane.agreement import KernelAnswer
+from marchproxy.dataplane.capture.packet import Feed
+from marchproxy.dataplane.capture.wish import Wish
 from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.naming import ServiceNames
@@ -68,6 +70,9 @@ class Tier(Protocol):
 
         Nothing is left behind and nothing counted. Raises `MarchproxyError`.
         """
+
+    async def capture(self, wish: Wish) -> Feed:
+        """Begin to capture packets; `close` of the feed must follow. Raises `MarchproxyError`."""
 
     def counters(self) -> Mapping[Reason, Traffic]:
         """Packets and bytes by reason since the tables were created."""

@@ -32,6 +32,8 @@ status
 flows
 events
 top
+trace latency|retransmits|drops
+capture
 learn show|propose|forget
 doctor
 explain

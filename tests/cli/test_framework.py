@@ -31,7 +31,7 @@ IMPERATIVES = {
         "Print",
         "Propose",
     ),
-    *("Remove", "Replace", "Return", "Run", "Show", "Take"),
+    *("Remove", "Replace", "Return", "Run", "Show", "Take", "Write"),
 }
 
 

@@ -10,6 +10,8 @@ ALL = dict(commands())
 REMOVED = ("block", "cluster", "service", "mapping", "interface", "limit", "listener")
 SILENT = {
     "run",
+    "capture",
+    "tui",
     "confirm",
     "connect",
     "learn forget",

@@ -5,6 +5,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from marchproxy.dataplane.agreement import Explanation, KernelAnswer, agrees
+from marchproxy.dataplane.capture.packet import CapturedPacket, Feed
+from marchproxy.dataplane.capture.wish import Wish
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.events import EventHub, OwnEvent, Subscription
 from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion, page_of
@@ -136,6 +138,22 @@ def status(*problems: Problem) -> Status:
     )
 
 
+class StandInFeed:
+    """Captured packets that were put there before; then none."""
+
+    def __init__(self, *packets: CapturedPacket) -> None:
+        self.packets = list(packets)
+        self.missed = 0
+        self.closed = False
+
+    async def read(self) -> Sequence[CapturedPacket]:
+        found, self.packets = self.packets, []
+        return found
+
+    async def close(self) -> None:
+        self.closed = True
+
+
 class StandIn:
     """An `Appliance` that needs no daemon."""
 
@@ -145,6 +163,7 @@ class StandIn:
         self.held = flows
         self.kernel: KernelAnswer | str = "there is none"
         self.tokens: dict[str, Verified] = {}
+        self.feed = StandInFeed()
         self.questions: list[FlowQuestion] = []
         self.tops: list[tuple[str, TopOrder, int]] = []
         self.refusal: MarchproxyError | None = None
@@ -179,6 +198,11 @@ class StandIn:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self.events.unsubscribe(subscription)
+
+    async def capture(self, wish: Wish) -> Feed:
+        if self.refusal:
+            raise self.refusal
+        return self.feed
 
     async def cut(self, ids: frozenset[int], tokens: frozenset[str]) -> tuple[frozenset[int], int]:
         self.ended = (ids, tokens)

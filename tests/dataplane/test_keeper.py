@@ -10,6 +10,8 @@ import pytest
 
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.agreement import KernelAnswer
+from marchproxy.dataplane.capture.packet import Feed
+from marchproxy.dataplane.capture.wish import Wish
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.flowquery import (
     FlowFilter,
@@ -89,6 +91,10 @@ class Touchy:
         await self._work()
         if self.failure:
             raise self.failure
+
+    async def capture(self, wish: Wish) -> Feed:
+        await self._work()
+        raise Conflict("somebody else captures")
 
     async def cut(self, ids: frozenset[int]) -> frozenset[int]:
         await self._work()

@@ -7,6 +7,9 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from marchproxy.dataplane.agreement import Explanation
+from marchproxy.dataplane.capture.packet import Feed
+from marchproxy.dataplane.capture.session import stream
+from marchproxy.dataplane.capture.wish import Wish, read_wish
 from marchproxy.dataplane.control import documents, filters
 from marchproxy.dataplane.control.documents import Document
 from marchproxy.dataplane.control.http1 import HttpError, Request, Response
@@ -85,6 +88,9 @@ class Appliance(Protocol):
     def judge(self, secret: str) -> Verified | Reason:
         """Whose credential it is, or why it is none."""
 
+    async def capture(self, wish: Wish) -> Feed:
+        """Begin to capture packets; `close` of the feed must follow. Raises `MarchproxyError`."""
+
     async def subscribe(self, kinds: Iterable[EventKind], wanted: FlowFilter) -> Subscription:
         """Events of these kinds that `wanted` holds for, none missed from the return on; `unsubscribe` must
         follow.
@@ -108,6 +114,7 @@ class ControlApi:
             "/v1/flows/cut": {"POST": self._cut},
             "/v1/top": {"GET": self._top},
             "/v1/events": {"GET": self._events},
+            "/v1/capture": {"GET": self._capture},
             "/v1/reload": {"POST": self._reload},
             "/v1/preview": {"POST": self._preview},
             "/v1/explain": {"POST": self._explain},
@@ -170,6 +177,14 @@ class ControlApi:
                 yield b"".join(_line(documents.event_document(event)) for event in batch)
         finally:
             self._appliance.unsubscribe(subscription)
+
+    async def _capture(self, request: Request) -> Response:
+        wish = read_wish(request.query)
+        feed = await self._appliance.capture(wish)
+        interfaces = [state.name for state in self._appliance.status().interfaces if state.attached]
+        about = "&".join(f"{name}={value}" for name, value in request.query.items())
+        pieces = stream(feed, wish, interfaces, about)
+        return Response(pieces, content_type="application/x-pcapng")
 
     async def _reload(self, request: Request) -> Response:
         _take_nothing(request)

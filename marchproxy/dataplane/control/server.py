@@ -269,6 +269,8 @@ def _rendered(response: Response, *, keep_alive: bool = False, request: Request 
 
 
 async def _cancel_when_gone(reader: asyncio.StreamReader, task: "asyncio.Task[None] | None") -> None:
-    await reader.read(1)
+    # One that goes without having read everything is a reset, not an end.
+    with suppress(OSError):
+        await reader.read(1)
     if task:
         task.cancel()

@@ -231,6 +231,41 @@ BLOCK_LEVELS: Final = {48: 1, 32: 2, 24: 4, 16: 8}
 MANAGEMENT = _layout("mp_management", tcp="8192s")
 INTERFACE = _layout("mp_interface", address="6s", native_xdp="B", role="B")
 OWN_ADDRESSES = _layout("mp_own_addresses", v4="16s", v6="16s")
+CAPTURING: Final = 0x80000000
+CAPTURE_MAPPINGS: Final = 16
+CAPTURE_CAME, CAPTURE_LEFT, CAPTURE_DENIED, CAPTURE_AUDITED = 1, 2, 3, 4
+CAPTURE_SOURCE, CAPTURE_DESTINATION, CAPTURE_SERVICE, CAPTURE_MAPPING = 1, 2, 4, 8
+CAPTURE_FILTER = _layout(
+    "mp_capture_filter",
+    until="Q",
+    reasons="Q",
+    kinds="I",
+    wanted="I",
+    rate="I",
+    snap="I",
+    port="2s",
+    protocol="B",
+    protocol_v6="B",
+    mappings="64s",
+    pad="4x",
+)
+CAPTURE_SPENT = _layout("mp_capture_spent", second="Q", taken="Q", missed="Q")
+CAPTURE = _layout(
+    "mp_capture",
+    time="Q",
+    id="Q",
+    mapping="I",
+    ifindex="I",
+    length="I",
+    taken="I",
+    segments="I",
+    kind="B",
+    reason="B",
+    tier="B",
+    reply="B",
+    unresolved="B",
+    pad="7x",
+)
 COUNTER = _layout("mp_counter", packets="Q", bytes="Q")
 DENIED_KEY = _layout("mp_denied_key", mapping="I", reason="H", kind="H")
 EVENT = _layout(
@@ -285,6 +320,9 @@ LAYOUTS = (
     COUNTER,
     DENIED_KEY,
     EVENT,
+    CAPTURE_FILTER,
+    CAPTURE_SPENT,
+    CAPTURE,
 )
 
 U16 = Struct("=H")
@@ -375,6 +413,28 @@ def read_flow(raw: bytes) -> FlowEntry:
 def read_event(raw: bytes) -> EventRecord:
     """Decode an event."""
     return EventRecord._make(EVENT.struct.unpack(raw))
+
+
+class CaptureRecord(NamedTuple):
+    """`mp_capture`."""
+
+    time: int
+    id: int
+    mapping: int
+    ifindex: int
+    length: int
+    taken: int
+    segments: int
+    kind: int
+    reason: int
+    tier: int
+    reply: int
+    unresolved: int
+
+
+def read_capture(raw: bytes) -> CaptureRecord:
+    """What stands in front of a captured packet's bytes."""
+    return CaptureRecord._make(CAPTURE.struct.unpack_from(raw))
 
 
 def pack_address(address: IPAddress) -> bytes:

@@ -31,6 +31,10 @@ SK_LOOKUP, XDP, TCX_INGRESS = 36, 37, 46
 
 SAMPLE_CALLBACK = ct.CFUNCTYPE(INT, POINTER, POINTER, SIZE)
 """`ring_buffer_sample_fn`: context, record, size in bytes; a negative result stops the consumer."""
+PERF_SAMPLE_CALLBACK = ct.CFUNCTYPE(None, POINTER, INT, POINTER, U32)
+"""`perf_buffer_sample_fn`: context, CPU, record, size in bytes."""
+PERF_LOST_CALLBACK = ct.CFUNCTYPE(None, POINTER, INT, U64)
+"""`perf_buffer_lost_fn`: context, CPU, number of records."""
 _PRINT_CALLBACK = ct.CFUNCTYPE(INT, INT, POINTER, POINTER)
 
 
@@ -197,9 +201,24 @@ class LinkInfo(ct.Structure):
 
 
 class BtfType(ct.Structure):
-    """`struct btf_type`; `info` holds the number of members in its low 16 bits."""
+    """`struct btf_type`; `info` holds the number of members in its low 16 bits.
+
+    `size` is the number of another type where this one only refers to it.
+    """
 
     _fields_ = (("name_off", U32), ("info", U32), ("size", U32))
+
+
+class BtfMember(ct.Structure):
+    """`struct btf_member`: a field; `offset` in bits, beside a size where the type says so."""
+
+    _fields_ = (("name_off", U32), ("type", U32), ("offset", U32))
+
+
+class BtfEnumerator(ct.Structure):
+    """`struct btf_enum`."""
+
+    _fields_ = (("name_off", U32), ("value", ct.c_int32))
 
 
 class BtfVariable(ct.Structure):
@@ -260,6 +279,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_map__initial_value": (POINTER, POINTER, POINTER),
     "bpf_program__name": (STRING, POINTER),
     "bpf_program__fd": (INT, POINTER),
+    "btf__load_vmlinux_btf": (POINTER,),
     "btf__find_by_name_kind": (INT, POINTER, STRING, U32),
     "btf__type_by_id": (POINTER, POINTER, U32),
     "btf__name_by_offset": (STRING, POINTER, U32),
@@ -290,6 +310,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "ring_buffer__consume": (INT, POINTER),
     "ring_buffer__epoll_fd": (INT, POINTER),
     "ring_buffer__free": (None, POINTER),
+    "perf_buffer__new": (POINTER, INT, SIZE, PERF_SAMPLE_CALLBACK, PERF_LOST_CALLBACK, POINTER, POINTER),
+    "perf_buffer__consume": (INT, POINTER),
+    "perf_buffer__free": (None, POINTER),
     "libbpf_num_possible_cpus": (INT,),
     "libbpf_set_print": (POINTER, _PRINT_CALLBACK),
 }

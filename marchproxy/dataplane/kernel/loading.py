@@ -43,6 +43,7 @@ READ_OR_WRITTEN = frozenset(
         *("limit_counters", "limit_names"),
         "divert_sockets",
         *("counters", "denied", "events", "lost_events", "blocks"),
+        *("capture_filter", "capture_prefixes", "capture_spent", "captured"),
     }
 )
 """The maps that user space uses; the programs keep some for themselves."""

@@ -1,5 +1,7 @@
 """Numbers for mappings. The kernel keeps them beside the flows that carry them: both survive the daemon."""
 
+from collections.abc import Sequence
+
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.runs import PlanTooLarge
@@ -33,6 +35,10 @@ class MappingNames:
             self._names[number] = name
             self._numbers[name] = number
         return number
+
+    def all(self) -> Sequence[str]:
+        """Every name that has a number."""
+        return tuple(self._numbers)
 
     def name(self, number: int) -> str:
         """The mapping's name, empty for 0 and unknown numbers."""

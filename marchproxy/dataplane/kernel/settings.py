@@ -37,6 +37,15 @@ class Settings:
         """One bit for each layer of blocks that holds anything."""
         return self._values["block_layers"]
 
+    def want(self, events: int) -> None:
+        """Report only the kinds of events in this mask."""
+        self.change(wanted_events=self._values["wanted_events"] & layouts.CAPTURING | events)
+
+    def capture(self, wanted: bool) -> None:
+        """Whether the programs look for packets to capture."""
+        events = self._values["wanted_events"] & ~layouts.CAPTURING
+        self.change(wanted_events=events | (layouts.CAPTURING if wanted else 0))
+
     def change(self, **values: int) -> None:
         """Write the named fields, all at once."""
         changed = self._values | values

@@ -9,12 +9,15 @@ from contextlib import ExitStack
 from typing import Self
 
 from marchproxy.dataplane.agreement import KernelAnswer
+from marchproxy.dataplane.capture.packet import Feed
+from marchproxy.dataplane.capture.wish import Wish
 from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.kernel import layouts, location
 from marchproxy.dataplane.kernel.active import ActiveFlows
 from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.blocks import BlockTables
+from marchproxy.dataplane.kernel.capture import Capture, CaptureFeed
 from marchproxy.dataplane.kernel.changes import FlowReview
 from marchproxy.dataplane.kernel.denials import read_denials
 from marchproxy.dataplane.kernel.diversion import Diversion
@@ -91,6 +94,8 @@ class KernelTier:
             opened.callback(self._routes.close)
             self._opened = opened.pop_all()
         self._sysctls = Sysctls(location.sysctl_record())
+        self._capture = Capture(maps, self._settings, self._names)
+        self._opened.callback(self._capture.end)
         self._banks = Banks(maps, self._settings)
         self._limit_slots = LimitSlots(maps)
         self._blocks = BlockTables(maps, self._settings, self._names.number)
@@ -239,6 +244,11 @@ class KernelTier:
         """End flows by their ids; those that were there."""
         return await self._in_thread(self._cut, ids)
 
+    async def capture(self, wish: Wish) -> Feed:
+        """See `Tier.capture`."""
+        turn = await self._in_thread(self._capture.begin, wish)
+        return CaptureFeed(self._capture, turn, self._in_thread)
+
     async def drain(self, seconds: float) -> None:
         """Nothing to drain: the kernel goes on carrying."""
 
@@ -269,13 +279,15 @@ class KernelTier:
             self._ports_problem = (f"local sockets may get ports {ports}, which flows use: {error.message}",)
         self._settings.prepare(ports)
         self._want(frozenset(EventKind))
+        # An earlier daemon's, if it was killed.
+        self._capture.end()
         guard = bytearray(layouts.MANAGEMENT.size)
         for port in read_management_ports(os.environ):
             guard[port // 8] |= 1 << port % 8
         self._maps["management"].set(layouts.U32.pack(0), bytes(guard))
 
     def _want(self, kinds: frozenset[EventKind]) -> None:
-        self._settings.change(wanted_events=self._events.mask(kinds))
+        self._settings.want(self._events.mask(kinds))
 
     def _apply(self, plan: Plan, revision: int) -> None:
         try:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from marchproxy.dataplane.agreement import KernelAnswer
+from marchproxy.dataplane.capture.packet import Feed
+from marchproxy.dataplane.capture.wish import Wish
 from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion, page_of
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.hostaddresses import is_local
@@ -26,6 +28,7 @@ from marchproxy.dataplane.records import (
 )
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
+from marchproxy.model.errors import Conflict
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Query
@@ -115,6 +118,13 @@ class SocketsTier:
             for end in (item.query.source, item.query.destination, item.backend and item.backend.address)
         }
         return frozenset(address for address in addresses if address in ends)
+
+    async def capture(self, wish: Wish) -> Feed:
+        """See `Tier.capture`."""
+        raise Conflict(
+            "packets are captured in the kernel, and this daemon carries connections by sockets",
+            hint="see tier in: marchproxy status; tcpdump shows what the host itself sends and receives",
+        )
 
     async def cut(self, ids: frozenset[int]) -> frozenset[int]:
         """See `Tier.cut`."""

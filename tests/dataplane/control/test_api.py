@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from marchproxy.dataplane.agreement import KernelAnswer
+from marchproxy.dataplane.capture import pcapng
 from marchproxy.dataplane.control import api
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.credentials.book import Verified
@@ -24,6 +26,7 @@ from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.reason import Reason, Verdict
 from tests.dataplane import facts
+from tests.dataplane.capture.invented import FORWARDED
 from tests.dataplane.control.clients import ask, connected, read_answer, read_chunks, serving
 from tests.dataplane.loops import looped, until
 from tests.dataplane.plans import backend, listener, plan, rule
@@ -44,6 +47,50 @@ async def test_status(tmp_path: Path) -> None:
         assert answer.status == 200
         assert answer.headers["content-type"] == "application/json"
         assert answer.document["revision"]["number"] == 3
+
+
+@looped
+async def test_capture_is_a_file_that_comes_bit_by_bit(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        appliance.feed = facts.StandInFeed(FORWARDED)
+        answer = await ask(path, "GET", "/v1/capture?packets=1&port=443")
+        assert answer.headers["content-type"] == "application/x-pcapng"
+        kinds = [kind for kind, _ in pcapng.Reader().blocks(answer.body)]
+        assert kinds == [pcapng.SECTION, pcapng.INTERFACE, pcapng.INTERFACE, pcapng.PACKET, pcapng.STATISTICS]
+        assert b"packets=1&port=443" in answer.body
+        assert appliance.feed.closed
+
+
+@looped
+async def test_capture_ends_with_its_reader(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance), connected(path) as (_, writer):
+        writer.write(b"GET /v1/capture HTTP/1.1\r\n\r\n")
+        await asyncio.sleep(0.05)
+        assert not appliance.feed.closed
+        writer.close()
+        await until(lambda: appliance.feed.closed)
+
+
+@looped
+async def test_capture_ends_with_a_reader_that_never_read(tmp_path: Path) -> None:
+    """To the daemon that is a reset, and no end of the stream."""
+    async with talking(tmp_path) as (path, appliance):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET /v1/capture HTTP/1.1\r\n\r\n")
+            await asyncio.sleep(0.2)
+            assert not appliance.feed.closed
+        await until(lambda: appliance.feed.closed)
+
+
+@looped
+async def test_capture_that_is_refused_has_its_own_error(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        appliance.refusal = Conflict("somebody else captures")
+        answer = await ask(path, "GET", "/v1/capture")
+        assert (answer.status, answer.document["error"]["name"]) == (409, "Conflict")
+        assert (await ask(path, "GET", "/v1/capture?rate=0")).status == 400
+        assert (await ask(path, "GET", "/v1/capture?colour=red")).status == 400
 
 
 @looped
