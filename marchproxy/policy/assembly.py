@@ -13,7 +13,7 @@ from marchproxy.policy.directory import Directory
 from marchproxy.policy.limits import Limits
 from marchproxy.policy.listeners import Places, meet
 from marchproxy.policy.needs import Needs
-from marchproxy.policy.ownlisteners import own_endpoints, own_listener_findings
+from marchproxy.policy.ownlisteners import own_certificates, own_endpoints, own_listener_findings
 from marchproxy.policy.plan import Finding, Listener, ListenerKey, Plan, Severity, TransitRule
 from marchproxy.policy.restrictions import Restrictions
 from marchproxy.policy.rules import Part
@@ -42,6 +42,7 @@ def assemble(
             if entry.name in needs.uses:
                 sources[entry.name] = entry.prefixes
                 resolving.update(entry.hosts)
+    tls = own_certificates(snapshot.listeners)
     listeners = tuple([place.listener for place in places.values() if place.listener])
     findings = [finding for directory in directories for finding in directory.findings]
     findings += [finding for part in parts for finding in part.findings]
@@ -62,6 +63,8 @@ def assemble(
         named=MappingProxyType(named),
         dns=own_endpoints(snapshot.listeners, ListenerKind.DNS),
         explicit=own_endpoints(snapshot.listeners, ListenerKind.EXPLICIT),
+        tls=MappingProxyType(tls),
+        certificates=_certificates(parts) | frozenset(tls.values()),
         names=frozenset(resolving),
         watched=_watched(parts),
         findings=tuple(findings),
@@ -77,6 +80,11 @@ def _admitted(places: Places) -> frozenset[ListenerKey]:
         return frozenset()
     every = (key for key, place in places.items() if place.listener)
     return frozenset(key for key in every if key._replace(address=0) in asking)
+
+
+def _certificates(parts: Iterable[Part]) -> frozenset[str]:
+    securing = [part for part in parts if part.mapping.tls is not None]
+    return frozenset(rule.tls for part in securing for _, rule in part.rules if rule.tls is not None)
 
 
 def _watched(parts: Iterable[Part]) -> tuple[Watched, ...]:

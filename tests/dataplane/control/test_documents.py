@@ -5,7 +5,7 @@ from dataclasses import replace
 from marchproxy.dataplane.control import documents
 from marchproxy.dataplane.events import Lost
 from marchproxy.dataplane.records import BackendEvent
-from marchproxy.dataplane.status import Problem
+from marchproxy.dataplane.status import CertificateState, Problem
 from marchproxy.model.reason import Reason
 from tests.dataplane import facts
 
@@ -113,3 +113,21 @@ def test_backends() -> None:
 def test_a_change_of_health_is_a_line_of_its_own_kind() -> None:
     told = documents.event_document(BackendEvent(facts.backend_state()))
     assert told == {"kind": "backend", "time": BACKEND["since"], **BACKEND}
+
+
+def test_certificates_and_what_will_be_wrong_one_day() -> None:
+    state = CertificateState("lab/web", ("a.example",), "CN=ca", "9f86", facts.NOON, True)
+    warning = Problem("certificates", "certificate lab/web expires soon")
+    shown = documents.status_document(replace(facts.status(), certificates=(state,), warnings=(warning,)))
+    assert shown["certificates"] == [
+        {
+            "name": "lab/web",
+            "hosts": ["a.example"],
+            "issuer": "CN=ca",
+            "fingerprint": "9f86",
+            "expires": "2027-01-15T08:00:00.250Z",
+            "usable": True,
+        }
+    ]
+    assert shown["warnings"] == ["certificates: certificate lab/web expires soon"]
+    assert (shown["healthy"], shown["problems"]) == (True, [])
