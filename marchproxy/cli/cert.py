@@ -14,6 +14,7 @@ from marchproxy.cli.framework import environment_of, noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, show_one, show_rows
 from marchproxy.cli.table import Columns
+from marchproxy.client import edits
 from marchproxy.model.certificate import Certificate, Origin
 from marchproxy.model.documents import Document, write_field
 from marchproxy.model.errors import InvalidValue
@@ -144,7 +145,7 @@ def list_all(context: typer.Context, cluster: ClusterOption = CLUSTER, output: O
     environment = environment_of(context)
     with intent.opened(environment, read_only=True) as store:
         snapshot = store.snapshot()
-        intent.cluster_of(snapshot, cluster)
+        edits.cluster_of(snapshot, cluster)
         found = store.certificates.every(cluster)
     show_rows(environment, output, [_row(each, snapshot) for each in found], _COLUMNS)
 

@@ -51,6 +51,9 @@ def assemble(
     findings += _plan_findings(snapshot, listeners, routes.mapped)
     if not any(item.kind is ListenerKind.EXPLICIT for item in snapshot.listeners):
         findings += _unasked_findings(routes.mapped)
+    certificates = _certificates(parts)
+    if certificates:
+        findings += _mixed_findings(listeners)
     findings += own_listener_findings(snapshot.listeners, listeners)
     return Plan(
         listeners=listeners,
@@ -64,7 +67,7 @@ def assemble(
         dns=own_endpoints(snapshot.listeners, ListenerKind.DNS),
         explicit=own_endpoints(snapshot.listeners, ListenerKind.EXPLICIT),
         tls=MappingProxyType(tls),
-        certificates=_certificates(parts) | frozenset(tls.values()),
+        certificates=certificates | frozenset(tls.values()),
         names=frozenset(resolving),
         watched=_watched(parts),
         findings=tuple(findings),
@@ -108,6 +111,15 @@ def _shared(listeners: Iterable[Listener]) -> Iterator[tuple[Listener, list[str]
             owners = {cluster_of(rule.mapping) for rule in listener.rules if rule.mapping}
             if len(owners) > 1:
                 yield listener, sorted(owners)
+
+
+def _mixed_findings(listeners: Iterable[Listener]) -> Iterator[Finding]:
+    """Those where it depends on the client whether, and with what, TLS is spoken."""
+    mixed = ((item, [""]) for item in listeners if len({rule.tls for rule in item.rules if rule.pool}) > 1)
+    for listener, ports, _ in spans(mixed):
+        message = "its mappings differ about TLS: each client is spoken to as the one that matches it says"
+        hint = "give all of them the same --tls"
+        yield Finding(Severity.WARNING, f"listener {spanned(listener, ports)}", message, hint)
 
 
 def _plan_findings(

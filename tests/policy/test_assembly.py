@@ -163,3 +163,13 @@ def test_a_mapping_that_denies_speaks_nothing() -> None:
     made = plan(WEB, mapping("a", "all", "web", "192.0.2.1:443", tls="proxy", action="deny"))
     assert made.certificates == frozenset()
     assert not made.admitted
+
+
+def test_mappings_that_differ_about_tls_at_one_place_are_told_of() -> None:
+    office, lab = service("office", "10.5.0.0/16"), service("lab", "10.6.0.0/16")
+    secured = mapping("a", "office", "web", "192.0.2.1:443", tls="proxy")
+    other = mapping("b", "lab", "web", "192.0.2.1:443")
+    found = texts(plan(WEB, office, lab, secured, other).findings)
+    assert [text for text in found if "listener 192.0.2.1:443/tcp: its mappings differ about TLS" in text]
+    same = replace(other, tls="proxy")
+    assert not [text for text in texts(plan(WEB, office, lab, secured, same).findings) if "TLS" in text]

@@ -39,7 +39,10 @@ class SecureWire(Wire):
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         super().__init__(sock)
-        self._secured = Secured(context)
+        self._context = context
+        self._secured: Secured
+        """From the first bytes on: who says nothing shall cost no more than in the clear."""
+        self._agreed = False
         self._opened = b""
         """What was opened and not yet received."""
 
@@ -59,7 +62,8 @@ class SecureWire(Wire):
                 # Who has seen our certificate and says nothing more does not want it.
                 reason = Reason.TLS_FAILED if told else Reason.MALFORMED if heard else Reason.CLOSED
                 raise NotAgreed(reason, "the connection was ended in the middle of a handshake")
-            heard = True
+            if not heard:
+                heard, self._secured = True, Secured(self._context)
             try:
                 done = self._secured.shake(data)
             except ssl.SSLError as error:
@@ -73,6 +77,7 @@ class SecureWire(Wire):
             said = self._secured.unsent()
             told = told or bool(said)
             await self.tell(said, sending)
+        self._agreed = True
         # What came with the last of it.
         self._opened = bytes(self._secured.open(b""))
 
@@ -98,7 +103,7 @@ class SecureWire(Wire):
 
     async def close(self) -> None:
         """See `Wire`; TLS is ended before."""
-        if self._secured.established:
+        if self._agreed:
             with suppress(OSError):
                 await super().send(self._secured.close(), LINGER)
         await super().close()

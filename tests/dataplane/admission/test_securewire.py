@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -35,8 +35,9 @@ def pair() -> tuple[SecureWire, Secured, socket.socket]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     wire = SecureWire(ours, CONTEXT)
-    client = Secured(trusting(), server=False, server_name="proxy.example")
+    wire._secured, client = Secured(CONTEXT), Secured(trusting(), server=False, server_name="proxy.example")
     agree(wire._secured, client)
+    wire._agreed = True
     return wire, client, theirs
 
 
@@ -295,3 +296,43 @@ async def test_a_new_certificate_leaves_what_stands_alone() -> None:
             assert other.get_extra_info("ssl_object").getpeercert(binary_form=True) != shown
         writer.write(b"still")
         assert await reader.readexactly(5) == b"still"
+
+
+@looped
+async def test_tls_within_tls_is_held_to_its_name() -> None:
+    vault = service("vault", "127.0.0.3", "www.shop.test")
+    rule = mapping("m", "lan", "vault", sni=True)
+    async with secured(LAN, vault, rule) as at, tcp_server(echo, "127.0.0.3") as port:
+        for name, answer in (("www.shop.test", b"\x16"), ("www.other.test", b"\x15")):
+            async with calling(at.port) as (reader, writer):
+                writer.write(connect_to(port, token=""))
+                assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+                writer.write(real_hello(name))
+                assert (await reader.readexactly(7))[:1] == answer
+        assert ("denied", "SNI_MISMATCH") in at.reasons()
+
+
+@looped
+async def test_under_audit_whoever_brings_no_token_is_let_through() -> None:
+    async with secured(at="listener") as at, tcp_server(echo, "127.0.0.3") as port:
+        vault = service("vault", "127.0.0.3", auth="token", port=port)
+        rule = mapping("m", "lan", "vault", f"127.0.0.1:{at.port}", tls="proxy", audit=True)
+        at.apply(plan(LAN, vault, rule))
+        async with calling(at.port) as (reader, writer):
+            writer.write(b"own protocol")
+            assert await reader.readexactly(12) == b"own protocol"
+
+
+@looped
+async def test_a_handshake_drop_by_drop_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("marchproxy.dataplane.admission.reception.DEADLINE", 0.2)
+    async with secured(LAN, VAULT, OUT) as at, dial(at.port) as (reader, writer):
+        for byte in hello()[:100]:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.005)
+            if writer.is_closing():
+                break
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        assert at.reasons() == [("denied", "TOO_SLOW")]
+        await until(lambda: at.admission._gate.inside == 0)

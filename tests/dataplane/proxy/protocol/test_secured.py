@@ -2,8 +2,11 @@
 
 import os
 import ssl
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from marchproxy.dataplane.credentials.contexts import server_context
 from marchproxy.dataplane.proxy.protocol.secured import MAX_PIECE, MAX_UNSENT, Secured
@@ -119,3 +122,15 @@ def test_sessions_are_resumed() -> None:
         agree(server, client)
         assert client._tls.session_reused is reused
         sessions.append(client._tls.session)
+
+
+@settings(max_examples=60)
+@given(data=st.binary(max_size=3000), agreed=st.booleans(), kind=st.sampled_from([None, 20, 21, 22, 23]))
+def test_nonsense_is_refused_and_nothing_else(data: bytes, agreed: bool, kind: int | None) -> None:
+    """As records of any kind, before the handshake and after."""
+    if kind is not None:
+        data = bytes([kind]) + b"\x03\x03" + len(data).to_bytes(2) + data
+    server = pair()[0] if agreed else Secured(SERVER)
+    with suppress(ssl.SSLError):
+        assert not (server.open(data) if agreed else server.shake(data))
+    assert len(server.unsent()) <= MAX_UNSENT
