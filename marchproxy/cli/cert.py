@@ -202,7 +202,12 @@ def _material(environment: Environment, certificate: str, key: str) -> "Material
         chain, private = data, data
     else:
         chain, private = read_bytes(environment, certificate), read_bytes(environment, key)
-    material = read_material(chain, private, datetime.now(UTC))
+    try:
+        material = read_material(chain, private, datetime.now(UTC))
+    except InvalidValue as error:
+        file = {"certificate": certificate, "key": key}[error.field]
+        # What is wrong in a file that can be read at all, the error says by itself.
+        raise InvalidValue(error.field, file if error.value == "…" else error.value, error.expected) from None
     try:
         server_context(Identity(certificate, material.chain, material.key))
     except Unusable as error:

@@ -161,6 +161,7 @@ def test_files_that_do_not_fit_are_refused(site: Console) -> None:
     result = site("cert", "add", "x", *files(site, mixed))
     assert result.code == 5
     assert "belongs to another" in result.err
+    assert f"key: '{site.folder}/key.pem' is not valid" in result.err
     assert listed(site) == {}
 
 
