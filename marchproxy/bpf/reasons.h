@@ -48,7 +48,8 @@
 	X(TOO_SLOW,            36)  /* the client did not finish its request in time */ \
 	X(LIFETIME,            37)  /* flow end: it was open for as long as it may be */ \
 	X(CUT,                 38)  /* flow end: an operator ended it */ \
-	X(AUTH_REVOKED,        39)  /* the credential was taken back */
+	X(AUTH_REVOKED,        39)  /* the credential was taken back */ \
+	X(TLS_FAILED,          40)  /* client and appliance did not agree on TLS, or the client on the certificate */
 
 /* Counters are an array of this many entries, so a new reason needs no new map layout. */
 #define MP_REASON_COUNT 64

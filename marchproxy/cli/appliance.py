@@ -70,6 +70,13 @@ FIELDS = (
         "Host name, or *.NAME, that may resolve to private addresses; may be repeated",
         many=True,
     ),
+    Field(
+        "certificate_warning",
+        "--certificate-warning",
+        "TIME",
+        "How long before a certificate expires that is warned of; 30d; 0: not before",
+        seconds,
+    ),
 )
 EDITOR = Editor(Kind.SETTINGS, {})
 

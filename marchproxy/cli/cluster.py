@@ -105,13 +105,16 @@ def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> 
 
 @verb(app, "remove", "marchproxy cluster remove lab --yes")
 def remove(context: typer.Context, name: Name, yes: YesOption = False) -> ExitCode:
-    """Remove a cluster with all its services, mappings and its API key
+    """Remove a cluster with all its services, mappings and certificates, and its API key
 
     It asks first on a terminal; a script says --yes. The default cluster stays.
     """
     environment = environment_of(context)
-    held = edits.cluster_of(intent.read(environment), name)
+    with intent.opened(environment, read_only=True) as store:
+        held, certificates = edits.cluster_of(store.snapshot(), name), store.certificates.every(name)
     contents = f"services: {len(held.services)}, mappings: {len(held.mappings)}"
+    if certificates:
+        contents += f", certificates: {len(certificates)}"
     intent.confirm(environment, f"remove cluster {name} ({contents})", yes)
 
     def build(snapshot: Snapshot) -> Snapshot:

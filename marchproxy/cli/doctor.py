@@ -22,6 +22,7 @@ from marchproxy.model.errors import MarchproxyError
 if TYPE_CHECKING:
     from marchproxy.dataplane.doctor.case import Case
     from marchproxy.dataplane.doctor.finding import Finding
+    from marchproxy.model.certificate import Certificate
 
 app = single()
 
@@ -80,9 +81,11 @@ def _case(environment: Environment) -> "Case":
     store_problem: MarchproxyError | None = None
     daemon_problem: MarchproxyError | None = None
     store_file, mistakes = None, 0
+    certificates: Sequence[Certificate] = ()
     try:
         store_file = locate(environment.state_dir, environment.variables).path
-        snapshot = intent.read(environment)
+        with intent.opened(environment, read_only=True) as store:
+            snapshot, certificates = store.snapshot(), store.certificates.every()
         mistakes = sum(finding.severity == "error" for finding in find_mistakes(environment, snapshot))
     except MarchproxyError as error:
         store_problem = error
@@ -93,6 +96,7 @@ def _case(environment: Environment) -> "Case":
     return Case(
         snapshot=snapshot,
         store_problem=store_problem,
+        certificates=certificates,
         policy_errors=mistakes,
         status=status,
         daemon_problem=daemon_problem,

@@ -17,7 +17,7 @@ from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.fields import Fields
 
 CHANGING = frozenset({"add", "set", "remove", "import", "apply", "rollback"})
-"""Verbs that write a revision, of every noun. They take `--confirm`."""
+"""Verbs that write a revision, of every noun that is part of one. They take `--confirm`."""
 
 _LONGEST_TRIAL = 86_400
 """Seconds; the store has the same limit, and loading it for a number would cost 20 ms of every `--help`."""
@@ -36,13 +36,15 @@ class Verb(TyperCommand):
 
     fields: Fields = ()
     required: frozenset[str] = frozenset()
+    revises: bool = False
+    """Whether it writes a revision."""
 
     def __init__(self, name: str | None, *, params: list[Any] | None = None, **settings: Any) -> None:
         own = params or []
         arguments = [param for param in own if param.param_type_name == "argument"]
         options = [param for param in own if param.param_type_name == "option"]
         fields = [field.option(required=field.name in self.required) for field in self.fields]
-        common = [*_trial_options(), _verbose_option()] if name in CHANGING else [_verbose_option()]
+        common = [*_trial_options(), _verbose_option()] if self.revises else [_verbose_option()]
         super().__init__(name, params=[*arguments, *fields, *options, *common], **settings)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
@@ -75,14 +77,24 @@ def single() -> typer.Typer:
 
 
 def verb[F: Callable[..., Any]](
-    app: typer.Typer, name: str, *examples: str, fields: Fields = (), required: str = ""
+    app: typer.Typer,
+    name: str,
+    *examples: str,
+    fields: Fields = (),
+    required: str = "",
+    revises: bool = True,
 ) -> Callable[[F], F]:
     """Add a command to `app`. Its help is the function's docstring; each example is a whole command line.
 
     `fields` become flags of their own; the command finds what was given with `fields.given`. `required` names
-    those that cannot be left out.
+    those that cannot be left out. `revises` False: its noun is part of no revision, whatever the verb.
     """
-    shape = type("Verb", (Verb,), {"fields": fields, "required": frozenset(required.split())})
+    own = {
+        "fields": fields,
+        "required": frozenset(required.split()),
+        "revises": revises and name in CHANGING,
+    }
+    shape = type("Verb", (Verb,), own)
     return app.command(name, cls=shape, epilog="\n".join(examples))
 
 

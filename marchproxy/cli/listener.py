@@ -16,10 +16,20 @@ from marchproxy.model.documents import read_entity
 
 app = noun("Manage addresses and ports that the appliance itself serves")
 
-FIELDS = (Field("bind", "--bind", "ADDR:PORT", "Address and port to serve; [v6]:PORT, or *:PORT for all"),)
+_TLS = Field(
+    "tls",
+    "--tls",
+    "CERT",
+    "Certificate with which an explicit one speaks TLS; CLUSTER/CERT outside the default cluster",
+    suggest=suggest.certificates,
+)
+FIELDS = (
+    Field("bind", "--bind", "ADDR:PORT", "Address and port to serve; [v6]:PORT, or *:PORT for all"),
+    _TLS,
+)
 EDITOR = Editor(
     Kind.LISTENER,
-    {"NAME": "name", "KIND": "kind", "BIND": "bind"},
+    {"NAME": "name", "KIND": "kind", "BIND": "bind", "TLS": "tls"},
 )
 OfKind = Annotated[
     str,
@@ -38,6 +48,7 @@ Name = Annotated[
     "add",
     "marchproxy listener add dns --bind 10.1.0.1:53",
     "marchproxy listener add explicit --bind 10.1.0.1:3128",
+    "marchproxy listener add explicit --bind 10.1.0.1:3129 --tls proxy",
     fields=FIELDS,
     required="bind",
 )
@@ -46,7 +57,8 @@ def add(context: typer.Context, kind: OfKind, output: OutputOption = TABLE) -> E
 
     A dns listener answers hosts on the inside from the resolvers of the appliance, and teaches services with
     host names the very addresses that it has given out. An explicit listener is an HTTP and SOCKS5 proxy on
-    one port: mappings without a listen address say who may go where by it, with a token or without.
+    one port: mappings without a listen address say who may go where by it, with a token or without. With
+    --tls it is an HTTPS proxy, and SOCKS5 under TLS.
     """
     listener = read_entity(ApplianceListener, amend({"kind": kind}, given(context)))
     return EDITOR.put(context, listener, "", output)
@@ -56,6 +68,22 @@ def add(context: typer.Context, kind: OfKind, output: OutputOption = TABLE) -> E
 def list_all(context: typer.Context, output: OutputOption = TABLE) -> None:
     """List the listeners of the appliance"""
     EDITOR.list(context, "", output)
+
+
+@verb(
+    app,
+    "set",
+    "marchproxy listener set explicit@10.1.0.1:3128 --tls proxy",
+    "marchproxy listener set explicit@10.1.0.1:3128 --tls ''",
+    fields=(_TLS,),
+)
+def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> ExitCode:
+    """Change with which certificate a listener speaks TLS
+
+    An empty value, --tls '', means none: it is spoken to in the clear. Connections that stand go on as they
+    are.
+    """
+    return EDITOR.change(context, name, "", output)
 
 
 @verb(app, "remove", "marchproxy listener remove dns@10.1.0.1:53 --yes")

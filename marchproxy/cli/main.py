@@ -22,6 +22,7 @@ COMMANDS = {
     "service": "Manage services: named sets of addresses",
     "mapping": "Manage mappings: who may talk to whom",
     "token": "Manage tokens: what clients of a service present",
+    "cert": "Manage certificates: what listeners prove themselves by where they speak TLS",
     "interface": "Manage the network devices that the appliance attaches to",
     "listener": "Manage addresses and ports that the appliance itself serves",
     "limit": "Manage rate limits: what is beyond them is dropped",

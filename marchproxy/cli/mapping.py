@@ -57,6 +57,13 @@ FIELDS = (
         "WHAT",
         "With --sni, who shows no TLS name: deny (unless given), allow, or address to decide by that",
     ),
+    Field(
+        "tls",
+        "--tls",
+        "CERT",
+        "Certificate with which TLS is spoken where it listens",
+        suggest=suggest.certificates,
+    ),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
 EDITOR = Editor(
@@ -85,6 +92,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocomple
     "marchproxy mapping add clients-web --from clients --to web --protocol tcp --listen 10.1.0.1:80",
     "marchproxy mapping add games --from clients --to games --protocol udp --listen 10.1.0.1:27000-27099",
     "marchproxy mapping add out --from clients --to external --protocol tcp,udp,icmp --ports 53,443",
+    "marchproxy mapping add db --from clients --to db --protocol tcp --listen 10.1.0.1:5432 --auth-required"
+    " --tls proxy",
     "marchproxy mapping add not-lab --from lab --to web --protocol tcp --listen 10.1.0.1:80"
     " --action deny --priority 10",
     fields=FIELDS,

@@ -40,6 +40,12 @@ _BACKENDS: Columns = {
     "WHY": "why",
 }
 _SHOWN_BACKENDS = 20
+_CERTIFICATES: Columns = {
+    "CERTIFICATE": "name",
+    "HOSTS": lambda row: ", ".join(row["hosts"]),
+    "EXPIRES": "expires",
+    "USABLE": "usable",
+}
 _COUNTERS: Columns = {
     "REASON": "reason",
     "PACKETS": "packets",
@@ -117,6 +123,8 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
     yield f"MarchProxy {document['version']}: {state}, {since}"
     for problem in document["problems"]:
         yield environment.colour(f"  ! {problem}", "red")
+    for warning in document.get("warnings", ()):
+        yield environment.colour(f"  {warning}", "yellow")
     yield f"revision {document['revision']}, applied {document['applied'] or 'never'}"
     if document["trial"]:
         trial = document["trial"]
@@ -148,6 +156,7 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
         (document["interfaces"], _INTERFACES),
         ([row for row in document.get("host_names", ()) if row["error"]], _FAILING),
         ([*down, *(row for row in drained if row not in down)][:_SHOWN_BACKENDS], _BACKENDS),
+        (document.get("certificates", ()), _CERTIFICATES),
         (counters, _COUNTERS),
         (denials, _DENIALS),
         (document["limits"], _LIMITS),

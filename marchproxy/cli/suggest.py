@@ -27,6 +27,17 @@ def mappings(context: typer.Context, incomplete: str) -> list[str]:
     return _names(context, lambda snapshot: (item.name for item in _cluster(context, snapshot).mappings))
 
 
+def certificates(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of certificates of the cluster that the command line names."""
+    from marchproxy.cli.intent import opened
+
+    try:
+        with opened(context.obj, read_only=True) as store:
+            return [each.name for each in store.certificates.every(_cluster_name(context))]
+    except (MarchproxyError, OSError):
+        return []
+
+
 def interfaces(context: typer.Context, incomplete: str) -> list[str]:
     """Names of configured interfaces."""
     return _names(context, lambda snapshot: (item.name for item in snapshot.interfaces))
@@ -85,8 +96,12 @@ def _references(context: typer.Context, snapshot: "Snapshot") -> Iterator[str]:
 def _cluster(context: typer.Context, snapshot: "Snapshot") -> "Cluster":
     from marchproxy.model.snapshot import Cluster
 
-    name = context.params.get("cluster") or DEFAULT_CLUSTER
+    name = _cluster_name(context)
     return snapshot.cluster(name) or Cluster(name)
+
+
+def _cluster_name(context: typer.Context) -> str:
+    return context.params.get("cluster") or DEFAULT_CLUSTER
 
 
 def _names(context: typer.Context, choose: Callable[["Snapshot"], Iterable[str]]) -> list[str]:

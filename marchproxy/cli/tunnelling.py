@@ -6,8 +6,14 @@ import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from marchproxy.model.errors import MarchproxyError, NotPermitted
+
+if TYPE_CHECKING:
+    import ssl
+
+    from marchproxy.cli.securing import SecureSocket
 
 PATIENCE = 30.0
 """Seconds for a connection, and for its answer: longer than a proxy takes to find out about a dead host."""
@@ -15,22 +21,34 @@ _MAX_HEAD = 65_536
 _MAX_LINE = 256
 _PIECE = 65_536
 _CHALLENGE = "MARCHPROXY_AUTH"
+_ALERT = b"\x15\x03"
+"""How a TLS alert begins."""
 _POLICY = (403, 407, 429)
 """HTTP: the proxy will not; other refusals are about a destination that it cannot reach."""
 
 type Target = tuple[str, int]
+type Stream = socket.socket | SecureSocket
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """TLS to whoever is dialled."""
+
+    context: "ssl.SSLContext"
+    server_name: str | None = None
+    """Whom to expect there; None: what is dialled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A tunnel that stands."""
 
-    socket: socket.socket
+    socket: Stream
     ahead: bytes = field(default=b"", repr=False)
     """What came with the answer already."""
 
 
-def by_proxy(proxy: Target, target: Target, token: str) -> Opened:
+def by_proxy(proxy: Target, target: Target, token: str, security: Security | None = None) -> Opened:
     """Through an explicit proxy, by HTTP CONNECT. Raises `MarchproxyError`."""
     host, port = target
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -41,7 +59,7 @@ def by_proxy(proxy: Target, target: Target, token: str) -> Opened:
         request = "\r\n".join((*lines, "", "")).encode("ascii")
     except UnicodeEncodeError:
         raise MarchproxyError(f"{host!r} is no host name") from None
-    sock = _dial(proxy)
+    sock = _dial(proxy, security)
     with _closing_on_failure(sock, proxy):
         sock.sendall(request)
         head, ahead = _read_head(sock)
@@ -52,10 +70,13 @@ def by_proxy(proxy: Target, target: Target, token: str) -> Opened:
         return Opened(sock, ahead)
 
 
-def by_preface(listener: Target, token: str) -> Opened:
-    """At a listener that is told a token before everything else. Raises `MarchproxyError`."""
-    sock = _dial(listener)
+def by_preface(listener: Target, token: str, security: Security | None = None) -> Opened:
+    """At a listener that is told the token, if there is one, before all else. Raises `MarchproxyError`."""
+    sock = _dial(listener, security)
     with _closing_on_failure(sock, listener):
+        if not token:
+            sock.settimeout(None)
+            return Opened(sock)
         sock.sendall(f"MARCHPROXY/1 {token}\n".encode("ascii"))
         answer = _read_line(sock)
         if answer == _CHALLENGE:
@@ -63,7 +84,9 @@ def by_preface(listener: Target, token: str) -> Opened:
             answer = _read_line(sock)
         if answer != "OK":
             reason = answer.removeprefix("ERR ") if answer.startswith("ERR ") else ""
-            message = f"{listener[0]}:{listener[1]} refused: {reason or 'it speaks another protocol'}"
+            secure = answer.startswith(_ALERT.decode())
+            what = "it speaks TLS: give --tls" if secure else "it speaks another protocol"
+            message = f"{listener[0]}:{listener[1]} refused: {reason or what}"
             raise NotPermitted(message, hint="marchproxy flows --denied, on the appliance, says more")
         sock.settimeout(None)
         return Opened(sock)
@@ -88,7 +111,7 @@ def relay(opened: Opened, source: int, sink: int) -> None:
         pass
 
 
-def _send(sock: socket.socket, source: int) -> None:
+def _send(sock: Stream, source: int) -> None:
     with suppress(OSError):
         while data := os.read(source, _PIECE):
             sock.sendall(data)
@@ -100,18 +123,25 @@ def _write(sink: int, data: bytes) -> None:
         data = data[os.write(sink, data) :]
 
 
-def _dial(target: Target) -> socket.socket:
+def _dial(target: Target, security: Security | None) -> Stream:
+    where = f"{target[0]}:{target[1]}"
     try:
-        return socket.create_connection(target, PATIENCE)
+        sock = socket.create_connection(target, PATIENCE)
     except OSError as error:
         what = error.strerror or str(error)
-        raise MarchproxyError(f"{target[0]}:{target[1]} cannot be reached: {what}") from None
+        raise MarchproxyError(f"{where} cannot be reached: {what}") from None
+    if security is None:
+        return sock
+    from marchproxy.cli.securing import SecureSocket
+
+    with _closing_on_failure(sock, target):
+        return SecureSocket(sock, security.context, security.server_name or target[0], where)
 
 
 class _closing_on_failure:
     """Close the socket where an error leaves the block, and say whose connection it was."""
 
-    def __init__(self, sock: socket.socket, target: Target) -> None:
+    def __init__(self, sock: Stream, target: Target) -> None:
         self._sock = sock
         self._target = target
 
@@ -129,7 +159,7 @@ class _closing_on_failure:
             raise MarchproxyError(f"{where} ended the connection: {error.strerror or error}") from None
 
 
-def _read_head(sock: socket.socket) -> tuple[str, bytes]:
+def _read_head(sock: Stream) -> tuple[str, bytes]:
     """The head of an answer, and what came behind it."""
     data = b""
     while b"\r\n\r\n" not in data:
@@ -141,11 +171,13 @@ def _read_head(sock: socket.socket) -> tuple[str, bytes]:
     return head.decode("latin-1"), ahead
 
 
-def _read_line(sock: socket.socket) -> str:
+def _read_line(sock: Stream) -> str:
     """One line, byte by byte: what follows it is not ours."""
     line = b""
     while not line.endswith(b"\n"):
         byte = sock.recv(1)
+        if not byte and line.startswith(_ALERT):
+            break
         if not byte:
             raise ConnectionResetError("its answer ends early")
         line += byte
@@ -163,7 +195,7 @@ def _parse_head(head: str) -> tuple[int, dict[str, str]]:
     return int(parts[1]), {name.strip().lower(): value.strip() for name, _, value in headers}
 
 
-def _rest(sock: socket.socket) -> bytes:
+def _rest(sock: Stream) -> bytes:
     """What else a refusal says."""
     data = b""
     with suppress(OSError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from marchproxy.dataplane.admission.listeningsockets import ListeningSockets
 from marchproxy.dataplane.admission.names import Find
 from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.options import RunOptions
@@ -38,14 +39,26 @@ def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
 
 
 def choose_admission(
-    tier: Tier, find: Find, credentials: CredentialKeeper, store: DescriptorStore, options: RunOptions
+    tier: Tier,
+    find: Find,
+    credentials: CredentialKeeper,
+    certificates: CertificateKeeper,
+    store: DescriptorStore,
+    options: RunOptions,
 ) -> Admission | WorkerPool:
     """Admission beside `tier`: in the daemon, or in processes of its own."""
     handover, sockets = _handover_to(tier), ListeningSockets(_sharing_beside(tier), store, _diverted_by(tier))
     if options.workers:
-        return WorkerPool(options.workers, find, credentials, handover, sockets, options.verbosity)
-    shared = tier.name == "sockets"
-    return Admission(find, credentials, handover=handover, sockets=sockets, shared=shared)
+        workers = options.workers
+        return WorkerPool(workers, find, credentials, certificates, handover, sockets, options.verbosity)
+    return Admission(
+        find,
+        credentials,
+        handover=handover,
+        sockets=sockets,
+        shared=tier.name == "sockets",
+        contexts=certificates.contexts,
+    )
 
 
 def _handover_to(tier: Tier) -> "Handover | None":

@@ -109,6 +109,7 @@ def facts(status: Status) -> metrics.Facts:
             (state.service, str(state.address), state.port, state.up, state.drained)
             for state in status.backends
         ],
+        certificates={state.name: state.expires for state in status.certificates},
         problems={component: problems[component] for component in COMPONENTS},
         lost_events=status.lost_events,
         reloads=status.reloads,

@@ -17,9 +17,11 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Listener
 from marchproxy.store.trial import Moment, Trial
 
-COMPONENTS = ("policy", "tier", "admission", "names", "dns", "health", "credentials", "metrics")
+COMPONENTS = (
+    *("policy", "tier", "admission", "names", "dns", "health", "credentials", "certificates", "metrics"),
+)
 """What can be wrong: taking over a plan, carrying it out, admitting connections, resolving its names,
-answering clients about names, backends, knowing who may, telling others."""
+answering clients about names, backends, knowing who may, proving who we are, telling others."""
 
 MOST_DENIALS = 1_000
 
@@ -99,6 +101,22 @@ class DnsState:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateState:
+    """A certificate that listeners want."""
+
+    name: str
+    """Qualified."""
+    hosts: tuple[str, ...]
+    issuer: str
+    fingerprint: str
+    """SHA-256 in hexadecimal."""
+    expires: float
+    """Seconds since the epoch."""
+    usable: bool
+    """Whether TLS is spoken with it, expired or not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The daemon at one moment."""
 
@@ -128,7 +146,10 @@ class Status:
     """The revision that waits to be confirmed."""
     backends: Sequence[BackendState] = ()
     """Those that are checked or drained."""
+    certificates: Sequence[CertificateState] = ()
     problems: Sequence[Problem] = ()
+    warnings: Sequence[Problem] = ()
+    """What will be wrong one day."""
 
     def most_denied(self, *, audited: bool) -> Sequence[Denials]:
         """What was refused (or with `audited` let through all the same), the most packets first.

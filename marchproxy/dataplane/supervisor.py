@@ -24,6 +24,7 @@ from marchproxy.dataplane.choice import choose_admission, choose_tier
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer, Limits
 from marchproxy.dataplane.credentials.book import Verified
+from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.dns.forwarder import Forwarder
 from marchproxy.dataplane.dns.responder import Responder
@@ -106,6 +107,8 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         stack.push_async_callback(checks.close)
 
         async def carry_out(plan: Plan, revision: int) -> None:
+            # Before the first client comes to a listener that is new.
+            await certificates.read(plan)
             await keeper.apply(plan, revision)
 
         # Open before there is a tier: how large tables are to be is among the settings.
@@ -118,8 +121,9 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         settings = await intent.settings()
         credentials = CredentialKeeper(intent, options.state_dir)
         stack.push_async_callback(credentials.close)
+        certificates = CertificateKeeper(intent)
         tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table)
-        admission = choose_admission(tier, resolver.find, credentials, store, options)
+        admission = choose_admission(tier, resolver.find, credentials, certificates, store, options)
         keeper = TierKeeper(tier, why, admission)
         stack.push_async_callback(keeper.close)
         renewal = Renewal(intent.refresh, intent.names_in_force)
@@ -136,6 +140,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
             keeper,
             intent,
             credentials,
+            certificates,
             probation,
             learning,
             resolver,
@@ -161,6 +166,7 @@ class Supervisor:
         keeper: TierKeeper,
         intent: Intent,
         credentials: CredentialKeeper,
+        certificates: CertificateKeeper,
         probation: Probation,
         learning: Learning,
         resolver: Resolver,
@@ -173,6 +179,7 @@ class Supervisor:
         self._keeper = keeper
         self._intent = intent
         self._credentials = credentials
+        self._certificates = certificates
         self._probation = probation
         self.learning = learning
         self._resolver = resolver
@@ -221,7 +228,9 @@ class Supervisor:
             dns=self._dns.state(),
             trial=self._probation.trial,
             backends=self._checks.states(),
+            certificates=self._certificates.states(),
             problems=self._problems(),
+            warnings=self._certificates.warnings(),
         )
 
     def findings(self) -> Sequence[Finding]:
@@ -283,8 +292,10 @@ class Supervisor:
         """See `Appliance`."""
         await self._intent.reload()
         await self._settle()
-        # Tokens and secrets are no part of a revision: what was issued or taken back holds from here on.
+        # Tokens, secrets and certificates are no part of a revision: what was issued, taken back or renewed
+        # holds from here on.
         await self._credentials.reload()
+        await self._certificates.reload()
         await self._keeper.inform()
         await self._dns.look_after(self._intent.plan)
         return self._intent.applied
@@ -397,12 +408,13 @@ class Supervisor:
             *self._dns.problems(),
             *self._checks.problems(),
             *self._credentials.problems(),
+            *self._certificates.problems(),
             *self._health.problems(),
         ]
 
     def _tell_problems(self) -> None:
         """Log what has gone wrong, or right again, since the last call."""
-        problems = frozenset(self._problems())
+        problems = frozenset((*self._problems(), *self._certificates.warnings()))
         if problems == self._known:
             return
         now = time.time()

@@ -11,6 +11,8 @@ MAX_TIMEOUT = 30 * 86400
 """Seconds."""
 MAX_HANDOFF = 2**40
 """Bytes."""
+MAX_WARNING = 365 * 86400
+"""Seconds."""
 MAX_ENTRIES = 100_000_000
 """Of one block list."""
 SETTINGS_NAME = "settings"
@@ -97,6 +99,8 @@ class ApplianceListener:
     """`KIND@ADDR:PORT`, so that every address and port has one listener of a kind."""
     kind: ListenerKind
     bind: Endpoint
+    tls: str | None = None
+    """The qualified name of the certificate with which it speaks TLS; None: it does not."""
 
 
 class Refusal(StrEnum):
@@ -144,6 +148,8 @@ class Settings:
     """DNS servers as `ADDR` or `ADDR:PORT`; empty: the system's."""
     private_answers: tuple[str, ...] = ()
     """Host names, `*.` wildcards included, that may resolve to private addresses or the appliance's own."""
+    certificate_warning: int = 30 * 86400
+    """Seconds before a certificate that is used expires, from which on that is warned of, 0 to 31536000."""
 
 
 DEFAULT_SETTINGS = Settings()

@@ -175,6 +175,7 @@ _FORMS: dict[type[Any], _Form] = {
             "on_expiry": parsed(readers.parse_on_expiry),
             "sni": flag,
             "sni_missing": choice(entities.WithoutSni),
+            "tls": optional(parsed(names.parse_name)),
             "description": line,
         },
         rules.check_mapping,
@@ -225,6 +226,7 @@ _FORMS: dict[type[Any], _Form] = {
             "name": readers.text,
             "kind": choice(appliance.ListenerKind),
             "bind": parsed(parse_endpoint),
+            "tls": optional(parsed(names.parse_qualified_certificate)),
         },
         rules.check_listener,
         {"name": lambda values: rules.listener_name(values["kind"], values["bind"])},
@@ -249,6 +251,7 @@ _FORMS: dict[type[Any], _Form] = {
             "handoff_seconds": whole(0, appliance.MAX_TIMEOUT),
             "resolvers": readers.in_order(readers.parse_resolver),
             "private_answers": each(readers.parse_host_rule, order=str, empty=True),
+            "certificate_warning": whole(0, appliance.MAX_WARNING),
         },
     ),
 }

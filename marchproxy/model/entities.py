@@ -160,6 +160,8 @@ class Mapping:
     sni: bool = False
     """TLS that passes must name the destination."""
     sni_missing: WithoutSni = WithoutSni.DENY
+    tls: str | None = None
+    """The certificate of its cluster with which TLS is spoken where it listens; None: it is not."""
     description: str = ""
 
     @property

@@ -69,9 +69,19 @@ def qualify(cluster: str, name: str) -> str:
 
 def parse_qualified(text: str, *, field: str) -> str:
     """Read a service's name as others see it, `cluster/name` or `name`; in canonical text."""
+    cluster, name = split_qualified(text, field=field)
+    return qualify(cluster, parse_service_name(name, field=field))
+
+
+def parse_qualified_certificate(text: str, *, field: str) -> str:
+    """The same of a certificate's name."""
+    return qualify(*split_qualified(text, field=field))
+
+
+def split_qualified(text: str, *, field: str = "name") -> tuple[str, str]:
+    """Cluster and name of what `qualify` writes."""
     cluster, slash, name = text.strip().rpartition("/")
-    owner = parse_name(cluster, field=field) if slash else DEFAULT_CLUSTER
-    return qualify(owner, parse_service_name(name, field=field))
+    return parse_name(cluster, field=field) if slash else DEFAULT_CLUSTER, parse_name(name, field=field)
 
 
 def cluster_of(qualified: str) -> str:

@@ -50,6 +50,7 @@ class Reason(IntEnum):
     LIFETIME = 37
     CUT = 38
     AUTH_REVOKED = 39
+    TLS_FAILED = 40
 
     @property
     def meaning(self) -> str:
@@ -98,6 +99,7 @@ _MEANINGS: Mapping[Reason, str] = MappingProxyType(
         Reason.LIFETIME: "open for as long as it may be",
         Reason.CUT: "ended by an operator",
         Reason.AUTH_REVOKED: "the credential was taken back",
+        Reason.TLS_FAILED: "TLS was not agreed on: too old a version, or our certificate is not trusted",
     }
 )
 

@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 from marchproxy.model.address import HostName
-from marchproxy.model.appliance import MAX_BURST, ApplianceListener, Limit, Per
+from marchproxy.model.appliance import MAX_BURST, ApplianceListener, Limit, ListenerKind, Per
 from marchproxy.model.entities import (
     MAX_LISTEN_PORTS,
     Auth,
@@ -83,6 +83,19 @@ def check_mapping(mapping: Mapping) -> None:
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
     if mapping.sni_missing is not WithoutSni.DENY and not mapping.sni:
         raise InvalidValue("sni_missing", str(mapping.sni_missing), "deny, unless sni is wanted")
+    if mapping.tls is not None:
+        _check_tls(mapping, mapping.tls)
+
+
+def _check_tls(mapping: Mapping, certificate: str) -> None:
+    """TLS is over TCP, at a listener, and is not looked at from outside where it ends."""
+    if mapping.listen is None:
+        raise InvalidValue("tls", certificate, "no certificate without listen: routed TLS passes through")
+    if not set(mapping.protocols) <= _OVER_TCP:
+        raise InvalidValue("protocols", ",".join(mapping.protocols), "tcp, http, https or grpc with tls")
+    if mapping.sni:
+        expected = "no certificate with sni, which is for TLS that passes through: with tls it ends here"
+        raise InvalidValue("tls", certificate, expected)
 
 
 def check_interface(interface: Interface) -> None:
@@ -107,7 +120,9 @@ def check_limit(limit: Limit) -> None:
 
 
 def check_listener(listener: ApplianceListener) -> None:
-    """Its name says what it is, so that no two are the same."""
+    """Its name says what it is, so that no two are the same; DNS is answered in the clear."""
+    if listener.tls is not None and listener.kind is not ListenerKind.EXPLICIT:
+        raise InvalidValue("tls", listener.tls, f"no certificate with {listener.kind}: explicit takes one")
     own = listener_name(listener.kind, listener.bind)
     if listener.name != own:
         raise InvalidValue("name", listener.name, f"{own}, or no name: the other fields give it")

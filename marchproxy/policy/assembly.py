@@ -13,7 +13,7 @@ from marchproxy.policy.directory import Directory
 from marchproxy.policy.limits import Limits
 from marchproxy.policy.listeners import Places, meet
 from marchproxy.policy.needs import Needs
-from marchproxy.policy.ownlisteners import own_endpoints, own_listener_findings
+from marchproxy.policy.ownlisteners import own_certificates, own_endpoints, own_listener_findings
 from marchproxy.policy.plan import Finding, Listener, ListenerKey, Plan, Severity, TransitRule
 from marchproxy.policy.restrictions import Restrictions
 from marchproxy.policy.rules import Part
@@ -42,6 +42,7 @@ def assemble(
             if entry.name in needs.uses:
                 sources[entry.name] = entry.prefixes
                 resolving.update(entry.hosts)
+    tls = own_certificates(snapshot.listeners)
     listeners = tuple([place.listener for place in places.values() if place.listener])
     findings = [finding for directory in directories for finding in directory.findings]
     findings += [finding for part in parts for finding in part.findings]
@@ -50,6 +51,9 @@ def assemble(
     findings += _plan_findings(snapshot, listeners, routes.mapped)
     if not any(item.kind is ListenerKind.EXPLICIT for item in snapshot.listeners):
         findings += _unasked_findings(routes.mapped)
+    certificates = _certificates(parts)
+    if certificates:
+        findings += _mixed_findings(listeners)
     findings += own_listener_findings(snapshot.listeners, listeners)
     return Plan(
         listeners=listeners,
@@ -62,6 +66,8 @@ def assemble(
         named=MappingProxyType(named),
         dns=own_endpoints(snapshot.listeners, ListenerKind.DNS),
         explicit=own_endpoints(snapshot.listeners, ListenerKind.EXPLICIT),
+        tls=MappingProxyType(tls),
+        certificates=certificates | frozenset(tls.values()),
         names=frozenset(resolving),
         watched=_watched(parts),
         findings=tuple(findings),
@@ -77,6 +83,11 @@ def _admitted(places: Places) -> frozenset[ListenerKey]:
         return frozenset()
     every = (key for key, place in places.items() if place.listener)
     return frozenset(key for key in every if key._replace(address=0) in asking)
+
+
+def _certificates(parts: Iterable[Part]) -> frozenset[str]:
+    securing = [part for part in parts if part.mapping.tls is not None]
+    return frozenset(rule.tls for part in securing for _, rule in part.rules if rule.tls is not None)
 
 
 def _watched(parts: Iterable[Part]) -> tuple[Watched, ...]:
@@ -100,6 +111,15 @@ def _shared(listeners: Iterable[Listener]) -> Iterator[tuple[Listener, list[str]
             owners = {cluster_of(rule.mapping) for rule in listener.rules if rule.mapping}
             if len(owners) > 1:
                 yield listener, sorted(owners)
+
+
+def _mixed_findings(listeners: Iterable[Listener]) -> Iterator[Finding]:
+    """Those where it depends on the client whether, and with what, TLS is spoken."""
+    mixed = ((item, [""]) for item in listeners if len({rule.tls for rule in item.rules if rule.pool}) > 1)
+    for listener, ports, _ in spans(mixed):
+        message = "its mappings differ about TLS: each client is spoken to as the one that matches it says"
+        hint = "give all of them the same --tls"
+        yield Finding(Severity.WARNING, f"listener {spanned(listener, ports)}", message, hint)
 
 
 def _plan_findings(

@@ -38,7 +38,9 @@ def _led(rule: Rule) -> bool:
 
 
 def _sent(rule: Rule, way: Rule | None) -> Rule:
-    return replace(rule, pool=way.pool, balance=way.balance) if way else replace(rule, audit=False)
+    if way is None:
+        return replace(rule, audit=False)
+    return replace(rule, pool=way.pool, balance=way.balance, tls=rule.tls or way.tls)
 
 
 def _last(rules: tuple[Rule, ...], audited: AbstractSet[str]) -> tuple[Rule, ...]:

@@ -13,6 +13,11 @@ def own_endpoints(own: Iterable[ApplianceListener], kind: ListenerKind) -> tuple
     return tuple([item.bind for item in own if item.kind is kind])
 
 
+def own_certificates(own: Iterable[ApplianceListener]) -> dict[Endpoint, str]:
+    """Where the appliance speaks TLS, with the certificates."""
+    return {item.bind: item.tls for item in own if item.tls is not None}
+
+
 def own_listener_findings(
     own: Iterable[ApplianceListener], listeners: Iterable[Listener]
 ) -> Iterator[Finding]:

@@ -97,11 +97,14 @@ class Rule:
     sni: WithoutSni | None = None
     """TLS has to name a host of the service that it goes to; and what becomes of who names none. None: nobody
     looks. With SNI_MISSING or AUTH_MISSING, because no tier can tell."""
+    tls: str | None = None
+    """The qualified name of the certificate with which TLS is spoken first of all; None: it is not."""
 
     @property
     def is_admitted(self) -> bool:
         """Whether connections must be understood before they may go to the pool."""
-        return self.pool is not None and (bool(self.credentials) or self.sni is not None)
+        asks = bool(self.credentials) or self.sni is not None or self.tls is not None
+        return self.pool is not None and asks
 
 
 ICMP = 1
@@ -248,6 +251,10 @@ class Plan:
     """Where the appliance answers inside clients about names."""
     explicit: tuple[Endpoint, ...] = ()
     """Where the appliance is an HTTP and SOCKS5 proxy."""
+    tls: MappingABC[Endpoint, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Those of `explicit` where TLS is spoken, with the qualified names of certificates."""
+    certificates: frozenset[str] = frozenset()
+    """Qualified names of all certificates that listeners want."""
     watched: tuple[Watched, ...] = ()
     """Backends that are checked or drained, each once."""
     findings: tuple[Finding, ...] = ()

@@ -108,6 +108,12 @@ class _Reading(NamedTuple):
         wanted = self.mapping.sni and self.mapping.action is Action.ALLOW
         return self.mapping.sni_missing if wanted else None
 
+    @property
+    def tls(self) -> str | None:
+        """As of `Rule`."""
+        wanted = self.mapping.tls if self.mapping.action is Action.ALLOW else None
+        return qualify(self.cluster, wanted) if wanted else None
+
     def refusal(self) -> Refusal | None:
         """What it says itself, whatever its destinations want."""
         own = refusal_of(self.mapping)
@@ -138,6 +144,7 @@ class _Reading(NamedTuple):
                 credentials=credentials,
                 grace=mapping.grace,
                 sni=self.sni,
+                tls=self.tls,
             )
             for included, excluded in self.audiences
         ]

@@ -111,6 +111,8 @@ def _rules(evaluator: Evaluator, answer: Answer, listener: Listener) -> Iterator
         yield "no mapping matches the source: denied"
         return
     yield _decides(answer.rule)
+    if isinstance(answer.rule, Rule) and answer.rule.tls:
+        yield f"TLS is spoken before anything else, with certificate {answer.rule.tls}"
     yield from _opens(answer)
     if answer.pool is not None:
         yield from _backends(answer.rule, answer.pool)

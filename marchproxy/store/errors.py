@@ -70,10 +70,10 @@ class StoreFull(StoreError):
 class VaultUnreadable(StoreError):
     """A secret does not open with the key that there is."""
 
-    def __init__(self, owner: str, file: str) -> None:
+    def __init__(self, what: str, file: str) -> None:
         super().__init__(
-            f"the secret of service {owner!r} does not open with the key in {file!r}",
-            hint="bring back the key it was sealed with, or give the service a new secret: remove and add it",
+            f"{what} does not open with the key in {file!r}",
+            hint="bring back the key it was sealed with, or replace what was sealed: remove and add it",
         )
 
 

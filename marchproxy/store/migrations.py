@@ -257,6 +257,31 @@ def tunnel_settings(dal: "DAL") -> None:
         add(dal, "settings", Field(field, kind), value)
 
 
+def certificates(dal: "DAL") -> None:
+    """Certificates of clusters with their keys, where listeners speak TLS, and when to warn of an end."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("tls", "text"), None)
+    add(dal, "listener", Field("tls", "text"), None)
+    add(dal, "settings", Field("certificate_warning", "integer"), 30 * 86400)
+    create(
+        dal,
+        "certificate",
+        reference("cluster", "CASCADE"),
+        Field("name", length=63, notnull=True),
+        Field("origin", length=63, notnull=True),
+        Field("chain", "text", notnull=True),
+        Field("sealed", "text", notnull=True),
+        Field("hosts", "text", notnull=True),
+        *(Field(name, "text", notnull=True) for name in ("subject", "issuer", "kind")),
+        Field("fingerprint", length=64, notnull=True),
+        time("created"),
+        time("begins"),
+        time("expires"),
+    )
+    index(dal, "certificate", "cluster", "name", unique=True)
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -264,6 +289,7 @@ MIGRATIONS: tuple[Step, ...] = (
     block_contents,
     credentials,
     tunnel_settings,
+    certificates,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

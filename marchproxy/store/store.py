@@ -11,6 +11,7 @@ from marchproxy.model.change import Change, diff, patch
 from marchproxy.model.errors import Conflict
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store import keys, reader
+from marchproxy.store.certificates import Certificates, check_certificates
 from marchproxy.store.contents import check_contents, read_contents, write_contents
 from marchproxy.store.credentials import Credentials
 from marchproxy.store.database import Database
@@ -50,6 +51,7 @@ class Store:
         self.created = created
         """Whether `open` made this store's first revision just now."""
         self.credentials = Credentials(database, vault)
+        self.certificates = Certificates(database, vault, lambda: self._read()[1])
         self._database = database
         self._known: tuple[Revision, Snapshot] | None = None
 
@@ -276,13 +278,17 @@ class Store:
     ) -> Revision:
         with self._database.writing() as dal:
             running = read_trial(self._database)
-            if running and running.previous == ends_at:
+            returns = running is not None and running.previous == ends_at
+            if returns:
                 end_trial(dal)
             else:
                 refuse_during(running)
             head, current = self._read()
             wanted = build(current)
             check_references(current, wanted)
+            # A trial goes back in any case: its certificates may have gone with a cluster.
+            if not returns:
+                check_certificates(self._database, current, wanted)
             changes = diff(current, wanted)
             if not changes:
                 return head

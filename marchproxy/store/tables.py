@@ -12,6 +12,7 @@ from pydal import DAL, Field
 from pydal._globals import THREAD_LOCAL
 from pydal.validators import IS_IN_SET, IS_INT_IN_RANGE, IS_MATCH
 
+from marchproxy.model.certificate import Origin
 from marchproxy.model.change import OF_APPLIANCE, OF_CLUSTER, Kind
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.names import parse_name
@@ -123,6 +124,19 @@ def _define(dal: DAL) -> None:
         Field("created", "datetime", requires=_instant),
     )
 
+    dal.define_table(
+        "certificate",
+        Field("cluster", "reference cluster", ondelete="CASCADE", requires=_POSITIVE),
+        Field("name", length=NAME_LENGTH, requires=_name),
+        Field("origin", length=NAME_LENGTH, requires=IS_IN_SET(list(Origin))),
+        Field("chain", "text", requires=_PEM),
+        Field("sealed", "text", requires=_BASE64),
+        Field("hosts", "text", requires=_names),
+        *(Field(name, "text", requires=_line(MESSAGE_LENGTH)) for name in ("subject", "issuer", "kind")),
+        Field("fingerprint", length=64, requires=_SHA256),
+        *(Field(name, "datetime", requires=_instant) for name in ("created", "begins", "expires")),
+    )
+
 
 def _fields(kind: Kind) -> list[Field]:
     return [Field(c.name, c.type, length=LONGEST_NAME, requires=c) for c in COLUMNS[kind]]
@@ -149,6 +163,15 @@ def _document(value: Any, record_id: object = None) -> Judgement:
     return value, None if isinstance(document, dict) else "expected a JSON object"
 
 
+def _names(value: Any, record_id: object = None) -> Judgement:
+    try:
+        names = json.loads(value)
+    except ValueError:
+        names = None
+    good = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return value, None if good else "expected a JSON list of names"
+
+
 def _line(limit: int) -> Callable[..., Judgement]:
     def judge(value: Any, record_id: object = None) -> Judgement:
         if isinstance(value, str) and value.strip() and value.isprintable() and len(value) <= limit:
@@ -164,4 +187,5 @@ def _optional(validator: Callable[..., Judgement]) -> Callable[..., Judgement]:
 
 _POSITIVE = IS_INT_IN_RANGE(1, None, error_message="expected a number from 1")
 _BASE64 = IS_MATCH("^[A-Za-z0-9+/]+=*$", error_message="expected base64")
+_PEM = IS_MATCH("^-----BEGIN CERTIFICATE-----\n", error_message="expected certificates in PEM form")
 _SHA256 = IS_MATCH("^[0-9a-f]{64}$", error_message="expected a SHA-256 in hexadecimal")

@@ -49,8 +49,11 @@ class Vault:
             nonce + AESGCM(self._key(create=True)).encrypt(nonce, secret, owner.encode())
         ).decode()
 
-    def unseal(self, sealed: str, owner: str) -> bytes:
-        """The secret. Raises `VaultUnreadable` where it was sealed with another key or for another owner."""
+    def unseal(self, sealed: str, owner: str, *, what: str = "") -> bytes:
+        """The secret. Raises `VaultUnreadable` where it was sealed with another key or for another owner.
+
+        `what` it is, for people; the secret of a service unless given.
+        """
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -59,7 +62,7 @@ class Vault:
             data = b64decode(sealed, validate=True)
             return cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], owner.encode())
         except (InvalidTag, ValueError) as error:
-            raise VaultUnreadable(owner, str(self._file)) from error
+            raise VaultUnreadable(what or f"the secret of service {owner!r}", str(self._file)) from error
 
     def _key(self, *, create: bool) -> bytes:
         try:

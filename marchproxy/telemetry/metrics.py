@@ -40,6 +40,8 @@ class Facts:
     """Addresses of each host name."""
     backends: Sequence[tuple[str, str, int, bool | None, bool]]
     """Service, address, port, whether it is up (None: not checked), whether it is drained."""
+    certificates: Mapping[str, float]
+    """When each that is used expires, in seconds since the epoch."""
     problems: Mapping[str, int]
     """How many, by component."""
     lost_events: int
@@ -136,6 +138,14 @@ class _Snapshot(Collector):
             problems.add_metric([component], count)
         yield problems
         yield from self._backends()
+        expiry = GaugeMetricFamily(
+            "marchproxy_certificate_expiry_timestamp_seconds",
+            "When a certificate that is used expires.",
+            labels=["certificate"],
+        )
+        for certificate, expires in facts.certificates.items():
+            expiry.add_metric([certificate], expires)
+        yield expiry
         attached = GaugeMetricFamily(
             "marchproxy_interface_attached", "1: a program is attached.", labels=["interface", "as"]
         )

@@ -15,7 +15,8 @@ service add|list|show|set|remove
 mapping add|list|show|set|remove
 token issue|rotate|revoke|list
 interface add|list|show|set|remove
-listener add|list|remove
+cert add|generate|renew|list|show|remove
+listener add|list|set|remove
 limit add|list|show|set|remove
 block add|import|list|remove|check
 appliance show|set

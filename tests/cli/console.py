@@ -184,6 +184,8 @@ STATUS: dict[str, Any] = {
     "uptime_s": 3723.5,
     "healthy": True,
     "problems": [],
+    "warnings": [],
+    "certificates": [],
     "revision": {
         "number": 7,
         "sha256": "ab" * 32,

@@ -21,6 +21,7 @@ IMPERATIVES = {
         "Connect",
         "Explain",
         "Forget",
+        "Generate",
         "Issue",
         "Keep",
         "Learn",

@@ -1,10 +1,12 @@
 """`marchproxy listener`, as an operator uses it."""
 
+from typing import Any
+
 import pytest
 
 from tests.cli.console import Console
 
-DNS = {"name": "dns@10.1.0.1:53", "kind": "dns", "bind": "10.1.0.1:53"}
+DNS: dict[str, Any] = {"name": "dns@10.1.0.1:53", "kind": "dns", "bind": "10.1.0.1:53", "tls": None}
 
 
 def test_a_listener_is_named_by_what_it_is(site: Console) -> None:
@@ -15,7 +17,7 @@ def test_a_listener_is_named_by_what_it_is(site: Console) -> None:
         "dns@10.1.0.1:53",
         "dns@[fd00::1]:53",
     ]
-    assert "dns@10.1.0.1:53   dns   10.1.0.1:53\n" in site.ok("listener", "list").out
+    assert "dns@10.1.0.1:53   dns   10.1.0.1:53   -\n" in site.ok("listener", "list").out
     site.ok("listener", "remove", "dns@[fd00::1]:53", "--yes")
     site.ok("listener", "remove", "dns@10.1.0.1:53", "--yes")
     assert site.ok("export").out == before
@@ -56,3 +58,15 @@ def test_a_file_need_not_repeat_the_name(site: Console) -> None:
     site.ok("apply", "-f", file, "--yes")
     assert site.ok("listener", "list", "--output", "json").json == [DNS]
     assert len(site.ok("service", "list", "--output", "json").json) == 2
+
+
+def test_which_certificate_it_speaks_tls_with_can_be_changed(site: Console) -> None:
+    site.ok("cert", "generate", "proxy", "--host", "p.example")
+    site.ok("listener", "add", "explicit", "--bind", "10.1.0.1:3128")
+    name = "explicit@10.1.0.1:3128"
+    assert site.ok("listener", "set", name, "--tls", "proxy", "--output", "json").json["tls"] == "proxy"
+    assert site.ok("listener", "set", name, "--tls", "", "--output", "json").json["tls"] is None
+    assert site("listener", "set", name, "--tls", "none").code == 3
+    assert site("listener", "set", name).code == 2
+    site.ok("listener", "add", "dns", "--bind", "10.1.0.1:53")
+    assert site("listener", "set", DNS["name"], "--tls", "proxy").code == 5

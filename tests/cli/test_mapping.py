@@ -23,6 +23,7 @@ CW = {
     "on_expiry": "keep",
     "sni": False,
     "sni_missing": "deny",
+    "tls": None,
     "description": "",
 }
 
@@ -55,6 +56,7 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "on_expiry": "grace:600",
         "sni": True,
         "sni_missing": "address",
+        "tls": None,
         "description": "text",
     }
 

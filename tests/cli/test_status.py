@@ -118,3 +118,18 @@ def test_a_trial_says_how_long_it_has(console: Console, daemon: Start) -> None:
     trial = {"revision": 7, "previous": 6, "deadline": "2030-01-01T00:01:00.000Z", "remaining_s": 41.6}
     daemon({"GET /v1/status": (200, STATUS | {"trial": trial})})
     assert "revision 7 goes back to 6 in 42 s, unless: marchproxy confirm" in console.ok("status").out
+
+
+def test_certificates_and_warnings_have_their_lines(console: Console, daemon: Start) -> None:
+    row = {
+        "name": "proxy",
+        "hosts": ["a.example", "10.0.0.1"],
+        "expires": "2030-01-01T00:00:00.000Z",
+        "usable": True,
+    }
+    warned = STATUS | {"warnings": ["certificates: certificate proxy expires"], "certificates": [row]}
+    daemon({"GET /v1/status": (200, warned)})
+    lines = console.ok("status").out.splitlines()
+    assert lines[1] == "  certificates: certificate proxy expires"
+    place = next(number for number, line in enumerate(lines) if line.startswith("CERTIFICATE"))
+    assert lines[place + 1].split() == ["proxy", "a.example,", "10.0.0.1", "2030-01-01T00:00:00.000Z", "yes"]

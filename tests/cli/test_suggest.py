@@ -70,3 +70,10 @@ def test_without_a_store_there_is_nothing_to_offer(console: Console) -> None:
     assert suggest.services(context(console), "") == []
     console.write("state", "no folder")
     assert suggest.clusters(context(console), "") == []
+
+
+def test_certificates_are_of_the_cluster_that_was_typed(town: Console) -> None:
+    town.ok("cert", "generate", "proxy", "--host", "p.example")
+    town.ok("cert", "generate", "inner", "--host", "i.example", "--cluster", "lab")
+    assert suggest.certificates(context(town), "") == ["ca", "proxy"]
+    assert suggest.certificates(context(town, cluster="lab"), "") == ["ca", "inner"]

@@ -5,11 +5,16 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from marchproxy.cli import tunnelling
+from marchproxy.cli.context import Environment
+from marchproxy.cli.securing import client_context
+from marchproxy.dataplane.credentials.contexts import server_context
 from marchproxy.model.errors import MarchproxyError, NotPermitted
+from tests.certificates import authority, identity
 
 type Serve = Callable[[socket.socket], None]
 
@@ -155,3 +160,48 @@ def _feed(descriptor: int, size: int) -> None:
 def _take(descriptor: int, taken: list[bytes]) -> None:
     while piece := os.read(descriptor, 65536):
         taken.append(piece)
+
+
+def test_a_listener_that_wants_tls_is_recognised() -> None:
+    """It answers our line with an alert, and ends."""
+    alert = b"\x15\x03\x03\x00\x02\x02\x32"
+    with (
+        serving(answering(b"MARCHPROXY/1 secret\n", alert)) as listener,
+        pytest.raises(NotPermitted, match="it speaks TLS: give --tls"),
+    ):
+        tunnelling.by_preface(listener, "secret")
+
+
+def test_without_a_token_nothing_is_said_first() -> None:
+    with serving(answering(b"own", b"answer")) as listener:
+        opened = tunnelling.by_preface(listener, "")
+        with opened.socket as sock:
+            sock.sendall(b"own")
+            assert sock.recv(100) == b"answer"
+
+
+def test_all_of_it_under_tls(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text(authority().chain)
+    security = tunnelling.Security(client_context(Environment(), str(file)), "proxy.example")
+    server = server_context(identity())
+
+    def secured(serve: Serve) -> Serve:
+        def run(connection: socket.socket) -> None:
+            with server.wrap_socket(connection, server_side=True) as inner:
+                serve(inner)
+
+        return run
+
+    with serving(secured(answering(CONNECT, b"HTTP/1.1 200 OK\r\n\r\nearly"))) as proxy:
+        opened = tunnelling.by_proxy(proxy, ("db.test", 5432), "secret", security)
+        with opened.socket:
+            assert opened.ahead == b"early"
+    with serving(secured(answering(b"MARCHPROXY/1 secret\n", b"OK\n"))) as listener:
+        tunnelling.by_preface(listener, "secret", security).socket.close()
+    wrong = tunnelling.Security(security.context, "other.example")
+    with (
+        serving(lambda connection: connection.settimeout(1)) as listener,
+        pytest.raises(MarchproxyError, match=r"127\.0\.0\.1:\d+ ended the connection"),
+    ):
+        tunnelling.by_preface(listener, "secret", wrong)

@@ -16,6 +16,7 @@ from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.proxy.tier import SocketsTier
 from marchproxy.dataplane.workers.pool import WorkerPool
+from tests.certificates import keeper
 from tests.dataplane.loops import looped
 
 
@@ -58,11 +59,12 @@ async def find(name: str) -> Found:
 
 @pytest.mark.parametrize(("workers", "kind"), [(0, Admission), (2, WorkerPool)])
 def test_who_admits_beside_a_tier(workers: int, kind: type) -> None:
-    keeper, options = cast(CredentialKeeper, object()), RunOptions(workers=workers)
+    credentials, options = cast(CredentialKeeper, object()), RunOptions(workers=workers)
     store = DescriptorStore(Notifier(), {})
 
     @looped
     async def choose() -> None:
-        assert type(choice.choose_admission(SocketsTier(), find, keeper, store, options)) is kind
+        made = choice.choose_admission(SocketsTier(), find, credentials, keeper(), store, options)
+        assert type(made) is kind
 
     choose()

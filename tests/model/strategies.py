@@ -11,6 +11,7 @@ from marchproxy.model.appliance import (
     MAX_ENTRIES,
     MAX_RATE,
     MAX_TIMEOUT,
+    MAX_WARNING,
     ApplianceListener,
     Block,
     BlockList,
@@ -182,13 +183,16 @@ def mappings(draw: st.DrawFn) -> Document:
     if allowed != ["icmp"]:
         document["ports"] = draw(ports() | st.just(""))
         document["listen"] = draw(st.none() | LISTENS | LISTEN_RANGES)
-    if "http" in allowed:
+    if "http" in allowed and document["listen"] is not None and draw(st.booleans()):
+        document["tls"] = draw(NAMES)
+    elif "http" in allowed:
         document |= draw(
             st.fixed_dictionaries({}, optional={"sni": st.just(True)})
             | st.fixed_dictionaries(
                 {"sni": st.just(True), "sni_missing": st.sampled_from([str(item) for item in WithoutSni])}
             )
         )
+    if "http" in allowed:
         document |= {"host": draw(st.none() | HOST_RULES), "path_prefix": draw(st.none() | PATHS)}
     return document
 
@@ -235,9 +239,9 @@ def limits() -> st.SearchStrategy[Document]:
 
 def listeners() -> st.SearchStrategy[Document]:
     """The document of a listener of the appliance, without the name that the rest gives it."""
-    return st.fixed_dictionaries(
-        {"kind": st.sampled_from([str(kind) for kind in ListenerKind]), "bind": LISTENS}
-    )
+    kinds = st.sampled_from([str(kind) for kind in ListenerKind])
+    secured = st.fixed_dictionaries({"kind": st.just("explicit"), "bind": LISTENS, "tls": NAMES})
+    return st.fixed_dictionaries({"kind": kinds, "bind": LISTENS}) | secured
 
 
 def settings() -> st.SearchStrategy[Document]:
@@ -254,6 +258,7 @@ def settings() -> st.SearchStrategy[Document]:
             **{f"timeout_{name}": st.integers(1, MAX_TIMEOUT) for name in timeouts},
             "resolvers": resolvers,
             "private_answers": st.lists(HOST_RULES, max_size=3),
+            "certificate_warning": st.integers(0, MAX_WARNING),
         },
     )
 

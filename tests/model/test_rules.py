@@ -128,3 +128,47 @@ def test_how_many_ports_a_mapping_may_listen_on() -> None:
     with pytest.raises(InvalidValue, match='mapping "m": listen') as caught:
         read_entity(Mapping, fields | {"listen": f"*:1000-{1000 + MAX_LISTEN_PORTS}"})
     assert caught.value.hint == "expected at most 16384 ports"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"listen": "10.0.0.1:443"}, None),
+        ({"listen": "10.0.0.1:443", "protocols": ["tcp", "https"]}, None),
+        ({}, "tls"),
+        ({"listen": "10.0.0.1:443", "protocols": ["tcp", "udp"]}, "protocols"),
+        ({"listen": "10.0.0.1:443", "sni": True}, "tls"),
+        ({"listen": "10.0.0.1:443", "tls": "lab/proxy"}, "tls"),
+        ({"listen": "10.0.0.1:443", "tls": ""}, "tls"),
+    ],
+)
+def test_tls_is_spoken_over_tcp_at_a_listener_of_our_own(fields: Document, field: str | None) -> None:
+    document: Document = {
+        "name": "m", "sources": ["a"], "destinations": ["b"], "protocols": ["tcp"], "tls": "proxy", **fields
+    }  # fmt: skip
+    if field is None:
+        assert read_entity(Mapping, document).tls == "proxy"
+        return
+    with pytest.raises(InvalidValue, match=f'mapping "m": {field}'):
+        read_entity(Mapping, document)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tls", "read"),
+    [
+        ("explicit", "proxy", "proxy"),
+        ("explicit", "default/proxy", "proxy"),
+        ("explicit", "lab/proxy", "lab/proxy"),
+        ("explicit", None, None),
+        ("explicit", "two words", InvalidValue),
+        ("explicit", "a/b/c", InvalidValue),
+        ("dns", "proxy", InvalidValue),
+    ],
+)
+def test_which_listeners_of_the_appliance_speak_tls(kind: str, tls: str | None, read: object) -> None:
+    document: Document = {"kind": kind, "bind": "10.0.0.1:3128", "tls": tls}
+    if read is InvalidValue:
+        with pytest.raises(InvalidValue, match="tls"):
+            read_entity(ApplianceListener, document)
+    else:
+        assert read_entity(ApplianceListener, document).tls == read

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from rig import Appliance, Host, Rig, wait_for
+from rig import Appliance, Rig, wait_for
 from rig.servers import start_http
+from tests.namespace.sshd import listens, ssh, start_sshd
 from tests.namespace.test_tunnels import read_head
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", commands=["dnsmasq"])
@@ -76,14 +76,6 @@ def site(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rig.server.popen([sys.executable, "-m", "http.server", *words])
     wait_for(lambda: listens(rig.server, "10.2.0.2", 8000), "the file server")
     return folder
-
-
-def listens(host: Host, address: str, port: int) -> bool:
-    def try_it() -> bool:
-        with socket.socket() as sock:
-            return sock.connect_ex((address, port)) == 0
-
-    return host.call(try_it)
 
 
 def git(folder: Path, *words: str) -> None:
@@ -189,18 +181,7 @@ def package(folder: Path, name: str) -> str:
 @pytest.fixture(scope="module")
 def ssh_key(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key that sshd at 10.2.0.3 lets in."""
-    folder = tmp_path_factory.mktemp("ssh")
-    for name in ("host", "key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    Path("/run/sshd").mkdir(exist_ok=True)
-    (folder / "config").write_text(
-        f"Port 22\nListenAddress 10.2.0.3\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/key.pub\n"
-        "StrictModes no\nPermitRootLogin prohibit-password\nPidFile none\n"
-    )
-    # It wants to be called by its whole path.
-    rig.server.popen([shutil.which("sshd") or "", "-D", "-e", "-f", str(folder / "config")])
-    wait_for(lambda: listens(rig.server, "10.2.0.3", 22), "sshd")
-    return folder / "key"
+    return start_sshd(rig.server, "10.2.0.3", tmp_path_factory.mktemp("ssh"))
 
 
 @pytest.mark.requires(commands=["ssh", "sshd", "ssh-keygen"])
@@ -212,13 +193,10 @@ def test_ssh_over_connect(
     token.write_text(appliance.cli("token", "issue", "shell").stdout)
     where = f"%h %p --proxy {PROXY}" if through == "proxy" else "10.1.0.1 2222"
     command = f"{shlex.join(appliance.command)} connect {where} --token-file {token}"
-    ssh = [
-        "ssh", "-F", "none", "-i", str(ssh_key), "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes",
-        "-o", f"UserKnownHostsFile={tmp_path}/hosts", "-o", f"ProxyCommand={command}", "root@10.2.0.3",
-    ]  # fmt: skip
+    words = ssh(ssh_key, tmp_path, command, "10.2.0.3")
     text = "".join(f"line {number}\n" for number in range(100_000))
-    assert rig.client.run([*ssh, "cat"], env=appliance.env, stdin=text).stdout == text
-    assert rig.client.run([*ssh, "exit 3"], env=appliance.env, check=False).returncode == 3
+    assert rig.client.run([*words, "cat"], env=appliance.env, stdin=text).stdout == text
+    assert rig.client.run([*words, "exit 3"], env=appliance.env, check=False).returncode == 3
 
 
 @pytest.fixture

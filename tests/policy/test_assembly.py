@@ -6,6 +6,7 @@ from ipaddress import ip_network
 from marchproxy.model.appliance import ApplianceListener, ListenerKind, Settings
 from marchproxy.model.endpoint import parse_endpoint
 from marchproxy.model.entities import Interface, Mapping, Service
+from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.compile import compile_plan
 from marchproxy.policy.plan import Plan
@@ -14,6 +15,7 @@ from tests.policy.build import (
     NOW,
     OUTSIDE,
     cluster,
+    listener,
     mapping,
     plan,
     service,
@@ -144,3 +146,30 @@ def test_what_nobody_can_ask_for_is_said_unless_there_is_an_explicit_proxy() -> 
 
 def test_names_are_those_of_every_service_that_has_some() -> None:
     assert dict(plan(WEB, LOCKED).named) == {"locked": ("locked.example.com",)}
+
+
+def test_a_listener_that_speaks_tls_is_admitted_whether_or_not_it_wants_a_token() -> None:
+    secured = mapping("a", "all", "web", "192.0.2.1:443", tls="proxy")
+    made = plan(WEB, secured, mapping("b", "all", "web", "192.0.2.1:80"))
+    (rule,) = listener(made, "192.0.2.1:443/tcp").rules
+    assert (rule.tls, rule.reason) == ("proxy", Reason.FORWARDED)
+    assert [str(item) for item in made.carried] == ["192.0.2.1:80/tcp"]
+    assert made.certificates == {"proxy"}
+    lab = plan(cluster(WEB, secured, name="lab"))
+    assert lab.certificates == {"lab/proxy"}
+
+
+def test_a_mapping_that_denies_speaks_nothing() -> None:
+    made = plan(WEB, mapping("a", "all", "web", "192.0.2.1:443", tls="proxy", action="deny"))
+    assert made.certificates == frozenset()
+    assert not made.admitted
+
+
+def test_mappings_that_differ_about_tls_at_one_place_are_told_of() -> None:
+    office, lab = service("office", "10.5.0.0/16"), service("lab", "10.6.0.0/16")
+    secured = mapping("a", "office", "web", "192.0.2.1:443", tls="proxy")
+    other = mapping("b", "lab", "web", "192.0.2.1:443")
+    found = texts(plan(WEB, office, lab, secured, other).findings)
+    assert [text for text in found if "listener 192.0.2.1:443/tcp: its mappings differ about TLS" in text]
+    same = replace(other, tls="proxy")
+    assert not [text for text in texts(plan(WEB, office, lab, secured, same).findings) if "TLS" in text]

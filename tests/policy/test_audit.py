@@ -187,3 +187,10 @@ def test_under_audit_too_what_did_not_change_is_the_same_object(scope: str) -> N
     kept = {id(rule) for rule in before.plan.transit} & {id(rule) for rule in after.plan.transit}
     assert len(kept) == len(before.plan.transit) - 1
     assert recompiled(after, more).plan.transit is after.plan.transit
+
+
+def test_whoever_is_let_through_speaks_what_the_listener_speaks() -> None:
+    secured = replace(WWW, tls="proxy")
+    denied = mapping("no", "lab", "web", AT, action="deny", priority=10)
+    for rule in rules(made(secured, denied, scope="cluster")):
+        assert rule.tls == "proxy"

@@ -70,3 +70,15 @@ def test_two_kinds_on_one_port_are_an_error() -> None:
     found = with_explicit("10.1.0.1:80", "tcp", "dns@10.1.0.1:53", "explicit@*:53")
     said = "error listener explicit@*:53: has the port of dns@10.1.0.1:53, which speaks something else"
     assert said in texts(found.findings)
+
+
+def test_which_of_them_speak_tls_and_with_what() -> None:
+    plain, secured = parse_endpoint("10.1.0.1:3128"), parse_endpoint("*:3129")
+    own = (
+        ApplianceListener(f"explicit@{plain}", ListenerKind.EXPLICIT, plain),
+        ApplianceListener(f"explicit@{secured}", ListenerKind.EXPLICIT, secured, "lab/proxy"),
+    )
+    made = compile_plan(replace(snapshot(), listeners=own), now=NOW).plan
+    assert made.explicit == (plain, secured)
+    assert dict(made.tls) == {secured: "lab/proxy"}
+    assert made.certificates == {"lab/proxy"}

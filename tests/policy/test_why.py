@@ -199,3 +199,10 @@ def test_backends_that_take_no_new_flows_are_told_apart() -> None:
     *_, outcome, idle = told(plan(away, spread), query("10.0.9.1", "192.0.2.1"))
     assert outcome.endswith("allows it, but all its backends are down or drained: denied")
     assert idle == "down or drained: 10.1.0.1:80 (web)"
+
+
+def test_tls_is_told_of() -> None:
+    made = plan(OFFICE, WEB, mapping("staff", "office", "web", "*:443", tls="proxy"))
+    assert "TLS is spoken before anything else, with certificate proxy" in told(
+        made, query("10.0.9.1", "192.0.2.1", 443)
+    )

@@ -16,10 +16,12 @@ from marchproxy.dataplane.admission.session import Opening
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.credentials.book import Verified
+from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.connecting import Connect
 from marchproxy.dataplane.proxy.protocol.detect import ExplicitLayer
-from marchproxy.dataplane.proxy.protocol.exchange import Refused, Request, Speech
+from marchproxy.dataplane.proxy.protocol.exchange import Refused, Request, Speech, Unfit
+from marchproxy.dataplane.proxy.protocol.http_answer import render_refusal
 from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import WithoutSni
@@ -27,7 +29,7 @@ from marchproxy.model.presented import Presented
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Evaluator
-from marchproxy.policy.plan import Backend
+from marchproxy.policy.plan import WILDCARDS, Backend
 from marchproxy.policy.tunnels import Wish, plain
 
 _NOTHING = Answer(Verdict.DENY, Reason.NO_MAPPING, ())
@@ -59,6 +61,8 @@ class _Shut(Exception):
 class ExplicitProxy(Reception):
     """Serves all explicit listeners."""
 
+    protocols = ("http/1.1",)
+
     def __init__(
         self,
         judge: Judge,
@@ -66,12 +70,23 @@ class ExplicitProxy(Reception):
         gate: Gate,
         limits: AdmissionLimits,
         connecting: Connect,
+        contexts: Contexts,
         names: AskedAddresses,
         associations: Associations,
     ) -> None:
-        super().__init__(judge, tunnels, gate, limits, connecting)
+        super().__init__(judge, tunnels, gate, limits, connecting, contexts)
         self._names = names
         self._associations = associations
+
+    def _certificate(self, who: Client) -> str | None:
+        tls = self._judge.ledger.evaluator.plan.tls
+        if not tls:
+            return None
+        every = (who.local, WILDCARDS[who.local.version], None)
+        return next((tls[at] for each in every if (at := Endpoint(each, who.local_port)) in tls), None)
+
+    def _told_in_the_clear(self) -> bytes:
+        return render_refusal(Unfit(Reason.MALFORMED, "this proxy speaks TLS: call it https://"))
 
     async def _receive(self, wire: Wire, who: Client) -> bool:
         return await self._talk(wire, who, ExplicitLayer())
@@ -103,7 +118,7 @@ class ExplicitProxy(Reception):
             reason, way = sockets.refusal_reason(error), ways[0]
             raise _Shut(reason, way.answer, way.wish.address, _tried(by_address, port)) from None
         way = by_address[address]
-        opening = self._admitted(way, wire.socket, upstream, who)
+        opening = self._admitted(way, wire, upstream, who)
         rule = way.answer.rule
         if plainly or rule is None or rule.sni is None or way.answer.verdict is Verdict.AUDIT:
             return opening
@@ -127,7 +142,7 @@ class ExplicitProxy(Reception):
 
         return self._name_reason(who, hello, without, fits, by_address)
 
-    def _admitted(self, way: _Way, client: socket.socket, upstream: socket.socket, who: Client) -> Admitted:
+    def _admitted(self, way: _Way, client: Wire, upstream: socket.socket, who: Client) -> Admitted:
         wish, answer = way.wish, opened_by(way.answer, way.verified)
         query = who.query(wish.address, wish.port)
         conversation = self._judge.ledger.begin(query, who.port, answer, wish.name)

@@ -1,7 +1,6 @@
 """Listeners of mappings that want to be told something: a token (`preface`), a TLS name (`sni`)."""
 
 import asyncio
-import socket
 from collections.abc import Set as AbstractSet
 from functools import partial
 
@@ -20,10 +19,17 @@ from marchproxy.model.presented import Presented
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Query
+from marchproxy.policy.plan import Rule
 
 
 class MappingListeners(Reception):
     """Serves all of them."""
+
+    def _certificate(self, who: Client) -> str | None:
+        if not self._judge.ledger.evaluator.plan.certificates:
+            return None
+        rule = self._ask(who)[1].rule
+        return rule.tls if isinstance(rule, Rule) else None
 
     async def _receive(self, wire: Wire, who: Client) -> bool:
         query, answer = self._ask(who)
@@ -37,7 +43,7 @@ class MappingListeners(Reception):
             denied = answer.verdict is Verdict.DENY
             self._refused(who, query, answer, answer.reason if denied else Reason.NO_MAPPING)
             return False
-        opening = await self._open(query, answer, None, None, wire.socket, who)
+        opening = await self._open(query, answer, None, None, wire, who)
         if isinstance(opening, Refused):
             return False
         opening.relay(b"", None)
@@ -65,10 +71,10 @@ class MappingListeners(Reception):
         without = answer.rule.sni if answer.rule else None
         opened = opened_by(answer, verified)
         if without is None:
-            return await self._open(query, opened, verified, request.credential, wire.socket, who)
+            return await self._open(query, opened, verified, request.credential, wire, who)
         services = {backend.service for backend in answer.pool.backends} if answer.pool else set()
         if request.speech is not Speech.TLS:
-            opening = await self._open(query, opened, verified, request.credential, wire.socket, who)
+            opening = await self._open(query, opened, verified, request.credential, wire, who)
             if isinstance(opening, Refused):
                 return opening
             refuse = partial(self._name_refusal, who, {opening.backend.service}, without)
@@ -78,7 +84,7 @@ class MappingListeners(Reception):
         if reason:
             return self._refused(who, query, answer, reason, name=name)
         among = self._judge.tunnels.services(name) if name else None
-        return await self._open(query, opened, verified, request.credential, wire.socket, who, name, among)
+        return await self._open(query, opened, verified, request.credential, wire, who, name, among)
 
     def _name_refusal(
         self, who: Client, services: AbstractSet[str], without: WithoutSni, hello: Request
@@ -97,7 +103,7 @@ class MappingListeners(Reception):
         answer: Answer,
         verified: Verified | None,
         presented: Presented | None,
-        client: socket.socket,
+        client: Wire,
         who: Client,
         name: str = "",
         among: AbstractSet[str] | None = None,

@@ -42,9 +42,7 @@ class PassingTls(Reception):
         conversation = self._judge.ledger.begin(query, who.port, opened_by(answer, None), name)
         tunnel = Tunnel(conversation, None, None)
         backend = Backend(who.local, who.local_port, service_of(answer))
-        return Admitted(
-            self._tunnels, tunnel, wire.socket, upstream, backend, lambda: self._gate.leave(who.source)
-        )
+        return Admitted(self._tunnels, tunnel, wire, upstream, backend, lambda: self._gate.leave(who.source))
 
     def _refusal(self, who: Client, hello: Request, answer: Answer) -> Reason | None:
         rule = answer.rule

@@ -1,5 +1,6 @@
 """Clients from accepting to a session: what the explicit proxy and listeners of mappings have in common."""
 
+import asyncio
 import logging
 import socket
 import time
@@ -9,12 +10,15 @@ from dataclasses import dataclass
 
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
+from marchproxy.dataplane.admission.securewire import NotAgreed, SecureWire
 from marchproxy.dataplane.admission.session import Decide, Opening, Session
 from marchproxy.dataplane.admission.tlsname import refusal
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
+from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.connecting import Connect
+from marchproxy.dataplane.proxy.protocol.admission import DEADLINE
 from marchproxy.dataplane.proxy.protocol.exchange import (
     Bound,
     Layer,
@@ -63,7 +67,7 @@ class Admitted:
         self,
         tunnels: Tunnels,
         tunnel: Tunnel,
-        client: socket.socket,
+        client: Wire,
         upstream: socket.socket,
         backend: Backend,
         leave: Callable[[], None],
@@ -121,10 +125,20 @@ class Guarded:
 class Reception(ABC):
     """Admits the connections of listening sockets."""
 
+    protocols: tuple[str, ...] = ()
+    """Under TLS: the names of what is spoken (ALPN, RFC 7301); empty: no matter."""
+
     def __init__(
-        self, judge: Judge, tunnels: Tunnels, gate: Gate, limits: AdmissionLimits, connecting: Connect
+        self,
+        judge: Judge,
+        tunnels: Tunnels,
+        gate: Gate,
+        limits: AdmissionLimits,
+        connecting: Connect,
+        contexts: Contexts,
     ) -> None:
         self._judge = judge
+        self._contexts = contexts
         self._tunnels = tunnels
         self._gate = gate
         self._limits = limits
@@ -197,6 +211,34 @@ class Reception(ABC):
         blocked = self._judge.tunnels.refuse(who.source, name)
         return blocked.reason if blocked else refusal(hello, without, fits, by_address)
 
+    def _certificate(self, who: Client) -> str | None:
+        """The qualified name of the certificate with which TLS is spoken to a client; None: it is not."""
+        return None
+
+    async def _secure(self, client: socket.socket, who: Client, certificate: str) -> Wire | None:
+        """The client's connection under TLS; None: it is refused, and that written down. Raises `OSError`."""
+        context = self._contexts.server(certificate, self.protocols)
+        if context is None:
+            self._refused(who, who.query(), _BEFORE_POLICY, Reason.NOT_CARRIED)
+            return None
+        wire = SecureWire(client, context)
+        until = asyncio.get_running_loop().time() + DEADLINE
+        try:
+            await wire.handshake(until, self._limits.sending)
+        except NotAgreed as failed:
+            log.debug("%s:%d: %s %s", who.source, who.port, failed.reason.name, failed.detail)
+            if failed.reason is not Reason.CLOSED:
+                self._refused(who, who.query(), _BEFORE_POLICY, failed.reason)
+            if failed.plain_http:
+                await wire.tell(self._told_in_the_clear(), self._limits.sending)
+            await wire.close()
+            return None
+        return wire
+
+    def _told_in_the_clear(self) -> bytes:
+        """What a client hears that speaks HTTP where TLS is spoken."""
+        return b""
+
     @abstractmethod
     async def _receive(self, wire: Wire, who: Client) -> bool:
         """Talk to one client. True: it is relayed, and whoever does so leaves the gate. Raises `OSError`."""
@@ -236,16 +278,19 @@ class Reception(ABC):
         return Refused(reason, detail)
 
     async def _serve(self, client: socket.socket, who: Client) -> None:
-        wire = Wire(client)
+        wire: Wire | None = Wire(client)
         relayed = False
         try:
-            relayed = await self._receive(wire, who)
+            certificate = self._certificate(who)
+            if certificate is not None:
+                wire = await self._secure(client, who, certificate)
+            relayed = wire is not None and await self._receive(wire, who)
         except OSError as error:
             log.debug("%s:%d: %s", who.source, who.port, error)
         finally:
             self._talking.discard(client)
             if not relayed:
-                wire.reset()
+                sockets.reset(client)
                 self._gate.leave(who.source)
 
     def _turn_away(self, client: socket.socket, who: Client, answer: Answer, reason: Reason) -> None:

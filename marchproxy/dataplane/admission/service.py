@@ -25,6 +25,7 @@ from marchproxy.dataplane.admission.names import AskedAddresses, Find
 from marchproxy.dataplane.admission.passing import PassingTls
 from marchproxy.dataplane.admission.reception import Reception
 from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
+from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
@@ -62,9 +63,10 @@ class Admission:
         sockets: ListeningSockets | None = None,
         limits: AdmissionLimits | None = None,
         shared: bool = False,
+        contexts: Contexts | None = None,
     ) -> None:
         """`find` looks names up; `handover` gives tunnels to the kernel; `shared`: with a tier that needs
-        descriptors for connections too.
+        descriptors for connections too; `contexts` has what TLS is spoken with.
         """
         self.limits = limits or default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0], shared=shared)
         self._ledger = Ledger()
@@ -75,7 +77,8 @@ class Admission:
         self._handover = self._tunnels.handover = handover
         self._associations = Associations(self._judge, self._names, self.limits)
         connecting = handover.connect if handover else connect
-        shared_parts = self._judge, self._tunnels, self._gate, self.limits, connecting
+        contexts = contexts or Contexts()
+        shared_parts = self._judge, self._tunnels, self._gate, self.limits, connecting, contexts
         self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
         self._mappings = MappingListeners(*shared_parts)
         self._passing = PassingTls(*shared_parts)

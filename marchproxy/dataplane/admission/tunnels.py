@@ -11,6 +11,7 @@ from typing import Protocol
 
 from marchproxy.dataplane.admission.deadlines import Deadlines
 from marchproxy.dataplane.admission.judge import Judge
+from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.ledger import Conversation
@@ -128,7 +129,7 @@ class Tunnels:
     def open(
         self,
         tunnel: Tunnel,
-        client: socket.socket,
+        client: Wire,
         upstream: socket.socket,
         backend: Backend,
         *,
@@ -145,7 +146,7 @@ class Tunnels:
             self._forget(tunnel)
 
         tunnel.leave = on_end
-        relay = tunnel.relay = Relay(client, upstream, tunnel.conversation, ended, bound)
+        relay = tunnel.relay = client.relay(upstream, tunnel.conversation, ended, bound)
         self.live.add(tunnel)
         self.empty.clear()
         self._ledger.opened(tunnel.conversation, backend)
@@ -155,10 +156,12 @@ class Tunnels:
         reason = self._judge.taken_back(presented, tunnel.verified) or (
             None if same else self._refusal(tunnel)
         )
-        if self.handover is not None and self.hands_over:
+        if not relay.joinable:
+            tunnel.tries = TRIES
+        elif self.handover is not None and self.hands_over:
             # What is bound mostly stays here to its end, and small queues would slow it down for nothing.
             if bound is None:
-                self.handover.expect(client, upstream)
+                self.handover.expect(relay.client, upstream)
             if self.ripe_bytes:
                 relay.when_carried(self.ripe_bytes, partial(self._offer, tunnel))
         if reason is None:

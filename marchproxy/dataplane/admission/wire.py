@@ -9,7 +9,11 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
+from marchproxy.dataplane.proxy.ledger import Conversation
+from marchproxy.dataplane.proxy.protocol.exchange import Bound
+from marchproxy.dataplane.proxy.relay import Relay
 from marchproxy.dataplane.proxy.sockets import reset
+from marchproxy.model.reason import Reason
 
 READ_SIZE = 8192
 """Bytes of one read: little more than a request has."""
@@ -28,6 +32,10 @@ class Wire:
 
     async def receive(self, until: float | None) -> bytes | None:
         """The next bytes; empty: FIN. None: the loop's clock has come to `until`. Raises `OSError`."""
+        return await self._take(until)
+
+    async def _take(self, until: float | None) -> bytes | None:
+        """The same of what is on the wire."""
         while True:
             try:
                 return self.socket.recv(READ_SIZE)
@@ -61,13 +69,23 @@ class Wire:
         left = _DISCARDED
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
-            while left > 0 and (data := await self.receive(until)):
+            while left > 0 and (data := await self._take(until)):
                 left -= len(data)
         self.socket.close()
 
     def reset(self) -> None:
         """End at once."""
         reset(self.socket)
+
+    def relay(
+        self,
+        upstream: socket.socket,
+        conversation: Conversation,
+        on_end: Callable[[Reason], None],
+        bound: Bound | None,
+    ) -> Relay:
+        """What carries bytes from here on, not yet started; the socket is its own. See `Relay`."""
+        return Relay(self.socket, upstream, conversation, on_end, bound)
 
     async def _ready(
         self,

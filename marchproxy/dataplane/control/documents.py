@@ -20,7 +20,7 @@ from marchproxy.dataplane.records import (
     ProblemEvent,
     ReloadEvent,
 )
-from marchproxy.dataplane.status import DnsState, NameState, Status
+from marchproxy.dataplane.status import CertificateState, DnsState, NameState, Status
 from marchproxy.dataplane.toplists import REASON, TopList
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason, Verdict
@@ -193,6 +193,7 @@ def status_document(status: Status) -> Document:
         "uptime_s": round(status.now - status.started, 3),
         "healthy": status.healthy,
         "problems": [str(problem) for problem in status.problems],
+        "warnings": [str(warning) for warning in status.warnings],
         "revision": {
             "number": status.applied.number,
             "sha256": status.applied.sha256,
@@ -219,6 +220,18 @@ def status_document(status: Status) -> Document:
         "names": {name.name: [str(each.address) for each in name.addresses] for name in status.names},
         "host_names": [_name_document(name) for name in status.names],
         "dns": _dns_document(status.dns),
+        "certificates": [_certificate_document(state) for state in status.certificates],
+    }
+
+
+def _certificate_document(state: CertificateState) -> Document:
+    return {
+        "name": state.name,
+        "hosts": list(state.hosts),
+        "issuer": state.issuer,
+        "fingerprint": state.fingerprint,
+        "expires": instant(state.expires),
+        "usable": state.usable,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from marchproxy.dataplane.kernel import location
 from marchproxy.model.address import HostName
 from marchproxy.model.appliance import DEFAULT_SETTINGS
+from marchproxy.model.certificate import Certificate
 from marchproxy.model.entities import Interface
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.snapshot import Snapshot
@@ -22,6 +23,8 @@ class Case:
     snapshot: Snapshot | None = None
     store_problem: MarchproxyError | None = None
     """Why there is no snapshot."""
+    certificates: Sequence[Certificate] = ()
+    """All that the store has."""
     policy_errors: int = 0
     """What `check` calls errors."""
     status: Mapping[str, Any] | None = None

@@ -15,6 +15,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "daemon": installation.daemon,
         "store": installation.store,
         "permissions": installation.permissions,
+        "certificates": installation.certificates,
         "pins": installation.pins,
         "kernel": machine.kernel,
         "btf": machine.btf,

@@ -2,12 +2,16 @@
 
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from marchproxy import bpf
 from marchproxy.dataplane.doctor.case import Case
 from marchproxy.dataplane.doctor.finding import Finding, error, fine, warning
+from marchproxy.model.certificate import Origin
 from marchproxy.model.errors import MarchproxyError, NotPermitted
+from marchproxy.model.names import DEFAULT_CLUSTER
+from marchproxy.store.certificates import uses
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _WRITERS = stat.S_IWGRP | stat.S_IWOTH
@@ -61,6 +65,32 @@ def permissions(case: Case) -> Iterator[Finding]:
             yield error(f"{path}: {text}", evidence, f"chmod {mode} {path}")
     if not found:
         yield fine("store, keys and sockets are for their owner")
+
+
+def certificates(case: Case) -> Iterator[Finding]:
+    """Whether clients still accept what listeners show them."""
+    if case.snapshot is None or not case.certificates:
+        return
+    now = datetime.now(UTC)
+    soon = now + timedelta(seconds=case.snapshot.settings.certificate_warning)
+    users: dict[str, list[str]] = {}
+    for user, name in uses(case.snapshot):
+        users.setdefault(name, []).append(user)
+    found = False
+    for each in case.certificates:
+        used, end = users.get(each.qualified, []), f"{each.facts.expires:%Y-%m-%d %H:%M} UTC"
+        option = "" if each.cluster == DEFAULT_CLUSTER else f" --cluster {each.cluster}"
+        fix = f"marchproxy cert renew {each.name}{option}"
+        evidence = f"used by {', '.join(used)}" if used else "no listener uses it"
+        if each.facts.expires <= now:
+            found = True
+            text = f"certificate {each.qualified} expired at {end}"
+            yield error(text, evidence, fix) if used else warning(text, evidence, fix)
+        elif each.facts.expires <= soon and (used or each.origin is Origin.AUTHORITY):
+            found = True
+            yield warning(f"certificate {each.qualified} expires at {end}", evidence, fix)
+    if not found:
+        yield fine("no certificate that is used expires soon", f"{len(case.certificates)} in the store")
 
 
 def pins(case: Case) -> Iterator[Finding]:

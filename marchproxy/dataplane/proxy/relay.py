@@ -143,18 +143,26 @@ class Pump:
             self._finish()
             return
         self._bulk = size >= BULK
-        data: memoryview | bytes = _scratch[:size]
+        self._pass(_scratch[:size])
+
+    def _pass(self, read: memoryview) -> None:
+        """Write on what was read, as far as somebody who looks lets it."""
+        data: memoryview | bytes = read
         if self.look:
             try:
-                data = self.look(_scratch[:size])
+                data = self.look(read)
             except Unfit as unfit:
                 self._relay.end(unfit.reason)
                 return
         self._relay.carry(self._tally, len(data))
-        left = self._write(memoryview(data))
+        left = self._write(memoryview(self._shaped(data)))
         if left:
             self._held = memoryview(bytes(left))
             self._wait()
+
+    def _shaped(self, data: memoryview | bytes) -> memoryview | bytes:
+        """What is written for `data`."""
+        return data
 
     def _wait(self) -> None:
         self._loop.remove_reader(self._source)
@@ -193,6 +201,9 @@ class Pump:
 class Relay:
     """Two pumps back to back. `on_end` is called once, with CLOSED, RESET, or what `end` was given."""
 
+    joinable = True
+    """Whether both connections carry the same bytes, so that the kernel could join them."""
+
     __slots__ = (
         *("_bound", "_left", "_on_end", "_pumps", "_ripe", "_then"),
         *("client", "conversation", "ended", "upstream"),
@@ -216,13 +227,17 @@ class Relay:
         self._left = 0
         self._ripe: Callable[[], None] | None = None
         self._on_end = on_end
-        self._pumps: tuple[Pump, ...] = (
-            Pump(self, client, upstream, conversation.sent),
-            Pump(self, upstream, client, conversation.received),
-        )
+        self._pumps: tuple[Pump, ...] = self._made()
         if bound:
             self._pumps[0].look = self._asked
             self._pumps[1].look = self._answered
+
+    def _made(self) -> "tuple[Pump, Pump]":
+        """From the client, and to it."""
+        return (
+            Pump(self, self.client, self.upstream, self.conversation.sent),
+            Pump(self, self.upstream, self.client, self.conversation.received),
+        )
 
     def start(self, ahead: bytes = b"") -> None:
         """Begin to relay; `ahead` goes upstream before everything else."""

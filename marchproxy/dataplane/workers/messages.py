@@ -12,6 +12,7 @@ from marchproxy.dataplane.records import Denials, Event, EventKind, LimitState, 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import ListenerKey, Plan
+from marchproxy.store.certificates import Identity
 
 
 def _proxy(mapping: dict[object, object]) -> MappingProxyType[object, object]:
@@ -42,6 +43,13 @@ class Know:
     """These are all credentials."""
 
     parts: BookParts = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """Speak TLS with these certificates; there are no others."""
+
+    identities: tuple[Identity, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

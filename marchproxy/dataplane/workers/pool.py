@@ -19,6 +19,7 @@ from marchproxy.dataplane.admission.listeningsockets import ListeningSockets, Pr
 from marchproxy.dataplane.admission.names import Find
 from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import LookupFailed
@@ -56,6 +57,7 @@ class WorkerPool:
         count: int,
         find: Find,
         credentials: CredentialKeeper,
+        certificates: CertificateKeeper,
         handover: "Handover | None",
         sockets: ListeningSockets | None = None,
         verbosity: int = 0,
@@ -63,6 +65,7 @@ class WorkerPool:
         self._own = Admission(find, credentials, handover=handover)
         self._find = find
         self._credentials = credentials
+        self._certificates = certificates
         self._handover = handover
         self._workers = [_Place(self, index, verbosity) for index in range(count)]
         self._plan = Plan()
@@ -72,6 +75,7 @@ class WorkerPool:
         self._sink: EventSink = lambda event: None
         self._kinds = frozenset(EventKind)
         self._known: object = None
+        self._proven: object = None
         self._tasks = Tasks()
 
     def start(self, sink: EventSink) -> None:
@@ -111,10 +115,13 @@ class WorkerPool:
         await self._ask_all(messages.CatchUp())
 
     def _know(self) -> None:
-        """Tell workers of credentials that have changed."""
+        """Tell workers of credentials and certificates that have changed."""
         if self._credentials.parts is not self._known:
             self._known = self._credentials.parts
             self._say(messages.Know(self._credentials.parts))
+        if self._certificates.identities is not self._proven:
+            self._proven = self._certificates.identities
+            self._say(messages.Prove(self._certificates.identities))
 
     def poll(self) -> None:
         """See `Admission.poll`. Workers poll themselves; here they are started, and started again."""
@@ -202,6 +209,7 @@ class WorkerPool:
         """Tell a new worker all that the others know."""
         place.say(messages.Want(self._kinds))
         place.say(messages.Know(self._credentials.parts))
+        place.say(messages.Prove(self._certificates.identities))
         place.serve(self._sockets.held)
 
     def told(self, message: messages.Told) -> None:

@@ -21,6 +21,7 @@ from marchproxy.dataplane.admission.ripe import ripe
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
 from marchproxy.dataplane.credentials.book import CredentialBook
+from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.kernel.handoff import lift_limits, limit_backlog
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.dataplane.logs import configure, log_unhandled
@@ -62,7 +63,10 @@ class Worker:
         self._telling: asyncio.TimerHandle | None = None
         limits = default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._remote = Remote(self._offer)
-        self._admission = Admission(self._find, self, handover=self._remote, limits=limits)
+        self._contexts = Contexts()
+        self._admission = Admission(
+            self._find, self, handover=self._remote, limits=limits, contexts=self._contexts
+        )
         self._admission.start(self._tell)
 
     def note_use(self, token: str, now: datetime) -> None:
@@ -85,6 +89,8 @@ class Worker:
                 self._serve(message, descriptors)
             case messages.Know(parts):
                 self.book = parts.book()
+            case messages.Prove(identities):
+                self._contexts.learn(identities)
             case messages.Want(kinds):
                 self._admission.want(kinds)
             case messages.Ask(number, question):

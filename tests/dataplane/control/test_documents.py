@@ -11,7 +11,7 @@ from marchproxy.dataplane.records import (
     ProblemEvent,
     ReloadEvent,
 )
-from marchproxy.dataplane.status import Problem
+from marchproxy.dataplane.status import CertificateState, Problem
 from marchproxy.model.entities import Role
 from marchproxy.model.reason import Reason
 from tests.dataplane import facts
@@ -143,3 +143,21 @@ def test_events_of_no_flow_say_what_has_changed() -> None:
     lost = InterfaceEvent(facts.NOON, InterfaceState("eth0", Role.INSIDE, "auto", "", "it is gone"))
     events = (over, failed, lost)
     assert [documents.event_document(event)["change"] for event in events] == ["ended", "failed", "lost"]
+
+
+def test_certificates_and_what_will_be_wrong_one_day() -> None:
+    state = CertificateState("lab/web", ("a.example",), "CN=ca", "9f86", facts.NOON, True)
+    warning = Problem("certificates", "certificate lab/web expires soon")
+    shown = documents.status_document(replace(facts.status(), certificates=(state,), warnings=(warning,)))
+    assert shown["certificates"] == [
+        {
+            "name": "lab/web",
+            "hosts": ["a.example"],
+            "issuer": "CN=ca",
+            "fingerprint": "9f86",
+            "expires": "2027-01-15T08:00:00.250Z",
+            "usable": True,
+        }
+    ]
+    assert shown["warnings"] == ["certificates: certificate lab/web expires soon"]
+    assert (shown["healthy"], shown["problems"]) == (True, [])

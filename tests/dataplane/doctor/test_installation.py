@@ -1,12 +1,16 @@
 """installation: the daemon, the store, and what lies about of both."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from marchproxy.dataplane.doctor import installation
 from marchproxy.dataplane.doctor.finding import Severity
+from marchproxy.model.certificate import Certificate, Facts, Origin
+from marchproxy.model.entities import Mapping
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
+from marchproxy.model.snapshot import Cluster, Snapshot
 from tests.dataplane.doctor.patient import Patient, wrong
 
 
@@ -76,3 +80,32 @@ def test_programs_that_nobody_looks_after(patient: Patient) -> None:
     (patient.folder / "bpf/marchproxy/v1/links/in0").touch()
     (finding,) = installation.pins(patient.case)
     assert (finding.severity, finding.fix) == (Severity.WARNING, "marchproxy run, or marchproxy detach")
+
+
+def certificate(name: str, days: int, origin: Origin = Origin.ADDED, cluster: str = "default") -> Certificate:
+    """One that ends in so many days."""
+    now = datetime.now(UTC)
+    made = Facts((), "CN=x", "CN=x", "EC P-384", "0" * 64, now, now + timedelta(days=days, minutes=5))
+    return Certificate(cluster, name, origin, made, now, "")
+
+
+def test_certificates_that_end(patient: Patient) -> None:
+    used = Mapping("m", ("a",), ("b",), (), tls="used")
+    snapshot = replace(Snapshot(), clusters=(Cluster("default", mappings=(used,)), Cluster("lab")))
+    for each, severity in (
+        (certificate("used", 31), Severity.OK),
+        (certificate("used", 29), Severity.WARNING),
+        (certificate("used", -1), Severity.ERROR),
+        (certificate("other", 29), Severity.OK),
+        (certificate("other", -1, cluster="lab"), Severity.WARNING),
+        (certificate("ca", 29, Origin.AUTHORITY), Severity.WARNING),
+    ):
+        case = replace(patient.case, snapshot=snapshot, certificates=(each,))
+        (finding,) = installation.certificates(case)
+        assert finding.severity is severity, each
+        if severity is not Severity.OK:
+            option = " --cluster lab" if each.cluster == "lab" else ""
+            assert finding.fix == f"marchproxy cert renew {each.name}{option}"
+            who = "used by mapping 'm'" if each.name == "used" else "no listener uses it"
+            assert finding.evidence == who
+    assert list(installation.certificates(replace(patient.case, certificates=()))) == []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
+from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.channel import Channel
 from marchproxy.dataplane.workers.worker import Remote, Worker
@@ -42,7 +43,13 @@ class Daemon:
         gate = self.worker._admission._gate
         assert gate.enter(HERE)
         self.tunnels.open(
-            self.tunnel, *ends, backend(1), ahead=b"", bound=None, on_end=lambda: gate.leave(HERE)
+            self.tunnel,
+            Wire(ends[0]),
+            ends[1],
+            backend(1),
+            ahead=b"",
+            bound=None,
+            on_end=lambda: gate.leave(HERE),
         )
         assert self.tunnel.relay
         self.relay = self.tunnel.relay

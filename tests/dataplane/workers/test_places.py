@@ -15,6 +15,7 @@ from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.workers import messages, pool, worker
 from marchproxy.dataplane.workers.pool import WorkerPool, _Place
+from tests.certificates import keeper
 from tests.dataplane.loops import looped, until
 
 
@@ -42,7 +43,7 @@ async def broken(name: str) -> Found:
 
 def made() -> tuple[WorkerPool, _Place]:
     """A pool of one, and its place."""
-    pool = WorkerPool(1, broken, cast(CredentialKeeper, NoCredentials()), None)
+    pool = WorkerPool(1, broken, cast(CredentialKeeper, NoCredentials()), keeper(), None)
     (place,) = pool._workers
     return pool, place
 

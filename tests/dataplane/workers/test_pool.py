@@ -23,6 +23,7 @@ from marchproxy.dataplane.workers.pool import WorkerPool
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
+from tests.certificates import keeper
 from tests.dataplane.loops import looped, until
 from tests.policy.build import mapping, plan, service
 
@@ -120,7 +121,7 @@ async def serving(count: int = 2) -> AsyncIterator[Made]:
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = int(server.sockets[0].getsockname()[1])
     events: list[Event] = []
-    pool = WorkerPool(count, find, cast(CredentialKeeper, NoCredentials()), None)
+    pool = WorkerPool(count, find, cast(CredentialKeeper, NoCredentials()), keeper(), None)
     made = Made(pool, free_port(), port, events)
     pool.start(events.append)
     pool.prepare(policy(made.listen, port)).commit(1)

@@ -17,6 +17,7 @@ from marchproxy.dataplane.names.lookup import Found
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.pool import WorkerPool, _Place
 from marchproxy.policy.plan import Plan
+from tests.certificates import keeper
 from tests.dataplane.loops import looped
 
 RIPE = Ripe(7, "m", 1, 0, Remembered())
@@ -71,7 +72,8 @@ class NoCredentials:
 
 def pool(kernel: Kernel | None) -> WorkerPool:
     """One that has its second plan, of the same revision as the first."""
-    made = WorkerPool(0, nowhere, cast(CredentialKeeper, NoCredentials()), cast("Handover | None", kernel))
+    credentials = cast(CredentialKeeper, NoCredentials())
+    made = WorkerPool(0, nowhere, credentials, keeper(), cast("Handover | None", kernel))
     for _ in range(2):
         made.adopt(Plan(), 5, frozenset(), {})
     return made

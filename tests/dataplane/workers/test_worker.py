@@ -6,7 +6,12 @@ import socket
 import subprocess
 import sys
 
+from marchproxy.dataplane.workers import messages
+from marchproxy.dataplane.workers.channel import Channel
+from marchproxy.dataplane.workers.worker import Worker
 from rig.waiting import wait_for
+from tests.certificates import identity
+from tests.dataplane.loops import looped, until
 
 
 def test_without_a_daemon_it_ends_by_itself_and_no_signal_of_a_terminal_ends_it_before() -> None:
@@ -30,3 +35,18 @@ def test_without_a_daemon_it_ends_by_itself_and_no_signal_of_a_terminal_ends_it_
         worker.kill()
         worker.wait()
         ours.close()
+
+
+@looped
+async def test_it_speaks_tls_with_what_it_is_told() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours, lambda message, descriptors: None, lambda: None)
+    worker = Worker(theirs)
+    channel.say(messages.Prove((identity(),)))
+    await until(lambda: worker._contexts.server("proxy") is not None)
+    channel.say(messages.Prove(()))
+    await until(lambda: worker._contexts.server("proxy") is None)
+    assert "PRIVATE" not in repr(messages.Prove((identity(),)))
+    channel.close()
+    await worker._admission.close()
+    worker._channel.close()

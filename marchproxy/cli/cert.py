@@ -1,0 +1,268 @@
+"""`marchproxy cert`: what listeners prove themselves by where they speak TLS."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from marchproxy.cli import intent, suggest
+from marchproxy.cli.context import Environment
+from marchproxy.cli.errors import ExitCode, WrongUsage, warn
+from marchproxy.cli.files import read_bytes
+from marchproxy.cli.framework import environment_of, noun, verb
+from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
+from marchproxy.cli.output import Output, show_one, show_rows
+from marchproxy.cli.table import Columns
+from marchproxy.client import edits
+from marchproxy.model.certificate import Certificate, Origin
+from marchproxy.model.documents import Document, write_field
+from marchproxy.model.errors import InvalidValue
+from marchproxy.model.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from marchproxy.store.x509 import Material
+
+app = noun("Manage certificates: what listeners prove themselves by where they speak TLS")
+
+_COLUMNS: Columns = {
+    "NAME": "name",
+    "ORIGIN": "origin",
+    "STATE": "state",
+    "HOSTS": "hosts",
+    "EXPIRES": "expires",
+    "USED BY": "used_by",
+}
+_DAYS = 365
+
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="1 to 63 letters, digits, '.', '_' or '-'")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocompletion=suggest.certificates)]
+ChainOption = Annotated[
+    str, typer.Option("--certificate", metavar="FILE", help="PEM: the leaf first, then who signed it")
+]
+KeyOption = Annotated[str, typer.Option("--key", metavar="FILE", help="PEM: the leaf's private key")]
+DaysOption = Annotated[int, typer.Option("--days", metavar="N", help="How long it is valid, 1 to 825")]
+
+
+@verb(
+    app,
+    "add",
+    "marchproxy cert add proxy --certificate fullchain.pem --key privkey.pem",
+    "marchproxy cert add web --certificate both.pem --key both.pem --cluster lab",
+    revises=False,
+)
+def add(
+    context: typer.Context,
+    name: NewName,
+    certificate: ChainOption,
+    key: KeyOption,
+    cluster: ClusterOption = CLUSTER,
+    output: OutputOption = TABLE,
+) -> ExitCode:
+    """Add a certificate with its private key
+
+    The key has to be the leaf's, the chain in order, and nothing in it expired. The key is encrypted in the
+    store, in no revision and in no export; nobody can read it there later. RSA of 2048 bits at least, P-256,
+    P-384, P-521 and Ed25519 are taken.
+    """
+    environment = environment_of(context)
+    material = _material(environment, certificate, key)
+    with intent.opened(environment) as store:
+        made = store.certificates.add(cluster, name, material)
+        snapshot = store.snapshot()
+    return _tell(environment, made, snapshot, output)
+
+
+@verb(
+    app,
+    "generate",
+    "marchproxy cert generate proxy --host proxy.example.com --host 10.1.0.1",
+    "marchproxy cert generate web --host web.example.com --days 90 --cluster lab",
+)
+def generate(
+    context: typer.Context,
+    name: NewName,
+    hosts: Annotated[
+        list[str],
+        typer.Option("--host", metavar="HOST", help="Name or address that clients call; may be repeated"),
+    ],
+    days: DaysOption = _DAYS,
+    cluster: ClusterOption = CLUSTER,
+    output: OutputOption = TABLE,
+) -> ExitCode:
+    """Generate a certificate, signed by the cluster's own CA
+
+    The CA is made when it is first needed, and is the certificate ca: clients that trust it trust this one,
+    those that are generated later, and those that are renewed. Keys are ECDSA on P-384.
+    """
+    environment = environment_of(context)
+    with intent.opened(environment) as store:
+        made = store.certificates.generate(cluster, name, hosts, timedelta(days=days))
+        snapshot = store.snapshot()
+    return _tell(environment, made, snapshot, output)
+
+
+@verb(
+    app,
+    "renew",
+    "marchproxy cert renew proxy",
+    "marchproxy cert renew proxy --certificate fullchain.pem --key privkey.pem",
+)
+def renew(
+    context: typer.Context,
+    name: Name,
+    certificate: Annotated[
+        str | None, typer.Option("--certificate", metavar="FILE", help="The new chain, as of add")
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", metavar="FILE", help="Its private key")] = None,
+    days: DaysOption = _DAYS,
+    cluster: ClusterOption = CLUSTER,
+    output: OutputOption = TABLE,
+) -> ExitCode:
+    """Replace a certificate by a newer one
+
+    What was generated is signed again for the same hosts, with a new key. What was added is replaced by what
+    the files hold. New connections get the new one at once; those that stand are not disturbed. To renew ca
+    is to make a new CA: clients have to be told of it before what it signs is of use.
+    """
+    environment = environment_of(context)
+    if (certificate is None) is not (key is None):
+        raise WrongUsage("--certificate and --key belong together")
+    material = None if certificate is None or key is None else _material(environment, certificate, key)
+    with intent.opened(environment) as store:
+        made = (
+            store.certificates.renew(cluster, name, timedelta(days=days))
+            if material is None
+            else store.certificates.replace(cluster, name, material)
+        )
+        snapshot = store.snapshot()
+    return _tell(environment, made, snapshot, output)
+
+
+@verb(app, "list", "marchproxy cert list", "marchproxy cert list --output json")
+def list_all(context: typer.Context, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE) -> None:
+    """List the certificates of a cluster with their state and who uses them"""
+    environment = environment_of(context)
+    with intent.opened(environment, read_only=True) as store:
+        snapshot = store.snapshot()
+        edits.cluster_of(snapshot, cluster)
+        found = store.certificates.every(cluster)
+    show_rows(environment, output, [_row(each, snapshot) for each in found], _COLUMNS)
+
+
+@verb(app, "show", "marchproxy cert show proxy", "marchproxy cert show ca --pem > ca.pem")
+def show(
+    context: typer.Context,
+    name: Name,
+    pem: Annotated[bool, typer.Option("--pem", help="Print the certificate alone, as PEM")] = False,
+    cluster: ClusterOption = CLUSTER,
+    output: OutputOption = TABLE,
+) -> None:
+    """Show one certificate
+
+    With --pem the chain that clients are shown, without its key; that of ca is what clients have to trust.
+    """
+    environment = environment_of(context)
+    with intent.opened(environment, read_only=True) as store:
+        snapshot, found = store.snapshot(), store.certificates.find(cluster, name)
+    if pem:
+        environment.stdout.write(found.chain)
+        return
+    more = {} if output is Output.TABLE else {"certificate": found.chain}
+    show_one(environment, output, _row(found, snapshot) | more)
+
+
+@verb(app, "remove", "marchproxy cert remove proxy --yes", revises=False)
+def remove(
+    context: typer.Context, name: Name, cluster: ClusterOption = CLUSTER, yes: YesOption = False
+) -> None:
+    """Remove a certificate and its private key
+
+    It is refused while a mapping or listener uses it. No rollback brings it back. It asks first on a
+    terminal; a script says --yes.
+    """
+    environment = environment_of(context)
+    if not yes:
+        with intent.opened(environment, read_only=True) as store:
+            store.certificates.find(cluster, name)
+        intent.confirm(environment, f"remove certificate {name} and its key", yes)
+    with intent.opened(environment) as store:
+        store.certificates.remove(cluster, name)
+    environment.note(f"removed certificate {name}")
+
+
+def _material(environment: Environment, certificate: str, key: str) -> "Material":
+    """What the files hold, once it is known that TLS can be spoken with it."""
+    from marchproxy.dataplane.credentials.contexts import Unusable, server_context
+    from marchproxy.store.certificates import Identity
+    from marchproxy.store.x509 import read_material
+
+    if certificate == key == "-":
+        data = read_bytes(environment, "-")
+        chain, private = data, data
+    else:
+        chain, private = read_bytes(environment, certificate), read_bytes(environment, key)
+    try:
+        material = read_material(chain, private, datetime.now(UTC))
+    except InvalidValue as error:
+        file = {"certificate": certificate, "key": key}[error.field]
+        # What is wrong in a file that can be read at all, the error says by itself.
+        raise InvalidValue(error.field, file if error.value == "…" else error.value, error.expected) from None
+    try:
+        server_context(Identity(certificate, material.chain, material.key))
+    except Unusable as error:
+        expected = f"a certificate that TLS can be spoken with: {error.message}"
+        raise InvalidValue("certificate", certificate, expected) from None
+    return material
+
+
+def _tell(environment: Environment, made: Certificate, snapshot: Snapshot, output: Output) -> ExitCode:
+    """Say what there is now, warn of what clients will not like, and have the daemon take it over."""
+    facts, row = made.facts, _row(made, snapshot)
+    environment.note(f"certificate {made.name}: {facts.kind}, expires {row['expires']}")
+    if output is not Output.TABLE:
+        show_one(environment, output, row)
+    if not facts.hosts and made.origin is not Origin.AUTHORITY:
+        message = f"certificate {made.name} names no host in its subject alternative names"
+        warn(environment, message, "clients refuse it, whatever its subject says")
+    if row["state"] not in ("valid", "expired"):
+        warn(environment, f"certificate {made.name}: {row['state']}: {row['begins']} to {row['expires']}")
+    return intent.announce(environment)
+
+
+def _row(certificate: Certificate, snapshot: Snapshot) -> Document:
+    facts = certificate.facts
+    return {
+        "name": certificate.name,
+        "cluster": certificate.cluster,
+        "origin": str(certificate.origin),
+        "state": _state(certificate, snapshot, datetime.now(UTC)),
+        "hosts": list(facts.hosts),
+        "subject": facts.subject,
+        "issuer": facts.issuer,
+        "key": facts.kind,
+        "fingerprint": facts.fingerprint,
+        "begins": write_field("begins", facts.begins),
+        "expires": write_field("expires", facts.expires),
+        "created": write_field("created", certificate.created),
+        "used_by": list(_users(snapshot).get(certificate.qualified, ())),
+    }
+
+
+def _users(snapshot: Snapshot) -> Mapping[str, Sequence[str]]:
+    from marchproxy.store.certificates import uses
+
+    found: dict[str, list[str]] = {}
+    for user, name in uses(snapshot):
+        found.setdefault(name, []).append(user)
+    return found
+
+
+def _state(certificate: Certificate, snapshot: Snapshot, now: datetime) -> str:
+    facts = certificate.facts
+    if facts.expires <= now:
+        return "expired"
+    if now < facts.begins:
+        return "not yet valid"
+    ahead = timedelta(seconds=snapshot.settings.certificate_warning)
+    return "expires soon" if facts.expires <= now + ahead else "valid"

@@ -1,0 +1,75 @@
+"""What a server's TLS is made of: one context for each certificate, made anew when that is renewed.
+
+Connections that stand keep the context that they began with.
+"""
+
+import os
+import ssl
+from collections.abc import Iterable
+
+from marchproxy.model.errors import MarchproxyError
+from marchproxy.store.certificates import Identity
+
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2: those with forward secrecy and authenticated encryption. TLS 1.3 has no others."""
+
+
+class Unusable(MarchproxyError):
+    """The TLS library does not take a certificate."""
+
+
+class Contexts:
+    """Contexts by the qualified names of certificates."""
+
+    def __init__(self) -> None:
+        self._identities: dict[str, Identity] = {}
+        self._made: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
+
+    def learn(self, identities: Iterable[Identity]) -> None:
+        """These are all that there are. What has not changed keeps its context, and the sessions of it."""
+        before, self._identities = self._identities, {each.name: each for each in identities}
+        self._made = {
+            key: context
+            for key, context in self._made.items()
+            if self._identities.get(key[0]) == before.get(key[0])
+        }
+
+    def server(self, name: str, protocols: tuple[str, ...] = ()) -> ssl.SSLContext | None:
+        """The context of a certificate, and of ALPN `protocols`; None: it is not there, or of no use."""
+        identity, key = self._identities.get(name), (name, protocols)
+        if identity is None:
+            return None
+        if key not in self._made:
+            try:
+                self._made[key] = server_context(identity, protocols)
+            except Unusable:
+                return None
+        return self._made[key]
+
+
+def server_context(identity: Identity, protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
+    """TLS 1.2 or 1.3 with this certificate; tickets are OpenSSL's. Raises `Unusable`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_ciphers(CIPHERS)
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    _load(context, identity)
+    return context
+
+
+def _load(context: ssl.SSLContext, identity: Identity) -> None:
+    """Python's ssl takes files only: one in memory, which has no name that anybody else could open."""
+    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    try:
+        os.fchmod(descriptor, 0o600)
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(identity.key + identity.chain.encode("ascii"))
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    except (OSError, ValueError) as error:
+        # An `ssl.SSLError` is an `OSError`, and its reason says what was wrong.
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise Unusable(f"the TLS library does not take certificate {identity.name!r}: {why}") from None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,57 @@
+"""What there is to know about a certificate without its private key."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from marchproxy.model.names import qualify
+
+AUTHORITY = "ca"
+"""The name of a cluster's own CA among its certificates."""
+
+
+class Origin(StrEnum):
+    """Where a certificate comes from."""
+
+    ADDED = "added"
+    """An operator brought it, with its key."""
+    GENERATED = "generated"
+    """The cluster's own CA signed it."""
+    AUTHORITY = "authority"
+    """It is that CA itself, and no listener's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a chain says about itself."""
+
+    hosts: tuple[str, ...]
+    """Names and addresses that it is for, in the order of the certificate; empty: clients refuse it."""
+    subject: str
+    issuer: str
+    kind: str
+    """Of its key, such as `EC P-384` or `RSA 2048`."""
+    fingerprint: str
+    """SHA-256 of the leaf in hexadecimal."""
+    begins: datetime
+    expires: datetime
+    """When the first certificate of the chain does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate of the store."""
+
+    cluster: str
+    name: str
+    origin: Origin
+    facts: Facts
+    created: datetime
+    """When it was added, generated or last renewed."""
+    chain: str
+    """PEM, the leaf first."""
+
+    @property
+    def qualified(self) -> str:
+        """The name as others see it."""
+        return qualify(self.cluster, self.name)
