@@ -163,6 +163,18 @@ def test_killed_command_leaves_nothing_behind(rig: Rig, appliance: Appliance, tm
     assert again.wait() == 0
 
 
+def test_what_is_only_asked_is_not_captured(appliance: Appliance, tmp_path: Path) -> None:
+    """`explain` runs the programs on a packet that never was on a wire."""
+    file = tmp_path / "asked.pcapng"
+    capture = begin(appliance, file)
+    for port, code in (("8080", 0), ("8083", 10)):
+        question = ("--from", "10.1.0.2", "--to", "10.1.0.1", "--protocol", "tcp", "--port", port)
+        assert appliance.cli("explain", *question, check=False).returncode == code
+    capture.signal(signal.SIGINT)
+    assert capture.wait() == 0
+    assert shown(file) == []
+
+
 def test_one_at_a_time(appliance: Appliance, tmp_path: Path) -> None:
     capture = begin(appliance, tmp_path / "first.pcapng")
     second = appliance.cli("capture", "--write", str(tmp_path / "second.pcapng"), check=False)

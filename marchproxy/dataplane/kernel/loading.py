@@ -71,6 +71,9 @@ PRIVATE = {
     "events": 4096,
     "mapping_names": 1,
     "scratch": 0,
+    "capture_filter": 0,
+    "capture_spent": 0,
+    "captured": 0,
 }
 """What a program that is only asked has for itself: all that programs write. With how many entries; 0: as
 many as ever."""
