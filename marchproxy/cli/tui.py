@@ -1,5 +1,6 @@
 """`marchproxy tui`: the terminal front end."""
 
+import gc
 import shlex
 import sys
 from typing import Annotated
@@ -37,6 +38,8 @@ def tui(
     daemon is down, and goes on when it is back. NO_COLOR=1 does without colours. With --web the printed
     address opens it in a browser, until Ctrl-C; whoever has the address may do what you may.
     """
+    # Commands are over before garbage matters; this may stay open for weeks.
+    gc.enable()
     environment = environment_of(context)
     if web:
         return _serve(environment, port, read_only=read_only, light=light)

@@ -1,5 +1,7 @@
 """`marchproxy tui`."""
 
+import gc
+
 import pytest
 
 from marchproxy.tui.app import MarchProxyApp
@@ -21,8 +23,10 @@ def test_it_runs_the_application(console: Console, monkeypatch: pytest.MonkeyPat
         started.append(self)
 
     monkeypatch.setattr(MarchProxyApp, "run", run)
+    gc.disable()
     assert console("tui", "--read-only", "--light", tty=True).code == 0
     (app,) = started
     assert app.link.read_only
     assert app.theme == LIGHT.name
+    assert gc.isenabled()
     assert app.link.appliance.control_socket == console.control_socket
