@@ -1,5 +1,6 @@
 """`marchproxy capture`: packets for Wireshark and tshark, with what was decided about each."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,6 +73,7 @@ def capture(
     Ctrl-C, or this command. A capture holds what clients and servers say to each other; --snap 128 leaves
     little more than headers. What the host itself sends and receives is not in it.
     """
+    gc.enable()
     environment = environment_of(context)
     query = {
         "source": source,

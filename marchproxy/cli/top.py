@@ -1,5 +1,6 @@
 """`marchproxy top`: who carries most right now."""
 
+import gc
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -94,6 +95,7 @@ def top(
     either side of a flow. On a terminal the table is renewed until Ctrl-C; anywhere else, and in JSON and
     YAML, it is printed once. JSON with --interval is one object a line, until Ctrl-C.
     """
+    gc.enable()
     environment = environment_of(context)
     chosen = sort or (Sort.PACKETS if by is By.REASON else Sort.RATE)
     look = _Look(Control(environment), {"by": by.value, "sort": _ORDERS.get(chosen, chosen.value)}, limit)

@@ -1,5 +1,6 @@
 """`marchproxy trace`: live questions to the kernel, through BCC."""
 
+import gc
 import json
 import signal
 from collections.abc import Iterable, Iterator, Mapping
@@ -152,6 +153,7 @@ def _events(
     output: Output,
     columns: Columns,
 ) -> ExitCode:
+    gc.enable()
     environment = environment_of(context)
     services = _Services(environment, service)
     totals: list[Row] = []

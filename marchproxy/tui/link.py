@@ -78,7 +78,7 @@ class Link:
 
     def top(self, by: str, sort: str, limit: int) -> Page:
         """`GET /v1/top`."""
-        answer = self.control.get("/v1/top", by=by, sort=sort, limit=limit)
+        answer, _ = self.control.fetch("/v1/top", by=by, sort=sort, limit=limit)
         return Page(answer["rows"], answer["total"])
 
     def explain(self, question: Mapping[str, object]) -> Row:
