@@ -49,6 +49,7 @@ readonly TEST_NEEDS=(
     curl:curl
     dig:bind9-dnsutils
     dnsmasq:dnsmasq-base
+    openssl:openssl
     faketime:faketime
     iperf3:iperf3
     shellcheck:shellcheck
