@@ -93,7 +93,8 @@ def generate(
     """Generate a certificate, signed by the cluster's own CA
 
     The CA is made when it is first needed, and is the certificate ca: clients that trust it trust this one,
-    those that are generated later, and those that are renewed. Keys are ECDSA on P-384.
+    those that are generated later, and those that are renewed. Its key is ECDSA on P-256,
+    the CA's on P-384.
     """
     environment = environment_of(context)
     with intent.opened(environment) as store:

@@ -1,4 +1,4 @@
-"""A cluster's own CA, and what it signs: ECDSA on P-384.
+"""A cluster's own CA, ECDSA on P-384, and what it signs.
 
 A CA rather than certificates that sign themselves: clients are told of it once, and every renewal and every
 further listener is trusted from then on. One for each cluster rather than one for the appliance, because
@@ -67,7 +67,8 @@ def sign(authority: str, key: bytes, hosts: Sequence[str], lifetime: timedelta, 
     named = [_general(host) for host in hosts]
     if not 0 < len(named) <= MAX_HOSTS:
         raise InvalidValue("host", f"{len(named)} hosts", f"1 to {MAX_HOSTS} names or addresses")
-    own = ec.generate_private_key(ec.SECP384R1())
+    # It signs in every handshake: OpenSSL does that forty times as fast on P-256 as on P-384.
+    own = ec.generate_private_key(ec.SECP256R1())
     identifier = signer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
         _builder(_name(str(named[0].value)), signer.subject, now, lifetime)

@@ -33,7 +33,7 @@ def listed(console: Console, *words: str) -> dict[str, Any]:
 
 def test_one_is_generated_with_its_ca(site: Console) -> None:
     made = site.ok("cert", "generate", "proxy", "--host", "p.example", "--host", "10.1.0.1").err
-    assert made.startswith("certificate proxy: EC P-384, expires ")
+    assert made.startswith("certificate proxy: EC P-256, expires ")
     rows = listed(site)
     assert list(rows) == ["ca", "proxy"]
     assert (rows["proxy"]["origin"], rows["proxy"]["state"]) == ("generated", "valid")

@@ -1,6 +1,7 @@
 """The first tab: is it healthy, what goes through, what changed last."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -64,7 +65,7 @@ class Overview(View):
             for what in _CURVES:
                 yield Curve(what)
         with VerticalScroll(id="panels"):
-            for name in ("health", "interfaces", "backends", "denials", "revisions"):
+            for name in ("health", "interfaces", "backends", "certificates", "denials", "revisions"):
                 panel = Static(id=f"panel-{name}", classes="panel")
                 panel.border_title = {"revisions": "changed last", "denials": "denied most"}.get(name, name)
                 yield panel
@@ -91,6 +92,8 @@ class Overview(View):
         self._fill("interfaces", _grid(map(_interface, status["interfaces"])))
         backends = sorted(status["backends"], key=lambda row: row["state"] != "down")
         self._fill("backends", _grid(map(_backend, backends[:12])) if backends else None)
+        certificates = status["certificates"]
+        self._fill("certificates", _grid(map(_certificate, certificates)) if certificates else None)
         denied = status["denied"][:_DENIALS]
         self._fill("denials", _grid(map(_denial, denied)) if denied else None)
 
@@ -111,8 +114,8 @@ def _grid(rows: Iterable[Sequence[str | Text]]) -> Table:
 def _health(status: Row) -> Iterator[Text]:
     if status["healthy"]:
         yield Text("✓ serving")
-    for problem in status["problems"]:
-        yield Text(f"✗ {printable(problem)}")
+    yield from (Text(f"✗ {printable(problem)}") for problem in status["problems"])
+    yield from (Text(f"! {printable(warning)}") for warning in status["warnings"])
     tier, revision = status["tier"], status["revision"]
     applied = (
         f"revision {revision['number']}, applied {revision['applied'][:19].replace('T', ' ') or 'never'}"
@@ -140,6 +143,17 @@ def _backend(row: Row) -> Sequence[str | Text]:
     where = f"{row['address']}:{row['port']}" if row["port"] else row["address"]
     drained = "drained" if row["drained"] else ""
     return f"{sign} {where}", cell(row["service"]), row["check"], row["state"], drained, printable(row["why"])
+
+
+def _certificate(row: Row) -> Sequence[str | Text]:
+    sign = "✓" if row["usable"] and not _is_over(row["expires"]) else "✗"
+    hosts = ", ".join(row["hosts"][:3]) or "-"
+    when = f"expires {row['expires'][:10]}" if row["expires"] else "not there"
+    return f"{sign} {cell(row['name'])}", cell(hosts), when
+
+
+def _is_over(instant: str) -> bool:
+    return bool(instant) and datetime.fromisoformat(instant) <= datetime.now(UTC)
 
 
 def _denial(row: Row) -> Sequence[str | Text]:

@@ -43,6 +43,12 @@ def test_what_is_wrong_is_said_in_words() -> None:
                 "why": "HTTP 503",
             }
         ],
+        "warnings": ["certificates: proxy expires soon"],
+        "certificates": [
+            {"name": "proxy", "hosts": ["p.example"], "usable": True, "expires": "2099-01-01T00:00:00.000Z"},
+            {"name": "old", "hosts": ["o.example"], "usable": True, "expires": "2020-01-01T00:00:00.000Z"},
+            {"name": "none", "hosts": [], "usable": False, "expires": ""},
+        ],
         "lost_events": 1234,
     }
 
@@ -55,6 +61,11 @@ def test_what_is_wrong_is_said_in_words() -> None:
         assert "down" in shown
         assert "HTTP 503" in shown
         assert "1,234 events came too fast" in shown
+        assert "! certificates: proxy expires soon" in shown
+        assert "✓ proxy" in shown
+        assert "expires 2099-01-01" in shown
+        assert "✗ old" in shown
+        assert "not there" in shown
 
     perform(stage, play, (160, 60))
 
