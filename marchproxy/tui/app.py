@@ -171,13 +171,15 @@ class MarchProxyApp(App[None]):
         text = printable(error.message) + (f"\n{printable(error.hint)}" if error.hint else "")
         self.notify(text, title="✗ error", severity="error", timeout=10, markup=False)
 
-    def watch_status(self, status: Row | None) -> None:
+    def watch_status(self, before: Row | None, status: Row | None) -> None:
         """Everything that shows it."""
         if status is None:
             return
         self._say()
         self.view.present_status(status)
-        self.refresh_bindings()
+        # The footer is made anew by this: not every second.
+        if bool(before and before["trial"]) != bool(status["trial"]):
+            self.refresh_bindings()
 
     def watch_lost(self) -> None:
         """The banner comes and goes."""
