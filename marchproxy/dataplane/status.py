@@ -16,12 +16,13 @@ from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Listener
 from marchproxy.store.trial import Moment, Trial
+from marchproxy.telemetry.logs.sink import SinkState
 
 COMPONENTS = (
-    *("policy", "tier", "admission", "names", "dns", "health", "credentials", "certificates", "metrics"),
+    *("policy", "tier", "admission", "names", "dns", "health", "credentials", "certificates", "logs", "metrics"),
 )
 """What can be wrong: taking over a plan, carrying it out, admitting connections, resolving its names,
-answering clients about names, backends, knowing who may, proving who we are, telling others."""
+answering clients about names, backends, knowing who may, proving who we are, delivering logs, telling others."""
 
 MOST_DENIALS = 1_000
 
@@ -147,6 +148,8 @@ class Status:
     backends: Sequence[BackendState] = ()
     """Those that are checked or drained."""
     certificates: Sequence[CertificateState] = ()
+    sinks: Sequence[SinkState] = ()
+    """Where logs go."""
     problems: Sequence[Problem] = ()
     warnings: Sequence[Problem] = ()
     """What will be wrong one day."""

@@ -33,7 +33,8 @@ def test_list_and_show_count_what_is_in_them(site: Console) -> None:
         {"name": "default", "services": 2, "mappings": 1, "audit": False},
         {"name": "lab", "services": 0, "mappings": 0, "audit": False},
     ]
-    assert site.ok("cluster", "list", "--output", "json").json == expected
+    found = site.ok("cluster", "list", "--output", "json").json
+    assert [{key: row[key] for key in expected[0]} for row in found] == expected
     assert site.ok("cluster", "show", "lab", "--output", "json").json == expected[1]
     assert site.ok("cluster", "list").out.splitlines()[1].split() == ["default", "2", "1", "no"]
 
@@ -41,7 +42,8 @@ def test_list_and_show_count_what_is_in_them(site: Console) -> None:
 def test_audit_on_and_off(site: Console) -> None:
     before = site.ok("export").out
     changed = site.ok("cluster", "set", "default", "--audit", "on", "--output", "json")
-    assert changed.json == {"name": "default", "services": 2, "mappings": 1, "audit": True}
+    expected = {"name": "default", "services": 2, "mappings": 1, "audit": True}
+    assert expected.items() <= changed.json.items()
     assert site.ok("export").json["clusters"][0]["audit"] is True
     assert "    audit: - -> yes" in site.ok("revision", "show", "3").out.splitlines()
     assert (
