@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from marchproxy.model.reason import Reason
-from marchproxy.telemetry.logs.records import FlowRecord, Happening, Record
+from marchproxy.telemetry.logs.records import FlowRecord, Record
 
 VERSION = 10
 LARGEST = 1400
@@ -26,8 +26,10 @@ _SET = struct.Struct("!HH")
 _TEMPLATES = 2
 _VARIABLE = 0xFFFF
 _OURS = 0x8000
-_DENIED, _CREATED, _DELETED = 3, 1, 2
+_DENIED, _DELETED = 3, 2
 """firewallEvent (element 233 of IANA's registry)."""
+_FORWARDED, _ACL_DENIED = 0x40, 0x81
+"""forwardingStatus (element 89, RFC 7270 section 4.12)."""
 _END_REASONS = {
     Reason.IDLE: 1,
     Reason.CLOSED: 3,
@@ -47,7 +49,7 @@ _SOURCE, _DESTINATION, _BACKEND = ((8, 4), (27, 16)), ((12, 4), (28, 16)), ((226
 _PORTS_PROTOCOL = ((7, 2), (11, 2), (4, 1))
 _FLOW_ID, _OCTETS, _PACKETS = (148, 8), (1, 8), (2, 8)
 _START, _END, _END_REASON, _DIRECTION = (152, 8), (153, 8), (136, 1), (61, 1)
-_EVENT, _BACKEND_PORT = (233, 1), (228, 2)
+_EVENT, _STATUS, _BACKEND_PORT = (233, 1), (89, 1), (228, 2)
 _OWN = ((1, 2), (2, _VARIABLE), (3, _VARIABLE), (4, _VARIABLE), (5, _VARIABLE))
 """Under the enterprise number: reason, mapping, source service, destination service, name asked for."""
 
@@ -65,22 +67,32 @@ class _Template:
         return b"".join(parts)
 
 
-def _flow_template(number: int, family: int) -> _Template:
-    place = (_SOURCE[family], _DESTINATION[family], *_PORTS_PROTOCOL)
-    counts = (_FLOW_ID, _OCTETS, _PACKETS, _START, _END, _END_REASON, _DIRECTION, _EVENT)
-    return _Template(number, (*place, *counts, _BACKEND[family], _BACKEND_PORT))
+def _templates(first: int, *elements: tuple[int, int], backend: bool = False) -> dict[int, _Template]:
+    """One for each IP version, numbered from `first`, of addresses, ports, protocol and these elements."""
+    return {
+        version: _Template(
+            first + family,
+            (
+                _SOURCE[family],
+                _DESTINATION[family],
+                *_PORTS_PROTOCOL,
+                *elements,
+                *((_BACKEND[family], _BACKEND_PORT) if backend else ()),
+            ),
+        )
+        for family, version in enumerate((4, 6))
+    }
 
 
-def _denial_template(number: int, family: int) -> _Template:
-    place = (_SOURCE[family], _DESTINATION[family], *_PORTS_PROTOCOL)
-    return _Template(number, (*place, _PACKETS, _START, _END, _EVENT))
-
-
-_FLOWS = {4: _flow_template(256, 0), 6: _flow_template(257, 1)}
-_DENIALS = {4: _denial_template(258, 0), 6: _denial_template(259, 1)}
+_COUNTED = (_FLOW_ID, _OCTETS, _PACKETS, _START, _END, _END_REASON, _DIRECTION, _EVENT, _STATUS)
+_SENT = _templates(256, *_COUNTED, backend=True)
+_RECEIVED = _templates(258, *_COUNTED)
+"""What comes back was rewritten to come from where the client had sent to: there it has no other address."""
+_DENIALS = _templates(260, _PACKETS, _START, _END, _EVENT, _STATUS)
+_ALL = (*_SENT.values(), *_RECEIVED.values(), *_DENIALS.values())
 _ENDPOINTS = struct.Struct("!HHB")
-_COUNTS = struct.Struct("!QQQQQBBB")
-_REFUSED = struct.Struct("!QQQB")
+_COUNTS = struct.Struct("!QQQQQBBBB")
+_REFUSED = struct.Struct("!QQQBB")
 
 
 class IpfixEncoder:
@@ -92,7 +104,7 @@ class IpfixEncoder:
         self._datagrams = datagrams
         self._templates = _set(
             _TEMPLATES,
-            b"".join(each.record(enterprise) for each in (*_FLOWS.values(), *_DENIALS.values())),
+            b"".join(each.record(enterprise) for each in _ALL),
         )
         self._sequence = 0
         self.begin()
@@ -155,41 +167,40 @@ class IpfixEncoder:
         """The data records, each with the number of its template."""
         if not isinstance(record, FlowRecord):
             return []
-        family = record.source.version
-        if record.destination.version != family:
+        version = record.source.version
+        if record.destination.version != version:
             return []
-        forward = record.source.packed + record.destination.packed
-        ports = record.source_port, record.destination_port
-        protocol = record.protocol_number
-        own = _own(record)
-        at = _milliseconds(record.time)
-        carried = record.carried
+        there, back = record.source.packed, record.destination.packed
+        ports, protocol = (record.source_port, record.destination_port), record.protocol_number
+        own, at, carried = _own(record), _milliseconds(record.time), record.carried
         if carried is None:
-            fixed = _ENDPOINTS.pack(*ports, protocol) + _REFUSED.pack(record.count, at, at, _DENIED)
-            return [(_DENIALS[family].number, forward + fixed + own)]
-        began = _milliseconds(carried.started)
-        why = _END_REASONS.get(record.reason, _OTHER_END)
-        backend = (
-            carried.backend.packed if carried.backend.version == family else bytes(4 if family == 4 else 16)
-        ) + carried.backend_port.to_bytes(2)
-        event = _DELETED if record.happening is Happening.END else _CREATED
-        made = []
-        for direction, (addresses, (source, destination), octets, packets) in enumerate(
-            (
-                (forward, ports, carried.bytes_sent, carried.packets_sent),
-                (
-                    record.destination.packed + record.source.packed,
-                    ports[::-1],
-                    carried.bytes_received,
-                    carried.packets_received,
-                ),
-            )
-        ):
-            fixed = _ENDPOINTS.pack(source, destination, protocol) + _COUNTS.pack(
-                record.id, octets, packets, began, at, why, direction, event
-            )
-            made.append((_FLOWS[family].number, addresses + fixed + backend + own))
-        return made
+            fixed = _ENDPOINTS.pack(*ports, protocol)
+            counts = _REFUSED.pack(record.count, at, at, _DENIED, _ACL_DENIED)
+            return [(_DENIALS[version].number, there + back + fixed + counts + own)]
+
+        began, why = _milliseconds(carried.started), _END_REASONS.get(record.reason, _OTHER_END)
+
+        def counted(octets: int, packets: int, direction: int) -> bytes:
+            return _COUNTS.pack(record.id, octets, packets, began, at, why, direction, _DELETED, _FORWARDED)
+
+        backend = carried.backend.packed if carried.backend.version == version else bytes(len(there))
+        sent = (
+            there
+            + back
+            + _ENDPOINTS.pack(*ports, protocol)
+            + counted(carried.bytes_sent, carried.packets_sent, 0)
+            + backend
+            + carried.backend_port.to_bytes(2)
+            + own
+        )
+        received = (
+            back
+            + there
+            + _ENDPOINTS.pack(*reversed(ports), protocol)
+            + counted(carried.bytes_received, carried.packets_received, 1)
+            + own
+        )
+        return [(_SENT[version].number, sent), (_RECEIVED[version].number, received)]
 
 
 def _own(record: FlowRecord) -> bytes:
