@@ -135,6 +135,8 @@ class Status:
     explicit: Sequence[Endpoint] = ()
     """Where it is an HTTP and SOCKS5 proxy."""
     counters: Mapping[Reason, Traffic] = field(default_factory=dict)
+    admitted: Mapping[Reason, Traffic] = field(default_factory=dict)
+    """What admission has counted of it; the rest is the tier's."""
     denials: Sequence[Denials] = ()
     limits: Sequence[LimitState] = ()
     tables: Sequence[TableFill] = ()
@@ -157,11 +159,24 @@ class Status:
     def most_denied(self, *, audited: bool) -> Sequence[Denials]:
         """What was refused (or with `audited` let through all the same), the most packets first.
 
-        At most `MOST_DENIALS`: documents and scrapes stay small whatever is refused.
+        At most `MOST_DENIALS`: documents stay small whatever is refused.
         """
+        return self.all_denied(audited=audited)[:MOST_DENIALS]
+
+    def all_denied(self, *, audited: bool) -> Sequence[Denials]:
+        """The same, all of it: some ten thousand rows where mappings and reasons are many."""
         found = [denials for denials in self.denials if denials.audited is audited]
         found.sort(key=lambda denials: (-denials.traffic.packets, denials.reason, denials.mapping))
-        return found[:MOST_DENIALS]
+        return found
+
+    @property
+    def carried(self) -> Mapping[Reason, Traffic]:
+        """What the tier has counted."""
+        found = dict(self.counters)
+        for reason, own in self.admitted.items():
+            both = found.get(reason, own)
+            found[reason] = Traffic(both.packets - own.packets, both.bytes - own.bytes)
+        return found
 
     @property
     def trial_remaining(self) -> float:

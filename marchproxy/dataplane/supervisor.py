@@ -223,6 +223,7 @@ class Supervisor:
             interfaces=tier.interfaces(),
             listeners=self._intent.plan.listeners,
             explicit=self._intent.plan.explicit,
+            admitted=self._keeper.admission.counters(),
             counters=self._keeper.counters(),
             denials=self._keeper.denials(),
             limits=self._keeper.limits(),

@@ -22,6 +22,8 @@ RESOLVE = 300.0
 """Seconds after which a name is asked for again where there is no connection that would break."""
 BATCH = 64
 """Records of one write: a millisecond of formatting."""
+CLOSING = 1.0
+"""Seconds for what is on its way when the sink ends."""
 _FULL = 0.01
 """Seconds until a full send buffer is tried again."""
 
@@ -57,11 +59,17 @@ class Datagrams:
             lost += await self._put(own, message, count)
         return lost
 
-    async def close(self) -> None:
+    @property
+    def unsettled(self) -> bool:
+        """See `Delivery`. Nobody confirms a datagram."""
+        return False
+
+    async def close(self) -> int:
         """See `Delivery`."""
         if self._socket:
             self._socket.close()
         self._socket = None
+        return 0
 
     async def _ready(self) -> socket.socket:
         now = asyncio.get_running_loop().time()
@@ -131,30 +139,47 @@ class Connection:
         """See `Delivery`."""
         try:
             async with asyncio.timeout(PATIENCE):
-                writer = await self._ready()
-                await self._put(writer, records)
+                await self._ready()
+                await self._put(records)
         except (OSError, TimeoutError) as error:
             self._drop()
+            if self._unconfirmed and self._unconfirmed[-1][1] is records:
+                # Whoever called keeps these.
+                self._unconfirmed.pop()
             raise Unreachable(_why(self._collector, error)) from error
         return 0
 
-    async def close(self) -> None:
+    @property
+    def unsettled(self) -> bool:
         """See `Delivery`."""
-        streams, self._streams = self._streams, None
+        if self._streams:
+            self._confirm(*self._streams)
+        return bool(self._unconfirmed)
+
+    async def close(self) -> int:
+        """See `Delivery`."""
+        streams = self._streams
+        until = asyncio.get_running_loop().time() + CLOSING
+        while self.unsettled and streams and not _is_over(*streams):
+            if asyncio.get_running_loop().time() >= until:
+                break
+            await asyncio.sleep(_FULL)
+        self._streams = None
         if streams:
             streams[1].close()
             try:
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(CLOSING):
                     await streams[1].wait_closed()
             except (OSError, TimeoutError):
                 streams[1].transport.abort()
+        return sum(len(records) for _, records in self._unconfirmed)
 
-    async def _ready(self) -> asyncio.StreamWriter:
-        if self._streams and self._streams[0].at_eof():
-            self._confirm(self._streams[1])
+    async def _ready(self) -> None:
+        if self._streams and _is_over(*self._streams):
+            self._confirm(*self._streams)
             self._drop()
         if self._streams:
-            return self._streams[1]
+            return
         own = self._collector
         context = _context(self._certificates) if own.transport == "tls" else None
         reader, writer = await asyncio.open_connection(str(own.host), own.port, ssl=context)
@@ -168,26 +193,32 @@ class Connection:
         again, self._unconfirmed = self._unconfirmed, deque()
         try:
             while again:
-                await self._put(writer, again[0][1])
-                again.popleft()
+                await self._put(again.popleft()[1])
         finally:
             self._unconfirmed.extend(again)
-        return writer
 
-    async def _put(self, writer: asyncio.StreamWriter, records: Sequence[Record]) -> None:
-        self._confirm(writer)
+    async def _put(self, records: Sequence[Record]) -> None:
+        streams = self._streams
         data = b"".join(message for message, _ in self._encoder.encode(records))
-        writer.write(data)
-        await writer.drain()
+        if not data or streams is None:
+            return
+        self._confirm(*streams)
         self._unconfirmed.append((len(data), records))
+        streams[1].write(data)
+        await streams[1].drain()
+        if _is_over(*streams):
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         # What does not fit into the socket's buffer any more has left it, acknowledged.
         held = sum(size for size, _ in self._unconfirmed)
         while held - self._unconfirmed[0][0] > self._room:
             held -= self._unconfirmed.popleft()[0]
 
-    def _confirm(self, writer: asyncio.StreamWriter) -> None:
-        """Forget what the other host has acknowledged: everything, or nothing that could be told apart."""
-        if self._unconfirmed and not _unacknowledged(writer):
+    def _confirm(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forget what the other host has acknowledged: everything, or nothing that could be told apart.
+
+        Of a connection that broke nothing is: what it did not take is in no buffer that could be asked.
+        """
+        if self._unconfirmed and not _is_broken(reader, writer) and not _unacknowledged(writer):
             self._unconfirmed.clear()
 
     def _drop(self) -> None:
@@ -196,14 +227,26 @@ class Connection:
             streams[1].transport.abort()
 
 
+def _is_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Whether there is no point in writing: it broke, or the other end has closed it."""
+    return reader.at_eof() or _is_broken(reader, writer)
+
+
+def _is_broken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    return reader.exception() is not None or writer.transport.is_closing()
+
+
 def _unacknowledged(writer: asyncio.StreamWriter) -> int:
-    """Octets (tcp(7), SIOCOUTQ, which has the number of TIOCOUTQ); also of a connection that was reset."""
+    """Octets, in our buffer and the socket's (tcp(7), SIOCOUTQ, which has the number of TIOCOUTQ)."""
     raw = bytearray(4)
+    own = writer.get_extra_info("socket")
+    if own is None:
+        return 1
     try:
-        fcntl.ioctl(writer.get_extra_info("socket").fileno(), termios.TIOCOUTQ, raw)
+        fcntl.ioctl(own.fileno(), termios.TIOCOUTQ, raw)
     except (OSError, ValueError):
         return 1
-    return int(struct.unpack("=i", raw)[0])
+    return int(struct.unpack("=i", raw)[0]) + writer.transport.get_write_buffer_size()
 
 
 def _context(certificates: str) -> ssl.SSLContext:

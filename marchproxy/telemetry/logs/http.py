@@ -53,10 +53,16 @@ class HttpBatches:
             raise Refused(f"{self._shown}: HTTP {status}: it does not take these records")
         return 0
 
-    async def close(self) -> None:
+    @property
+    def unsettled(self) -> bool:
+        """See `Delivery`. What was sent has been answered."""
+        return False
+
+    async def close(self) -> int:
         """See `Delivery`. A request that is under way is cut off."""
         self._cut()
         self._thread.shutdown(wait=False, cancel_futures=True)
+        return 0
 
     def _post(self, body: bytes) -> int:
         """The status of the answer. Raises `Unreachable`."""

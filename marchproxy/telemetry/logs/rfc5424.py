@@ -67,7 +67,7 @@ class SyslogEncoder:
         if second != self._second:
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._second = second
-        milli = int((when - second) * 1000)
+        milli = min(round((when - second) * 1000), 999)
         return f"<{facility * 8 + severity}>1 {self._stamp}.{milli:03}Z {self._middle} {kind}"
 
 

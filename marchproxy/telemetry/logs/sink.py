@@ -18,6 +18,8 @@ QUEUE = 10_000
 """Records that wait for one sink: some 10 MB."""
 CLOSING = 2.0
 """Seconds in which what waits may still leave when the daemon stops."""
+SETTLE = 0.5
+"""Seconds between two looks at whether what was sent has arrived."""
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
 """Seconds until another attempt; each time twice as long as before, and up to half as much again."""
 
@@ -38,11 +40,15 @@ class Delivery(Protocol):
     linger: float
     """Seconds that records wait for others to be sent with."""
 
-    async def send(self, records: Sequence[Record]) -> int:
-        """Deliver; how many of them are known to be lost. Raises `Unreachable` or `Refused`."""
+    @property
+    def unsettled(self) -> bool:
+        """Whether something may have to be sent again: then `send` is called, if need be without records."""
 
-    async def close(self) -> None:
-        """Let go of connections."""
+    async def send(self, records: Sequence[Record]) -> int:
+        """Deliver; how many records are now known to be lost. Raises `Unreachable` or `Refused`."""
+
+    async def close(self) -> int:
+        """Let go of connections; how many records that were sent have not arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +118,16 @@ class Sink:
         self._many.set()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._task, CLOSING)
-        self._lost["unsent"] += len(self._waiting)
+        missing = await self._delivery.close()
+        self._sent -= missing
+        self._lost["unsent"] += missing + len(self._waiting)
         self._waiting.clear()
-        await self._delivery.close()
         return self.state()
 
     async def _run(self) -> None:
         while self._waiting or not self._closing:
-            await self._arrived.wait()
-            self._arrived.clear()
+            if not await self._woken():
+                return
             if self._delivery.linger and not self._closing:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._many.wait(), self._delivery.linger)
@@ -134,6 +141,20 @@ class Sink:
                     self._arrived.set()
                     break
 
+    async def _woken(self) -> bool:
+        """Wait for records, and look after those on their way meanwhile; False as of `_send`."""
+        while not self._arrived.is_set():
+            if not self._delivery.unsettled:
+                await self._arrived.wait()
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), SETTLE)
+                break
+            if not await self._send():
+                return False
+        self._arrived.clear()
+        return True
+
     async def _send(self) -> bool:
         """Deliver the oldest records, which stay in the queue until they have arrived. False: nobody is
         there, and no time is left.
@@ -143,29 +164,25 @@ class Sink:
         while True:
             try:
                 lost = await self._delivery.send(records)
-            except Refused as error:
-                self.problem = str(error)
-                self._lost["refused"] += len(records)
-                break
             except Unreachable as error:
                 self.problem = str(error)
                 if self._closing:
                     return False
                 await self._pause(pause)
                 pause = min(2 * pause, LAST_RETRY)
+                continue
+            except Refused as error:
+                self.problem, lost = str(error), len(records)
             except Exception as error:
                 # A defect of ours must not end the sink: what it met is counted and said.
-                self.problem = f"{type(error).__name__}: {error}"
-                self._lost["refused"] += len(records)
-                break
+                self.problem, lost = f"{type(error).__name__}: {error}", len(records)
             else:
                 self.problem = ""
-                self._sent += len(records) - lost
-                self._lost["refused"] += lost
-                break
-        for _ in records:
-            self._waiting.popleft()
-        return True
+            self._sent += len(records) - lost
+            self._lost["refused"] += lost
+            for _ in records:
+                self._waiting.popleft()
+            return True
 
     async def _pause(self, seconds: float) -> None:
         # Many appliances must not come back to one server in step. No secret depends on this chance.
