@@ -1,6 +1,7 @@
 """Datagrams and connections to servers that come, go, and do not read."""
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -55,13 +56,8 @@ class Server:
 
     @property
     def ids(self) -> list[int]:
-        """Of the records of complete messages."""
-        found, stream = [], self.data
-        while stream:
-            length, _, rest = stream.partition(b" ")
-            found.append(int(rest[: int(length)].split(b' id="')[1].split(b'"')[0]))
-            stream = rest[int(length) :]
-        return found
+        """Of all records so far."""
+        return [int(found) for found in re.findall(rb' id="(\d+)"', self.data)]
 
 
 @asynccontextmanager
@@ -133,8 +129,13 @@ async def test_a_stream_has_counted_messages() -> None:
         own = Connection(parse_syslog(f"tcp://127.0.0.1:{port}"), encoder(counted=True))
         for first in (1, 3):
             await own.send([ended(id=first), ended(id=first + 1)])
-        await until(lambda: len(server.ids) == 4)
+        await until(lambda: server.data.endswith(b"default/web") and len(server.ids) == 4)
         assert server.ids == [1, 2, 3, 4]
+        stream = server.data
+        while stream:
+            length, _, rest = stream.partition(b" ")
+            assert rest.startswith(b"<134>1 ")
+            stream = rest[int(length) :]
         await own.close()
 
 
@@ -158,7 +159,7 @@ async def test_what_a_broken_connection_took_along_is_sent_again() -> None:
         await own.send(batch)
         while own.unsettled:
             await asyncio.sleep(0.001)
-        await until(lambda: sent in server.ids)
+        await until(lambda: server.data.endswith(b"default/web") and sent in server.ids)
         # What was acknowledged before anything was stuck is in the hands of the other host.
         assert set(server.ids) == set(range(min(server.ids), sent + 1))
         assert min(server.ids) < sent - 10 * 64
