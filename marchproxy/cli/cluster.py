@@ -124,6 +124,7 @@ def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> 
         return after
 
     code = intent.write(environment, f"set cluster {name}", build, then and (lambda store: then(store, name)))
+    _hint(environment, changed[0])
     if output is not Output.TABLE:
         show_one(environment, output, _row(changed[0]))
     return code
@@ -180,6 +181,15 @@ def _read_files(environment: Environment, changes: dict[str, Any]) -> "Callable[
 
         check_log_token(token)
     return lambda store, name: store.credentials.keep_log_token(name, token)
+
+
+def _hint(environment: Environment, cluster: Cluster) -> None:
+    """Say what is set up by half."""
+    classes = cluster.log_auth or cluster.log_netflow or cluster.log_debug
+    if cluster.syslog and not classes:
+        environment.note("nothing goes to syslog before --log-auth, --log-netflow or --log-debug")
+    elif classes and not (cluster.syslog or cluster.log_http):
+        environment.note("nothing is logged before --syslog or --log-http says where to")
 
 
 def _row(cluster: Cluster) -> Document:
