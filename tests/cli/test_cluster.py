@@ -105,7 +105,7 @@ def test_every_log_flag_reaches_its_field(site: Console, authority: Authority) -
     off = ["--no-log-auth", "--no-log-netflow", "--no-log-debug", "--ipfix", "", "--log-http", ""]
     site.ok("cluster", "set", "default", "--syslog", "", *off)
     assert "log" not in site.ok("export").out
-    site.ok("revision", "rollback", str(number))
+    site.ok("revision", "rollback", str(number), "--yes")
     assert site.ok("export").out == before
 
 
