@@ -120,13 +120,14 @@ class Exports:
 
     def _open(self, target: Target) -> Sink:
         """What speaks to the other end is imported only where there is one."""
-        sort = target.cluster, target.kind, target.to, target.classes
         if target.collector is None:
             from marchproxy.telemetry.logs.http import HttpBatches
 
-            return Sink(*sort, HttpBatches(target.to, self._version, target.token))
+            batches = HttpBatches(target.to, self._version, target.token)
+            return Sink(target.cluster, target.kind, batches.shown, target.classes, batches)
         from marchproxy.telemetry.logs.channels import Connection, Datagrams
 
+        sort = target.cluster, target.kind, target.to, target.classes
         encoder = _encoder(target, target.collector)
         if target.collector.transport == "udp":
             return Sink(*sort, Datagrams(target.collector, encoder))

@@ -33,8 +33,8 @@ class HttpBatches:
         self._secure = parts.scheme == "https"
         self._host = parts.hostname or ""
         self._port = parts.port
-        self._shown = f"{parts.scheme}://{parts.netloc}"
-        """Without the path, which may hold a secret of its own."""
+        self.shown = f"{parts.scheme}://{parts.netloc}"
+        """The address without its path, which may hold a secret of its own."""
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._encoder = EcsEncoder(version)
         self._headers = {"Content-Type": "application/json", "User-Agent": f"marchproxy/{version}"}
@@ -48,9 +48,9 @@ class HttpBatches:
         body = self._encoder.encode(records)
         status = await asyncio.get_running_loop().run_in_executor(self._thread, self._post, body)
         if status in _AGAIN or status >= 500:
-            raise Unreachable(f"{self._shown}: HTTP {status}")
+            raise Unreachable(f"{self.shown}: HTTP {status}")
         if not 200 <= status < 300:
-            raise Refused(f"{self._shown}: HTTP {status}: it does not take these records")
+            raise Refused(f"{self.shown}: HTTP {status}: it does not take these records")
         return 0
 
     @property
@@ -72,13 +72,13 @@ class HttpBatches:
         except (OSError, HTTPException) as error:
             self._cut()
             if fresh or isinstance(error, TimeoutError):
-                raise Unreachable(f"{self._shown}: {_why(error)}") from error
+                raise Unreachable(f"{self.shown}: {_why(error)}") from error
         # A connection that was kept may have been closed at the other end meanwhile.
         try:
             return self._request(body)
         except (OSError, HTTPException) as error:
             self._cut()
-            raise Unreachable(f"{self._shown}: {_why(error)}") from error
+            raise Unreachable(f"{self.shown}: {_why(error)}") from error
 
     def _request(self, body: bytes) -> int:
         if self._connection is None:
