@@ -62,7 +62,8 @@ _SECRETS = (
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "[removed]"),
     (re.compile(r"(?<![\w+/=-])[A-Za-z0-9+/_-]{43}=?(?![\w+/=-])"), "[removed]"),
 )
-"""Keys, HTTP and our own credentials, those in URLs, settings, the paths of log platforms, JWTs, and 32 bytes in Base64 as tokens are."""
+"""Keys, HTTP and our own credentials, those in URLs, settings, paths of log platforms, JWTs, and 32 bytes in
+Base64 as tokens are."""
 
 
 def redact(text: str) -> str:

@@ -132,6 +132,14 @@ async def test_what_does_not_arrive_is_a_problem_that_names_its_place() -> None:
     await exports.close()
 
 
+@looped
+async def test_the_path_of_a_log_platform_is_shown_nowhere() -> None:
+    exports = Exports("0.1.0")
+    exports.configure(wanted(log_http="https://logs.example/ingest/s3cret?key=s3cret"))
+    assert exports.states()[0].target == "https://logs.example"
+    await exports.close()
+
+
 def test_a_token_is_in_no_text() -> None:
     [target] = targets("default", ClusterHead(name="default", log_http="https://x.example/"), 1, b"s3cret")
     assert "s3cret" not in repr(target)
