@@ -32,11 +32,11 @@ FIELDS = (
     Field("audit", "--audit", "on|off", "Report what would be denied, and let it through", on_off),
     Field("syslog", "--syslog", "URL", "Send logs by syslog: udp://ADDR:PORT, tcp://… or tls://HOST:PORT"),
     Field(_CA, "--syslog-ca", "FILE", "Certificates that vouch for a syslog server on TLS; the system's"),
-    Switch("log_auth", "log-auth", "Log by syslog who is let in and who is refused"),
-    Switch("log_netflow", "log-netflow", "Log by syslog beginnings and ends of flows, and denials"),
-    Switch("log_debug", "log-debug", "Log by syslog what helps to find faults"),
+    Switch("log_auth", "log-auth", "Log who is let in and who is refused"),
+    Switch("log_netflow", "log-netflow", "Log beginnings and ends of flows, and denials"),
+    Switch("log_debug", "log-debug", "Log what helps to find faults"),
     Field("ipfix", "--ipfix", "URL", "Send flow records by IPFIX: udp://ADDR:PORT or tcp://ADDR:PORT"),
-    Field("log_http", "--log-http", "URL", "Send flow records and denials as JSON in batches"),
+    Field("log_http", "--log-http", "URL", "Send what is logged (else flows and denials) as JSON in batches"),
     Field(_TOKEN, "--log-http-token", "FILE", "Bearer token for that address, kept encrypted; - is stdin"),
 )
 _COLUMNS = {"NAME": "name", "SERVICES": "services", "MAPPINGS": "mappings", "AUDIT": "audit"}
@@ -110,8 +110,8 @@ def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> 
     With --audit on nothing is denied for want of a mapping of this cluster, or by one: what would be is
     reported and let through.
 
-    --syslog takes what --log-auth, --log-netflow and --log-debug switch on. An empty value, such as
-    --ipfix '', ends what it began; files are read now and stored.
+    --syslog and --log-http take what --log-auth, --log-netflow and --log-debug switch on. An empty value,
+    such as --ipfix '', ends what it began; files are read now and stored.
     """
     environment, changes = environment_of(context), given(context)
     then = _read_files(environment, changes)

@@ -17,6 +17,8 @@ LINGER = 10.0
 """Seconds until fewer are sent, too."""
 PATIENCE = 10.0
 """Seconds for each step of a request."""
+ALTOGETHER = 30.0
+"""Seconds for all of them."""
 _LONGEST_ANSWER = 64 * 1024
 _AGAIN = frozenset({401, 403, 404, 407, 408, 425, 429})
 """Answers that somebody may put right while records wait; others of 400 to 499 are about the records."""
@@ -46,7 +48,13 @@ class HttpBatches:
     async def send(self, records: Sequence[Record]) -> int:
         """See `Delivery`."""
         body = self._encoder.encode(records)
-        status = await asyncio.get_running_loop().run_in_executor(self._thread, self._post, body)
+        posting = asyncio.get_running_loop().run_in_executor(self._thread, self._post, body)
+        try:
+            status = await asyncio.wait_for(posting, ALTOGETHER)
+        except TimeoutError:
+            # Each step was in time, as of a server that sends a byte every now and then.
+            self._cut()
+            raise Unreachable(f"{self.shown}: no answer within {ALTOGETHER:.0f} s") from None
         if status in _AGAIN or status >= 500:
             raise Unreachable(f"{self.shown}: HTTP {status}")
         if not 200 <= status < 300:
@@ -81,11 +89,12 @@ class HttpBatches:
             raise Unreachable(f"{self.shown}: {_why(error)}") from error
 
     def _request(self, body: bytes) -> int:
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             kind = HTTPSConnection if self._secure else HTTPConnection
-            self._connection = kind(self._host, self._port, timeout=PATIENCE)
-        self._connection.request("POST", self._path, body, self._headers)
-        answer = self._connection.getresponse()
+            connection = self._connection = kind(self._host, self._port, timeout=PATIENCE)
+        connection.request("POST", self._path, body, self._headers)
+        answer = connection.getresponse()
         if len(answer.read(_LONGEST_ANSWER)) == _LONGEST_ANSWER:
             self._cut()
         return answer.status

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -149,6 +149,28 @@ async def test_a_platform_that_hangs_is_given_up_and_keeps_nobody(monkeypatch: p
             await sending
         kept.hangs.set()
         await own.close()
+
+
+@looped
+async def test_a_platform_that_sends_a_byte_now_and_then_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(https, "ALTOGETHER", 0.3)
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        with suppress(OSError):
+            while not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    own = HttpBatches(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", "0.1.0", None)
+    with pytest.raises(Unreachable, match="no answer"):
+        await own.send([ended()])
+    await own.close()
+    server.close()
+    await server.wait_closed()
 
 
 @looped
