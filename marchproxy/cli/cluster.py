@@ -89,7 +89,10 @@ def list_all(context: typer.Context, output: OutputOption = TABLE) -> None:
 def show(context: typer.Context, name: Name, output: OutputOption = TABLE) -> None:
     """Show one cluster"""
     environment = environment_of(context)
-    show_one(environment, output, _row(edits.cluster_of(intent.read(environment), name)))
+    row = _row(edits.cluster_of(intent.read(environment), name))
+    if output is Output.TABLE and row[_CA]:
+        row[_CA] = f"{row[_CA].count('-----BEGIN')} in PEM form"
+    show_one(environment, output, row)
 
 
 @verb(
