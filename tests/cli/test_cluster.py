@@ -117,6 +117,9 @@ def test_the_certificates_of_a_server_go_with_it(site: Console, authority: Autho
     assert (
         authority.certificate in site.ok("cluster", "show", "default", "--output", "json").json["syslog_ca"]
     )
+    shown = site.ok("cluster", "show", "default").out
+    assert "1 in PEM form" in shown
+    assert "BEGIN" not in shown
     site.ok("cluster", "set", "default", "--syslog", "udp://192.0.2.5:514")
     assert site.ok("cluster", "show", "default", "--output", "json").json["syslog_ca"] == ""
 
