@@ -133,8 +133,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         asked = AskedNames(resolver)
         learning = Learning(learned_file(options.state_dir))
         keeper.events.host_name, keeper.events.audited = asked.name, learning.take
-        keeper.events.service = AllServices(lambda: intent.snapshot).name
-        intent.told = keeper.events.tell
+        keeper.events.service, intent.told = AllServices(lambda: intent.snapshot).name, keeper.events.tell
         export = LogExport(intent, keeper)
         stack.push_async_callback(export.close)
         dns = DnsService(Responder(forwarder, asked, renewal.reach, intent.blocked_name))
