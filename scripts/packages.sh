@@ -2,7 +2,7 @@
 # Installing system packages without starting services by it. Sourced by setup.sh.
 
 # What Debian would start now and at every boot: the service, and after a colon the package where that has another name.
-readonly SERVICES=(haproxy iperf3 nftables nginx squid ssh:openssh-server tinyproxy)
+readonly SERVICES=(haproxy iperf3 nfdump nftables nginx prometheus rsyslog squid ssh:openssh-server tinyproxy)
 # What dpkg asks before it starts a service.
 POLICY=/usr/sbin/policy-rc.d
 

@@ -52,6 +52,11 @@ readonly TEST_NEEDS=(
     openssl:openssl
     faketime:faketime
     iperf3:iperf3
+    nfcapd:nfdump
+    # promtool is in no package of its own.
+    promtool:prometheus
+    rsyslogd:rsyslog
+    "/usr/lib/*/rsyslog/lmnsd_ossl.so:rsyslog-openssl"
     shellcheck:shellcheck
     tshark:tshark
     bpftool:bpftool

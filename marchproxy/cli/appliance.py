@@ -77,6 +77,13 @@ FIELDS = (
         "How long before a certificate expires that is warned of; 30d; 0: not before",
         seconds,
     ),
+    Field(
+        "enterprise_number",
+        "--enterprise-number",
+        "N",
+        "Yours from IANA, which names our own fields in syslog and IPFIX; 32473, the one for examples",
+        number,
+    ),
 )
 EDITOR = Editor(Kind.SETTINGS, {})
 

@@ -1,27 +1,44 @@
 """`marchproxy cluster`: isolated sets of services and mappings, each with an API key."""
 
-from dataclasses import replace
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from marchproxy.cli import intent, suggest
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode
-from marchproxy.cli.fields import Field, amend, given, on_off
+from marchproxy.cli.fields import Field, Switch, amend, given, on_off
+from marchproxy.cli.files import read_bytes
 from marchproxy.cli.framework import environment_of, noun, verb
 from marchproxy.cli.options import TABLE, OutputOption, YesOption
 from marchproxy.cli.output import Output, show_one, show_rows
 from marchproxy.client import edits
 from marchproxy.model.change import Change, Kind, patch
-from marchproxy.model.documents import Document, to_document
+from marchproxy.model.documents import Document, to_document, write_field
+from marchproxy.model.entities import ClusterHead
 from marchproxy.model.errors import Conflict
 from marchproxy.model.names import parse_name
 from marchproxy.model.snapshot import Cluster, Snapshot
 
+if TYPE_CHECKING:
+    from marchproxy.store.store import Store
+
 app = noun("Manage clusters: isolated sets of services and mappings")
 
-FIELDS = (Field("audit", "--audit", "on|off", "Report what would be denied, and let it through", on_off),)
+_TOKEN, _CA = "log_http_token", "syslog_ca"
+FIELDS = (
+    Field("audit", "--audit", "on|off", "Report what would be denied, and let it through", on_off),
+    Field("syslog", "--syslog", "URL", "Send logs by syslog: udp://ADDR:PORT, tcp://… or tls://HOST:PORT"),
+    Field(_CA, "--syslog-ca", "FILE", "Certificates that vouch for a syslog server on TLS; the system's"),
+    Switch("log_auth", "log-auth", "Log who is let in and who is refused"),
+    Switch("log_netflow", "log-netflow", "Log beginnings and ends of flows, and denials"),
+    Switch("log_debug", "log-debug", "Log what helps to find faults"),
+    Field("ipfix", "--ipfix", "URL", "Send flow records by IPFIX: udp://ADDR:PORT or tcp://ADDR:PORT"),
+    Field("log_http", "--log-http", "URL", "Send what is logged (else flows and denials) as JSON in batches"),
+    Field(_TOKEN, "--log-http-token", "FILE", "Bearer token for that address, kept encrypted; - is stdin"),
+)
 _COLUMNS = {"NAME": "name", "SERVICES": "services", "MAPPINGS": "mappings", "AUDIT": "audit"}
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="1 to 63 letters, digits, '.', '_' or '-'")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocompletion=suggest.clusters)]
@@ -72,7 +89,10 @@ def list_all(context: typer.Context, output: OutputOption = TABLE) -> None:
 def show(context: typer.Context, name: Name, output: OutputOption = TABLE) -> None:
     """Show one cluster"""
     environment = environment_of(context)
-    show_one(environment, output, _row(edits.cluster_of(intent.read(environment), name)))
+    row = _row(edits.cluster_of(intent.read(environment), name))
+    if output is Output.TABLE and row[_CA]:
+        row[_CA] = f"{row[_CA].count('-----BEGIN')} in PEM form"
+    show_one(environment, output, row)
 
 
 @verb(
@@ -80,6 +100,11 @@ def show(context: typer.Context, name: Name, output: OutputOption = TABLE) -> No
     "set",
     "marchproxy cluster set lab --audit on",
     "marchproxy cluster set lab --audit off",
+    "marchproxy cluster set default --syslog udp://192.0.2.5:514 --log-auth --log-netflow",
+    "marchproxy cluster set default --syslog tls://logs.example:6514 --syslog-ca ca.pem --log-auth",
+    "marchproxy cluster set default --ipfix udp://192.0.2.5:4739",
+    "marchproxy cluster set default --log-http https://logs.example/ingest --log-http-token token.txt",
+    "marchproxy cluster set default --syslog '' --no-log-debug",
     fields=FIELDS,
 )
 def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> ExitCode:
@@ -87,8 +112,12 @@ def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> 
 
     With --audit on nothing is denied for want of a mapping of this cluster, or by one: what would be is
     reported and let through.
+
+    --syslog and --log-http take what --log-auth, --log-netflow and --log-debug switch on. An empty value,
+    such as --ipfix '', ends what it began; files are read now and stored.
     """
     environment, changes = environment_of(context), given(context)
+    then = _read_files(environment, changes)
     changed: list[Cluster] = []
 
     def build(snapshot: Snapshot) -> Snapshot:
@@ -97,7 +126,8 @@ def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> 
         changed[:] = [edits.cluster_of(after, name)]
         return after
 
-    code = intent.write(environment, f"set cluster {name}", build)
+    code = intent.write(environment, f"set cluster {name}", build, then and (lambda store: then(store, name)))
+    _hint(environment, changed[0])
     if output is not Output.TABLE:
         show_one(environment, output, _row(changed[0]))
     return code
@@ -138,9 +168,37 @@ def rotate_key(context: typer.Context, name: Name, output: OutputOption = TABLE)
     show_key(environment, output, name, key)
 
 
+def _read_files(environment: Environment, changes: dict[str, Any]) -> "Callable[[Store, str], None] | None":
+    """Put the certificates in place of their file; returns what keeps a token, which no revision holds."""
+    if changes.get(_CA):
+        changes[_CA] = read_bytes(environment, changes[_CA]).decode("ascii", "replace")
+    elif _CA not in changes and not changes.get("syslog", "tls").lower().startswith("tls:"):
+        # Those of a server that is no longer logged to.
+        changes[_CA] = ""
+    file = changes.pop(_TOKEN, None)
+    token = read_bytes(environment, file).strip() if file else None
+    if file is None and changes.get("log_http") != "":
+        return None
+    if token is not None:
+        from marchproxy.store.credentials import check_log_token
+
+        check_log_token(token)
+    return lambda store, name: store.credentials.keep_log_token(name, token)
+
+
+def _hint(environment: Environment, cluster: Cluster) -> None:
+    """Say what is set up by half."""
+    classes = cluster.log_auth or cluster.log_netflow or cluster.log_debug
+    if cluster.syslog and not classes:
+        environment.note("nothing goes to syslog before --log-auth, --log-netflow or --log-debug")
+    elif classes and not (cluster.syslog or cluster.log_http):
+        environment.note("nothing is logged before --syslog or --log-http says where to")
+
+
 def _row(cluster: Cluster) -> Document:
     counts = {"services": len(cluster.services), "mappings": len(cluster.mappings)}
-    return {"name": cluster.name, **counts, "audit": cluster.audit}
+    own = {field.name: write_field(field.name, getattr(cluster, field.name)) for field in fields(ClusterHead)}
+    return {"name": cluster.name, **counts, **own}
 
 
 def _by_name(cluster: Cluster) -> str:

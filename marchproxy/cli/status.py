@@ -143,6 +143,12 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
         yield f"backends: {checked} checked, {len(down)} down, {len(drained)} drained"
     for listener in document.get("dns", {}).get("listeners", ()):
         yield f"dns {listener['bind']}: for {', '.join(listener['interfaces']) or 'nobody'}"
+    for sink in document.get("sinks", ()):
+        lost = sum(sink["lost"].values())
+        yield (
+            f"{sink['kind']} of cluster {sink['cluster']} to {sink['target']}: {sink['sent']} sent,"
+            f" {sink['waiting']} waiting, {lost} lost"
+        )
     if document["lost_events"]:
         yield f"events that came too fast to be told, counted all the same: {document['lost_events']}"
     denials = [

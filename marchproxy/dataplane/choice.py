@@ -49,8 +49,16 @@ def choose_admission(
     """Admission beside `tier`: in the daemon, or in processes of its own."""
     handover, sockets = _handover_to(tier), ListeningSockets(_sharing_beside(tier), store, _diverted_by(tier))
     if options.workers:
-        workers = options.workers
-        return WorkerPool(workers, find, credentials, certificates, handover, sockets, options.verbosity)
+        return WorkerPool(
+            options.workers,
+            find,
+            credentials,
+            certificates,
+            handover,
+            sockets,
+            options.verbosity,
+            options.log_format,
+        )
     return Admission(
         find,
         credentials,

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from marchproxy.dataplane.flowquery import EVERYTHING, FlowFilter, is_named
 from marchproxy.dataplane.naming import ServiceNames
@@ -33,7 +34,8 @@ REFUSALS = frozenset({EventKind.DENIED, EventKind.AUDITED})
 type OwnEvent = BackendEvent | ReloadEvent | InterfaceEvent | ProblemEvent
 """Of no flow: what the daemon finds out itself."""
 type Told = Event | OwnEvent
-type Listener = Callable[[Event], None]
+type Listener = Callable[[Any], None]
+"""Takes the events that its kinds are of."""
 
 _OWN_KINDS: Mapping[type, EventKind] = {
     BackendEvent: EventKind.BACKEND,
@@ -144,11 +146,7 @@ class EventHub:
             self._refusals.append(decision)
         if event.kind is EventKind.AUDITED:
             self.audited(decision)
-        completed = Event(event.kind, decision, flow)
-        self._offer(event.kind, completed)
-        for listener, kinds in self._listeners.items():
-            if event.kind in kinds:
-                listener(completed)
+        self._offer(event.kind, Event(event.kind, decision, flow))
 
     def tell(self, event: OwnEvent) -> None:
         """Take what the daemon found out itself; called in the loop's thread."""
@@ -158,6 +156,9 @@ class EventHub:
         for subscription in self._subscriptions:
             if kind in subscription.kinds:
                 subscription.offer(event)
+        for listener, kinds in self._listeners.items():
+            if kind in kinds:
+                listener(event)
 
     def _named(self, decision: Decision) -> Decision:
         return replace(

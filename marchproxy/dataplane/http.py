@@ -10,10 +10,12 @@ from http import HTTPStatus
 
 from marchproxy.dataplane.control.http1 import HttpError, Request, Response
 from marchproxy.dataplane.control.server import HttpServer
+from marchproxy.dataplane.devices import read_devices
 from marchproxy.dataplane.status import COMPONENTS, Problem, Status
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.reason import Reason
 from marchproxy.telemetry import metrics
+from marchproxy.telemetry.facts import BackendFact, Facts, Refused
+from marchproxy.telemetry.seats import Seats
 
 RETRY = 10.0
 """Seconds until a port that was taken is tried again."""
@@ -69,6 +71,7 @@ class HealthApi:
 
     def __init__(self, status: Callable[[], Status]) -> None:
         self._status = status
+        self._seats = Seats()
 
     async def handle(self, request: Request) -> Response:
         """Answer one request. Raises `HttpError`."""
@@ -82,45 +85,52 @@ class HealthApi:
         status = self._status()
         if request.path == "/healthz":
             return _health(status)
-        return Response(metrics.render(facts(status)), content_type=metrics.CONTENT_TYPE)
+        return Response(metrics.render(facts(status), self._seats), content_type=metrics.CONTENT_TYPE)
 
 
-def facts(status: Status) -> metrics.Facts:
+def facts(status: Status) -> Facts:
     """The status as what the exposition consumes."""
     problems = Counter(problem.component for problem in status.problems)
-    return metrics.Facts(
+    return Facts(
         version=status.version,
         tier=status.tier,
         revision=status.applied.number,
         applied=status.applied.at,
         apply_seconds=status.applied.took,
+        trial_seconds=status.trial_remaining,
         listeners=len(status.listeners),
-        counters={reason: (traffic.packets, traffic.bytes) for reason, traffic in status.counters.items()},
-        denied=_denials(status, audited=False),
-        audited=_denials(status, audited=True),
+        counters={
+            by: {reason: (traffic.packets, traffic.bytes) for reason, traffic in counters.items()}
+            for by, counters in ((status.tier, status.carried), ("admission", status.admitted))
+        },
+        denied=_refused(status, audited=False),
+        audited=_refused(status, audited=True),
         limits={
             limit.name: (limit.passed.packets, limit.passed.bytes, limit.dropped.packets, limit.dropped.bytes)
             for limit in status.limits
         },
         tables={table.name: (table.used, table.limit) for table in status.tables},
-        interfaces={interface.name: interface.attached for interface in status.interfaces},
-        names={name.name: len(name.addresses) for name in status.names},
+        interfaces={each.name: (each.role.value, each.attached) for each in status.interfaces},
+        devices=read_devices({each.name for each in status.interfaces}),
+        names={name.name: (len(name.addresses), name.state) for name in status.names},
+        questions=status.dns.questions,
         backends=[
-            (state.service, str(state.address), state.port, state.up, state.drained)
+            BackendFact(state.service, str(state.address), state.port, state.up, state.drained)
             for state in status.backends
         ],
         certificates={state.name: state.expires for state in status.certificates},
         problems={component: problems[component] for component in COMPONENTS},
+        sinks=status.sinks,
         lost_events=status.lost_events,
         reloads=status.reloads,
         failed_reloads=status.failed_reloads,
     )
 
 
-def _denials(status: Status, *, audited: bool) -> Sequence[tuple[Reason, str, int]]:
+def _refused(status: Status, *, audited: bool) -> Sequence[Refused]:
     return [
-        (denials.reason, denials.mapping, denials.traffic.packets)
-        for denials in status.most_denied(audited=audited)
+        Refused(denials.reason, denials.mapping, denials.traffic.packets, denials.traffic.bytes)
+        for denials in status.all_denied(audited=audited)
     ]
 
 

@@ -7,7 +7,7 @@ What is asked of both is answered for both: a tunnel is a flow, and a refusal is
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from marchproxy.dataplane.admission.service import Admission
@@ -15,7 +15,7 @@ from marchproxy.dataplane.agreement import Explanation, KernelAnswer, agrees
 from marchproxy.dataplane.capture.packet import Feed
 from marchproxy.dataplane.capture.wish import Wish
 from marchproxy.dataplane.choice import left_in_kernel
-from marchproxy.dataplane.events import EventHub, Inbox, Subscription
+from marchproxy.dataplane.events import EventHub, Inbox, Listener, Subscription
 from marchproxy.dataplane.flowquery import (
     EVERYTHING,
     FlowFilter,
@@ -27,7 +27,7 @@ from marchproxy.dataplane.flowquery import (
 )
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.naming import ServiceNames
-from marchproxy.dataplane.records import Denials, Event, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
 from marchproxy.dataplane.status import Problem
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import Tier
@@ -194,12 +194,12 @@ class TierKeeper:
         self.events.unsubscribe(subscription)
         self._tasks.start(self._want(), name="events")
 
-    async def listen(self, kinds: frozenset[EventKind], told: Callable[[Event], None]) -> None:
+    async def listen(self, kinds: frozenset[EventKind], told: Listener) -> None:
         """Have `told` called for each event of these kinds, none missed from the return on."""
         self.events.listen(kinds, told)
         await self._want()
 
-    def unlisten(self, told: Callable[[Event], None]) -> None:
+    def unlisten(self, told: Listener) -> None:
         """No longer."""
         self.events.unlisten(told)
         self._tasks.start(self._want(), name="events")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from marchproxy.dataplane.logs import LogFormat
 from marchproxy.model.endpoint import Endpoint, parse_endpoint
 from marchproxy.model.errors import InvalidValue
 from marchproxy.store.location import state_dir
@@ -35,13 +36,19 @@ class RunOptions:
     """Processes beside the daemon that listen to clients, 0 to `MOST_WORKERS`; 0: it does so itself."""
     verbosity: int = 0
     """1 or more: say everything that is done."""
+    log_format: LogFormat = LogFormat.CONSOLE
 
     @classmethod
     def from_environment(
-        cls, environment: Mapping[str, str] = os.environ, *, no_bpf: bool = False, verbosity: int = 0
+        cls,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        no_bpf: bool = False,
+        verbosity: int = 0,
+        log_format: str = "",
     ) -> "RunOptions":
         """`MARCHPROXY_STATE_DIR`, `_RUNTIME_DIR`, `_METRICS_LISTEN` (an endpoint or `off`), `_DRAIN_SECONDS`,
-        `_WORKERS` (as many as there are processors).
+        `_WORKERS` (as many as there are processors), `_LOG_FORMAT` unless `log_format` says it.
 
         The store's own variables come before the first, as for the command line.
         Raises `InvalidValue`.
@@ -54,6 +61,7 @@ class RunOptions:
             drain=_seconds(environment.get("MARCHPROXY_DRAIN_SECONDS", "")),
             workers=_workers(environment.get("MARCHPROXY_WORKERS", "")),
             verbosity=verbosity,
+            log_format=_log_format(log_format or environment.get("MARCHPROXY_LOG_FORMAT", "")),
         )
 
 
@@ -61,6 +69,13 @@ def _metrics(text: str) -> Endpoint | None:
     if text.strip().lower() == OFF:
         return None
     return parse_endpoint(text, field="MARCHPROXY_METRICS_LISTEN") if text else DEFAULT_METRICS
+
+
+def _log_format(text: str) -> LogFormat:
+    try:
+        return LogFormat(text.strip().lower() or LogFormat.CONSOLE)
+    except ValueError:
+        raise InvalidValue("log format", text, " or ".join(LogFormat)) from None
 
 
 def _workers(text: str) -> int:

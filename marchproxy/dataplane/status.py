@@ -16,12 +16,15 @@ from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Listener
 from marchproxy.store.trial import Moment, Trial
+from marchproxy.telemetry.logs.sink import SinkState
 
 COMPONENTS = (
-    *("policy", "tier", "admission", "names", "dns", "health", "credentials", "certificates", "metrics"),
+    *("policy", "tier", "admission", "names", "dns", "health", "credentials", "certificates", "logs"),
+    "metrics",
 )
 """What can be wrong: taking over a plan, carrying it out, admitting connections, resolving its names,
-answering clients about names, backends, knowing who may, proving who we are, telling others."""
+answering clients about names, backends, knowing who may, proving who we are, delivering logs, telling
+others."""
 
 MOST_DENIALS = 1_000
 
@@ -134,6 +137,8 @@ class Status:
     explicit: Sequence[Endpoint] = ()
     """Where it is an HTTP and SOCKS5 proxy."""
     counters: Mapping[Reason, Traffic] = field(default_factory=dict)
+    admitted: Mapping[Reason, Traffic] = field(default_factory=dict)
+    """What admission has counted of it; the rest is the tier's."""
     denials: Sequence[Denials] = ()
     limits: Sequence[LimitState] = ()
     tables: Sequence[TableFill] = ()
@@ -147,6 +152,8 @@ class Status:
     backends: Sequence[BackendState] = ()
     """Those that are checked or drained."""
     certificates: Sequence[CertificateState] = ()
+    sinks: Sequence[SinkState] = ()
+    """Where logs go."""
     problems: Sequence[Problem] = ()
     warnings: Sequence[Problem] = ()
     """What will be wrong one day."""
@@ -154,11 +161,24 @@ class Status:
     def most_denied(self, *, audited: bool) -> Sequence[Denials]:
         """What was refused (or with `audited` let through all the same), the most packets first.
 
-        At most `MOST_DENIALS`: documents and scrapes stay small whatever is refused.
+        At most `MOST_DENIALS`: documents stay small whatever is refused.
         """
+        return self.all_denied(audited=audited)[:MOST_DENIALS]
+
+    def all_denied(self, *, audited: bool) -> Sequence[Denials]:
+        """The same, all of it: some ten thousand rows where mappings and reasons are many."""
         found = [denials for denials in self.denials if denials.audited is audited]
         found.sort(key=lambda denials: (-denials.traffic.packets, denials.reason, denials.mapping))
-        return found[:MOST_DENIALS]
+        return found
+
+    @property
+    def carried(self) -> Mapping[Reason, Traffic]:
+        """What the tier has counted."""
+        found = dict(self.counters)
+        for reason, own in self.admitted.items():
+            both = found.get(reason, own)
+            found[reason] = Traffic(both.packets - own.packets, both.bytes - own.bytes)
+        return found
 
     @property
     def trial_remaining(self) -> float:

@@ -30,6 +30,7 @@ from marchproxy.dataplane.dns.forwarder import Forwarder
 from marchproxy.dataplane.dns.responder import Responder
 from marchproxy.dataplane.dns.service import DnsService
 from marchproxy.dataplane.events import EventHub, Subscription
+from marchproxy.dataplane.export import LogExport
 from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion
 from marchproxy.dataplane.health.checks import HealthChecks
@@ -76,7 +77,7 @@ def run(options: RunOptions) -> int:
 
     Raises `MarchproxyError` where it cannot start: another daemon, no store, a folder that may not be made.
     """
-    configure(options.verbosity)
+    configure(options.verbosity, options.log_format)
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(options))
@@ -132,8 +133,9 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         asked = AskedNames(resolver)
         learning = Learning(learned_file(options.state_dir))
         keeper.events.host_name, keeper.events.audited = asked.name, learning.take
-        keeper.events.service = AllServices(lambda: intent.snapshot).name
-        intent.told = keeper.events.tell
+        keeper.events.service, intent.told = AllServices(lambda: intent.snapshot).name, keeper.events.tell
+        export = LogExport(intent, keeper)
+        stack.push_async_callback(export.close)
         dns = DnsService(Responder(forwarder, asked, renewal.reach, intent.blocked_name))
         stack.push_async_callback(dns.close)
         supervisor = Supervisor(
@@ -147,6 +149,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
             renewal,
             dns,
             checks,
+            export,
             notifier,
             options.metrics,
         )
@@ -173,6 +176,7 @@ class Supervisor:
         renewal: Renewal,
         dns: DnsService,
         checks: HealthChecks,
+        export: LogExport,
         notifier: Notifier,
         metrics: Endpoint | None,
     ) -> None:
@@ -186,6 +190,7 @@ class Supervisor:
         self._renewal = renewal
         self._dns = dns
         self._checks = checks
+        self._export = export
         self._health = HealthServer(metrics, self.status)
         self._notifier = notifier
         self._tasks = Tasks()
@@ -217,6 +222,7 @@ class Supervisor:
             interfaces=tier.interfaces(),
             listeners=self._intent.plan.listeners,
             explicit=self._intent.plan.explicit,
+            admitted=self._keeper.admission.counters(),
             counters=self._keeper.counters(),
             denials=self._keeper.denials(),
             limits=self._keeper.limits(),
@@ -229,6 +235,7 @@ class Supervisor:
             trial=self._probation.trial,
             backends=self._checks.states(),
             certificates=self._certificates.states(),
+            sinks=self._export.states(),
             problems=self._problems(),
             warnings=self._certificates.warnings(),
         )
@@ -297,6 +304,7 @@ class Supervisor:
         await self._credentials.reload()
         await self._certificates.reload()
         await self._keeper.inform()
+        await self._export.reload()
         await self._dns.look_after(self._intent.plan)
         return self._intent.applied
 
@@ -409,6 +417,7 @@ class Supervisor:
             *self._checks.problems(),
             *self._credentials.problems(),
             *self._certificates.problems(),
+            *self._export.problems(),
             *self._health.problems(),
         ]
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from marchproxy.model.address import Prefix
+from marchproxy.model.collector import EXAMPLE_ENTERPRISE
 from marchproxy.model.endpoint import Endpoint
 
 MAX_TIMEOUT = 30 * 86400
@@ -13,6 +14,7 @@ MAX_HANDOFF = 2**40
 """Bytes."""
 MAX_WARNING = 365 * 86400
 """Seconds."""
+MAX_ENTERPRISE = 2**32 - 1
 MAX_ENTRIES = 100_000_000
 """Of one block list."""
 SETTINGS_NAME = "settings"
@@ -150,6 +152,9 @@ class Settings:
     """Host names, `*.` wildcards included, that may resolve to private addresses or the appliance's own."""
     certificate_warning: int = 30 * 86400
     """Seconds before a certificate that is used expires, from which on that is warned of, 0 to 31536000."""
+    enterprise_number: int = EXAMPLE_ENTERPRISE
+    """Of whoever runs this, as assigned by IANA, 1 to 4294967295: what fields of our own in logs are named
+    under."""
 
 
 DEFAULT_SETTINGS = Settings()

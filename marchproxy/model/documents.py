@@ -12,7 +12,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from marchproxy.model import address, appliance, entities, names, readers, rules
+from marchproxy.model import address, appliance, collector, entities, names, readers, rules
 from marchproxy.model.appliance import ApplianceListener, Block, BlockList, Limit, Settings
 from marchproxy.model.endpoint import Endpoint, Endpoints, parse_endpoint, parse_endpoints
 from marchproxy.model.entities import ClusterHead, Interface, Mapping, Service
@@ -89,7 +89,7 @@ def _write(value: Any) -> Any:
         return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     if isinstance(value, IPv4Network | IPv6Network):
         return address.format_address(value)
-    if isinstance(value, StrEnum | Endpoint | Endpoints | address.HostName):
+    if isinstance(value, StrEnum | Endpoint | Endpoints | address.HostName | collector.Collector):
         return str(value)
     if isinstance(value, PublicKey):
         return value.document()
@@ -127,7 +127,21 @@ _RATE = optional(whole(1, appliance.MAX_RATE))
 _EXPIRES = optional(parsed(readers.parse_expiry))
 
 _FORMS: dict[type[Any], _Form] = {
-    ClusterHead: _Form("cluster", {"name": parsed(names.parse_name), "audit": flag}),
+    ClusterHead: _Form(
+        "cluster",
+        {
+            "name": parsed(names.parse_name),
+            "audit": flag,
+            "syslog": optional(parsed(collector.parse_syslog)),
+            "syslog_ca": parsed(collector.parse_certificates),
+            "log_auth": flag,
+            "log_netflow": flag,
+            "log_debug": flag,
+            "ipfix": optional(parsed(collector.parse_ipfix)),
+            "log_http": optional(parsed(collector.parse_log_url)),
+        },
+        rules.check_cluster,
+    ),
     Service: _Form(
         "service",
         {
@@ -252,6 +266,7 @@ _FORMS: dict[type[Any], _Form] = {
             "resolvers": readers.in_order(readers.parse_resolver),
             "private_answers": each(readers.parse_host_rule, order=str, empty=True),
             "certificate_warning": whole(0, appliance.MAX_WARNING),
+            "enterprise_number": whole(1, appliance.MAX_ENTERPRISE),
         },
     ),
 }

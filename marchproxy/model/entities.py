@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from marchproxy.model.address import Address
+from marchproxy.model.collector import Collector
 from marchproxy.model.endpoint import Endpoints
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Protocol
@@ -185,9 +186,30 @@ class Interface:
     """With masquerade: the source addresses to use, in canonical text; empty: the one that routing gives."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFields:
+    """What a cluster has beside its name and what it holds."""
+
+    audit: bool = False
+    """What its mappings would deny, or deny for want of one, is reported and let through."""
+    syslog: Collector | None = None
+    """Where the classes below go as RFC 5424 messages; None: nowhere."""
+    syslog_ca: str = ""
+    """Certificates in PEM form that vouch for a syslog server on TLS; empty: the system's."""
+    log_auth: bool = False
+    """What admission let in, and refused."""
+    log_netflow: bool = False
+    """Beginnings and ends of flows, and what was denied."""
+    log_debug: bool = False
+    """Backends that come and go; the cluster `default` also gets what the daemon logs."""
+    ipfix: Collector | None = None
+    """Where flow records go by IPFIX; None: nowhere."""
+    log_http: str | None = None
+    """Where flow records and refusals go as JSON in batches; None: nowhere."""
+
+
 @dataclass(frozen=True, slots=True)
-class ClusterHead:
+class ClusterHead(ClusterFields):
     """A cluster's own fields, without the services and mappings that it holds."""
 
     name: str
-    audit: bool = False

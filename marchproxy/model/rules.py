@@ -7,6 +7,7 @@ from marchproxy.model.appliance import MAX_BURST, ApplianceListener, Limit, List
 from marchproxy.model.entities import (
     MAX_LISTEN_PORTS,
     Auth,
+    ClusterHead,
     Interface,
     JwtAlgorithm,
     Mapping,
@@ -26,6 +27,12 @@ OF_JWT = {
 """Fields of a service that say something with `auth` jwt only, and their defaults."""
 
 _OVER_TCP = frozenset({Protocol.TCP, Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC})
+
+
+def check_cluster(cluster: ClusterHead) -> None:
+    """Certificates are for a syslog server on TLS."""
+    if cluster.syslog_ca and (cluster.syslog is None or cluster.syslog.transport != "tls"):
+        raise InvalidValue("syslog", str(cluster.syslog), "tls://HOST:PORT, which syslog_ca is for")
 
 
 def check_service(service: Service) -> None:

@@ -8,7 +8,7 @@ while there is none of it, so that hashes stay what they were.
 import hashlib
 import json
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,7 @@ from marchproxy.model.appliance import (
     Settings,
 )
 from marchproxy.model.documents import Document, Entity, read_entity, to_document
-from marchproxy.model.entities import ClusterHead, Interface, Mapping, Service
+from marchproxy.model.entities import ClusterFields, ClusterHead, Interface, Mapping, Service
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.names import DEFAULT_CLUSTER
 
@@ -42,19 +42,22 @@ _ALWAYS = frozenset({*OF_CLUSTER, "interfaces"})
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(ClusterFields):
     """An isolated set of services and mappings, each sorted by name."""
 
     name: str
     services: tuple[Service, ...] = ()
     mappings: tuple[Mapping, ...] = ()
-    audit: bool = False
-    """What its mappings would deny, or deny for want of one, is reported and let through."""
+
+    @classmethod
+    def of(cls, head: ClusterHead, **contents: Any) -> "Cluster":
+        """A cluster with these fields of its own; `contents` are services and mappings."""
+        return cls(**_own(head), **contents)
 
     @property
     def head(self) -> ClusterHead:
         """The cluster without what it holds."""
-        return ClusterHead(self.name, self.audit)
+        return ClusterHead(**_own(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,11 @@ def _read_cluster(document: object) -> Cluster:
         raise InvalidValue("cluster", document, "an object with name, services and mappings")
     own = {key: value for key, value in document.items() if key not in OF_CLUSTER}
     head = read_entity(ClusterHead, own)
-    return Cluster(head.name, audit=head.audit, **_read(document, OF_CLUSTER))
+    return Cluster.of(head, **_read(document, OF_CLUSTER))
+
+
+def _own(cluster: Cluster | ClusterHead) -> dict[str, Any]:
+    return {field.name: getattr(cluster, field.name) for field in fields(ClusterHead)}
 
 
 def _written(holder: Snapshot | Cluster, collections: MappingABC[str, type[Entity]]) -> Document:

@@ -1,13 +1,14 @@
 """Credentials of services: tokens, and the secrets that JWTs are signed with here."""
 
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from marchproxy.model.entities import Auth, JwtAlgorithm
-from marchproxy.model.errors import Conflict, InvalidValue
+from marchproxy.model.errors import Conflict, InvalidValue, NotFound
 from marchproxy.model.names import qualify
 from marchproxy.store import tokens
 from marchproxy.store.database import Database
@@ -34,10 +35,14 @@ _SEALED = (
     " JOIN service s ON j.service = s.id JOIN cluster c ON s.cluster = c.id"
 )
 
+_LOG_TOKENS = "SELECT c.name, t.sealed FROM log_token t JOIN cluster c ON t.cluster = c.id"
+_BEARER = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+MOST_LOG_TOKEN = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What could be unsealed, by the qualified names of services."""
+    """What could be unsealed, by the qualified names of services, or the names of clusters."""
 
     opened: dict[str, bytes] = field(repr=False)
     failures: tuple[str, ...]
@@ -102,11 +107,37 @@ class Credentials:
         """All secrets. One that cannot be unsealed is no reason to be without the others."""
         with self._database.transaction():
             rows = self._database.query(_SEALED)
+        names = ((qualify(cluster, service), sealed) for cluster, service, sealed in rows)
+        return self._unsealed((name, name, sealed) for name, sealed in names)
+
+    def keep_log_token(self, cluster: str, token: bytes | None) -> None:
+        """Take over what opens the log platform of a cluster; None: forget it.
+
+        Raises `NotFound`, `InvalidValue` for what cannot stand in a header, and `StoreError`.
+        """
+        if token is not None:
+            check_log_token(token)
+        with self._database.writing() as dal:
+            found = self._database.query("SELECT id FROM cluster WHERE name = ?", cluster)
+            if not found:
+                raise NotFound("cluster", cluster)
+            [(owner,)] = found
+            dal(dal.log_token.cluster == owner).delete()
+            if token is not None:
+                insert(dal.log_token, cluster=owner, **self._sealed(token, _of_logs(cluster)))
+
+    def log_tokens(self) -> Secrets:
+        """What opens log platforms, by the names of clusters, as far as it can be unsealed."""
+        with self._database.transaction():
+            rows = self._database.query(_LOG_TOKENS)
+        return self._unsealed((cluster, _of_logs(cluster), sealed) for cluster, sealed in rows)
+
+    def _unsealed(self, rows: Iterable[tuple[str, str, str]]) -> Secrets:
+        """From names, owners and what is sealed for them."""
         opened, failures = {}, []
-        for cluster, service, sealed in rows:
-            name = qualify(cluster, service)
+        for name, owner, sealed in rows:
             try:
-                opened[name] = self._vault.unseal(sealed, name)
+                opened[name] = self._vault.unseal(sealed, owner)
             except StoreError as error:
                 failures.append(error.message)
         return Secrets(opened, tuple(dict.fromkeys(failures)))
@@ -136,6 +167,18 @@ class Credentials:
                 hint=f"marchproxy service set {service} --auth jwt",
             )
         return owner
+
+
+def check_log_token(token: bytes) -> None:
+    """Raise `InvalidValue` unless this can follow `Bearer` in a header (RFC 6750 section 2.1)."""
+    if not _BEARER.fullmatch(token) or len(token) > MOST_LOG_TOKEN:
+        expected = f"one token on one line: 1 to {MOST_LOG_TOKEN} letters, digits and -._~+/="
+        raise InvalidValue("log_http_token", "…", expected)
+
+
+def _of_logs(cluster: str) -> str:
+    """Whom a log token is sealed for; no service has such a name."""
+    return f"logs of {cluster}"
 
 
 def check_secret(secret: bytes) -> None:

@@ -282,6 +282,25 @@ def certificates(dal: "DAL") -> None:
     index(dal, "certificate", "cluster", "name", unique=True)
 
 
+def log_settings(dal: "DAL") -> None:
+    """Where the logs of clusters go."""
+    from pydal import Field
+
+    for field in ("syslog", "ipfix", "log_http"):
+        add(dal, "cluster", Field(field, "text"), None)
+    add(dal, "cluster", Field("syslog_ca", "text"), "")
+    for field in ("log_auth", "log_netflow", "log_debug"):
+        add(dal, "cluster", Field(field, "boolean"), "F")
+    add(dal, "settings", Field("enterprise_number", "bigint"), 32473)
+    create(
+        dal,
+        "log_token",
+        Field("cluster", "reference cluster", notnull=True, unique=True, ondelete="CASCADE"),
+        Field("sealed", "text", notnull=True),
+        time("created"),
+    )
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -290,6 +309,7 @@ MIGRATIONS: tuple[Step, ...] = (
     credentials,
     tunnel_settings,
     certificates,
+    log_settings,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

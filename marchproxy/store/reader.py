@@ -42,9 +42,7 @@ def read_snapshot(database: Database) -> Snapshot:
         heads = _by_cluster(database, Kind.CLUSTER)
         inner = {kind: _by_cluster(database, kind) for kind in OF_CLUSTER}
         clusters = [
-            holding(
-                Cluster(head.name, audit=head.audit), {kind: inner[kind].get(key, ()) for kind in OF_CLUSTER}
-            )
+            holding(Cluster.of(head), {kind: inner[kind].get(key, ()) for kind in OF_CLUSTER})
             for key, (head,) in heads.items()
         ]
         own = {kind: read_rows(kind, database.query(_SELECT[kind])) for kind in OF_APPLIANCE}

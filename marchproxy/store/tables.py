@@ -123,6 +123,12 @@ def _define(dal: DAL) -> None:
         Field("sealed", "text", requires=_BASE64),
         Field("created", "datetime", requires=_instant),
     )
+    dal.define_table(
+        "log_token",
+        Field("cluster", "reference cluster", ondelete="CASCADE", requires=_POSITIVE),
+        Field("sealed", "text", requires=_BASE64),
+        Field("created", "datetime", requires=_instant),
+    )
 
     dal.define_table(
         "certificate",

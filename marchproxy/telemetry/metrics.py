@@ -1,71 +1,50 @@
-"""Facts in Prometheus' text format. The data plane counts; nothing here keeps a number of its own."""
+"""Facts in Prometheus' text format. The data plane counts; nothing here keeps a number of its own.
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+docs/METRICS.md lists every metric, and a test compares the two.
+"""
+
+import platform
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from marchproxy.model.reason import Reason
+from marchproxy.telemetry.facts import BackendFact, Facts, Refused
+from marchproxy.telemetry.seats import OTHER, Seats
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """The daemon at the moment of a scrape."""
-
-    version: str
-    tier: str
-    revision: int
-    applied: float
-    """Seconds since the epoch."""
-    apply_seconds: float
-    listeners: int
-    counters: Mapping[Reason, tuple[int, int]]
-    """Packets and bytes by reason."""
-    denied: Sequence[tuple[Reason, str, int]]
-    """Reason, mapping and packets of what was refused."""
-    audited: Sequence[tuple[Reason, str, int]]
-    """The same of what audit let through: first packets of flows."""
-    limits: Mapping[str, tuple[int, int, int, int]]
-    """Packets and bytes let through, packets and bytes dropped, by the limit's name."""
-    tables: Mapping[str, tuple[int, int]]
-    """Entries in use, and how many there may be."""
-    interfaces: Mapping[str, str]
-    """How each interface of the plan is attached; empty: not at all."""
-    names: Mapping[str, int]
-    """Addresses of each host name."""
-    backends: Sequence[tuple[str, str, int, bool | None, bool]]
-    """Service, address, port, whether it is up (None: not checked), whether it is drained."""
-    certificates: Mapping[str, float]
-    """When each that is used expires, in seconds since the epoch."""
-    problems: Mapping[str, int]
-    """How many, by component."""
-    lost_events: int
-    reloads: int
-    failed_reloads: int
 
 
 class _Snapshot(Collector):
     """One scrape's facts, as the exposition wants them."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, seats: Seats) -> None:
         self._facts = facts
+        self._seats = seats
 
     def collect(self) -> Iterator[Metric]:
         """Every metric of ours."""
         yield from self._policy()
         yield from self._traffic()
+        yield from self._limits()
+        yield from self._tables()
+        yield from self._interfaces()
+        yield from self._names()
         yield from self._health()
+        yield from self._backends()
+        yield from self._logs()
 
     def _policy(self) -> Iterator[Metric]:
         facts = self._facts
-        yield InfoMetricFamily(
-            "marchproxy", "What runs here.", value={"version": facts.version, "tier": facts.tier}
+        build = GaugeMetricFamily(
+            "marchproxy_build_info", "Always 1: what runs here.", labels=["version", "python", "tier"]
         )
+        build.add_metric([facts.version, platform.python_version(), facts.tier], 1)
+        yield build
         yield GaugeMetricFamily(
             "marchproxy_revision", "Number of the revision that is carried out.", value=facts.revision
         )
@@ -73,37 +52,78 @@ class _Snapshot(Collector):
             "marchproxy_applied_timestamp_seconds", "When it was last applied.", value=facts.applied
         )
         yield GaugeMetricFamily("marchproxy_apply_seconds", "How long that took.", value=facts.apply_seconds)
+        yield GaugeMetricFamily(
+            "marchproxy_trial_remaining_seconds",
+            "Until the revision goes back unless it is confirmed; 0: it is not on trial.",
+            value=facts.trial_seconds,
+        )
         reloads = CounterMetricFamily("marchproxy_reloads", "Plans taken over or refused.", labels=["result"])
         reloads.add_metric(["applied"], facts.reloads)
         reloads.add_metric(["refused"], facts.failed_reloads)
         yield reloads
         yield GaugeMetricFamily("marchproxy_listeners", "Listeners of the plan.", value=facts.listeners)
-        names = GaugeMetricFamily("marchproxy_name_addresses", "Addresses of a host name.", labels=["name"])
-        for name, count in facts.names.items():
-            names.add_metric([name], count)
-        yield names
 
     def _traffic(self) -> Iterator[Metric]:
+        labels = ["reason", "by"]
         packets = CounterMetricFamily(
-            "marchproxy_packets", "Packets by what became of them.", labels=["reason"]
+            "marchproxy_packets", "Packets by what became of them and who counted them.", labels=labels
         )
-        octets = CounterMetricFamily("marchproxy_bytes", "Bytes by what became of them.", labels=["reason"])
-        # Every reason from the start: a counter that appears with its first packet shows no increase to 1.
-        for reason in Reason:
-            count, size = self._facts.counters.get(reason, (0, 0))
-            packets.add_metric([reason.name], count)
-            octets.add_metric([reason.name], size)
+        octets = CounterMetricFamily("marchproxy_bytes", "Bytes, likewise.", labels=labels)
+        for by, counters in self._facts.counters.items():
+            # Every reason from the start: a counter that comes with its first packet shows no increase to 1.
+            for reason in Reason:
+                count, size = counters.get(reason, (0, 0))
+                packets.add_metric([reason.name, by], count)
+                octets.add_metric([reason.name, by], size)
         yield packets
         yield octets
-        yield _by_mapping(
-            "marchproxy_denied_packets", "Refused packets by reason and mapping.", self._facts.denied
-        )
-        yield _by_mapping(
-            "marchproxy_audited_packets",
-            "First packets of flows that audit let through, by why they would have been refused.",
+        yield from self._refused("denied", "Refused {} by reason and mapping.", self._facts.denied)
+        yield from self._refused(
+            "audited",
+            "First {} of flows that audit let through, by why they would have been refused.",
             self._facts.audited,
         )
-        yield from self._limits()
+        yield CounterMetricFamily(
+            "marchproxy_lost_events",
+            "Events that nobody could be told, counted instead.",
+            value=self._facts.lost_events,
+        )
+
+    def _refused(self, what: str, text: str, rows: Sequence[Refused]) -> Iterator[Metric]:
+        packets: Counter[tuple[str, str]] = Counter()
+        octets: Counter[tuple[str, str]] = Counter()
+        for row in rows:
+            key = row.reason.name, self._seats.seat(what, row.mapping)
+            packets[key] += row.packets
+            octets[key] += row.bytes
+        for unit, counts in (("packets", packets), ("bytes", octets)):
+            metric = CounterMetricFamily(
+                f"marchproxy_{what}_{unit}", text.format(unit), labels=["reason", "mapping"]
+            )
+            for labels, count in counts.items():
+                metric.add_metric(labels, count)
+            yield metric
+
+    def _limits(self) -> Iterator[Metric]:
+        counts: dict[tuple[str, str], tuple[int, int]] = {}
+        for name, (packets, octets, dropped_packets, dropped_octets) in self._facts.limits.items():
+            seat = self._seats.seat("limit", name)
+            for result, count, size in (
+                ("passed", packets, octets),
+                ("dropped", dropped_packets, dropped_octets),
+            ):
+                before = counts.get((seat, result), (0, 0))
+                counts[seat, result] = before[0] + count, before[1] + size
+        labels = ["limit", "result"]
+        of_packets = CounterMetricFamily("marchproxy_limit_packets", "Packets, by limit.", labels=labels)
+        of_octets = CounterMetricFamily("marchproxy_limit_bytes", "Bytes, by limit.", labels=labels)
+        for key, (count, size) in counts.items():
+            of_packets.add_metric(key, count)
+            of_octets.add_metric(key, size)
+        yield of_packets
+        yield of_octets
+
+    def _tables(self) -> Iterator[Metric]:
         used = GaugeMetricFamily("marchproxy_table_entries", "Entries in use.", labels=["table"])
         limit = GaugeMetricFamily("marchproxy_table_limit", "Entries there may be.", labels=["table"])
         for table, (entries, most) in self._facts.tables.items():
@@ -111,22 +131,54 @@ class _Snapshot(Collector):
             limit.add_metric([table], most)
         yield used
         yield limit
-        yield CounterMetricFamily(
-            "marchproxy_lost_events",
-            "Events that nobody could be told, counted instead.",
-            value=self._facts.lost_events,
-        )
 
-    def _limits(self) -> Iterator[Metric]:
-        labels = ["limit", "result"]
-        packets = CounterMetricFamily("marchproxy_limit_packets", "Packets, by limit.", labels=labels)
-        octets = CounterMetricFamily("marchproxy_limit_bytes", "Bytes, by limit.", labels=labels)
-        for name, counts in self._facts.limits.items():
-            for metric, passed, dropped in ((packets, counts[0], counts[2]), (octets, counts[1], counts[3])):
-                metric.add_metric([name, "passed"], passed)
-                metric.add_metric([name, "dropped"], dropped)
-        yield packets
-        yield octets
+    def _interfaces(self) -> Iterator[Metric]:
+        attached = GaugeMetricFamily(
+            "marchproxy_interface_attached", "1: a program is attached.", labels=["interface", "role", "as"]
+        )
+        for interface, (role, how) in self._facts.interfaces.items():
+            attached.add_metric([interface, role, how], 1 if how else 0)
+        yield attached
+        names = ("packets", "bytes", "errors", "dropped")
+        metrics = {
+            name: CounterMetricFamily(
+                f"marchproxy_interface_{name}",
+                f"{name.capitalize()} of an interface, as the kernel counts them for the device.",
+                labels=["interface", "direction"],
+            )
+            for name in names
+        }
+        for interface, device in self._facts.devices.items():
+            for direction, counts in (
+                ("received", (*device.received, device.received_errors, device.received_dropped)),
+                ("sent", (*device.sent, device.sent_errors, device.sent_dropped)),
+            ):
+                for name, count in zip(names, counts, strict=True):
+                    metrics[name].add_metric([interface, direction], count)
+        yield from metrics.values()
+
+    def _names(self) -> Iterator[Metric]:
+        addresses = GaugeMetricFamily(
+            "marchproxy_name_addresses", "Addresses of a host name.", labels=["name"]
+        )
+        states: Counter[str] = Counter(dict.fromkeys(("resolved", "failing", "waiting", "learning"), 0))
+        held: Counter[str] = Counter()
+        for name, (count, state) in self._facts.names.items():
+            states[state] += 1
+            held[self._seats.seat("name", name)] += count
+        for name, count in held.items():
+            addresses.add_metric([name], count)
+        yield addresses
+        by_state = GaugeMetricFamily("marchproxy_names", "Host names by state.", labels=["state"])
+        for state, count in states.items():
+            by_state.add_metric([state], count)
+        yield by_state
+        questions = CounterMetricFamily(
+            "marchproxy_dns_questions", "What clients asked the DNS listeners.", labels=["outcome"]
+        )
+        for outcome, count in self._facts.questions.items():
+            questions.add_metric([outcome], count)
+        yield questions
 
     def _health(self) -> Iterator[Metric]:
         facts = self._facts
@@ -137,47 +189,83 @@ class _Snapshot(Collector):
         for component, count in facts.problems.items():
             problems.add_metric([component], count)
         yield problems
-        yield from self._backends()
         expiry = GaugeMetricFamily(
             "marchproxy_certificate_expiry_timestamp_seconds",
-            "When a certificate that is used expires.",
+            "When a certificate that is used expires; of all that have no label of their own, the first.",
             labels=["certificate"],
         )
-        for certificate, expires in facts.certificates.items():
-            expiry.add_metric([certificate], expires)
+        soonest: dict[str, float] = {}
+        for name, expires in sorted(facts.certificates.items(), key=lambda item: item[1]):
+            soonest.setdefault(self._seats.seat("certificate", name), expires)
+        for name, expires in soonest.items():
+            expiry.add_metric([name], expires)
         yield expiry
-        attached = GaugeMetricFamily(
-            "marchproxy_interface_attached", "1: a program is attached.", labels=["interface", "as"]
-        )
-        for interface, how in facts.interfaces.items():
-            attached.add_metric([interface, how], 1 if how else 0)
-        yield attached
 
     def _backends(self) -> Iterator[Metric]:
+        """Each by itself as far as there are seats; all of them by state."""
         labels = ["service", "address", "port"]
         up = GaugeMetricFamily("marchproxy_backend_up", "1: checks find it healthy.", labels=labels)
         drained = GaugeMetricFamily(
             "marchproxy_backend_drained", "1: it keeps its flows and gets no new ones.", labels=labels
         )
-        for service, address, port, is_up, is_drained in self._facts.backends:
-            place = [service, address, str(port)]
-            if is_up is not None:
-                up.add_metric(place, is_up)
-            drained.add_metric(place, is_drained)
+        states: Counter[tuple[str, str]] = Counter()
+        for backend in self._facts.backends:
+            states[self._seats.seat("service", backend.service), _state(backend)] += 1
+            place = [backend.service, backend.address, str(backend.port)]
+            if self._seats.seat("backend", " ".join(place)) == OTHER:
+                continue
+            if backend.up is not None:
+                up.add_metric(place, backend.up)
+            drained.add_metric(place, backend.drained)
         yield up
         yield drained
+        count = GaugeMetricFamily(
+            "marchproxy_backends",
+            "Backends of a service that are checked or drained.",
+            labels=["service", "state"],
+        )
+        for key, number in states.items():
+            count.add_metric(key, number)
+        yield count
+
+    def _logs(self) -> Iterator[Metric]:
+        labels = ["cluster", "sink"]
+        records: Counter[tuple[str, str, str]] = Counter()
+        waiting: Counter[tuple[str, str]] = Counter()
+        working: dict[tuple[str, str], bool] = {}
+        for sink in self._facts.sinks:
+            key = self._seats.seat("cluster", sink.cluster), sink.kind
+            for result, count in {"sent": sink.sent, **sink.lost}.items():
+                records[*key, result] += count
+            waiting[key] += sink.waiting
+            working[key] = working.get(key, True) and not sink.problem
+        told = CounterMetricFamily(
+            "marchproxy_log_records",
+            "Records of a sink by what became of them; all but sent ones are lost.",
+            labels=[*labels, "result"],
+        )
+        for of, count in records.items():
+            told.add_metric(of, count)
+        yield told
+        queue = GaugeMetricFamily("marchproxy_log_queue", "Records that wait for a sink.", labels=labels)
+        for sort, count in waiting.items():
+            queue.add_metric(sort, count)
+        yield queue
+        up = GaugeMetricFamily("marchproxy_log_up", "1: the other end takes records.", labels=labels)
+        for sort, works in working.items():
+            up.add_metric(sort, works)
+        yield up
 
 
-def _by_mapping(name: str, text: str, rows: Sequence[tuple[Reason, str, int]]) -> Metric:
-    metric = CounterMetricFamily(name, text, labels=["reason", "mapping"])
-    for reason, mapping, packets in rows:
-        metric.add_metric([reason.name, mapping], packets)
-    return metric
+def _state(backend: BackendFact) -> str:
+    if backend.drained:
+        return "drained"
+    return "unchecked" if backend.up is None else "up" if backend.up else "down"
 
 
-def render(facts: Facts) -> bytes:
+def render(facts: Facts, seats: Seats) -> bytes:
     """The text of one scrape: our metrics, then the process's own (memory, processor time, open files)."""
     registry = CollectorRegistry()
-    registry.register(_Snapshot(facts))
+    registry.register(_Snapshot(facts, seats))
     ProcessCollector(registry=registry)
     return generate_latest(registry)

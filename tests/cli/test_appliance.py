@@ -32,12 +32,13 @@ def test_every_flag_reaches_its_setting(site: Console) -> None:
         "timeout_icmp": 9,
         "resolvers": ["192.0.2.54", "192.0.2.53:5353"],
         "private_answers": ["*.corp.example", "nas.example"],
+        "enterprise_number": 4294967295,
     }
     words = """--audit on --refusal drop --refusals-per-second 7 --flow-table 65536
         --timeout-tcp-established 1d --timeout-tcp-closing 10
         --timeout-tcp-opening 20s --timeout-udp 2m --timeout-udp-unanswered 5
         --timeout-icmp 9s --resolver 192.0.2.54:53 --resolver 192.0.2.53:5353 --private-answer Nas.example
-        --private-answer *.corp.example --output json"""
+        --private-answer *.corp.example --enterprise-number 4294967295 --output json"""
     assert site.ok("appliance", "set", *words.split()).json == DEFAULTS | changed
     assert site.ok("export").json["settings"] == changed
     assert site.ok("revision", "list", "--output", "json").json[0]["message"] == "set settings"

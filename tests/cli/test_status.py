@@ -133,3 +133,11 @@ def test_certificates_and_warnings_have_their_lines(console: Console, daemon: St
     assert lines[1] == "  certificates: certificate proxy expires"
     place = next(number for number, line in enumerate(lines) if line.startswith("CERTIFICATE"))
     assert lines[place + 1].split() == ["proxy", "a.example,", "10.0.0.1", "2030-01-01T00:00:00.000Z", "yes"]
+
+
+def test_where_logs_go_has_a_line_each(console: Console, daemon: Start) -> None:
+    sink = {"cluster": "default", "kind": "syslog", "target": "udp://192.0.2.5:514", "problem": ""}
+    counts = {"sent": 812, "lost": {"full": 3, "refused": 2, "unsent": 0}, "waiting": 7}
+    daemon({"GET /v1/status": (200, STATUS | {"sinks": [sink | counts]})})
+    said = "syslog of cluster default to udp://192.0.2.5:514: 812 sent, 7 waiting, 5 lost"
+    assert said in console.ok("status").out.splitlines()

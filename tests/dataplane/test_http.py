@@ -37,7 +37,7 @@ async def test_metrics_are_in_prometheus_text_format() -> None:
     assert answer.content_type.startswith("text/plain; version=0.0.4")
     assert isinstance(answer.body, bytes)
     lines = answer.body.decode().splitlines()
-    assert 'marchproxy_packets_total{reason="FORWARDED"} 10.0' in lines
+    assert 'marchproxy_packets_total{by="kernel",reason="FORWARDED"} 10.0' in lines
     assert 'marchproxy_problems{component="names"} 1.0' in lines
     assert 'marchproxy_problems{component="policy"} 0.0' in lines
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from marchproxy.cli.context import Environment
+from marchproxy.dataplane.logs import LogFormat
 from marchproxy.dataplane.options import DEFAULT_METRICS, MOST_WORKERS, RunOptions
 from marchproxy.model.errors import InvalidValue
 
@@ -63,3 +64,12 @@ def test_a_value_that_cannot_be_meant_names_its_variable(name: str, text: str) -
     with pytest.raises(InvalidValue) as caught:
         RunOptions.from_environment({name: text})
     assert caught.value.field == name
+
+
+def test_the_log_s_format_is_the_flag_s_or_the_environment_s() -> None:
+    said = {"MARCHPROXY_LOG_FORMAT": " JSON "}
+    assert RunOptions.from_environment({}).log_format is LogFormat.CONSOLE
+    assert RunOptions.from_environment(said).log_format is LogFormat.JSON
+    assert RunOptions.from_environment(said, log_format="console").log_format is LogFormat.CONSOLE
+    with pytest.raises(InvalidValue, match="log format"):
+        RunOptions.from_environment({}, log_format="xml")

@@ -21,7 +21,7 @@ from marchproxy.model.appliance import (
     Refusal,
     Settings,
 )
-from marchproxy.model.documents import Document, read_mapping, read_service
+from marchproxy.model.documents import Document, read_entity, read_mapping, read_service
 from marchproxy.model.entities import (
     MAX_GRACE,
     Action,
@@ -263,6 +263,14 @@ def settings() -> st.SearchStrategy[Document]:
     )
 
 
+_CLUSTER_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "audit": st.booleans(),
+    "syslog": st.sampled_from(["udp://192.0.2.5:514", "tls://logs.example:6514", "tcp://[fd00::5]:601"]),
+    **{f"log_{name}": st.booleans() for name in ("auth", "netflow", "debug")},
+    "ipfix": st.sampled_from(["udp://192.0.2.5:4739", "tcp://flows.example:4739"]),
+    "log_http": st.sampled_from(["https://logs.example/ingest?index=a", "http://192.0.2.5:8088/"]),
+}
+
 DOCUMENTS: dict[type[Any], st.SearchStrategy[Document]] = {
     Service: services(),
     Mapping: mappings(),
@@ -272,7 +280,7 @@ DOCUMENTS: dict[type[Any], st.SearchStrategy[Document]] = {
     Limit: limits(),
     ApplianceListener: listeners(),
     Settings: settings(),
-    ClusterHead: st.fixed_dictionaries({"name": NAMES}, optional={"audit": st.booleans()}),
+    ClusterHead: st.fixed_dictionaries({"name": NAMES}, optional=_CLUSTER_FIELDS),
 }
 """The document of every entity that there is."""
 
@@ -339,4 +347,6 @@ def _clusters(draw: st.DrawFn, name: str) -> Cluster:
         {end: st.lists(st.sampled_from(known), min_size=1, max_size=2) for end in ("sources", "destinations")}
     )
     mappings = [read_mapping(held | draw(ends)) for held in draw(_some(["m1", "m2"], _MAPPINGS))]
-    return Cluster(name, tuple(services), tuple(mappings), audit=draw(st.booleans()))
+    own = {"name": name, **draw(st.fixed_dictionaries({}, optional=_CLUSTER_FIELDS))}
+    head = read_entity(ClusterHead, own)
+    return Cluster.of(head, services=tuple(services), mappings=tuple(mappings))

@@ -124,3 +124,23 @@ def test_a_store_for_reading_issues_nothing(state_dir: Path, store: Store) -> No
             opened.credentials.issue("default", "web")
         with pytest.raises(StoreReadOnly):
             opened.credentials.keep_secret("default", "api", SHARED)
+
+
+def test_log_tokens_go_with_their_cluster_and_open_for_it_only(store: Store) -> None:
+    store.credentials.keep_log_token("default", b"one")
+    store.credentials.keep_log_token("default", b"two")
+    assert store.credentials.log_tokens().opened == {"default": b"two"}
+    with pytest.raises(NotFound):
+        store.credentials.keep_log_token("nowhere", b"three")
+    with pytest.raises(InvalidValue, match="log_http_token"):
+        store.credentials.keep_log_token("default", b"a b")
+    store.credentials.keep_log_token("default", None)
+    assert store.credentials.log_tokens().opened == {}
+
+
+def test_a_log_token_that_does_not_open_is_said(state_dir: Path, store: Store) -> None:
+    store.credentials.keep_log_token("default", b"one")
+    (state_dir / "secret.key").unlink()
+    found = store.credentials.log_tokens()
+    assert found.opened == {}
+    assert found.failures

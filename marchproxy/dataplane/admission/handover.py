@@ -144,12 +144,12 @@ class Handover:
         try:
             outcome = self._handoff.attempt(client, upstream, facts)
         except (MarchproxyError, ValueError) as error:
-            log.debug("handoff of %d: %s", ripe.number, error)
+            log.debug("handoff of %d: %s", ripe.number, error, extra={"flow": ripe.number})
             return HandoffRefusal.UNSUPPORTED
         if isinstance(outcome, Draining):
             self._tasks.start(_drain(outcome), name=f"drain {outcome.id}")
             return None
-        log.debug("no handoff of %d: %s", ripe.number, outcome)
+        log.debug("no handoff of %d: %s", ripe.number, outcome, extra={"flow": ripe.number})
         return outcome
 
     def _attempt(self, tunnel: Tunnel, relay: Relay, gone: Callable[[], None]) -> None:

@@ -26,6 +26,7 @@ from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
 from marchproxy.policy.plan import Finding, Listener, TransitRule
+from marchproxy.telemetry.logs.sink import SinkState
 
 type Document = dict[str, Any]
 
@@ -102,6 +103,19 @@ def interface_document(state: InterfaceState) -> Document:
         "mode": state.mode,
         "attached": state.attached,
         "problem": state.problem,
+    }
+
+
+def _sink_document(sink: SinkState) -> Document:
+    """Where logs of a cluster go."""
+    return {
+        "cluster": sink.cluster,
+        "kind": sink.kind,
+        "target": sink.target,
+        "sent": sink.sent,
+        "lost": dict(sink.lost),
+        "waiting": sink.waiting,
+        "problem": sink.problem,
     }
 
 
@@ -217,6 +231,7 @@ def status_document(status: Status) -> Document:
         "reloads": status.reloads,
         "failed_reloads": status.failed_reloads,
         "backends": [backend_document(state) for state in status.backends],
+        "sinks": [_sink_document(sink) for sink in status.sinks],
         "names": {name.name: [str(each.address) for each in name.addresses] for name in status.names},
         "host_names": [_name_document(name) for name in status.names],
         "dns": _dns_document(status.dns),

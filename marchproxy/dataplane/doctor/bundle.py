@@ -58,10 +58,12 @@ _SECRETS = (
         ),
         r"\1\2[removed]",
     ),
+    (re.compile(r"(\"log_http\": ?\"https?://[^/\"]+)/[^\"]+"), r"\1/[removed]"),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "[removed]"),
     (re.compile(r"(?<![\w+/=-])[A-Za-z0-9+/_-]{43}=?(?![\w+/=-])"), "[removed]"),
 )
-"""Keys, HTTP and our own credentials, those in URLs, settings, JWTs, and 32 bytes in Base64 as tokens are."""
+"""Keys, HTTP and our own credentials, those in URLs, settings, paths of log platforms, JWTs, and 32 bytes in
+Base64 as tokens are."""
 
 
 def redact(text: str) -> str:

@@ -21,6 +21,7 @@ from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.logs import LogFormat
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import LookupFailed
 from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
@@ -61,13 +62,14 @@ class WorkerPool:
         handover: "Handover | None",
         sockets: ListeningSockets | None = None,
         verbosity: int = 0,
+        log_format: LogFormat = LogFormat.CONSOLE,
     ) -> None:
         self._own = Admission(find, credentials, handover=handover)
         self._find = find
         self._credentials = credentials
         self._certificates = certificates
         self._handover = handover
-        self._workers = [_Place(self, index, verbosity) for index in range(count)]
+        self._workers = [_Place(self, index, verbosity, log_format) for index in range(count)]
         self._plan = Plan()
         self._revision = self._edition = 0
         self._wanted: frozenset[ListenerKey] = frozenset()
@@ -276,12 +278,12 @@ class WorkerPool:
 class _Place:
     """One worker, and the next one in its place when it dies."""
 
-    def __init__(self, pool: WorkerPool, index: int, verbosity: int) -> None:
+    def __init__(self, pool: WorkerPool, index: int, verbosity: int, log_format: LogFormat) -> None:
         self.facts = messages.Facts()
         """Of all workers that were here."""
         self._pool = pool
         self._index = index
-        self._verbosity = verbosity
+        self._logging = str(verbosity), log_format.value
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._retired = messages.Facts()
@@ -385,7 +387,7 @@ class _Place:
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            words = [str(theirs.fileno()), str(self._index + 1), str(self._verbosity)]
+            words = [str(theirs.fileno()), str(self._index + 1), *self._logging]
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "marchproxy.dataplane.workers.worker", *words],

@@ -1,7 +1,7 @@
 """One worker: a process that admits and relays, told what to do by the daemon over descriptor 3 or another.
 
-`python -m marchproxy.dataplane.workers.worker DESCRIPTOR INDEX VERBOSITY`, started by `pool`. When the daemon
-is gone it accepts nothing more, lets what is open finish for a while, and ends.
+`python -m marchproxy.dataplane.workers.worker DESCRIPTOR INDEX VERBOSITY FORMAT`, started by `pool`. When the
+daemon is gone it accepts nothing more, lets what is open finish for a while, and ends.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.kernel.handoff import lift_limits, limit_backlog
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
-from marchproxy.dataplane.logs import configure, log_unhandled
+from marchproxy.dataplane.logs import LogFormat, configure, log_unhandled
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.proxy import ledger
@@ -284,7 +284,7 @@ def main() -> int:
     # Ctrl-C and the service manager's SIGTERM are for the daemon, which then ends its workers in order.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    configure(verbosity)
+    configure(verbosity, LogFormat(sys.argv[4]))
     ledger.number_as(index)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(socket.socket(fileno=descriptor)))

@@ -26,6 +26,7 @@ KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQ==\n-----END PRI
         ("postgresql://marchproxy:hunter2@db/marchproxy", "hunter2"),
         ('{"password": "hunter2"}', "hunter2"),
         ("DB_PASS=hunter2", "hunter2"),
+        ('"log_http":"https://logs.example/ingest/a1b2c3?k=v"', "ingest/a1b2c3"),
         (f"a token {TOKEN} in a log", TOKEN),
         (f"jwt {JWT}", JWT),
         (f"key:\n{KEY}\n", "MIIEvQIBADANBg"),

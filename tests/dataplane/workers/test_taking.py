@@ -13,6 +13,7 @@ from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.credentials.parts import BookParts
 from marchproxy.dataplane.kernel.joining import HandoffRefusal
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
+from marchproxy.dataplane.logs import LogFormat
 from marchproxy.dataplane.names.lookup import Found
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.pool import WorkerPool, _Place
@@ -111,5 +112,5 @@ async def test_a_tunnel_is_taken_if_the_plan_in_force_allowed_it(
 @looped
 async def test_what_has_ended_in_its_worker_is_ended_in_the_kernel() -> None:
     kernel = Kernel(None)
-    _Place(pool(kernel), 0, 0)._heard(messages.Cut(frozenset({7})), [])
+    _Place(pool(kernel), 0, 0, LogFormat.CONSOLE)._heard(messages.Cut(frozenset({7})), [])
     assert kernel.ended == [7]

@@ -17,7 +17,7 @@ from tests.dataplane.loops import looped, until
 def test_without_a_daemon_it_ends_by_itself_and_no_signal_of_a_terminal_ends_it_before() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        words = [str(theirs.fileno()), "1", "0"]
+        words = [str(theirs.fileno()), "1", "0", "console"]
         worker = subprocess.Popen(
             [sys.executable, "-m", "marchproxy.dataplane.workers.worker", *words], pass_fds=[theirs.fileno()]
         )

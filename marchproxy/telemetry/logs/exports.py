@@ -1,0 +1,159 @@
+"""All sinks of the appliance: which there are to be, and who gets which record."""
+
+import asyncio
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from marchproxy.model.collector import Collector
+from marchproxy.model.entities import ClusterFields
+from marchproxy.telemetry.logs.records import FlowRecord, Happening, LogClass, Record
+from marchproxy.telemetry.logs.sink import Sink, SinkState
+
+if TYPE_CHECKING:
+    from marchproxy.telemetry.logs.ipfix import IpfixEncoder
+    from marchproxy.telemetry.logs.rfc5424 import SyslogEncoder
+
+_FLOWS = frozenset({LogClass.NETFLOW})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A sink that there is to be. One that stays equal goes on as it is."""
+
+    cluster: str
+    kind: str
+    """`syslog`, `ipfix` or `http`."""
+    to: str
+    classes: frozenset[LogClass]
+    enterprise: int
+    collector: Collector | None = None
+    certificates: str = ""
+    token: bytes | None = field(default=None, repr=False)
+
+    @property
+    def happenings(self) -> frozenset[Happening]:
+        """What it has to be told."""
+        if self.kind == "ipfix":
+            return frozenset({Happening.END, Happening.DENIED})
+        return frozenset(Happening) if self.classes & {LogClass.AUTH, LogClass.NETFLOW} else frozenset()
+
+
+def targets(name: str, cluster: ClusterFields, enterprise: int, token: bytes | None) -> list[Target]:
+    """What a cluster's fields ask for."""
+    switches = {
+        LogClass.AUTH: cluster.log_auth,
+        LogClass.NETFLOW: cluster.log_netflow,
+        LogClass.DEBUG: cluster.log_debug,
+    }
+    classes = frozenset(each for each, on in switches.items() if on)
+    found = []
+    if cluster.syslog and classes:
+        to, certificates = str(cluster.syslog), cluster.syslog_ca
+        found.append(Target(name, "syslog", to, classes, enterprise, cluster.syslog, certificates))
+    if cluster.ipfix:
+        found.append(Target(name, "ipfix", str(cluster.ipfix), _FLOWS, enterprise, cluster.ipfix))
+    if cluster.log_http:
+        every = classes or _FLOWS
+        found.append(Target(name, "http", cluster.log_http, every, 0, token=token))
+    return found
+
+
+class Exports:
+    """The sinks that run. To be used in the loop's thread."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self._sinks: dict[Target, Sink] = {}
+        self._by_cluster: dict[str, list[tuple[frozenset[Happening], Sink]]] = {}
+        self._gone: dict[tuple[str, str], tuple[int, Mapping[str, int]]] = {}
+        """What sinks that are no more have sent and lost, by cluster and kind: counters never go back."""
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def happenings(self) -> frozenset[Happening]:
+        """What somebody wants to be told."""
+        return frozenset[Happening]().union(*(target.happenings for target in self._sinks))
+
+    def wants_debug(self, cluster: str) -> bool:
+        """Whether somebody takes messages about this cluster."""
+        return any(target.cluster == cluster and LogClass.DEBUG in target.classes for target in self._sinks)
+
+    def configure(self, wanted: Sequence[Target]) -> None:
+        """Have these sinks and no others. Those that go deliver what they hold first."""
+        for target in [each for each in self._sinks if each not in wanted]:
+            task = asyncio.create_task(self._retire(self._sinks.pop(target)), name="logs")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        for target in wanted:
+            if target not in self._sinks:
+                self._sinks[target] = self._open(target)
+        self._by_cluster = {}
+        for target, sink in self._sinks.items():
+            self._by_cluster.setdefault(target.cluster, []).append((target.happenings, sink))
+
+    def offer(self, record: Record) -> None:
+        """Bring a record to whoever of its cluster takes it."""
+        for happenings, sink in self._by_cluster.get(record.cluster, ()):
+            told = not isinstance(record, FlowRecord) or record.happening in happenings
+            if told and sink.classes & record.classes:
+                sink.offer(record)
+
+    def states(self) -> list[SinkState]:
+        """How each sink is, with what earlier ones of its kind have counted."""
+        return [self._with_gone(sink.state()) for sink in self._sinks.values()]
+
+    def problems(self) -> list[str]:
+        """Whose records do not arrive."""
+        return [
+            f"{sink.kind} of cluster {sink.cluster}: {sink.problem}"
+            for sink in self._sinks.values()
+            if sink.problem
+        ]
+
+    async def close(self) -> None:
+        """Deliver what waits, as far as it can be, and end."""
+        self.configure(())
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _open(self, target: Target) -> Sink:
+        """What speaks to the other end is imported only where there is one."""
+        if target.collector is None:
+            from marchproxy.telemetry.logs.http import HttpBatches
+
+            batches = HttpBatches(target.to, self._version, target.token)
+            return Sink(target.cluster, target.kind, batches.shown, target.classes, batches)
+        from marchproxy.telemetry.logs.channels import Connection, Datagrams
+
+        sort = target.cluster, target.kind, target.to, target.classes
+        encoder = _encoder(target, target.collector)
+        if target.collector.transport == "udp":
+            return Sink(*sort, Datagrams(target.collector, encoder))
+        return Sink(*sort, Connection(target.collector, encoder, target.certificates))
+
+    async def _retire(self, sink: Sink) -> None:
+        state = await sink.close()
+        sent, lost = self._gone.get((state.cluster, state.kind), (0, {}))
+        added = {why: count + lost.get(why, 0) for why, count in state.lost.items()}
+        self._gone[state.cluster, state.kind] = sent + state.sent, added
+
+    def _with_gone(self, state: SinkState) -> SinkState:
+        sent, lost = self._gone.get((state.cluster, state.kind), (0, {}))
+        both = {why: count + lost.get(why, 0) for why, count in state.lost.items()}
+        return SinkState(
+            state.cluster, state.kind, state.target, state.sent + sent, both, state.waiting, state.problem
+        )
+
+
+def _encoder(target: Target, collector: Collector) -> "SyslogEncoder | IpfixEncoder":
+    datagrams = collector.transport == "udp"
+    if target.kind == "syslog":
+        from marchproxy.telemetry.logs.rfc5424 import SyslogEncoder
+
+        return SyslogEncoder(target.classes, target.enterprise, counted=not datagrams)
+    from marchproxy.telemetry.logs.ipfix import IpfixEncoder
+
+    # Collectors tell exporters apart by address and domain: two clusters of one appliance must differ.
+    return IpfixEncoder(zlib.crc32(target.cluster.encode()) or 1, target.enterprise, datagrams=datagrams)

@@ -1,0 +1,137 @@
+"""Records as syslog messages (RFC 5424): for UDP (RFC 5426), TCP (RFC 6587 section 3.4.1), TLS (RFC 5425)."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+
+from marchproxy.telemetry.logs.records import FlowRecord, LogClass, Message, Record
+
+APP_NAME = "marchproxy"
+LONGEST = 2048
+"""Octets of a message: what a receiver should take (RFC 5424 section 6.1). Only texts can be that long."""
+AUTHPRIV, LOCAL0 = 10, 16
+"""Facilities, RFC 5424 table 1: what is of class `auth`, and everything else."""
+
+_BOM = "\ufeff"
+# RFC 5424 section 6.3.3; control characters are legal there, and trouble for whoever reads lines.
+_ESCAPES = str.maketrans(
+    {'"': '\\"', "\\": "\\\\", "]": "\\]"} | {chr(code): "?" for code in (*range(32), *range(127, 160))}
+)
+_CONTROLS = str.maketrans({chr(code): " " for code in (*range(32), *range(127, 160))})
+
+
+class SyslogEncoder:
+    """Makes messages of one sink's records."""
+
+    def __init__(
+        self, classes: frozenset[LogClass], enterprise: int, *, counted: bool, host: str | None = None
+    ) -> None:
+        """`classes` are those that are switched on; `counted` puts its length before each message."""
+        self._classes = classes
+        self._element = f"flow@{enterprise}"
+        self._fault = f"event@{enterprise}"
+        self._counted = counted
+        own = host if host is not None else socket.gethostname()
+        self._middle = f"{_printable(own, 255)} {APP_NAME} {os.getpid()}"
+        self._second = 0
+        self._stamp = ""
+
+    def begin(self) -> None:
+        """Nothing of an earlier connection matters."""
+
+    def encode(self, records: Sequence[Record]) -> Iterator[tuple[bytes, int]]:
+        """Each message, and that it holds one record."""
+        for record in records:
+            message = self.message(record)
+            yield (b"%d %b" % (len(message), message) if self._counted else message), 1
+
+    def message(self, record: Record) -> bytes:
+        """The message without a frame around it."""
+        if isinstance(record, Message):
+            return self._text(record)
+        shown = LogClass.AUTH if LogClass.AUTH in record.classes & self._classes else LogClass.NETFLOW
+        facility = AUTHPRIV if shown is LogClass.AUTH else LOCAL0
+        head = self._head(facility, record.severity, record.time, record.happening.value)
+        data = f'[{self._element} class="{shown.value}"{"".join(_parameters(record))}]'
+        return _cut(f"{head} {data} ".encode(), sentence(record))
+
+    def _text(self, record: Message) -> bytes:
+        head = self._head(LOCAL0, record.severity, record.time, record.kind)
+        fields = "".join(f' {name}="{value.translate(_ESCAPES)}"' for name, value in record.fields)
+        data = f'[{self._fault} class="debug"{fields}]'
+        return _cut(f"{head} {data} ".encode(), record.text.translate(_CONTROLS))
+
+    def _head(self, facility: int, severity: int, when: float, kind: str) -> str:
+        second = int(when)
+        if second != self._second:
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second
+        milli = min(round((when - second) * 1000), 999)
+        return f"<{facility * 8 + severity}>1 {self._stamp}.{milli:03}Z {self._middle} {kind}"
+
+
+def sentence(record: FlowRecord) -> str:
+    """A record for people."""
+    text = (
+        f"{record.happening.value} {record.protocol} {_place(record.source, record.source_port)}"
+        f" to {_place(record.destination, record.destination_port)}"
+    )
+    if record.name:
+        text += f" ({record.name.translate(_CONTROLS)})"
+    text += f": {record.reason.name}"
+    return f"{text} by {record.mapping}" if record.mapping else text
+
+
+def _parameters(record: FlowRecord) -> Iterator[str]:
+    """What there is to say, in a fixed order; what is empty is left out."""
+    if record.id:
+        yield f' id="{record.id}"'
+    yield (
+        f' source="{record.source}" source_port="{record.source_port}" destination="{record.destination}"'
+        f' destination_port="{record.destination_port}" protocol="{record.protocol}"'
+        f' tier="{record.tier.label}" verdict="{record.verdict.value}" reason="{record.reason.name}"'
+        f' revision="{record.revision}" cluster="{record.cluster}"'
+    )
+    for name, value in (
+        ("mapping", record.mapping),
+        ("source_service", record.source_service),
+        ("destination_service", record.destination_service),
+        ("name", record.name),
+        ("interface", record.interface),
+    ):
+        if value:
+            yield f' {name}="{value.translate(_ESCAPES)}"'
+    carried = record.carried
+    if carried is None:
+        yield f' count="{record.count}"'
+        return
+    yield (
+        f' backend="{carried.backend}" backend_port="{carried.backend_port}"'
+        f' packets_sent="{carried.packets_sent}" bytes_sent="{carried.bytes_sent}"'
+        f' packets_received="{carried.packets_received}" bytes_received="{carried.bytes_received}"'
+        f' duration="{max(record.time - carried.started, 0):.3f}"'
+    )
+
+
+def _place(address: object, port: int) -> str:
+    text = str(address)
+    return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
+
+
+def _cut(start: bytes, text: str) -> bytes:
+    """The message, no longer than `LONGEST` as long as `start` is not.
+
+    What is not ASCII is announced by a BOM; plain ASCII has none, which many receivers would store
+    (MSG-ANY, RFC 5424 section 6.4).
+    """
+    body = (text if text.isascii() else _BOM + text).encode(errors="replace")
+    room = max(LONGEST - len(start), 0)
+    if len(body) > room:
+        body = body[:room].decode(errors="ignore").encode()
+    return start + body
+
+
+def _printable(text: str, most: int) -> str:
+    """PRINTUSASCII, or the NILVALUE."""
+    return "".join(letter for letter in text if "!" <= letter <= "~")[:most] or "-"
