@@ -28,7 +28,7 @@ class Vault:
     def __init__(self, file: Path, environment: Mapping[str, str] = os.environ) -> None:
         folder = environment.get("CREDENTIALS_DIRECTORY")
         credential = Path(folder) / CREDENTIAL if folder else None
-        self._given = credential is not None and credential.exists()
+        self._given = credential is not None and _is_there(credential)
         self._file = credential if credential is not None and self._given else file
 
     @classmethod
@@ -91,6 +91,14 @@ class Vault:
         if len(key) != KEY_BYTES:
             raise VaultKeyInvalid(str(self._file))
         return key
+
+
+def _is_there(credential: Path) -> bool:
+    """Whether systemd gave it. What `ExecReload=` starts may not look (252), and does not need it."""
+    try:
+        return credential.exists()
+    except PermissionError:
+        return True
 
 
 def _create(path: Path) -> None:

@@ -230,4 +230,4 @@ def test_an_unknown_word_is_a_usage_error() -> None:
         ["scripts/setup.sh", "all"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 2
-    assert "usage: scripts/setup.sh [run|test|bench]" in result.stderr
+    assert "usage: scripts/setup.sh [run|ship|test|bench]" in result.stderr

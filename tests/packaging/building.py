@@ -1,0 +1,52 @@
+"""What is built, once for all tests: each asks for it, and whoever comes first builds it."""
+
+import fcntl
+import os
+import subprocess
+from pathlib import Path
+
+from tests.repo.tree import ROOT
+
+
+def build(target: str) -> None:
+    """Make a target of the checkout's Makefile; those who come meanwhile wait for it."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build" / ".turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        # A make of its own, not a part of the one that may have called us.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        done = subprocess.run(
+            ["make", "--no-print-directory", target],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def ask(question: str) -> str:
+    """What packaging/common.sh answers."""
+    command = ["bash", "-c", f"source packaging/common.sh; {question}"]
+    return subprocess.check_output(command, cwd=ROOT, text=True).strip()
+
+
+def payload() -> Path:
+    """The folder with Python, libraries and MarchProxy."""
+    build("payload")
+    return ROOT / "build" / "payload"
+
+
+def binary() -> Path:
+    """The single file."""
+    file = ROOT / "dist" / f"{ask('artifact_name')}-linux-amd64"
+    build(str(file.relative_to(ROOT)))
+    return file
+
+
+def package() -> Path:
+    """The Debian package."""
+    file = ROOT / "dist" / f"marchproxy_{ask('version')}_amd64.deb"
+    build(str(file.relative_to(ROOT)))
+    return file
