@@ -19,12 +19,16 @@ usable() {
 # unpack FOLDER: 0 done, or somebody else was quicker; 1 another folder may do; the reason in $why.
 unpack() {
     usable "$1" || { why="cannot write to $1"; return 1; }
-    draft=$(mktemp -d "$1/.new.XXXXXX" 2>/dev/null) || { why="cannot write to $1"; return 1; }
-    trap 'rm -rf "$draft"' EXIT
+    # What was killed in the middle of this, and cannot be somebody else's who is still at it.
+    find "$1" -maxdepth 1 -name '.new.*' -mtime +0 -exec rm -rf {} + 2>/dev/null
+    draft=
+    trap '[ -z "$draft" ] || rm -rf "$draft"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
+    draft=$(mktemp -d "$1/.new.XXXXXX" 2>/dev/null) || { why="cannot write to $1"; return 1; }
     [ -t 2 ] && echo "marchproxy: unpacking into $1, once" >&2
-    if ! said=$(exec 2>&1; tail -n "+$lines" "$0" | gzip -dc | tar -x -C "$draft" --no-same-owner) ||
+    # -m: a machine whose clock stands at 1970 would complain of every file.
+    if ! said=$(exec 2>&1; tail -n "+$lines" "$0" | gzip -dc | tar -x -m -C "$draft" --no-same-owner) ||
         [ -n "$said" ]; then
         why="cannot unpack into $1: ${said:-the file is damaged}"
     elif ! "$draft/bin/marchproxy" --version >/dev/null 2>&1; then
@@ -32,7 +36,8 @@ unpack() {
     else
         # Before the name is there: after a power cut it must not stand for half of the files.
         sync -f "$draft"
-        mv -T "$draft" "$1/$build" 2>/dev/null || [ -x "$1/$build/bin/marchproxy" ] && why=
+        why=
+        mv -T "$draft" "$1/$build" 2>/dev/null || [ -x "$1/$build/bin/marchproxy" ] || why="cannot write to $1"
     fi
     rm -rf "$draft"
     trap - EXIT INT TERM HUP
