@@ -4,8 +4,16 @@ import fcntl
 import os
 import subprocess
 from pathlib import Path
+from typing import Final
 
+from marchproxy.version import VERSION
 from tests.repo.tree import ROOT
+
+# The build's own time rather than that of the last commit, or every commit would be built anew.
+ENVIRONMENT: Final = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
+    "SOURCE_DATE_EPOCH": VERSION.rpartition(".")[2],
+}
 
 
 def build(target: str) -> None:
@@ -13,12 +21,10 @@ def build(target: str) -> None:
     (ROOT / "build").mkdir(exist_ok=True)
     with (ROOT / "build" / ".turn").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        # A make of its own, not a part of the one that may have called us.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         done = subprocess.run(
             ["make", "--no-print-directory", target],
             cwd=ROOT,
-            env=environment,
+            env=ENVIRONMENT,
             capture_output=True,
             text=True,
             check=False,
@@ -29,7 +35,7 @@ def build(target: str) -> None:
 def ask(question: str) -> str:
     """What packaging/common.sh answers."""
     command = ["bash", "-c", f"source packaging/common.sh; {question}"]
-    return subprocess.check_output(command, cwd=ROOT, text=True).strip()
+    return subprocess.check_output(command, cwd=ROOT, env=ENVIRONMENT, text=True).strip()
 
 
 def payload() -> Path:

@@ -176,7 +176,7 @@ class TestPayload:
             "    if '.so' in line: print(line.split(None, 5)[5], end='')"
         )
         [python] = moved.glob("bin/python3.*")
-        loaded = subprocess.check_output([python, "-I", "-c", program], text=True, env={})
+        loaded = subprocess.check_output([str(python), "-I", "-c", program], text=True, env={})
         outside = {
             Path(line).name.partition(".so")[0] for line in loaded.splitlines() if str(moved) not in line
         }
@@ -185,7 +185,7 @@ class TestPayload:
     def test_environment_and_folder_have_no_say(self, moved: Path, tmp_path: Path) -> None:
         (tmp_path / "marchproxy").mkdir()
         (tmp_path / "marchproxy" / "__init__.py").write_text("raise SystemExit('taken over')")
-        command = [moved / "bin" / "marchproxy", "--version"]
+        command = [str(moved / "bin" / "marchproxy"), "--version"]
         said = subprocess.check_output(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, text=True)
         assert said == f"marchproxy {VERSION}\n"
 
@@ -215,13 +215,13 @@ class TestPayload:
         }
 
     def test_the_same_source_gives_the_same_bytes(self, payload: Path, binary: Path, tmp_path: Path) -> None:
-        subprocess.run(
-            ["packaging/payload.sh", tmp_path / "again"], cwd=ROOT, check=True, capture_output=True
-        )
-        subprocess.run(
-            ["packaging/selfextract.sh", tmp_path / "again", tmp_path],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-        )
+        again = tmp_path / "again"
+        for command in (["payload.sh", str(again)], ["selfextract.sh", str(again), str(tmp_path)]):
+            subprocess.run(
+                [f"packaging/{command[0]}", *command[1:]],
+                cwd=ROOT,
+                env=building.ENVIRONMENT,
+                check=True,
+                capture_output=True,
+            )
         assert (tmp_path / binary.name).read_bytes() == binary.read_bytes()

@@ -70,7 +70,15 @@ def files(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     control.write_text(control.read_text().replace(f"Version: {VERSION}\n", f"Version: {NEWER}\n"))
     [version] = unpacked.glob("usr/lib/marchproxy/lib/python3.*/site-packages/marchproxy/.version")
     version.write_text(f"v{NEWER}\n")
-    command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", unpacked, folder / "newer.deb"]
+    command = [
+        "dpkg-deb",
+        "--root-owner-group",
+        "-Zgzip",
+        "-z1",
+        "-b",
+        str(unpacked),
+        str(folder / "newer.deb"),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(unpacked)
     return folder

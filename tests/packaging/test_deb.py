@@ -83,6 +83,14 @@ def test_nobody_but_root_can_change_what_is_run(contents: dict[str, str]) -> Non
 def test_lintian_has_nothing_to_say(package: Path) -> None:
     """Beyond the overrides, each of which says why."""
     both = [package, package.with_name(f"marchproxy-diag_{VERSION}_all.deb")]
-    command = ["lintian", "--fail-on", "error,warning", "--tag-display-limit", "0", "--allow-root", *both]
+    command = [
+        "lintian",
+        "--fail-on",
+        "error,warning",
+        "--tag-display-limit",
+        "0",
+        "--allow-root",
+        *map(str, both),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")

@@ -22,12 +22,12 @@ def unit(tmp_path: Path) -> Path:
 
 def test_systemd_understands_it(unit: Path) -> None:
     """Of keys that it does not know it only warns, and goes on with 0."""
-    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit]
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)]
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     assert [line for line in said.stderr.splitlines() if unit.name in line] == []
 
 
 def test_its_exposure_is_low(unit: Path) -> None:
-    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", unit]
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", str(unit)]
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stdout
