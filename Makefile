@@ -11,7 +11,7 @@ DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
 SHIPPED := $(shell git ls-files marchproxy) pyproject.toml .version requirements.lock packaging/payload.sh packaging/launcher.sh
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo test lint format bench bpf wheel payload binary deb man lock clean
+.PHONY: help setup run demo test lint format bench bpf ship wheel payload binary deb man lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,7 @@ demo: setup ## show an appliance at work between network namespaces (root)
 
 test: ## run every test that this machine allows; ARGS="-k ports" chooses
 	@scripts/setup.sh test
+	@scripts/testroots.sh
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: ## check style, types, layers and scripts
@@ -52,19 +53,21 @@ bench: ## measure against plain routing and other proxies (root, minutes)
 wheel: setup ## build the wheel and the source archive into dist/
 	SOURCE_DATE_EPOCH=$(EPOCH) $(PYTHON) -m hatchling build --target sdist --target wheel
 
-payload: $(PAYLOAD) ## build the folder that single file and package are made of: Python, libraries, MarchProxy
+ship:
+	@scripts/setup.sh ship
+
+payload: ship $(PAYLOAD) ## build the folder that file and package are made of: Python, libraries, MarchProxy
 
 $(PAYLOAD): $(SHIPPED)
-	@scripts/setup.sh ship
 	packaging/payload.sh build/payload
 	touch $@
 
-binary: $(BINARY) ## build the single file into dist/
+binary: ship $(BINARY) ## build the single file into dist/
 
 $(BINARY): $(PAYLOAD) packaging/selfextract.sh packaging/header.sh
 	packaging/selfextract.sh build/payload dist
 
-deb: $(DEB) ## build the Debian packages into dist/
+deb: ship $(DEB) ## build the Debian packages into dist/
 
 $(DEB): $(PAYLOAD) $(shell git ls-files packaging/deb systemd) packaging/deb.sh scripts/manpages.py docs/RELEASE_NOTES.md
 	packaging/deb.sh build/payload dist

@@ -43,20 +43,14 @@ copy_interpreter() {
     tar -C "$base/lib" "${excludes[@]}" -c "$NAME" | tar -C "$TREE/lib" -x
 }
 
-# Exactly the locked versions, checked by hash; of those, what MarchProxy's own metadata asks for.
+# Exactly the locked versions, which set-up has fetched and checked; of those, what MarchProxy's own metadata asks for.
 install_packages() {
-    local state site=$TREE/lib/$NAME/site-packages
-    state=$(sha256sum <requirements.lock)
-    if [[ ! -e $WHEELS/.complete || $(<"$WHEELS/.complete") != "$state" ]]; then
-        say "Fetching the locked packages"
-        rm -rf "$WHEELS"
-        "$PYTHON" -m pip download --quiet --only-binary :all: --require-hashes -r requirements.lock -d "$WHEELS"
-        printf '%s' "$state" >"$WHEELS/.complete"
-    fi
+    local site=$TREE/lib/$NAME/site-packages
     say "Installing MarchProxy and its dependencies"
-    "$PYTHON" -m hatchling build --target wheel --directory build/wheel --clean >/dev/null
+    "$PYTHON" -m hatchling build --target wheel --directory "$SCRATCH" >/dev/null 2>&1 ||
+        fail "the wheel cannot be built" "make wheel says why."
     "$PYTHON" -m pip install --quiet --no-compile --no-index --find-links "$WHEELS" --target "$site" \
-        build/wheel/marchproxy-*.whl
+        "$SCRATCH"/marchproxy-*.whl
     # Commands of libraries, and what pip notes about where it got the files.
     rm -rf "${site:?}/bin" "$site"/*.dist-info/{RECORD,REQUESTED,INSTALLER,direct_url.json}
     find "$site" -name '*.pyi' -delete
@@ -110,11 +104,12 @@ finish() {
     find "$TREE" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 }
 
-[[ -x $PYTHON ]] || fail "there is no .venv" "Run: make setup"
+[[ -x $PYTHON && -d $WHEELS ]] || fail "there is no .venv, or no $WHEELS" "Run: scripts/setup.sh ship"
+SCRATCH=$(mktemp -d)
+trap 'rm -rf "$SCRATCH"' EXIT
 NAME=$("$PYTHON" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 readonly NAME
 rm -rf "$TREE"
-mkdir -p build
 copy_interpreter
 install_packages
 copy_libbpf

@@ -107,6 +107,7 @@ prepare() {
     require_packages "${needs[@]}"
     require_environment
     require_locked "$lock"
+    [[ $1 == run ]] || require_wheels
     require_objects
     exec {turn}<&-
 }

@@ -5,6 +5,7 @@ Each test has a Debian of its own, whose network is the middle host of a rig.
 
 import json
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from tests.packaging.box import Box
 
 pytestmark = [
     pytest.mark.requires(
-        "root", "netns", "veth", "bpf", "bpffs", "tcx", commands=["systemd-nspawn", "mmdebstrap", "dpkg-deb"]
+        "root", "netns", "veth", "bpf", "bpffs", "tcx", commands=["systemd-nspawn", "dpkg-deb"]
     ),
     # The first one builds the package, and the root of each release.
     pytest.mark.timeout(900),
@@ -184,6 +185,30 @@ def test_reload_restart_and_a_watchdog_leave_flows_alone(rig: Rig, defined: Box)
         assert "Watchdog timeout" in defined.journal()
 
     while_talking(rig, disturb)
+
+
+def test_who_connects_during_a_restart_waits(rig: Rig, defined: Box) -> None:
+    """systemd holds the listening sockets of those whom the daemon has to hear first."""
+    defined.ok("marchproxy listener add explicit --bind 10.1.0.1:3128")
+    over, refused, connected = threading.Event(), list[OSError](), list[int]()
+
+    def knock() -> None:
+        while not over.wait(0.005):
+            try:
+                socket.create_connection((VIP, 3128), timeout=10).close()
+                connected.append(1)
+            except OSError as error:
+                refused.append(error)
+
+    thread = threading.Thread(target=lambda: rig.client.call(knock))
+    thread.start()
+    try:
+        defined.ok("systemctl restart marchproxy && systemctl restart marchproxy")
+    finally:
+        over.set()
+        thread.join(15)
+    assert refused == []
+    assert len(connected) > 10
 
 
 def test_an_upgrade_and_a_downgrade_cut_no_flow(rig: Rig, defined: Box) -> None:
