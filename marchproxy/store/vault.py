@@ -64,6 +64,15 @@ class Vault:
         except (InvalidTag, ValueError) as error:
             raise VaultUnreadable(what or f"the secret of service {owner!r}", str(self._file)) from error
 
+    def key(self) -> bytes | None:
+        """The text of the key, for a backup; None where nothing has been sealed. Raises `StoreError`."""
+        try:
+            return encode(self._read()).encode() + b"\n"
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise refusal(error, str(self._file)) from error
+
     def _key(self, *, create: bool) -> bytes:
         try:
             return self._read()

@@ -32,7 +32,7 @@ VIP = "10.1.0.1"
 INSTALL = "apt-get install -y /files/this.deb"
 NEWER = f"{VERSION}.1"
 DEFINE = """\
-marchproxy init --output json >/root/key
+marchproxy init --output json >/srv/key
 systemctl start marchproxy
 marchproxy interface add inside0 --role inside
 marchproxy interface add outside0 --role outside
@@ -236,7 +236,7 @@ def test_an_upgrade_and_a_downgrade_cut_no_flow(rig: Rig, defined: Box) -> None:
 def test_a_store_that_the_new_version_cannot_read_leaves_the_old_one_running(rig: Rig, defined: Box) -> None:
     before = defined.ok(PID)
     defined.ok(
-        "cp -a /var/lib/marchproxy/marchproxy.db /root/ && echo broken >/var/lib/marchproxy/marchproxy.db"
+        "cp -a /var/lib/marchproxy/marchproxy.db /srv/ && echo broken >/var/lib/marchproxy/marchproxy.db"
     )
     said = defined.run("apt-get install -y /files/newer.deb 2>&1")
     assert said.returncode == 0, said.stdout
