@@ -53,7 +53,7 @@ bench: ## measure against plain routing and other proxies (root, minutes)
 wheel: setup ## build the wheel and the source archive into dist/
 	SOURCE_DATE_EPOCH=$(EPOCH) $(PYTHON) -m hatchling build --target sdist --target wheel
 
-ship: ## install what building them needs
+ship: ## install what building packages needs
 	@scripts/setup.sh ship
 
 payload: ship $(PAYLOAD) ## build the folder that file and package are made of: Python, libraries, MarchProxy
