@@ -178,7 +178,7 @@ def test_reload_restart_and_a_watchdog_leave_flows_alone(rig: Rig, defined: Box)
         defined.ok("systemctl reload marchproxy")
         assert defined.ok(PID) == before
         defined.ok("systemctl restart marchproxy")
-        defined.ok(f"{drop_in('WatchdogSec=2')} && systemctl restart marchproxy")
+        defined.ok(f"{drop_in('WatchdogSec=6')} && systemctl restart marchproxy")
         hung = defined.ok(PID)
         defined.ok(f"kill -STOP {hung}")
         defined.until(f"[ $({PID}) != {hung} ] && systemctl is-active marchproxy && marchproxy status")
