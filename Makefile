@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EPOCH := $(shell source packaging/common.sh && echo $$SOURCE_DATE_EPOCH)
 BINARY := dist/$(shell source packaging/common.sh && artifact_name)-linux-amd64
 DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
-SHIPPED := $(shell git ls-files marchproxy) pyproject.toml .version requirements.lock packaging/payload.sh packaging/launcher.sh
+SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh
 PAYLOAD := build/payload-$(EPOCH).stamp
 
 .PHONY: help setup run demo test lint format bench bpf ship wheel payload binary deb man lock clean
