@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
@@ -224,4 +225,5 @@ class TestPayload:
                 check=True,
                 capture_output=True,
             )
-        assert (tmp_path / binary.name).read_bytes() == binary.read_bytes()
+        first, second = (sha256(path.read_bytes()).hexdigest() for path in (binary, tmp_path / binary.name))
+        assert first == second
