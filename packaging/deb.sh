@@ -45,10 +45,12 @@ for kind in service sysusers tmpfiles; do
     cp "systemd/marchproxy.$kind" "$work/debian/"
 done
 cp systemd/marchproxy.env "$work/"
-.venv/bin/python scripts/manpages.py "$work/man"
-.venv/bin/marchproxy --show-completion bash >"$work/completions/marchproxy"
-.venv/bin/marchproxy --show-completion zsh >"$work/completions/_marchproxy"
-.venv/bin/marchproxy --show-completion fish >"$work/completions/marchproxy.fish"
+# By the payload's own Python: pages and words are those of what is shipped.
+python=$(compgen -G "$TREE/bin/python3.*")
+"$python" -I scripts/manpages.py "$work/man"
+"$TREE/bin/marchproxy" --show-completion bash >"$work/completions/marchproxy"
+"$TREE/bin/marchproxy" --show-completion zsh >"$work/completions/_marchproxy"
+"$TREE/bin/marchproxy" --show-completion fish >"$work/completions/marchproxy.fish"
 changelog >"$work/debian/changelog"
 
 say "Building"
