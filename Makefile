@@ -1,11 +1,17 @@
 # `make` alone lists what can be done; the list is made from the comments behind the targets.
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
-SCRIPTS = .ci/run $(shell git ls-files '*.sh')
+SCRIPTS = .ci/run $(shell git ls-files '*.sh') $(wildcard packaging/deb/debian/*inst packaging/deb/debian/*rm)
 # Set, it would leave the environment without .pyc files and double every start.
 unexport PYTHONDONTWRITEBYTECODE
+# The time that everything in what is built has; another one is another build.
+EPOCH := $(shell source packaging/common.sh && echo $$SOURCE_DATE_EPOCH)
+BINARY := dist/$(shell source packaging/common.sh && artifact_name)-linux-amd64
+DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
+SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh
+PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo test lint format bench bpf lock clean
+.PHONY: help setup run demo test lint format bench bpf ship wheel payload binary deb man lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +28,7 @@ demo: setup ## show an appliance at work between network namespaces (root)
 
 test: ## run every test that this machine allows; ARGS="-k ports" chooses
 	@scripts/setup.sh test
+	@scripts/testroots.sh
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: ## check style, types, layers and scripts
@@ -42,6 +49,31 @@ bench: ## measure against plain routing and other proxies (root, minutes)
 	$(PYTHON) -m benchmarks
 	$(PYTHON) -m benchmarks.tunnels
 	$(PYTHON) -m benchmarks.memory
+
+wheel: setup ## build the wheel and the source archive into dist/
+	SOURCE_DATE_EPOCH=$(EPOCH) $(PYTHON) -m hatchling build --target sdist --target wheel
+
+ship: ## install what building packages needs
+	@scripts/setup.sh ship
+
+payload: ship $(PAYLOAD) ## build the folder that file and package are made of: Python, libraries, MarchProxy
+
+$(PAYLOAD): $(SHIPPED)
+	packaging/payload.sh build/payload
+	touch $@
+
+binary: ship $(BINARY) ## build the single file into dist/
+
+$(BINARY): $(PAYLOAD) packaging/selfextract.sh packaging/header.sh
+	packaging/selfextract.sh build/payload dist
+
+deb: ship $(DEB) ## build the Debian packages into dist/
+
+$(DEB): $(PAYLOAD) $(shell git ls-files packaging/deb systemd) packaging/deb.sh scripts/manpages.py docs/RELEASE_NOTES.md
+	packaging/deb.sh build/payload dist
+
+man: setup ## write the manual pages into build/man
+	$(PYTHON) scripts/manpages.py build/man
 
 bpf: setup ## compile the kernel programs that changed
 

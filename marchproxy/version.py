@@ -7,14 +7,15 @@ import os
 
 
 def read_version(package: str) -> str:
-    """Return the version of the code in folder `package`, as ``major.minor.patch``.
+    """Return the version of the code in folder `package`, as ``major.minor.patch.build``.
 
+    The file may have a ``v`` before it and may leave the build (seconds since 1970) out.
     Raises MarchproxyError when an installation lost its ``.version``.
     """
     for folder in (package, os.path.dirname(package)):
         try:
             with open(os.path.join(folder, ".version"), encoding="utf-8") as file:
-                return file.read().strip()
+                return file.read().strip().removeprefix("v")
         except FileNotFoundError:
             continue
     from marchproxy.model.errors import MarchproxyError

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Finding a Python, and giving the checkout an environment of its own. Sourced by setup.sh.
 
+readonly WHEELS=build/wheels
+
 # Also leaves out interpreters that were built without the libraries the appliance cannot do without.
 usable_python() {
     "$1" -c 'import ctypes, sqlite3, ssl, sys; sys.exit(sys.version_info < (3, 12))' </dev/null >/dev/null 2>&1
@@ -91,6 +93,19 @@ create_environment() {
         install_packages "python$version-venv"
     fi
     "$python" -m venv --clear .venv
+}
+
+# What a package carries, as it comes from the index: building it then needs no network.
+require_wheels() {
+    local state
+    state=$(sha256sum <requirements.lock)
+    [[ ! -e $WHEELS/.complete || $(<"$WHEELS/.complete") != "$state" ]] || return 0
+    step "Fetching the packages of requirements.lock into $WHEELS"
+    rm -rf "$WHEELS"
+    .venv/bin/python -m pip download --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
+        -r requirements.lock -d "$WHEELS" ||
+        fail "pip could not fetch requirements.lock" "Its message stands above; mostly it is the network or a proxy setting."
+    printf '%s' "$state" >"$WHEELS/.complete"
 }
 
 # require_locked LOCK: the packages of one lock file and this checkout, installed once for each state of both.

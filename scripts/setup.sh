@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Prepares this checkout and says each step.
 #
-#   scripts/setup.sh [run|test|bench]
+#   scripts/setup.sh [run|ship|test|bench]
 #
 #   run    what the appliance and the demo need: a compiler for the BPF programs, libbpf, Python and the locked packages
+#   ship   also what builds the single file and the Debian package
 #   test   also what the tests and linters need
 #   bench  also the programs that MarchProxy is measured against
 #
@@ -44,6 +45,12 @@ readonly RUN_NEEDS=(
     /usr/include/linux/bpf.h:linux-libc-dev
     "/usr/lib/*/libbpf.so.1:libbpf1"
 )
+readonly SHIP_NEEDS=(
+    strip:binutils
+    patchelf:patchelf
+    dpkg-buildpackage:dpkg-dev
+    dh:debhelper
+)
 readonly TEST_NEEDS=(
     git:git
     curl:curl
@@ -58,10 +65,14 @@ readonly TEST_NEEDS=(
     rsyslogd:rsyslog
     "/usr/lib/*/rsyslog/lmnsd_ossl.so:rsyslog-openssl"
     shellcheck:shellcheck
+    groff:groff-base
+    lintian:lintian
+    mmdebstrap:mmdebstrap
     tshark:tshark
     bpftool:bpftool
     /usr/lib/python3/dist-packages/bcc/__init__.py:python3-bpfcc
     sshd:openssh-server
+    systemd-nspawn:systemd-container
     wrk:wrk
 )
 readonly BENCH_NEEDS=(
@@ -87,10 +98,11 @@ prepare() {
     local lock=requirements.lock needs=("${RUN_NEEDS[@]}")
     case $1 in
         run) ;;
-        test) lock=requirements-dev.lock needs+=("${TEST_NEEDS[@]}") ;;
-        bench) lock=requirements-bench.lock needs+=("${TEST_NEEDS[@]}" "${BENCH_NEEDS[@]}") ;;
+        ship) needs+=("${SHIP_NEEDS[@]}") ;;
+        test) lock=requirements-dev.lock needs+=("${SHIP_NEEDS[@]}" "${TEST_NEEDS[@]}") ;;
+        bench) lock=requirements-bench.lock needs+=("${SHIP_NEEDS[@]}" "${TEST_NEEDS[@]}" "${BENCH_NEEDS[@]}") ;;
         *)
-            printf 'usage: scripts/setup.sh [run|test|bench]\n' >&2
+            printf 'usage: scripts/setup.sh [run|ship|test|bench]\n' >&2
             exit 2
             ;;
     esac
@@ -100,6 +112,7 @@ prepare() {
     require_packages "${needs[@]}"
     require_environment
     require_locked "$lock"
+    [[ $1 == run ]] || require_wheels
     require_objects
     exec {turn}<&-
 }

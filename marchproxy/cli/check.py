@@ -36,12 +36,16 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
 
     An error keeps the daemon from taking the configuration over, and makes this command fail with exit code
     1. A warning does not: something is useless, or is not carried by this version. Host names stand for what
-    the running daemon knows of them.
+    the running daemon knows of them. A store of an older version is looked at as this one would leave it.
     """
     from marchproxy.policy.plan import Severity
 
     environment = environment_of(context)
-    findings = find_mistakes(environment, intent.read(environment))
+    snapshot = _configured(environment)
+    if snapshot is None:
+        environment.note("the store is of an older version: the daemon brings it up to date when it starts")
+        return ExitCode.DONE
+    findings = find_mistakes(environment, snapshot)
     ordered = sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR)
     rows = [
         {
@@ -60,6 +64,18 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
         environment.note("nothing is wrong")
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     return ExitCode.FAILED if errors else ExitCode.DONE
+
+
+def _configured(environment: Environment) -> Snapshot | None:
+    """What is configured, migrated where needed; None where that cannot be tried."""
+    from marchproxy.store.errors import SchemaTooOld
+
+    try:
+        return intent.read(environment)
+    except SchemaTooOld:
+        from marchproxy.store.rehearsal import rehearse
+
+        return rehearse(environment.state_dir)
 
 
 def find_mistakes(environment: Environment, snapshot: Snapshot) -> Sequence["Finding"]:

@@ -32,6 +32,8 @@ COMMANDS = {
     "apply": "Make the appliance equal to a file, or import a fleet file",
     "confirm": "Keep the change that would otherwise go back",
     "export": "Print everything that is configured, in a form that apply takes",
+    "backup": "Write store, history, credentials and the key of secrets into one encrypted file",
+    "restore": "Put a backup in the place of the store",
     "check": "Look for mistakes in what is configured",
     "diff": "Show what a file would change, or what the daemon has not taken over yet",
     "run": "Run the appliance in the foreground",

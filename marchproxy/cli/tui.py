@@ -56,7 +56,9 @@ def tui(
 def _serve(environment: Environment, port: int, *, read_only: bool, light: bool) -> ExitCode:
     from marchproxy.tui.web import HOST, GuardedServer
 
-    words = [sys.executable, "-m", "marchproxy", "tui"]
+    # Where environment and working folder have no say in what we import, they have none there.
+    isolated = ["-I"] if sys.flags.isolated else []
+    words = [sys.executable, *isolated, "-m", "marchproxy", "tui"]
     words += ["--read-only"] if read_only else []
     words += ["--light"] if light else []
     server = GuardedServer(shlex.join(words), port)

@@ -25,16 +25,16 @@ def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
 
     Raises `MarchproxyError` where BPF is permitted and fails nevertheless.
     That is no reason for sockets: programs of an earlier run may be in the kernel, and would go on carrying a
-    policy that nobody updates.
+    policy that nobody updates. Without a BPF file system there are none.
     """
     if no_bpf:
         return SocketsTier(), "--no-bpf was given"
-    from marchproxy.dataplane.kernel.errors import LibbpfMissing, NotPermitted, NotSupported
+    from marchproxy.dataplane.kernel.errors import LibbpfMissing, NoBpffs, NotPermitted, NotSupported
     from marchproxy.dataplane.kernel.tier import KernelTier
 
     try:
         return KernelTier.create(flow_table), "BPF is permitted"
-    except (LibbpfMissing, NotPermitted, NotSupported) as error:
+    except (LibbpfMissing, NoBpffs, NotPermitted, NotSupported) as error:
         return SocketsTier(), error.message
 
 

@@ -28,7 +28,7 @@ class Vault:
     def __init__(self, file: Path, environment: Mapping[str, str] = os.environ) -> None:
         folder = environment.get("CREDENTIALS_DIRECTORY")
         credential = Path(folder) / CREDENTIAL if folder else None
-        self._given = credential is not None and credential.exists()
+        self._given = credential is not None and _is_there(credential)
         self._file = credential if credential is not None and self._given else file
 
     @classmethod
@@ -64,6 +64,15 @@ class Vault:
         except (InvalidTag, ValueError) as error:
             raise VaultUnreadable(what or f"the secret of service {owner!r}", str(self._file)) from error
 
+    def key(self) -> bytes | None:
+        """The text of the key, for a backup; None where nothing has been sealed. Raises `StoreError`."""
+        try:
+            return encode(self._read()).encode() + b"\n"
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise refusal(error, str(self._file)) from error
+
     def _key(self, *, create: bool) -> bytes:
         try:
             return self._read()
@@ -91,6 +100,14 @@ class Vault:
         if len(key) != KEY_BYTES:
             raise VaultKeyInvalid(str(self._file))
         return key
+
+
+def _is_there(credential: Path) -> bool:
+    """Whether systemd gave it. What `ExecReload=` starts may not look (252), and does not need it."""
+    try:
+        return credential.exists()
+    except PermissionError:
+        return True
 
 
 def _create(path: Path) -> None:

@@ -24,6 +24,8 @@ revision list|show|diff|rollback
 apply
 confirm
 export
+backup
+restore
 check
 diff
 run

@@ -1,6 +1,8 @@
 """`marchproxy check`."""
 
+import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 
 from marchproxy.cli import intent
 from marchproxy.model.snapshot import read_snapshot
@@ -48,3 +50,17 @@ def test_errors_come_first_and_fail(site: Console) -> None:
     assert severities == sorted(severities)
     assert "management" in result.json[0]["message"]
     assert site("check").code == 1
+
+
+def test_a_store_of_an_older_version_is_looked_at_as_it_would_be_after_an_upgrade(console: Console) -> None:
+    """The package asks before it restarts the daemon, which is what brings the store up to date."""
+    state = console.folder / "state"
+    state.mkdir(mode=0o700)
+    old = Path(__file__).parents[1] / "store" / "schema_1.sql"
+    connection = sqlite3.connect(state / "marchproxy.db")
+    connection.executescript(old.read_text())
+    connection.close()
+    assert console("export").code == 1
+    found = console.ok("check", "--output", "json").json
+    assert {finding["severity"] for finding in found} == {"warning"}
+    assert console("export").code == 1

@@ -31,6 +31,7 @@ def test_sockets_when_asked_for() -> None:
         BpfNotPermitted("BPF cannot be used: CAP_BPF missing"),
         errors.LibbpfMissing("libbpf.so.1 is not installed"),
         errors.NotSupported("no ring buffer"),
+        errors.NoBpffs("/sys/fs/bpf/marchproxy/v1 is not on a BPF file system"),
     ],
 )
 def test_sockets_where_bpf_is_not_to_be_had(

@@ -1,5 +1,6 @@
 """The locks hold what pyproject.toml asks for, and a wheel is complete without its checkout."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -83,9 +84,26 @@ def test_wheel_holds_all_that_the_appliance_loads(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "marchproxy").rglob("*.[ch]")}
     objects = {str(path.relative_to(ROOT)) for path in (ROOT / "marchproxy" / "bpf" / "objects").glob("*.o")}
-    assert {f"marchproxy/bpf/objects/{name}.bpf.o" for name in ("tc", "xdp", "handoff")} <= objects
-    assert names >= {"marchproxy/.version", *sources, *objects}
+    assert {f"marchproxy/bpf/objects/{name}.bpf.o" for name in ("tc", "xdp", "handoff", "lookup")} <= objects
+    assert names >= {"marchproxy/.version", "marchproxy/bpf/objects/SHA256SUMS", *sources, *objects}
     assert not [name for name in names if name.startswith("tests/")]
+
+
+def test_wheel_lists_its_objects_with_their_sums(wheel: Path) -> None:
+    held = zipfile.ZipFile(wheel)
+    listed = held.read("marchproxy/bpf/objects/SHA256SUMS").decode().splitlines()
+    assert len(listed) == sum(name.endswith(".bpf.o") for name in held.namelist())
+    for line in listed:
+        digest, name = line.split()
+        assert hashlib.sha256(held.read(f"marchproxy/bpf/objects/{name}")).hexdigest() == digest
+
+
+def test_wheels_of_one_source_are_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
+    # It holds no program of one processor but those of the kernel's own machine.
+    assert wheel.name == f"marchproxy-{VERSION}-py3-none-any.whl"
 
 
 def test_unpacked_wheel_knows_its_version(wheel: Path, tmp_path: Path) -> None:

@@ -225,9 +225,28 @@ class TestLocked:
             assert "pip could not install requirements.lock" in result.stderr
 
 
+class TestWheels:
+    def test_they_are_fetched_once_for_each_lock(self, machine: Machine) -> None:
+        machine.add("mkdir", f"exec {shutil.which('mkdir')} -p {machine.folder}/build/wheels")
+        machine.add(".venv/bin/python", "mkdir")
+        assert machine.run("require_wheels").returncode == 0
+        [fetched] = [call for call in machine.calls() if call.startswith("python ")]
+        assert "--only-binary :all: --require-hashes -r requirements.lock -d build/wheels" in fetched
+        assert machine.run("require_wheels").stdout == ""
+        (machine.folder / "requirements.lock").write_text("# changed\n")
+        assert "Fetching" in machine.run("require_wheels").stdout
+
+    def test_a_failure_is_tried_again(self, machine: Machine) -> None:
+        machine.add(".venv/bin/python", "exit 1")
+        for _ in range(2):
+            result = machine.run("require_wheels")
+            assert result.returncode == 1
+            assert "pip could not fetch requirements.lock" in result.stderr
+
+
 def test_an_unknown_word_is_a_usage_error() -> None:
     result = subprocess.run(
         ["scripts/setup.sh", "all"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 2
-    assert "usage: scripts/setup.sh [run|test|bench]" in result.stderr
+    assert "usage: scripts/setup.sh [run|ship|test|bench]" in result.stderr

@@ -133,6 +133,18 @@ def test_a_systemd_credential_comes_first(file: Path, tmp_path: Path) -> None:
         without.unseal(sealed, "web")
 
 
+def test_a_credential_that_may_not_be_looked_at_fails_when_it_is_needed(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path, *, follow_symlinks: bool = True) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    vault = Vault(file, {"CREDENTIALS_DIRECTORY": str(tmp_path / "given")})
+    with pytest.raises(StoreError, match="given"):
+        vault.unseal(Vault(file, NOTHING).seal(SECRET, "web"), "web")
+
+
 def test_of_two_processes_one_makes_the_key(file: Path) -> None:
     both = Barrier(2)
     sealed: list[str] = []

@@ -56,6 +56,10 @@ class PinFailed(KernelError):
     """A path that cannot hold a pin, or holds something else than it should."""
 
 
+class NoBpffs(PinFailed):
+    """There is no BPF file system to pin anything in."""
+
+
 class PinMissing(KernelError):
     """Nothing is pinned at this path."""
 

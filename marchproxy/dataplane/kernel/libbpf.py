@@ -1,4 +1,4 @@
-"""The system's libbpf.so.1 by ctypes: the only module that declares C functions and C structs.
+"""libbpf.so.1, the system's or ours, by ctypes: the only module that declares C functions and C structs.
 
 `library()` loads it at first use, so that importing this package costs nothing and works where libbpf is
 missing. ctypes releases the GIL during every call; callers therefore pass buffers that belong to the call
@@ -11,6 +11,7 @@ how libbpf stays compatible in both directions; `Options` fills it in.
 
 import ctypes as ct
 import functools
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from typing import Any
 from marchproxy.dataplane.kernel.errors import LibbpfMissing
 
 _SONAME = "libbpf.so.1"
+_BROUGHT = Path(sys.prefix) / "lib" / "fallback" / _SONAME
+"""Where packages that bring a Python of their own have one, too (`packaging/payload.sh`)."""
 _MINIMUM = (1, 1)
 _WARN, _BPF_FS_MAGIC = 0, 0xCAFE4A11
 
@@ -320,10 +323,27 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 
 @functools.cache
 def library() -> ct.CDLL:
-    """libbpf with its signatures declared. LibbpfMissing where there is none, or one older than 1.1."""
+    """libbpf with its signatures declared. LibbpfMissing where there is none, or one older than 1.1.
+
+    The system's comes first: it gets the distribution's corrections.
+    """
+    try:
+        loaded = _load(_SONAME)
+    except LibbpfMissing:
+        if not _BROUGHT.exists():
+            raise
+        loaded = _load(str(_BROUGHT))
+    for name, (result, *arguments) in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    loaded.libbpf_set_print(_print)
+    return loaded
+
+
+def _load(name: str) -> ct.CDLL:
     hint = "install the package libbpf1 (Debian, Ubuntu) or libbpf (elsewhere)"
     try:
-        loaded = ct.CDLL(_SONAME, use_errno=True)
+        loaded = ct.CDLL(name, use_errno=True)
         version = (int(loaded.libbpf_major_version()), int(loaded.libbpf_minor_version()))
     except (OSError, AttributeError) as problem:
         raise LibbpfMissing(f"{_SONAME} cannot be loaded: {problem}", hint=hint) from problem
@@ -332,10 +352,6 @@ def library() -> ct.CDLL:
             f"{_SONAME} is version {version[0]}.{version[1]}, older than {_MINIMUM[0]}.{_MINIMUM[1]}",
             hint=hint,
         )
-    for name, (result, *arguments) in _SIGNATURES.items():
-        function = getattr(loaded, name)
-        function.restype, function.argtypes = result, arguments
-    loaded.libbpf_set_print(_print)
     return loaded
 
 

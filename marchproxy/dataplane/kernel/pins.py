@@ -10,7 +10,7 @@ import subprocess
 from enum import StrEnum
 from pathlib import Path
 
-from marchproxy.dataplane.kernel.errors import PinFailed, PinMissing, refusal
+from marchproxy.dataplane.kernel.errors import NoBpffs, PinFailed, PinMissing, refusal
 from marchproxy.dataplane.kernel.libbpf import library, on_bpffs
 from marchproxy.model.errors import Conflict
 
@@ -27,7 +27,7 @@ class PinKind(StrEnum):
 
 
 def make_pin_directory(directory: Path) -> None:
-    """Create `directory` and its parents, for their owner only. PinFailed where that is not on a bpffs.
+    """Create `directory` and its parents, for their owner only. NoBpffs where that is not on a bpffs.
 
     The usual place is mounted if it is not: systemd does that, small systems and containers leave it out.
     """
@@ -44,7 +44,7 @@ def make_pin_directory(directory: Path) -> None:
             f"cannot create {directory}: {problem.strerror}", errno=problem.errno or 0
         ) from problem
     if not suitable:
-        raise PinFailed(
+        raise NoBpffs(
             f"{directory} is not on a BPF file system", hint="mount one: mount -t bpf bpf /sys/fs/bpf"
         )
 

@@ -388,9 +388,11 @@ class _Place:
         ours, theirs = socket.socketpair()
         with theirs:
             words = [str(theirs.fileno()), str(self._index + 1), *self._logging]
+            # Where environment and working folder have no say in what we import, they have none in workers.
+            isolated = ["-I"] if sys.flags.isolated else []
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "marchproxy.dataplane.workers.worker", *words],
+                    [sys.executable, *isolated, "-m", "marchproxy.dataplane.workers.worker", *words],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                 )

@@ -102,6 +102,17 @@ def test_a_missing_library_is_an_error_with_advice(unloaded: None, monkeypatch: 
     assert "install the package libbpf1" in raised.value.hint
 
 
+def test_one_that_we_bring_stands_in_for_it(
+    unloaded: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = subprocess.check_output(["ldconfig", "-p"], text=True)
+    [system, *_] = [line.split()[-1] for line in own.splitlines() if line.strip().startswith("libbpf.so.1 ")]
+    (tmp_path / "libbpf").symlink_to(system)
+    monkeypatch.setattr(libbpf, "_SONAME", "libbpf.so.99")
+    monkeypatch.setattr(libbpf, "_BROUGHT", tmp_path / "libbpf")
+    assert libbpf.library().libbpf_num_possible_cpus() > 0
+
+
 def test_an_old_library_is_named_with_its_version(unloaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libbpf, "_MINIMUM", (99, 0))
     with pytest.raises(LibbpfMissing, match=r"is version 1\.\d+, older than 99\.0"):
