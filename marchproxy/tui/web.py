@@ -15,6 +15,11 @@ from textual_serve.server import Server
 
 HOST = "127.0.0.1"
 _COOKIE = "marchproxy_key"
+_POLICY = (
+    "default-src 'self'; connect-src 'self' ws://{own}; img-src 'self' data:; font-src 'self' data:;"
+    " style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+)
+"""textual-serve's page asks Google for a font, which an operator's browser has no reason to do."""
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,12 +54,16 @@ class GuardedServer(Server):
         if request.host != own or (origin is not None and origin != f"http://{own}"):
             raise web.HTTPForbidden(text="this is not the address that marchproxy tui --web printed\n")
         if request.path == "/" and self._is_key(request.query.get("key", "")):
-            answer = web.HTTPFound("/")
-            answer.set_cookie(_COOKIE, self._key, httponly=True, samesite="Strict")
-            raise answer
+            opened = web.HTTPFound("/")
+            opened.set_cookie(_COOKIE, self._key, httponly=True, samesite="Strict")
+            raise opened
         if not self._is_key(request.cookies.get(_COOKIE, "")):
             raise web.HTTPForbidden(text="open the whole address that marchproxy tui --web printed\n")
-        return await handler(request)
+        answer = await handler(request)
+        if not answer.prepared:
+            answer.headers["Content-Security-Policy"] = _POLICY.format(own=own)
+            answer.headers["Referrer-Policy"] = "no-referrer"
+        return answer
 
     def _is_key(self, said: str) -> bool:
         return hmac.compare_digest(said.encode(), self._key.encode())

@@ -61,6 +61,8 @@ def test_the_address_opens_it_and_nothing_else_does(address: URL) -> None:
             assert answer.status == 200
             assert answer.url == page
             assert "MarchProxy" in await answer.text()
+            # The page names a font of Google's; the browser is not to ask for it.
+            assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
         (cookie,) = session.cookie_jar
         assert cookie["httponly"]
         assert cookie["samesite"] == "Strict"
