@@ -186,6 +186,7 @@ STATUS: dict[str, Any] = {
     "problems": [],
     "warnings": [],
     "certificates": [],
+    "sinks": [],
     "revision": {
         "number": 7,
         "sha256": "ab" * 32,

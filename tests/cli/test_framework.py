@@ -31,6 +31,7 @@ IMPERATIVES = {
         "Manage",
         "Print",
         "Propose",
+        "Put",
     ),
     *("Remove", "Replace", "Return", "Run", "Show", "Take", "Write"),
 }

@@ -11,6 +11,8 @@ REMOVED = ("block", "cluster", "service", "mapping", "interface", "limit", "list
 SILENT = {
     "run",
     "capture",
+    "backup",
+    "restore",
     "tui",
     "confirm",
     "connect",
@@ -21,7 +23,7 @@ SILENT = {
 """Commands that print no data."""
 ASKING = {
     *(f"{noun} remove" for noun in REMOVED),
-    *("apply", "detach", "learn forget", "revision rollback"),
+    *("apply", "detach", "learn forget", "restore", "revision rollback"),
 }
 
 

@@ -42,6 +42,7 @@ MORE: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 WITHOUT_VALUES = {
     MapType.RINGBUF,
+    MapType.PERF_EVENT_ARRAY,
     MapType.SOCKMAP,
     MapType.SOCKHASH,
     MapType.DEVMAP,

@@ -132,8 +132,11 @@ def test_each_flow_of_a_flood_is_told_waits_or_is_counted_as_lost(
         waiting = metric(appliance, "marchproxy_log_queue", 'sink="syslog"')
         return records + waiting + metric(appliance, "marchproxy_lost_events_total")
 
+    # Not the ports of the other time: those flows are just being swept away.
+    lowest = 10_000 if collector.startswith("udp") else 30_000
+
     def flood() -> None:
-        for first in range(10_000, 10_000 + FLOOD, AT_ONCE):
+        for first in range(lowest, lowest + FLOOD, AT_ONCE):
             with ExitStack() as opened:
                 clients = [
                     opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))

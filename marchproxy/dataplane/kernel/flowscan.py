@@ -25,8 +25,8 @@ from marchproxy.dataplane.kernel.tunnels import TunnelTable
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import Flow
 
-FRESH = 1.0
-"""Seconds that a ranking is used: several who look at the same share one walk."""
+CHEAP = 0.02
+"""Seconds of a processor that a walk may take without being kept: who asks again is told what is so now."""
 SHARE = 0.25
 """Of a processor that one question costs, however often it is asked: what took long is used longer."""
 LEAST = 1_000
@@ -75,7 +75,7 @@ class FlowScan:
         self._stopped = True
 
     def page(self, question: FlowQuestion, services: ServiceNames) -> FlowPage:
-        """See `Tier.page`. What flows count is read now, their order may be older (`FRESH`, `SHARE`)."""
+        """See `Tier.page`. What flows count is read now, their order may be older (`CHEAP`, `SHARE`)."""
         ranking = self._ranking(question, services)
         reader = RecordReader(self._names, self._tunnels)
         asked = ranking.found[question.first : question.first + question.count]
@@ -103,7 +103,8 @@ class FlowScan:
         # Of a processor: where others have most of it, a walk takes long and costs no more for that.
         began = time.thread_time()
         total, found = self._rank(question, max(last, LEAST), services)
-        until = time.monotonic() + max(FRESH, (time.thread_time() - began) / SHARE)
+        cost = time.thread_time() - began
+        until = time.monotonic() + (cost / SHARE if cost > CHEAP else 0.0)
         made = _Ranking(total, found, len(found) == total, services, until)
         if len(found) <= _LARGEST:
             self._rankings[key] = made
