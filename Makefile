@@ -11,7 +11,7 @@ DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
 SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo test lint format bench bpf ship wheel payload binary deb man lock clean
+.PHONY: help setup run demo test boot lint format bench bpf ship wheel payload binary deb man lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,12 @@ demo: setup ## show an appliance at work between network namespaces (root)
 
 test: ## run every test that this machine allows; ARGS="-k ports" chooses
 	@scripts/setup.sh test
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --ignore tests/packaging/test_boot.py $(ARGS)
+
+boot: ## test the Debian package in systems of its own that boot: Debian 12 and 13 (root, minutes)
+	@scripts/setup.sh test
 	@scripts/testroots.sh
-	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(PYTHON) -m pytest tests/packaging/test_boot.py $(ARGS)
 
 lint: ## check style, types, layers and scripts
 	@scripts/setup.sh test

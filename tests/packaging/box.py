@@ -131,7 +131,7 @@ class Box:
 def root(suite: str) -> Path:
     """The root of a Debian release; skips where there is none."""
     if not (ROOTS / suite).is_dir():
-        pytest.skip(f"there is no root of {suite}; `make test` makes it, given a mirror of Debian")
+        pytest.skip(f"there is no root of {suite}; `make boot` makes it, given a mirror of Debian")
     return ROOTS / suite
 
 
