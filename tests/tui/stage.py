@@ -122,7 +122,7 @@ class Stage:
         self.carried: list[Row] = [flow(1), flow(2), flow(3)]
         self.refused: list[Row] = [decision(1), decision(2, mapping="no-ssh", reason="DENY_MAPPING")]
         self.happening: list[Row] = []
-        self.held = SNAPSHOT
+        self.held, self.number = SNAPSHOT, 7
         self.error: MarchproxyError | None = None
         """What everything that asks the daemon raises."""
 
@@ -162,8 +162,8 @@ class Stage:
         self._say("events", tuple(kinds))
         yield from self.happening
 
-    def snapshot(self) -> Snapshot:
-        return self.held
+    def snapshot(self, known: int = 0) -> tuple[int, Snapshot] | None:
+        return None if known == self.number else (self.number, self.held)
 
     def revisions(self, limit: int) -> list[Revision]:
         when = datetime(2030, 1, 1, tzinfo=UTC)
@@ -178,7 +178,7 @@ class Stage:
 
     def write(self, intended: Intended, *, on_trial: bool) -> Written:
         self._say("write", (intended.message, on_trial))
-        self.held = intended.build(self.held)
+        self.held, self.number = intended.build(self.held), self.number + 1
         return Written(8, True, "")
 
     def confirm(self) -> int:

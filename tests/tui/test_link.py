@@ -67,7 +67,10 @@ def test_what_is_meant_is_not_written_before_it_is_said(site: Console, daemon: S
     assert server.asked[-1][1]["changes"][0]["name"] == "other"
     written = link.write(intended, on_trial=False)
     assert (written.number, written.changed, written.problem) == (before + 1, True, "")
-    assert link.snapshot().clusters[0].services[1] == OTHER
+    held = link.snapshot(before)
+    assert held is not None
+    assert (held[0], held[1].clusters[0].services[1]) == (before + 1, OTHER)
+    assert link.snapshot(before + 1) is None
     assert link.revisions(1)[0].message == "add other"
 
 

@@ -53,6 +53,8 @@ class Catalogue(Browser):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
+        self._number = 0
+        """The revision that is shown."""
         self._snapshot: Snapshot | None = None
         self._counted: Mapping[str, Row] = {}
 
@@ -77,13 +79,14 @@ class Catalogue(Browser):
         return self.query_one(f"#table-{self.shelf.kind}", LiveTable)
 
     def fetch(self) -> Any:
-        """What is configured."""
-        return self.link.snapshot()
+        """What is configured, if it has changed."""
+        return self.link.snapshot(self._number)
 
-    def present(self, answer: Snapshot) -> None:
+    def present(self, answer: tuple[int, Snapshot] | None) -> None:
         """Show it."""
-        self._snapshot = answer
-        self._show()
+        if answer is not None:
+            self._number, self._snapshot = answer
+            self._show()
 
     def narrow(self) -> None:
         """Everything is here already."""
