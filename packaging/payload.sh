@@ -54,6 +54,8 @@ install_packages() {
     # Commands of libraries, and what pip notes about where it got the files.
     rm -rf "${site:?}/bin" "$site"/*.dist-info/{RECORD,REQUESTED,INSTALLER,direct_url.json}
     find "$site" -name '*.pyi' -delete
+    # The page of textual-serve names a font of Google's. Our headers forbid a browser to ask for it; Debian wants it gone.
+    sed -i 's#https://fonts.googleapis.com/[^"]*#data:text/css,#' "$site/textual_serve/templates/app_index.html"
     # Nothing in there is started by its name.
     grep -rlZ --include='*.py' -m 1 '^#!' "$TREE/lib/$NAME" | xargs -0 sed -i '1s/^#!.*/#/'
 }
