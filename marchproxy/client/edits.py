@@ -44,6 +44,16 @@ def swap(snapshot: Snapshot, kind: Kind, cluster: str, entity: Entity) -> Snapsh
     return _patched(snapshot, kind, cluster, find(snapshot, kind, cluster, entity.name), entity)
 
 
+def exchange(snapshot: Snapshot, kind: Kind, cluster: str, before: Entity, after: Entity) -> Snapshot:
+    """The same, for who has looked at `before` for a while: `Conflict` where it is not that any more."""
+    if find(snapshot, kind, cluster, before.name) != before:
+        raise Conflict(
+            f"{kind.label} {before.name!r} was changed by somebody else meanwhile",
+            hint="look at it again, and change it then",
+        )
+    return _patched(snapshot, kind, cluster, before, after)
+
+
 def drop(snapshot: Snapshot, kind: Kind, cluster: str, name: str) -> Snapshot:
     """The snapshot without the entity."""
     return _patched(snapshot, kind, cluster, find(snapshot, kind, cluster, name), None)

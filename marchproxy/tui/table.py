@@ -61,9 +61,13 @@ class LiveTable(DataTable[Text]):
 
     def show(self, rows: Sequence[Row]) -> None:
         """Show these rows in this order."""
-        keys = [self._key(row) for row in rows]
+        # Two rows of one key cannot be told apart; the first stands for both.
+        known: dict[str, Row] = {}
+        for row in rows:
+            known.setdefault(self._key(row), row)
+        keys, rows = list(known), list(known.values())
         cells = [[column.draw(row) for column in self._columns()] for row in rows]
-        self._records = list(rows)
+        self._records = rows
         if keys == self._keys:
             self._amend(cells)
         else:

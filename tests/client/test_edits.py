@@ -27,6 +27,20 @@ def test_put_swap_and_drop() -> None:
     assert edits.drop(both, Kind.SERVICE, "default", "other") == HELD
 
 
+def test_what_was_changed_meanwhile_is_not_overwritten() -> None:
+    mine = read_service({"name": "web", "addresses": ["10.0.0.9"]})
+    assert edits.exchange(HELD, Kind.SERVICE, "default", WEB, mine) == edits.swap(
+        HELD, Kind.SERVICE, "default", mine
+    )
+    theirs = edits.swap(
+        HELD, Kind.SERVICE, "default", read_service({"name": "web", "addresses": ["10.0.0.3"]})
+    )
+    with pytest.raises(Conflict, match="service 'web' was changed by somebody else meanwhile"):
+        edits.exchange(theirs, Kind.SERVICE, "default", WEB, mine)
+    with pytest.raises(NotFound):
+        edits.exchange(edits.drop(HELD, Kind.SERVICE, "default", "web"), Kind.SERVICE, "default", WEB, mine)
+
+
 def test_names_that_are_taken_or_missing() -> None:
     with pytest.raises(Conflict):
         edits.put(HELD, Kind.SERVICE, "default", WEB)

@@ -88,3 +88,12 @@ def test_markup_of_strangers_is_text() -> None:
         assert cells(table)[0][0] == "[red]x[/red]"
 
     on_bench(play)
+
+
+def test_rows_of_one_key_are_one_row() -> None:
+    async def play(table: LiveTable, pilot: Pilot[None]) -> None:
+        table.show([*rows("a", "b"), *rows("a", count=7)])
+        assert cells(table) == [["a", "1"], ["b", "1"]]
+        assert [row["name"] for row in table.records] == ["a", "b"]
+
+    on_bench(play)

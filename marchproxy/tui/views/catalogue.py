@@ -147,12 +147,13 @@ class Catalogue(Browser):
         self.app.push_screen(form, meant)
 
     def _put(self, kind: Kind, owner: str, before: Entity | None, made: Entity) -> None:
-        step = edits.put if before is None else edits.swap
+        def build(snapshot: Snapshot) -> Snapshot:
+            if before is None:
+                return edits.put(snapshot, kind, owner, made)
+            return edits.exchange(snapshot, kind, owner, before, made)
+
         what = "add" if before is None else "set"
-        self.house.change(
-            f"{what} {kind.label} {qualify(owner, made.name) if owner else made.name}",
-            lambda snapshot: step(snapshot, kind, owner, made),
-        )
+        self.house.change(f"{what} {kind.label} {qualify(owner, made.name) if owner else made.name}", build)
 
     def _show(self) -> None:
         if self._snapshot is None:
@@ -255,10 +256,11 @@ class Policy(Catalogue):
             return
         over = _is_over(row)
         instant = None if over else datetime.now(UTC).replace(microsecond=0)
+        before: Entity = row["entity"]
         made = replace(row["entity"], expires=instant)
         self.house.change(
             f"{'enable' if over else 'disable'} mapping {_named(row)}",
-            lambda snapshot: edits.swap(snapshot, Kind.MAPPING, row["cluster"], made),
+            lambda snapshot: edits.exchange(snapshot, Kind.MAPPING, row["cluster"], before, made),
         )
 
 
