@@ -33,7 +33,8 @@ _COLUMNS: Columns = {
     "EXPIRES": "expires",
     "USED BY": "used_by",
 }
-_DAYS = 365
+# A hundred years: enough for the store to refuse it by name, and representable.
+_MOST_DAYS = 36_500
 
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="1 to 63 letters, digits, '.', '_' or '-'")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocompletion=suggest.certificates)]
@@ -41,7 +42,9 @@ ChainOption = Annotated[
     str, typer.Option("--certificate", metavar="FILE", help="PEM: the leaf first, then who signed it")
 ]
 KeyOption = Annotated[str, typer.Option("--key", metavar="FILE", help="PEM: the leaf's private key")]
-DaysOption = Annotated[int, typer.Option("--days", metavar="N", help="How long it is valid, 1 to 825")]
+DaysOption = Annotated[
+    int | None, typer.Option("--days", metavar="N", help="How long it is valid, 1 to 825; otherwise 365")
+]
 
 
 @verb(
@@ -86,19 +89,19 @@ def generate(
         list[str],
         typer.Option("--host", metavar="HOST", help="Name or address that clients call; may be repeated"),
     ],
-    days: DaysOption = _DAYS,
+    days: DaysOption = None,
     cluster: ClusterOption = CLUSTER,
     output: OutputOption = TABLE,
 ) -> ExitCode:
     """Generate a certificate, signed by the cluster's own CA
 
     The CA is made when it is first needed, and is the certificate ca: clients that trust it trust this one,
-    those that are generated later, and those that are renewed. Its key is ECDSA on P-256,
-    the CA's on P-384.
+    those that are generated later, and those that are renewed. The
+    certificate's key is ECDSA on P-256, the CA's on P-384.
     """
     environment = environment_of(context)
     with intent.opened(environment) as store:
-        made = store.certificates.generate(cluster, name, hosts, timedelta(days=days))
+        made = store.certificates.generate(cluster, name, hosts, _lifetime(days))
         snapshot = store.snapshot()
     return _tell(environment, made, snapshot, output)
 
@@ -116,7 +119,7 @@ def renew(
         str | None, typer.Option("--certificate", metavar="FILE", help="The new chain, as of add")
     ] = None,
     key: Annotated[str | None, typer.Option("--key", metavar="FILE", help="Its private key")] = None,
-    days: DaysOption = _DAYS,
+    days: DaysOption = None,
     cluster: ClusterOption = CLUSTER,
     output: OutputOption = TABLE,
 ) -> ExitCode:
@@ -129,10 +132,14 @@ def renew(
     environment = environment_of(context)
     if (certificate is None) is not (key is None):
         raise WrongUsage("--certificate and --key belong together")
+    if certificate is not None and days is not None:
+        raise WrongUsage(
+            "--days is for what is generated: a certificate from a file says itself when it ends"
+        )
     material = None if certificate is None or key is None else _material(environment, certificate, key)
     with intent.opened(environment) as store:
         made = (
-            store.certificates.renew(cluster, name, timedelta(days=days))
+            store.certificates.renew(cluster, name, _lifetime(days))
             if material is None
             else store.certificates.replace(cluster, name, material)
         )
@@ -267,3 +274,7 @@ def _state(certificate: Certificate, snapshot: Snapshot, now: datetime) -> str:
         return "not yet valid"
     ahead = timedelta(seconds=snapshot.settings.certificate_warning)
     return "expires soon" if facts.expires <= now + ahead else "valid"
+
+
+def _lifetime(days: int | None) -> timedelta | None:
+    return None if days is None else timedelta(days=max(-_MOST_DAYS, min(days, _MOST_DAYS)))

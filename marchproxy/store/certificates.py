@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from marchproxy.model.certificate import AUTHORITY, Certificate, Facts, Origin
-from marchproxy.model.errors import Conflict, NotFound
+from marchproxy.model.errors import Conflict, InvalidValue, NotFound
 from marchproxy.model.names import parse_name, qualify, split_qualified
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store.database import Database
@@ -74,10 +74,12 @@ class Certificates:
         with self._database.writing() as dal:
             return self._insert(dal, cluster, _free(name), Origin.ADDED, material, now)
 
-    def generate(self, cluster: str, name: str, hosts: Sequence[str], lifetime: timedelta) -> Certificate:
+    def generate(
+        self, cluster: str, name: str, hosts: Sequence[str], lifetime: timedelta | None = None
+    ) -> Certificate:
         """Have the cluster's own CA, which is made where there is none, sign a certificate with a new key.
 
-        Raises `NotFound`, `Conflict`, and as `authority.sign` does.
+        Raises `NotFound`, `Conflict`, and as `authority.sign` does. `lifetime` None: `authority.LIFETIME`.
         """
         now = _now()
         with self._database.writing() as dal:
@@ -97,16 +99,21 @@ class Certificates:
                 raise Conflict(f"certificate {name!r} is the cluster's own CA: it is renewed without files")
             return self._update(dal, held, Origin.ADDED, material, now)
 
-    def renew(self, cluster: str, name: str, lifetime: timedelta) -> Certificate:
+    def renew(self, cluster: str, name: str, lifetime: timedelta | None = None) -> Certificate:
         """Have what was generated signed again for the same hosts, with a new key; the CA is made anew.
 
-        Raises as `generate`, and `Conflict` for what was added.
+        `lifetime` None: `authority.LIFETIME`. Raises as `generate`, `Conflict` for what was added, and
+        `InvalidValue` for a lifetime given for the CA, which has one of its own.
         """
-        from marchproxy.store.authority import make_authority
+        from marchproxy.store.authority import AUTHORITY_LIFETIME, make_authority
 
         now = _now()
         with self._database.writing() as dal:
             held = self._find(cluster, name)
+            if held.origin is Origin.AUTHORITY and lifetime is not None:
+                raise InvalidValue(
+                    "days", lifetime.days, f"none: a CA is valid {AUTHORITY_LIFETIME.days} days"
+                )
             if held.origin is Origin.ADDED:
                 raise Conflict(
                     f"certificate {name!r} was not generated here",
@@ -169,9 +176,11 @@ class Certificates:
         return Opened(tuple(identities), tuple(held.values()), tuple(dict.fromkeys(failures)))
 
     def _sign(
-        self, dal: "DAL", cluster: str, hosts: Sequence[str], lifetime: timedelta, now: datetime
+        self, dal: "DAL", cluster: str, hosts: Sequence[str], lifetime: timedelta | None, now: datetime
     ) -> "Material":
-        from marchproxy.store.authority import make_authority, sign
+        from marchproxy.store.authority import LIFETIME, make_authority, sign
+
+        lifetime = LIFETIME if lifetime is None else lifetime
 
         try:
             held = self._find(cluster, AUTHORITY)

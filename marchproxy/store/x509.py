@@ -42,15 +42,22 @@ def read_material(certificate: bytes, key: bytes, now: datetime) -> Material:
 
     Raises `InvalidValue` for what is none, does not fit, is in the wrong order, or has expired.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.x509 import DuplicateExtension
+
     chain, private = _chain(certificate), _private(key)
-    _check_key(chain, private)
-    _check_order(chain)
-    for each in chain:
-        if each.not_valid_after_utc <= now:
-            said = f"{_named(each)}, which expired at {each.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-            raise InvalidValue("certificate", said, "certificates that are still valid")
-    _check_purpose(chain[0])
-    return material(chain, private)
+    try:
+        _check_key(chain, private)
+        _check_order(chain)
+        for each in chain:
+            if each.not_valid_after_utc <= now:
+                said = f"{_named(each)}, which expired at {each.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+                raise InvalidValue("certificate", said, "certificates that are still valid")
+        _check_purpose(chain[0])
+        return material(chain, private)
+    except (DuplicateExtension, UnsupportedAlgorithm, ValueError) as error:
+        # What the library reads only when it is asked for.
+        raise InvalidValue("certificate", str(error), "certificates that can be read in full") from error
 
 
 def material(chain: Sequence["Certificate"], key: "PrivateKeyTypes") -> Material:

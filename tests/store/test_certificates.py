@@ -102,7 +102,9 @@ def test_renewing_keeps_hosts_and_changes_keys(store: Store) -> None:
     assert after.facts.expires > before.facts.expires
     assert store.certificates.open({"proxy"}).identities[0].key != key
     ca = store.certificates.find("default", "ca")
-    store.certificates.renew("default", "ca", YEAR)
+    with pytest.raises(InvalidValue, match="days"):
+        store.certificates.renew("default", "ca", YEAR)
+    store.certificates.renew("default", "ca")
     assert store.certificates.find("default", "ca").facts.fingerprint != ca.facts.fingerprint
 
 
