@@ -1,5 +1,6 @@
 """A client's connection under TLS while it is talked to, as `wire` is one in the clear."""
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Callable
@@ -77,6 +78,8 @@ class SecureWire(Wire):
             said = self._secured.unsent()
             told = told or bool(said)
             await self.tell(said, sending)
+            if not done and not await self._others_first(until):
+                raise NotAgreed(Reason.TOO_SLOW, "TLS was not agreed on in time")
         self._agreed = True
         # What came with the last of it.
         self._opened = bytes(self._secured.open(b""))
@@ -130,7 +133,16 @@ class SecureWire(Wire):
             if not data:
                 raise ConnectionResetError("TLS was not ended")
             self._opened = bytes(self._secured.open(data))
+            if not self._opened and not await self._others_first(until):
+                return False
         return True
+
+    async def _others_first(self, until: float | None) -> bool:
+        """Whether there is time left. Records that open to nothing, such as key updates, may come for ever:
+        each piece of them waits for its turn.
+        """
+        await asyncio.sleep(0)
+        return until is None or self._loop.time() < until
 
 
 def _not_agreed(error: ssl.SSLError) -> NotAgreed:

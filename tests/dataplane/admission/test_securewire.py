@@ -59,6 +59,43 @@ async def test_bytes_their_end_and_time() -> None:
 
 
 @looped
+async def test_who_sends_for_ever_what_opens_to_nothing_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Key updates, for one: there is always something to read, and never anything to be had."""
+    wire, _, peer = pair()
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(wire, "_take", _at_once)
+    monkeypatch.setattr(wire, "_secured", Hollow())
+    task = asyncio.create_task(other())
+    assert await wire.receive(asyncio.get_running_loop().time() + 0.05) is None
+    assert turns > 10
+    task.cancel()
+    wire.reset()
+    peer.close()
+
+
+class Hollow:
+    """What comes is in order, and there is nothing in it."""
+
+    ended = False
+
+    def open(self, data: bytes) -> bytes:
+        return b""
+
+
+async def _at_once(until: float | None) -> bytes:
+    return b"x"
+
+
+@looped
 async def test_a_fin_alone_is_no_end() -> None:
     wire, _, peer = pair()
     peer.close()
