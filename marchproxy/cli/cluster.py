@@ -169,7 +169,10 @@ def rotate_key(context: typer.Context, name: Name, output: OutputOption = TABLE)
 
 
 def _read_files(environment: Environment, changes: dict[str, Any]) -> "Callable[[Store, str], None] | None":
-    """Put the certificates in place of their file; returns what keeps a token, which no revision holds."""
+    """Put the certificates in place of their file; returns what keeps a token, which no revision holds.
+
+    Another address has no token unless one is given with it.
+    """
     if changes.get(_CA):
         changes[_CA] = read_bytes(environment, changes[_CA]).decode("ascii", "replace")
     elif _CA not in changes and not changes.get("syslog", "tls").lower().startswith("tls:"):
@@ -177,13 +180,18 @@ def _read_files(environment: Environment, changes: dict[str, Any]) -> "Callable[
         changes[_CA] = ""
     file = changes.pop(_TOKEN, None)
     token = read_bytes(environment, file).strip() if file else None
-    if file is None and changes.get("log_http") != "":
+    if file is None and "log_http" not in changes:
         return None
     if token is not None:
         from marchproxy.store.credentials import check_log_token
 
         check_log_token(token)
-    return lambda store, name: store.credentials.keep_log_token(name, token)
+
+    def keep(store: "Store", name: str) -> None:
+        address = edits.cluster_of(store.snapshot(), name).log_http
+        store.credentials.keep_log_token(name, address or "", token if address else None)
+
+    return keep
 
 
 def _hint(environment: Environment, cluster: Cluster) -> None:

@@ -15,7 +15,6 @@ from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.names import DEFAULT_CLUSTER, cluster_of
 from marchproxy.model.reason import Reason, Tier
 from marchproxy.store.credentials import Secrets
-from marchproxy.store.store import Store
 from marchproxy.telemetry.logs.exports import Exports, targets
 from marchproxy.telemetry.logs.records import Carried, FlowRecord, Happening, LogClass, Message, Severity
 from marchproxy.telemetry.logs.sink import SinkState
@@ -75,12 +74,15 @@ class LogExport:
     async def reload(self) -> None:
         """Have the sinks of what is carried out now. What cannot be read is a problem, and stops nothing."""
         snapshot = self._intent.snapshot
-        if any(cluster.log_http for cluster in snapshot.clusters):
+        addresses = {cluster.name: cluster.log_http for cluster in snapshot.clusters if cluster.log_http}
+        if addresses:
             try:
-                self._secrets = await self._intent.read(_secrets)
+                self._secrets = await self._intent.read(lambda store: store.credentials.log_tokens(addresses))
                 self._failure = ""
             except MarchproxyError as error:
                 self._failure = f"tokens of log platforms cannot be read: {error.message}"
+        else:
+            self._failure, self._secrets = "", Secrets({}, ())
         number, tokens = snapshot.settings.enterprise_number, self._secrets.opened
         wanted = [
             target
@@ -200,7 +202,3 @@ def _backend(event: BackendEvent) -> Message:
     if not state.up:
         text, severity = f"{where} is down: {state.why}", Severity.WARNING
     return Message(cluster_of(state.service), "backend", state.since, severity, text, fields)
-
-
-def _secrets(store: Store) -> Secrets:
-    return store.credentials.log_tokens()

@@ -110,8 +110,8 @@ class Credentials:
         names = ((qualify(cluster, service), sealed) for cluster, service, sealed in rows)
         return self._unsealed((name, name, sealed) for name, sealed in names)
 
-    def keep_log_token(self, cluster: str, token: bytes | None) -> None:
-        """Take over what opens the log platform of a cluster; None: forget it.
+    def keep_log_token(self, cluster: str, address: str, token: bytes | None) -> None:
+        """Take over what opens the log platform of a cluster at `address`, and at no other; None: forget it.
 
         Raises `NotFound`, `InvalidValue` for what cannot stand in a header, and `StoreError`.
         """
@@ -124,13 +124,20 @@ class Credentials:
             [(owner,)] = found
             dal(dal.log_token.cluster == owner).delete()
             if token is not None:
-                insert(dal.log_token, cluster=owner, **self._sealed(token, _of_logs(cluster)))
+                insert(dal.log_token, cluster=owner, **self._sealed(token, _of_logs(cluster, address)))
 
-    def log_tokens(self) -> Secrets:
-        """What opens log platforms, by the names of clusters, as far as it can be unsealed."""
+    def log_tokens(self, addresses: Mapping[str, str]) -> Secrets:
+        """What opens the log platforms at these addresses, by the names of clusters, as far as it unseals.
+
+        A token that was given for another address is a failure: an address may come back by a rollback.
+        """
         with self._database.transaction():
             rows = self._database.query(_LOG_TOKENS)
-        return self._unsealed((cluster, _of_logs(cluster), sealed) for cluster, sealed in rows)
+        return self._unsealed(
+            (cluster, _of_logs(cluster, addresses[cluster]), sealed)
+            for cluster, sealed in rows
+            if cluster in addresses
+        )
 
     def _unsealed(self, rows: Iterable[tuple[str, str, str]]) -> Secrets:
         """From names, owners and what is sealed for them."""
@@ -176,9 +183,9 @@ def check_log_token(token: bytes) -> None:
         raise InvalidValue("log_http_token", "…", expected)
 
 
-def _of_logs(cluster: str) -> str:
+def _of_logs(cluster: str, address: str) -> str:
     """Whom a log token is sealed for; no service has such a name."""
-    return f"logs of {cluster}"
+    return f"logs of {cluster} at {address}"
 
 
 def check_secret(secret: bytes) -> None:
@@ -186,8 +193,6 @@ def check_secret(secret: bytes) -> None:
     if not LEAST_SECRET <= len(secret) <= MOST_SECRET:
         expected = f"a secret of {LEAST_SECRET} to {MOST_SECRET} bytes"
         raise InvalidValue("jwt_keys", f"{len(secret)} bytes", expected)
-    if secret.lstrip().startswith((b"-----BEGIN", b"ssh-", b"ecdsa-", b"{")) or secret.startswith(
-        b"\x30\x82"
-    ):
+    if secret.lstrip().startswith(_KEYS) or secret.startswith(_DER):
         expected = "a secret, and this is a key: give --jwt-algorithm RS256, ES256 or EdDSA for it"
         raise InvalidValue("jwt_keys", "…", expected)

@@ -156,18 +156,22 @@ def test_certificates_without_tls_and_keys_are_refused(site: Console, authority:
     assert "BEGIN" not in result.err
 
 
+LOGS = {"default": "https://logs.example/"}
+
+
 def test_a_token_is_sealed_and_shown_nowhere(site: Console, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("s3cret-token\n")
     site.ok("cluster", "set", "default", "--log-http", "https://logs.example/", "--log-http-token", str(file))
     state = Path(site.variables["MARCHPROXY_STATE_DIR"])
     with Store.open(state) as store:
-        assert store.credentials.log_tokens().opened == {"default": b"s3cret-token"}
+        assert store.credentials.log_tokens(LOGS).opened == {"default": b"s3cret-token"}
     assert "s3cret" not in site.ok("export").out + site.ok("cluster", "show", "default").out
     assert all(b"s3cret" not in path.read_bytes() for path in state.iterdir() if path.is_file())
-    site.ok("cluster", "set", "default", "--log-http", "")
+    site.ok("cluster", "set", "default", "--log-http", "https://other.example/")
     with Store.open(state) as store:
-        assert store.credentials.log_tokens().opened == {}
+        assert store.credentials.log_tokens(LOGS | {"default": "https://other.example/"}).opened == {}
+        assert store.credentials.log_tokens(LOGS).opened == {}
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nline", "ü", "x" * 5000])

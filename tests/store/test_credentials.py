@@ -126,21 +126,33 @@ def test_a_store_for_reading_issues_nothing(state_dir: Path, store: Store) -> No
             opened.credentials.keep_secret("default", "api", SHARED)
 
 
+LOGS = {"default": "https://logs.example/"}
+
+
 def test_log_tokens_go_with_their_cluster_and_open_for_it_only(store: Store) -> None:
-    store.credentials.keep_log_token("default", b"one")
-    store.credentials.keep_log_token("default", b"two")
-    assert store.credentials.log_tokens().opened == {"default": b"two"}
+    for token in (b"one", b"two"):
+        store.credentials.keep_log_token("default", LOGS["default"], token)
+    assert store.credentials.log_tokens(LOGS).opened == {"default": b"two"}
+    assert store.credentials.log_tokens({}).opened == {}
     with pytest.raises(NotFound):
-        store.credentials.keep_log_token("nowhere", b"three")
+        store.credentials.keep_log_token("nowhere", "https://logs.example/", b"three")
     with pytest.raises(InvalidValue, match="log_http_token"):
-        store.credentials.keep_log_token("default", b"a b")
-    store.credentials.keep_log_token("default", None)
-    assert store.credentials.log_tokens().opened == {}
+        store.credentials.keep_log_token("default", LOGS["default"], b"a b")
+    store.credentials.keep_log_token("default", LOGS["default"], None)
+    assert store.credentials.log_tokens(LOGS).opened == {}
+
+
+def test_a_log_token_is_told_to_no_other_address(store: Store) -> None:
+    """A rollback may bring an address back, and another token with it."""
+    store.credentials.keep_log_token("default", LOGS["default"], b"one")
+    found = store.credentials.log_tokens({"default": "https://other.example/"})
+    assert found.opened == {}
+    assert found.failures
 
 
 def test_a_log_token_that_does_not_open_is_said(state_dir: Path, store: Store) -> None:
-    store.credentials.keep_log_token("default", b"one")
+    store.credentials.keep_log_token("default", LOGS["default"], b"one")
     (state_dir / "secret.key").unlink()
-    found = store.credentials.log_tokens()
+    found = store.credentials.log_tokens(LOGS)
     assert found.opened == {}
     assert found.failures

@@ -55,9 +55,24 @@ class Datagrams:
         """See `Delivery`."""
         lost = 0
         own = await self._ready()
-        for message, count in self._encoder.encode(records):
-            lost += await self._put(own, message, count)
+        some_left = False
+        # One by one: what is refused changes how the next ones are encoded.
+        messages = iter(self._encoder.encode(records))
+        for message, count in messages:
+            try:
+                lost += await self._put(own, message, count)
+            except Unreachable:
+                if not some_left:
+                    raise
+                # Some have left, and must not leave twice: the others are lost.
+                return lost + count + sum(count for _, count in messages)
+            some_left = True
         return lost
+
+    @property
+    def held(self) -> int:
+        """See `Delivery`."""
+        return 0
 
     @property
     def unsettled(self) -> bool:
@@ -143,11 +158,22 @@ class Connection:
                 await self._put(records)
         except (OSError, TimeoutError) as error:
             self._drop()
-            if self._unconfirmed and self._unconfirmed[-1][1] is records:
-                # Whoever called keeps these.
-                self._unconfirmed.pop()
+            self._give_back(records)
             raise Unreachable(_why(self._collector, error)) from error
+        except BaseException:  # cancelled, at the end
+            self._give_back(records)
+            raise
         return 0
+
+    def _give_back(self, records: Sequence[Record]) -> None:
+        """Whoever called keeps these, and counts them."""
+        if self._unconfirmed and self._unconfirmed[-1][1] is records:
+            self._unconfirmed.pop()
+
+    @property
+    def held(self) -> int:
+        """See `Delivery`."""
+        return sum(len(records) for _, records in self._unconfirmed)
 
     @property
     def unsettled(self) -> bool:
@@ -172,7 +198,7 @@ class Connection:
                     await streams[1].wait_closed()
             except (OSError, TimeoutError):
                 streams[1].transport.abort()
-        return sum(len(records) for _, records in self._unconfirmed)
+        return self.held
 
     async def _ready(self) -> None:
         if self._streams and _is_over(*self._streams):

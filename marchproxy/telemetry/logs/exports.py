@@ -1,6 +1,7 @@
 """All sinks of the appliance: which there are to be, and who gets which record."""
 
 import asyncio
+import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from marchproxy.telemetry.logs.sink import Sink, SinkState
 if TYPE_CHECKING:
     from marchproxy.telemetry.logs.ipfix import IpfixEncoder
     from marchproxy.telemetry.logs.rfc5424 import SyslogEncoder
+
+log = logging.getLogger(__name__)
 
 _FLOWS = frozenset({LogClass.NETFLOW})
 
@@ -69,7 +72,8 @@ class Exports:
         self._by_cluster: dict[str, list[tuple[frozenset[Happening], Sink]]] = {}
         self._gone: dict[tuple[str, str], tuple[int, Mapping[str, int]]] = {}
         """What sinks that are no more have sent and lost, by cluster and kind: counters never go back."""
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], Sink] = {}
+        """Those that deliver what they hold, and then are no more."""
 
     @property
     def happenings(self) -> frozenset[Happening]:
@@ -83,9 +87,8 @@ class Exports:
     def configure(self, wanted: Sequence[Target]) -> None:
         """Have these sinks and no others. Those that go deliver what they hold first."""
         for target in [each for each in self._sinks if each not in wanted]:
-            task = asyncio.create_task(self._retire(self._sinks.pop(target)), name="logs")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            sink = self._sinks.pop(target)
+            self._closing[asyncio.create_task(self._retire(sink), name="logs")] = sink
         for target in wanted:
             if target not in self._sinks:
                 self._sinks[target] = self._open(target)
@@ -101,8 +104,8 @@ class Exports:
                 sink.offer(record)
 
     def states(self) -> list[SinkState]:
-        """How each sink is, with what earlier ones of its kind have counted."""
-        return [self._with_gone(sink.state()) for sink in self._sinks.values()]
+        """How each sink is, with what earlier ones of its kind have counted, and those that close count."""
+        return [self._with_others(sink.state()) for sink in self._sinks.values()]
 
     def problems(self) -> list[str]:
         """Whose records do not arrive."""
@@ -135,16 +138,28 @@ class Exports:
 
     async def _retire(self, sink: Sink) -> None:
         state = await sink.close()
+        # In one step: whoever asks finds it here or there.
+        task = asyncio.current_task()
+        if task is not None:
+            self._closing.pop(task, None)
         sent, lost = self._gone.get((state.cluster, state.kind), (0, {}))
-        added = {why: count + lost.get(why, 0) for why, count in state.lost.items()}
-        self._gone[state.cluster, state.kind] = sent + state.sent, added
+        self._gone[state.cluster, state.kind] = sent + state.sent, _added(lost, state.lost)
+        if state.lost["unsent"]:
+            what = f"{state.kind} of cluster {state.cluster} to {state.target}"
+            log.warning("%s ends: %d records were not sent", what, state.lost["unsent"])
 
-    def _with_gone(self, state: SinkState) -> SinkState:
+    def _with_others(self, state: SinkState) -> SinkState:
         sent, lost = self._gone.get((state.cluster, state.kind), (0, {}))
-        both = {why: count + lost.get(why, 0) for why, count in state.lost.items()}
-        return SinkState(
-            state.cluster, state.kind, state.target, state.sent + sent, both, state.waiting, state.problem
-        )
+        sent, lost, waiting = state.sent + sent, _added(lost, state.lost), state.waiting
+        for sink in self._closing.values():
+            if (sink.cluster, sink.kind) == (state.cluster, state.kind):
+                other = sink.state()
+                sent, lost, waiting = sent + other.sent, _added(lost, other.lost), waiting + other.waiting
+        return SinkState(state.cluster, state.kind, state.target, sent, lost, waiting, state.problem)
+
+
+def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {why: one.get(why, 0) + other.get(why, 0) for why in one.keys() | other.keys()}
 
 
 def _encoder(target: Target, collector: Collector) -> "SyslogEncoder | IpfixEncoder":

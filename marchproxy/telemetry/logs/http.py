@@ -43,6 +43,8 @@ class HttpBatches:
         if token:
             self._headers["Authorization"] = f"Bearer {token.decode('ascii')}"
         self._connection: HTTPConnection | None = None
+        self._turn = 0
+        """Requests that began before it moved on are abandoned."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log-http")
 
     async def send(self, records: Sequence[Record]) -> int:
@@ -53,12 +55,17 @@ class HttpBatches:
             status = await asyncio.wait_for(posting, ALTOGETHER)
         except TimeoutError:
             # Each step was in time, as of a server that sends a byte every now and then.
-            self._cut()
+            self._abandon()
             raise Unreachable(f"{self.shown}: no answer within {ALTOGETHER:.0f} s") from None
         if status in _AGAIN or status >= 500:
             raise Unreachable(f"{self.shown}: HTTP {status}")
         if not 200 <= status < 300:
             raise Refused(f"{self.shown}: HTTP {status}: it does not take these records")
+        return 0
+
+    @property
+    def held(self) -> int:
+        """See `Delivery`."""
         return 0
 
     @property
@@ -68,18 +75,19 @@ class HttpBatches:
 
     async def close(self) -> int:
         """See `Delivery`. A request that is under way is cut off."""
-        self._cut()
+        self._abandon()
         self._thread.shutdown(wait=False, cancel_futures=True)
         return 0
 
     def _post(self, body: bytes) -> int:
-        """The status of the answer. Raises `Unreachable`."""
-        fresh = self._connection is None
+        """The status of the answer. Raises `Unreachable`. In the thread."""
+        fresh, turn = self._connection is None, self._turn
         try:
             return self._request(body)
         except (OSError, HTTPException) as error:
             self._cut()
-            if fresh or isinstance(error, TimeoutError):
+            # What was abandoned is sent again by whoever keeps it, or not at all.
+            if fresh or turn != self._turn or isinstance(error, TimeoutError):
                 raise Unreachable(f"{self.shown}: {_why(error)}") from error
         # A connection that was kept may have been closed at the other end meanwhile.
         try:
@@ -98,6 +106,11 @@ class HttpBatches:
         if len(answer.read(_LONGEST_ANSWER)) == _LONGEST_ANSWER:
             self._cut()
         return answer.status
+
+    def _abandon(self) -> None:
+        """Nobody waits for the request that is under way."""
+        self._turn += 1
+        self._cut()
 
     def _cut(self) -> None:
         connection, self._connection = self._connection, None

@@ -41,6 +41,10 @@ class Delivery(Protocol):
     """Seconds that records wait for others to be sent with."""
 
     @property
+    def held(self) -> int:
+        """Records that were sent, of which nobody knows yet whether they arrive."""
+
+    @property
     def unsettled(self) -> bool:
         """Whether something may have to be sent again: then `send` is called, if need be without records."""
 
@@ -67,6 +71,23 @@ class SinkState:
     waiting: int
     problem: str
     """Why nothing arrives now; empty: nothing is wrong."""
+
+
+class _Over:
+    """The `Delivery` of a sink that is closed: what it held has been counted."""
+
+    most, linger, held, unsettled = 1, 0.0, 0, False
+
+    async def send(self, records: Sequence[Record]) -> int:
+        """Nothing is taken any more."""
+        raise Refused("it is closed")
+
+    async def close(self) -> int:
+        """It is."""
+        return 0
+
+
+_OVER = _Over()
 
 
 class Sink:
@@ -105,9 +126,9 @@ class Sink:
             self.cluster,
             self.kind,
             self.target,
-            self._sent,
+            self._sent - self._delivery.held,
             dict(self._lost),
-            len(self._waiting),
+            len(self._waiting) + self._delivery.held,
             self.problem,
         )
 
@@ -119,6 +140,7 @@ class Sink:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._task, CLOSING)
         missing = await self._delivery.close()
+        self._delivery = _OVER
         self._sent -= missing
         self._lost["unsent"] += missing + len(self._waiting)
         self._waiting.clear()

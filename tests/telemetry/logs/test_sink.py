@@ -27,6 +27,7 @@ class Place:
         self.closed = False
         self.unsettled = False
         self.missing = 0
+        self.held = 0
 
     async def send(self, records: Sequence[Record]) -> int:
         self.attempts += 1
