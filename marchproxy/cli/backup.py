@@ -42,20 +42,20 @@ def backup(
 
 def _write(file: str, data: bytes) -> None:
     """Whole or not at all: a backup that was cut off is worse than none."""
-    draft = f"{file}.new"
     try:
-        descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        # Under its own name: sticks have no hard links, and one that a power cut made short does not open.
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as output:
                 output.write(data)
                 output.flush()
                 os.fsync(output.fileno())
-            os.link(draft, file)
-        finally:
-            os.unlink(draft)
+        except BaseException:
+            os.unlink(file)
+            raise
     except PermissionError as error:
         raise NotPermitted(f"{file} cannot be written: {error.strerror}") from error
     except FileExistsError as error:
-        raise Conflict(f"{error.filename2 or error.filename} exists already") from error
+        raise Conflict(f"{file} exists already") from error
     except OSError as error:
         raise MarchproxyError(f"{file} cannot be written: {error.strerror}") from error

@@ -1,5 +1,6 @@
 """`marchproxy restore`: a backup in the place of the store."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -42,7 +43,9 @@ def restore(
     data = _read(file)
     contents = open_backup(data, read_passphrase(environment, passphrase_file, twice=False))
     intent.confirm(environment, "replace everything that is configured here", yes)
-    head, replaced = put_back(contents, environment.state_dir)
+    # One may have started while this waited for an answer.
+    beside = partial(_refuse_beside_daemon, environment)
+    head, replaced = put_back(contents, environment.state_dir, before=beside)
     environment.note(f"revision {head.number} of {head.time:%Y-%m-%d %H:%M} UTC is restored")
     if replaced is not None:
         environment.note(f"what was there is in {replaced}")

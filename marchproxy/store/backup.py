@@ -8,6 +8,7 @@ import io
 import os
 import tarfile
 import zlib
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from marchproxy.model.errors import InvalidValue
 from marchproxy.store.database import Database
 from marchproxy.store.engines import BUSY_TIMEOUT
-from marchproxy.store.errors import StoreError
+from marchproxy.store.errors import StoreError, VaultKeyMissing
 from marchproxy.store.location import FILE_NAME, Location, locate
 from marchproxy.store.vault import KEY_FILE, Vault
 
@@ -31,6 +32,12 @@ LARGEST = 2**31 - 1024
 _SALT, _NONCE = 16, 12
 _COST = 2**16
 """scrypt's N with r=8 and p=1: 64 MB and a fifth of a second for each guess."""
+_SEALED = {
+    "jwt_secret": "SELECT 1 FROM jwt_secret LIMIT 1",
+    "log_token": "SELECT 1 FROM log_token LIMIT 1",
+    "certificate": "SELECT 1 FROM certificate LIMIT 1",
+}
+"""By table: whether something is in it that only the key opens."""
 _HEAD = len(MAGIC) + _SALT + _NONCE
 
 
@@ -57,7 +64,7 @@ def make_backup(passphrase: str, state_dir: Path | None = None) -> bytes:
     """
     check_passphrase(passphrase)
     location = locate(state_dir)
-    contents = Contents(_copy(location), Vault.beside(location).key())
+    contents = Contents(_copy(location), _key(location))
     salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
     return MAGIC + salt + nonce + _cipher(passphrase, salt).encrypt(nonce, _pack(contents), MAGIC)
 
@@ -78,6 +85,19 @@ def open_backup(data: bytes, passphrase: str) -> Contents:
         raise StoreError(
             "the backup does not open", hint="the passphrase is another one, or the file is damaged"
         ) from None
+
+
+def _key(location: Location) -> bytes | None:
+    """The key of secrets; None where there are none. Raises `VaultKeyMissing` where it is not here."""
+    vault = Vault.beside(location)
+    key = vault.key()
+    if key is None and location.path is not None:
+        database = Database.open_file(location, location.path, read_only=True, timeout=BUSY_TIMEOUT)
+        with closing(database):
+            tables = {name for (name,) in database.query("SELECT name FROM sqlite_master")}
+            if any(database.query(_SEALED[table]) for table in tables & _SEALED.keys()):
+                raise VaultKeyMissing(vault.place)
+    return key
 
 
 def _copy(location: Location) -> bytes:

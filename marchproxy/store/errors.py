@@ -81,7 +81,10 @@ class VaultKeyMissing(StoreError):
     """The key of the vault is gone, and with it what was sealed."""
 
     def __init__(self, file: str) -> None:
-        super().__init__(f"the key of secrets, {file!r}, is gone", hint="bring it back from a backup")
+        super().__init__(
+            f"the key of secrets, {file!r}, is gone",
+            hint="bring it back from a backup; CREDENTIALS_DIRECTORY says where a systemd credential is",
+        )
 
 
 class VaultKeyInvalid(StoreError):

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
@@ -18,11 +19,13 @@ _OURS = (FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", KEY_FILE)
 """In this order: without its database a journal means nothing, beside another one it would be applied."""
 
 
-def restore(contents: Contents, state_dir: Path | None = None) -> tuple[Revision, Path | None]:
+def restore(
+    contents: Contents, state_dir: Path | None = None, *, before: Callable[[], None] = lambda: None
+) -> tuple[Revision, Path | None]:
     """Make this the store; its head, and the folder that what was there has been moved to.
 
-    No daemon may run. The contents are opened, migrated and verified before anything is touched. Raises
-    `StoreError`, for a backup of a newer version too.
+    No daemon may run: `before` is called last of all, and may raise. The contents are opened, migrated and
+    verified before anything is touched. Raises `StoreError`, for a backup of a newer version too.
     """
     location = locate(state_dir)
     if location.path is None:
@@ -38,10 +41,8 @@ def restore(contents: Contents, state_dir: Path | None = None) -> tuple[Revision
         raise refusal(error, location.label) from error
     try:
         head = _prepare(contents, draft)
-        replaced = _set_aside(state)
-        for name in (KEY_FILE, FILE_NAME):
-            if (draft / name).exists():
-                (draft / name).rename(state / name)
+        before()
+        replaced = _exchange(draft, state)
     except OSError as error:
         raise refusal(error, location.label) from error
     finally:
@@ -69,6 +70,29 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _exchange(draft: Path, state: Path) -> Path | None:
+    """Put what is in `draft` in the place of what is in `state`: both, or neither where it fails half way."""
+    replaced = _set_aside(state)
+    try:
+        for name in (KEY_FILE, FILE_NAME):
+            if (draft / name).exists():
+                (draft / name).rename(state / name)
+    except BaseException:
+        if replaced is not None:
+            for name in _OURS:
+                if (replaced / name).exists():
+                    (replaced / name).rename(state / name)
+            replaced.rmdir()
+        raise
+    # The names, too, outlive a power cut.
+    folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return replaced
 
 
 def _set_aside(state: Path) -> Path | None:

@@ -64,6 +64,11 @@ class Vault:
         except (InvalidTag, ValueError) as error:
             raise VaultUnreadable(what or f"the secret of service {owner!r}", str(self._file)) from error
 
+    @property
+    def place(self) -> str:
+        """Where the key is, or would be."""
+        return str(self._file)
+
     def key(self) -> bytes | None:
         """The text of the key, for a backup; None where nothing has been sealed. Raises `StoreError`."""
         try:
