@@ -23,7 +23,7 @@ from marchproxy.cli.flowfilters import (
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.client.control import Control
 from marchproxy.client.units import parse_duration, parse_size, size
-from marchproxy.model.errors import InvalidValue, MarchproxyError
+from marchproxy.model.errors import Conflict, InvalidValue, MarchproxyError
 
 app = single()
 
@@ -150,7 +150,10 @@ def _sink(environment: Environment, name: str) -> Iterator[Sink]:
         yield lambda data: _write(descriptor, data)
         return
     # Only for its owner: it holds what others say to each other.
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise Conflict(f"{name} exists already", hint="name another file, or remove it") from None
     try:
         yield lambda data: _write_or_take_back(descriptor, data)
     finally:

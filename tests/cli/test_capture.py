@@ -62,8 +62,8 @@ def test_an_existing_file_is_left_alone(console: Console, daemon: Start) -> None
     daemon({"GET /v1/capture": chunked(*blocks())})
     name = console.write("precious", "data")
     result = console("capture", "--write", name)
-    assert result.code == 1
-    assert "File exists" in result.err
+    assert result.code == 4
+    assert "precious exists already" in result.err
     assert Path(name).read_text() == "data"
 
 

@@ -33,18 +33,19 @@ async def stream(feed: Feed, wish: Wish, interfaces: Sequence[str], about: str) 
         while running:
             await asyncio.sleep(max(0.0, min(TURN, deadline - time.monotonic())))
             running = time.monotonic() < deadline
-            piece = b""
+            blocks, size = list[bytes](), 0
             for packet in await feed.read():
                 block = writer.packet(packet)
-                if left == 0 or written + len(piece) + len(block) > wish.size:
+                if left == 0 or written + size + len(block) > wish.size:
                     running = False
                     break
-                piece += block
+                blocks.append(block)
+                size += len(block)
                 left = left and left - 1
             running = running and left != 0
-            written += len(piece)
-            if piece:
-                yield piece
+            written += size
+            if blocks:
+                yield b"".join(blocks)
         yield writer.end(time.time_ns(), feed.missed)
     except MarchproxyError as error:
         log.warning("a capture ends early: %s", error.message)

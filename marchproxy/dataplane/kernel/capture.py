@@ -101,6 +101,11 @@ class Capture:
         if turn == self._turn:
             self.end()
 
+    def look_after(self) -> None:
+        """End what nobody reads any more; to be called about four times a second."""
+        if self._buffer is not None and not self.running:
+            self.end()
+
     def end(self) -> None:
         """Stop; nothing of it is left. May be repeated."""
         self._settings.capture(False)

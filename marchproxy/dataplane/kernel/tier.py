@@ -329,6 +329,7 @@ class KernelTier:
 
     def _poll(self) -> None:
         self._events.read(self._sink)
+        self._capture.look_after()
         heard = self._routes.heard()
         if heard:
             self._settings.routes_changed()
