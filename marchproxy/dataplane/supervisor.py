@@ -126,6 +126,9 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table)
         admission = choose_admission(tier, resolver.find, credentials, certificates, store, options)
         keeper = TierKeeper(tier, why, admission)
+        export = LogExport(intent, keeper)
+        # Ends what is told when the tier ends: so it is closed after it.
+        stack.push_async_callback(export.close)
         stack.push_async_callback(keeper.close)
         renewal = Renewal(intent.refresh, intent.names_in_force)
         forwarder = Forwarder(resolver.asker)
@@ -134,8 +137,6 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         learning = Learning(learned_file(options.state_dir))
         keeper.events.host_name, keeper.events.audited = asked.name, learning.take
         keeper.events.service, intent.told = AllServices(lambda: intent.snapshot).name, keeper.events.tell
-        export = LogExport(intent, keeper)
-        stack.push_async_callback(export.close)
         dns = DnsService(Responder(forwarder, asked, renewal.reach, intent.blocked_name))
         stack.push_async_callback(dns.close)
         supervisor = Supervisor(
@@ -390,6 +391,7 @@ class Supervisor:
         """See to the trial, and carry out what it went back to."""
         if await self._probation.attend():
             await self._intent.reload()
+            await self._export.reload()
 
     def _reread(self) -> None:
         self._tasks.start(self._reload_for_signal(), name="reload")

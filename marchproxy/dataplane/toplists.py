@@ -94,7 +94,8 @@ class TopLists:
                 _Denied(self._facts) if by == REASON else _Carried(self._facts, Grouping(by))
             )
         await watch.refresh()
-        rows = heapq.nlargest(limit, watch.rows(), key=_KEYS[order])
+        # A million rows take seconds, in which others have the loop.
+        rows = await asyncio.to_thread(heapq.nlargest, limit, watch.rows(), key=_KEYS[order])
         return TopList(by, [_named(row) for row in rows], watch.count, watch.seconds)
 
     def rest(self) -> None:
@@ -169,8 +170,10 @@ class _Watch:
 
     def rows(self) -> Iterator[_Row]:
         """All of them. What has ended counts for the rates, and no longer for the sums."""
-        for key in self._now.keys() | self._ended.keys():
-            held, before, ended = (each.get(key, _NOTHING) for each in (self._now, self._before, self._ended))
+        # Another walk puts others in their place, and leaves these as they are.
+        sums = self._now, self._before, self._ended
+        for key in sums[0].keys() | sums[2].keys():
+            held, before, ended = (each.get(key, _NOTHING) for each in sums)
             yield _Row(
                 key,
                 held,
