@@ -8,7 +8,7 @@ from marchproxy.cli.errors import warn
 from marchproxy.cli.flows import CARRIED
 from marchproxy.cli.output import show_lines
 from marchproxy.cli.table import Columns, draw
-from marchproxy.client.changes import row
+from marchproxy.client import preview
 from marchproxy.client.control import Control
 from marchproxy.model.change import Change
 from marchproxy.model.errors import MarchproxyError
@@ -25,11 +25,8 @@ _COLUMNS: Columns = {
 
 def foresee(environment: Environment, sha256: str, changes: Sequence[Change]) -> Any:
     """The daemon's answer (`POST /v1/preview`), or None where it cannot be known, which is said."""
-    if not changes:
-        return {"cut": 0, "looked_at": 0, "complete": True, "unresolved": [], "flows": []}
-    proposal = {"sha256": sha256, "changes": [row(change) for change in changes]}
     try:
-        return Control(environment).post("/v1/preview", proposal)
+        return preview.foresee(Control(environment), sha256, changes)
     except MarchproxyError as error:
         warn(environment, f"which running flows this would cut cannot be known: {error.message}", error.hint)
         return None

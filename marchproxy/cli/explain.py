@@ -14,8 +14,8 @@ from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption
 from marchproxy.cli.output import Output, serialise, show_lines
 from marchproxy.cli.tokenfile import read_token
 from marchproxy.client.control import Control
+from marchproxy.client.words import meaning
 from marchproxy.model.errors import DaemonNotRunning, InvalidValue, MarchproxyError
-from marchproxy.model.reason import Reason
 
 app = single()
 
@@ -179,6 +179,5 @@ def _kernel_lines(environment: Environment, answer: dict[str, Any]) -> Iterator[
     said = f"{kernel['verdict']}, {kernel['reason']}"
     line = f"the kernel, asked at {kernel['interface']}: {said}{decided}{to}{seen}"
     if answer["agrees"] and kernel["verdict"] == "deny" != answer["verdict"]:
-        meaning = Reason[kernel["reason"]].meaning if kernel["reason"] in Reason.__members__ else ""
-        line = environment.colour(f"{line}: {meaning}", "red")
+        line = environment.colour(f"{line}: {meaning(kernel['reason'])}", "red")
     yield f"  {line}"

@@ -3,8 +3,8 @@
 from marchproxy.cli.context import Environment
 from marchproxy.cli.output import Output
 from marchproxy.cli.table import Row
+from marchproxy.client import words
 from marchproxy.client.control import Control
-from marchproxy.client.words import endpoint
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import DaemonNotRunning
 from marchproxy.model.names import qualify
@@ -32,7 +32,7 @@ def condition(state: Row) -> str:
 
 def place(state: Row) -> str:
     """Where it is; the address alone where it is pinged."""
-    return endpoint({"at": state["address"], "at_port": state["port"]}, "at")
+    return words.place(state["address"], state["port"])
 
 
 def sentence(state: Row) -> str:

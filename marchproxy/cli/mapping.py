@@ -10,7 +10,6 @@ from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.fields import Field, Switch, grace, number, on_off
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
-from marchproxy.cli.rows import decision_order
 from marchproxy.model.change import Kind
 
 app = noun("Manage mappings: who may talk to whom")
@@ -80,7 +79,7 @@ EDITOR = Editor(
         "EXPIRES": "expires",
         "DESCRIPTION": "description",
     },
-    decision_order,
+    lambda mapping: mapping.precedence,
 )
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="1 to 63 letters, digits, '.', '_' or '-'")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocompletion=suggest.mappings)]

@@ -3,7 +3,6 @@
 from dataclasses import fields
 
 from marchproxy.model.documents import Document, Entity, write_field
-from marchproxy.model.entities import Action, Mapping
 
 
 def row(entity: Entity, cluster: str | None = None) -> Document:
@@ -11,8 +10,3 @@ def row(entity: Entity, cluster: str | None = None) -> Document:
     values = {field.name: write_field(field.name, getattr(entity, field.name)) for field in fields(entity)}
     owner = {} if cluster is None else {"cluster": cluster}
     return {"name": values.pop("name"), **owner, **values}
-
-
-def decision_order(mapping: Mapping) -> tuple[int, bool, str]:
-    """Sort key: the order in which mappings are tried."""
-    return (mapping.priority, mapping.action is Action.ALLOW, mapping.name)

@@ -14,7 +14,7 @@ from marchproxy.cli.output import Output, serialise, show_lines
 from marchproxy.cli.table import Columns, Row, draw
 from marchproxy.client.control import Control
 from marchproxy.client.units import duration, size
-from marchproxy.model.reason import Reason
+from marchproxy.client.words import meaning
 
 app = single()
 
@@ -50,7 +50,7 @@ _COUNTERS: Columns = {
     "REASON": "reason",
     "PACKETS": "packets",
     "BYTES": lambda row: size(row["bytes"]),
-    "MEANING": lambda row: _meaning(row["reason"]),
+    "MEANING": lambda row: meaning(row["reason"]),
 }
 _DENIALS: Columns = {
     "VERDICT": "verdict",
@@ -89,11 +89,6 @@ def status(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
     else:
         environment.stdout.write(serialise(document, output))
     return ExitCode.DONE if document["healthy"] else ExitCode.FAILED
-
-
-def _meaning(reason: str) -> str:
-    """Empty for what only a newer daemon knows."""
-    return Reason[reason].meaning if reason in Reason.__members__ else ""
 
 
 def _flat(document: dict[str, Any]) -> dict[str, Any]:

@@ -93,13 +93,21 @@ def by_preface(listener: Target, token: str, security: Security | None = None) -
 
 
 def relay(opened: Opened, source: int, sink: int) -> None:
-    """Copy from descriptor `source` to the tunnel and from the tunnel to `sink`, each to its end."""
+    """Copy from descriptor `source` to the tunnel and from the tunnel to `sink`, each to its end.
+
+    Raises `MarchproxyError` where the tunnel broke: what came may be less than all of it.
+    """
     _write(sink, opened.ahead)
     sending = threading.Thread(target=_send, args=(opened.socket, source), daemon=True)
     sending.start()
-    with suppress(OSError):
-        while data := opened.socket.recv(_PIECE):
-            _write(sink, data)
+    torn = ""
+    while data := _receive(opened.socket):
+        if isinstance(data, OSError):
+            torn = data.strerror or str(data)
+            break
+        _write(sink, data)
+    if torn:
+        raise MarchproxyError(f"the connection broke in the middle: {torn}")
     if os.isatty(source):
         return
     # Whoever feeds us learns that no more comes, and may go on sending.
@@ -109,6 +117,14 @@ def relay(opened: Opened, source: int, sink: int) -> None:
     hung_up.register(opened.socket, 0)
     while sending.is_alive() and not hung_up.poll(100):
         pass
+
+
+def _receive(sock: Stream) -> bytes | OSError:
+    """The next bytes, or why there are none; apart from errors of the sink, which are others."""
+    try:
+        return sock.recv(_PIECE)
+    except OSError as error:
+        return error
 
 
 def _send(sock: Stream, source: int) -> None:

@@ -10,7 +10,7 @@ from marchproxy.cli.errors import ExitCode, warn
 from marchproxy.cli.output import Output, to_yaml
 from marchproxy.cli.table import Row
 from marchproxy.client.control import Control
-from marchproxy.client.words import endpoint, printable
+from marchproxy.client.words import endpoint, happening, printable, turn
 from marchproxy.model.errors import DaemonNotRunning
 
 REFUSALS = "denied,audited"
@@ -90,8 +90,8 @@ def _line(environment: Environment, event: Row, output: Output) -> str:
         return json.dumps(event, ensure_ascii=False) + "\n"
     if output is Output.YAML:
         return "---\n" + to_yaml(event)
-    told = _flow(event) if event["kind"] in _WORDS else _other(event)
-    word, colour = _WORDS.get(event["kind"]) or _CHANGES.get(_change(event), (_change(event), "bold"))
+    told = _flow(event) if event["kind"] in _WORDS else happening(event)
+    word, colour = _WORDS.get(event["kind"]) or _CHANGES.get(turn(event), (turn(event), "bold"))
     return f"{event['time'][11:23]} {environment.colour(f'{word:<6}', colour)} {printable(told)}\n"
 
 
@@ -102,32 +102,6 @@ def _flow(event: Row) -> str:
         f"{event['protocol']:<4} {route}{to}  {event['reason']}  {event['mapping'] or '-'}  {event['tier']}"
         + (f"  x{event['count']}" if event["count"] > 1 else "")
     )
-
-
-def _other(event: Row) -> str:
-    """What is of no flow. Of a kind that only a newer daemon knows, all there is."""
-    match event["kind"]:
-        case "backend":
-            return f"{_place(event)} of {event['service']}" + (f": {event['why']}" if event["why"] else "")
-        case "reload" if event["change"] == "failed":
-            return f"revision {event['revision']} stays in force: {event['message']}"
-        case "reload":
-            return f"revision {event['revision']} is in force, after {event['applied_ms']:.0f} ms"
-        case "interface":
-            how = event["attached"] or event["problem"] or "nothing is attached"
-            return f"{event['name']} ({event['role']}): {how}"
-        case "problem":
-            return f"{event['component']}: {event['message']}"
-        case _:
-            return json.dumps({key: event[key] for key in event if key != "time"}, ensure_ascii=False)
-
-
-def _change(event: Row) -> str:
-    return str(event.get("change") or event.get("state") or event["kind"])
-
-
-def _place(event: Row) -> str:
-    return endpoint({"address": event["address"], "address_port": event["port"]}, "address")
 
 
 def _named_end(event: Row, name: str) -> str:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from marchproxy.model.reason import Reason
+
 _ITEMS = 3
 """Entries of a list shown in one cell; the rest are counted."""
 
@@ -34,7 +36,40 @@ def printable(text: str) -> str:
 
 def endpoint(row: Mapping[str, Any], name: str) -> str:
     """`address:port` of the field `name`, IPv6 in brackets; the address alone where there is no port."""
-    address, port = row[name], row[f"{name}_port"]
+    return place(row[name], row[f"{name}_port"])
+
+
+def place(address: str, port: int) -> str:
+    """The same of an address and a port."""
     if not port:
-        return str(address)
+        return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def meaning(reason: str) -> str:
+    """What an operator should make of a reason; empty for one that only a newer daemon knows."""
+    return Reason[reason].meaning if reason in Reason.__members__ else ""
+
+
+def happening(event: Mapping[str, Any]) -> str:
+    """What an event is about that is of no flow. Of a kind that only a newer daemon knows, all there is."""
+    match event["kind"]:
+        case "backend":
+            why = f": {event['why']}" if event["why"] else ""
+            return f"{place(event['address'], event['port'])} of {event['service']}{why}"
+        case "reload" if event["change"] == "failed":
+            return f"revision {event['revision']} stays in force: {event['message']}"
+        case "reload":
+            return f"revision {event['revision']} is in force, after {event['applied_ms']:.0f} ms"
+        case "interface":
+            how = event["attached"] or event["problem"] or "nothing is attached"
+            return f"{event['name']} ({event['role']}): {how}"
+        case "problem":
+            return f"{event['component']}: {event['message']}"
+        case _:
+            return json.dumps({key: event[key] for key in event if key != "time"}, ensure_ascii=False)
+
+
+def turn(event: Mapping[str, Any]) -> str:
+    """Which way something turned: `down`, `failed`, `began`."""
+    return str(event.get("change") or event.get("state") or event["kind"])

@@ -166,6 +166,11 @@ class Mapping:
     description: str = ""
 
     @property
+    def precedence(self) -> tuple[int, bool, str]:
+        """Sort key: the order in which mappings are tried, lowest priority first, then deny before allow."""
+        return (self.priority, self.action is Action.ALLOW, self.name)
+
+    @property
     def grace(self) -> int | None:
         """Seconds that a tunnel goes on after its credential has expired; None: it is not ended for that."""
         if self.on_expiry == KEEP:

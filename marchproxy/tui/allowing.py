@@ -12,7 +12,7 @@ from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.observed import PROTOCOLS, Observation
 from marchproxy.policy.propose import propose
-from marchproxy.tui.link import Row
+from marchproxy.tui.words import Row
 
 _ONE = {4: 32, 6: 128}
 """Only the client that was refused, and no network around it."""

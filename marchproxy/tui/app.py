@@ -19,7 +19,7 @@ from marchproxy.tui.dialogs.changes import Changes
 from marchproxy.tui.dialogs.keys import Keys
 from marchproxy.tui.dialogs.why import Why, question_of
 from marchproxy.tui.facts import History
-from marchproxy.tui.link import Build, Intended, Link, Row, Written
+from marchproxy.tui.link import Build, Intended, Link, Written
 from marchproxy.tui.themes import DARK, LIGHT
 from marchproxy.tui.views.catalogue import Policy, Protection
 from marchproxy.tui.views.denials import Denials
@@ -28,6 +28,7 @@ from marchproxy.tui.views.flows import Flows
 from marchproxy.tui.views.overview import Overview
 from marchproxy.tui.views.top import Top
 from marchproxy.tui.views.view import View
+from marchproxy.tui.words import Row
 
 EVERY = 1.0
 """Seconds between two looks at the status."""
@@ -39,7 +40,7 @@ class MarchProxyApp(App[None]):
 
     TITLE = "MarchProxy"
     CSS_PATH = "style.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012  (an instance variable in App)
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012  (App has an instance variable)
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(str(number), f"tab('{view.TITLE.lower()}')", view.TITLE, show=False)
@@ -207,8 +208,10 @@ class MarchProxyApp(App[None]):
         elif written.problem:
             text = f"revision {written.number} is stored, but not in force: {printable(written.problem)}"
             self.notify(text, title="! warning", severity="warning", timeout=10, markup=False)
-        else:
+        elif written.in_force:
             self.notify(f"revision {written.number} is in force")
+        else:
+            self.notify(f"revision {written.number} is stored: a daemon takes it over when it starts")
         self.view.refresh_now()
         self._look()
 

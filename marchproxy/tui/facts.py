@@ -1,7 +1,7 @@
 """What the daemon said, and what follows from two of its answers. No I/O and no clock: time is passed in."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,14 +93,14 @@ def flow_count(status: Document) -> int:
     return int(used) // 2 if status["tier"]["name"] == "kernel" else int(used)
 
 
-class Rates:
-    """Bytes a second of rows that come again and again, by their id."""
+class Rates[K: Hashable]:
+    """What is added a second to rows that come again and again, by what tells them apart."""
 
     def __init__(self) -> None:
-        self._before: dict[int, int] = {}
+        self._before: dict[K, int] = {}
         self._at = 0.0
 
-    def of(self, counts: Mapping[int, int], at: float) -> dict[int, float]:
+    def of(self, counts: Mapping[K, int], at: float) -> dict[K, float]:
         """Rates since the call before; rows that were not there then have none yet."""
         seconds = max(at - self._at, 0.001)
         rates = {

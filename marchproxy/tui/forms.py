@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
+from marchproxy.client.units import MAX_DIGITS
 from marchproxy.client.words import printable
 from marchproxy.model.change import ENTITIES, Kind
 from marchproxy.model.documents import Document, Entity, read_entity, read_field, to_document
@@ -61,7 +62,8 @@ class Field:
             return said.replace(",", " ").split() or None
         if not said:
             return None
-        return int(said) if self.shape is Shape.NUMBER and said.isascii() and said.isdigit() else said
+        number = self.shape is Shape.NUMBER and said.isascii() and said.isdigit() and len(said) <= MAX_DIGITS
+        return int(said) if number else said
 
 
 FIELDS: Final[Mapping[Kind, Sequence[Field]]] = {

@@ -2,21 +2,21 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from marchproxy.client.appliance import Appliance
-from marchproxy.client.changes import row
 from marchproxy.client.control import Control
+from marchproxy.client.preview import foresee
 from marchproxy.model.change import Change, diff
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermitted
 from marchproxy.model.snapshot import Snapshot
+from marchproxy.tui.words import Row
 
 if TYPE_CHECKING:
     from marchproxy.policy.plan import Finding
     from marchproxy.store.revision import Revision
     from marchproxy.store.store import Store
 
-type Row = Mapping[str, Any]
 type Build = Callable[[Snapshot], Snapshot]
 
 TRIAL = 60
@@ -42,6 +42,8 @@ class Intended:
     warnings: "Sequence[Finding]"
     cut: Row | None
     """The daemon's answer to which running flows it would end; None: it did not say."""
+    untold: str = ""
+    """Why not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Written:
     number: int
     """Of the revision."""
     changed: bool
+    in_force: bool
     problem: str
     """Why the daemon does not carry it out; empty: it does, or none runs."""
 
@@ -111,23 +114,16 @@ class Link:
 
     def intend(self, message: str, build: Build) -> Intended:
         """See what a change would do; nothing is written. Raises what is wrong with it."""
-        from marchproxy.client.covered import guard_way
         from marchproxy.client.review import review
 
         self._demand_writing()
-
-        def careful(held: Snapshot) -> Snapshot:
-            wanted = build(held)
-            with self._store(read_only=True) as store:
-                guard_way(self.appliance, store, held, wanted)
-            return wanted
-
         with self._store(read_only=True) as store:
             revision, held = store.current()
-        wanted = careful(held)
+            wanted = self._guarded(store, build)(held)
         changes = diff(held, wanted)
         warnings = review(held, wanted, self.appliance.management_ports)
-        return Intended(message, build, changes, warnings, self._foresee(revision.sha256, changes))
+        cut, untold = self._foresee(revision.sha256, changes)
+        return Intended(message, build, changes, warnings, cut, untold)
 
     def write(self, intended: Intended, *, on_trial: bool) -> Written:
         """Make the revision, and have a running daemon take it over. Raises what `intend` does.
@@ -141,8 +137,10 @@ class Link:
             self.status()
         with self._store() as store:
             trial = TRIAL if on_trial else None
-            made = make_revision(self.appliance, store, intended.message, intended.build, trial=trial)
-        return Written(made.revision.number, made.changed, self._reload())
+            build = self._guarded(store, intended.build)
+            made = make_revision(self.appliance, store, intended.message, build, trial=trial)
+        in_force, problem = self._reload()
+        return Written(made.revision.number, made.changed, in_force, problem)
 
     def confirm(self) -> int:
         """Keep the revision on trial; its number. Raises `NoTrial`, or `Conflict` where it is too late."""
@@ -157,23 +155,32 @@ class Link:
 
         return Store.open(self.appliance.state_dir, read_only=read_only)
 
-    def _foresee(self, sha256: str, changes: Sequence[Change]) -> Row | None:
-        try:
-            answer: Row = self.control.post(
-                "/v1/preview", {"sha256": sha256, "changes": [row(change) for change in changes]}
-            )
-            return answer
-        except MarchproxyError:
-            return None
+    def _guarded(self, store: "Store", build: Build) -> Build:
+        """The same, unless what it blocks covers the operator's own way."""
+        from marchproxy.client.covered import guard_way
 
-    def _reload(self) -> str:
+        def careful(held: Snapshot) -> Snapshot:
+            wanted = build(held)
+            guard_way(self.appliance, store, held, wanted)
+            return wanted
+
+        return careful
+
+    def _foresee(self, sha256: str, changes: Sequence[Change]) -> tuple[Row | None, str]:
+        try:
+            return foresee(self.control, sha256, changes), ""
+        except MarchproxyError as error:
+            return None, error.message
+
+    def _reload(self) -> tuple[bool, str]:
+        """Whether a daemon has taken the newest revision over, and why one has not."""
         try:
             self.control.post("/v1/reload")
         except DaemonNotRunning:
-            return ""
+            return False, ""
         except MarchproxyError as error:
-            return error.message
-        return ""
+            return False, error.message
+        return True, ""
 
     def _demand_writing(self) -> None:
         if self.read_only:

@@ -1,13 +1,13 @@
 """A table whose rows come again and again, mostly the same ones with other numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.text import Text
 from textual.widgets import DataTable
 
-type Row = Mapping[str, Any]
+from marchproxy.tui.words import Row
+
 type Cell = Text | str
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from marchproxy.cli.rows import decision_order, row
+from marchproxy.cli.rows import row
 from marchproxy.model.documents import read_interface, read_mapping, read_service
 from marchproxy.model.entities import Interface, Mapping, Service
 
@@ -31,16 +31,3 @@ def test_values_are_plain() -> None:
     assert type(made["action"]) is str
     assert row(WEB)["tags"] == []
     assert row(WEB)["port"] is None
-
-
-def test_decision_order() -> None:
-    mappings = [
-        read_mapping(MAPPING | {"name": name, "priority": priority, "action": action})
-        for name, priority, action in (
-            ("z", 1, "allow"),
-            ("b", 5, "allow"),
-            ("a", 5, "allow"),
-            ("c", 5, "deny"),
-        )
-    ]
-    assert [mapping.name for mapping in sorted(mappings, key=decision_order)] == ["z", "c", "a", "b"]

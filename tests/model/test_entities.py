@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from marchproxy.model.entities import Interface, JwtAlgorithm, Mapping, Role, Service
+from marchproxy.model.entities import Action, Interface, JwtAlgorithm, Mapping, Role, Service
 from marchproxy.model.protocol import Protocol
 
 ENTITIES = [
@@ -40,3 +40,16 @@ def test_which_algorithms_have_public_keys() -> None:
     kinds = {algorithm.value: algorithm.key_type for algorithm in JwtAlgorithm}
     secrets = dict.fromkeys(("HS256", "HS384", "HS512"))
     assert kinds == {**secrets, "RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
+
+
+def test_mappings_are_tried_by_priority_then_deny_then_name() -> None:
+    mappings = [
+        Mapping(name, ("a",), ("b",), (Protocol.TCP,), priority=priority, action=action)
+        for name, priority, action in (
+            ("z", 1, Action.ALLOW),
+            ("b", 5, Action.ALLOW),
+            ("a", 5, Action.ALLOW),
+            ("c", 5, Action.DENY),
+        )
+    ]
+    assert [each.name for each in sorted(mappings, key=lambda each: each.precedence)] == ["z", "c", "a", "b"]

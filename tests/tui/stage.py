@@ -18,7 +18,8 @@ from marchproxy.model.errors import DaemonNotRunning, MarchproxyError, NotPermit
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.store.revision import Revision
 from marchproxy.tui.app import MarchProxyApp
-from marchproxy.tui.link import Build, Intended, Link, Page, Row, Written
+from marchproxy.tui.link import Build, Intended, Link, Page, Written
+from marchproxy.tui.words import Row
 from tests.cli.console import STATUS
 
 SIZES = ((80, 24), (120, 40), (200, 60))
@@ -179,7 +180,7 @@ class Stage:
     def write(self, intended: Intended, *, on_trial: bool) -> Written:
         self._say("write", (intended.message, on_trial))
         self.held, self.number = intended.build(self.held), self.number + 1
-        return Written(8, True, "")
+        return Written(8, True, True, "")
 
     def confirm(self) -> int:
         self._say("confirm")

@@ -12,7 +12,7 @@ from marchproxy.policy.compile import compile_plan
 from marchproxy.policy.evaluate import Evaluator
 from marchproxy.tui.allowing import builder, obstacle, summary
 from marchproxy.tui.dialogs.why import question_of
-from marchproxy.tui.link import Row
+from marchproxy.tui.words import Row
 from tests.tui.stage import SNAPSHOT, decision
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

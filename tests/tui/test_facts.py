@@ -46,7 +46,7 @@ def test_a_flow_of_the_kernel_has_two_entries(tier: str, flows: int) -> None:
 
 
 def test_rates_of_rows_that_stay() -> None:
-    rates = Rates()
+    rates = Rates[int]()
     assert rates.of({1: 100, 2: 50}, 10.0) == {}
     assert rates.of({1: 300, 3: 9}, 12.0) == {1: 100.0}
     assert rates.of({1: 100, 3: 9}, 13.0) == {1: 0.0, 3: 0.0}

@@ -7,7 +7,8 @@ from typing import Any
 from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 
-from marchproxy.tui.table import Column, LiveTable, Row
+from marchproxy.tui.table import Column, LiveTable
+from marchproxy.tui.words import Row
 
 COLUMNS = (
     Column("NAME", lambda row: row["name"], sort="name"),

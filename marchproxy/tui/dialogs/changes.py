@@ -13,7 +13,7 @@ from marchproxy.client.changes import action, headline, steps
 from marchproxy.client.words import printable
 from marchproxy.model.change import Change
 from marchproxy.tui.dialogs.dialog import Dialog
-from marchproxy.tui.link import TRIAL, Intended, Row
+from marchproxy.tui.link import TRIAL, Intended
 from marchproxy.tui.words import route
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}
@@ -42,7 +42,7 @@ class Changes(Dialog[str]):
         yield Static(Text("\n").join(_lines(change) for change in self._intended.changes), id="difference")
         if self._intended.warnings:
             yield Static(self._warnings(), classes="warning")
-        yield Static(_cuts(self._intended.cut), classes="record")
+        yield Static(_cuts(self._intended), classes="record")
         with Horizontal(classes="buttons"):
             yield Button("Apply", id="apply", variant="primary")
             yield Button(f"Try for {TRIAL} s", id="trial")
@@ -73,9 +73,10 @@ def _lines(change: Change) -> Text:
     return Text("\n".join([what, *(f"    {step}" for step in steps(change))]))
 
 
-def _cuts(preview: Row | None) -> Text:
+def _cuts(intended: Intended) -> Text:
+    preview = intended.cut
     if preview is None:
-        return Text("Which running flows this would end is not known: the daemon did not say.")
+        return Text(f"Which running flows this would end is not known: {printable(intended.untold)}")
     lines = [f"Ends {preview['cut']} of {preview['looked_at']} running flows."]
     lines += [f"  {route(flow)}  {flow['cut_reason']}" for flow in preview["flows"][:_SHOWN]]
     if preview["unresolved"]:

@@ -22,7 +22,7 @@ class Keys(Dialog[None]):
         """The table."""
         table = Table.grid(padding=(0, 2))
         for key, name, meaning in self._lines():
-            table.add_row(Text(key, style="bold"), name, meaning)
+            table.add_row(Text(key, style="bold"), Text(name), Text(meaning))
         yield Static(table)
         yield Static(Text("Everything else: ctrl+p, then type what you want."), classes="record")
 

@@ -9,8 +9,7 @@ from textual.widgets import Static
 
 from marchproxy.client.words import cell, printable
 from marchproxy.tui.dialogs.dialog import Dialog
-from marchproxy.tui.link import Row
-from marchproxy.tui.words import route, verdict
+from marchproxy.tui.words import Row, route, verdict
 
 
 class Why(Dialog[None]):
@@ -26,7 +25,7 @@ class Why(Dialog[None]):
         yield Static(_decision(self._answer), classes="verdict")
         yield Static(Text("\n".join(f"• {printable(step)}" for step in self._answer["why"])))
         if said := _kernel(self._answer):
-            yield Static(Text(said), classes="kernel")
+            yield Static(Text(said))
         yield Static(Text(_record(self._row)), classes="record")
 
 

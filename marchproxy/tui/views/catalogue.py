@@ -19,10 +19,9 @@ from marchproxy.model.names import DEFAULT_CLUSTER, qualify
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.tui.dialogs.form import Form
 from marchproxy.tui.forms import FIELDS, form_document
-from marchproxy.tui.link import Row
 from marchproxy.tui.table import Column, LiveTable
 from marchproxy.tui.views.view import Browser, occurs
-from marchproxy.tui.words import whole
+from marchproxy.tui.words import Row, whole
 
 type Order = Callable[[Row], Any]
 
@@ -226,12 +225,7 @@ class Policy(Catalogue):
                 ),
                 Column("DESCRIPTION", _said("description"), above=150),
             ),
-            lambda row: (
-                row["cluster"],
-                row["entity"].priority,
-                row["entity"].action == "allow",
-                row["name"],
-            ),
+            lambda row: (row["cluster"], *row["entity"].precedence),
         ),
         Shelf(
             Kind.SERVICE,

@@ -9,14 +9,13 @@ from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Label
 
 from marchproxy.client.units import size
-from marchproxy.client.words import cell
-from marchproxy.model.reason import Reason
+from marchproxy.client.words import cell, meaning
 from marchproxy.tui import allowing
 from marchproxy.tui.facts import Rates
-from marchproxy.tui.link import Page, Row
+from marchproxy.tui.link import Page
 from marchproxy.tui.table import Column, LiveTable
 from marchproxy.tui.views.view import FREEZE, WHY, Browser
-from marchproxy.tui.words import clock, end, scaled, verdict, whole
+from marchproxy.tui.words import Row, clock, end, scaled, verdict, whole
 
 _SHOWN = 200
 
@@ -35,7 +34,7 @@ class Denials(Browser):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self._rates = Rates()
+        self._rates = Rates[str]()
 
     def compose(self) -> ComposeResult:
         """Totals, the filter while it is used, single refusals."""
@@ -67,10 +66,10 @@ class Denials(Browser):
         ]
         if self.frozen:
             return
-        counts = {hash(_total_key(row)): row["packets"] for row in rows}
+        counts = {_total_key(row): row["packets"] for row in rows}
         rates = self._rates.of(counts, time.monotonic())
         table = self.query_one("#denials-totals", LiveTable)
-        table.show([{**row, "rate": rates.get(hash(_total_key(row)), 0.0)} for row in rows])
+        table.show([{**row, "rate": rates.get(_total_key(row), 0.0)} for row in rows])
 
     def action_allow(self) -> None:
         """From the refusal under the cursor to a mapping, by way of the review of changes."""
@@ -100,13 +99,8 @@ def _total_key(row: Row) -> str:
 
 
 def _record_key(row: Row) -> str:
-    return (
-        f"{row['time']} {row['source']} {row['source_port']} {row['destination']} {row['destination_port']}"
-    )
-
-
-def _meaning(row: Row) -> str:
-    return Reason[row["reason"]].meaning if row["reason"] in Reason.__members__ else ""
+    ends = ("source", "source_port", "destination", "destination_port")
+    return " ".join(str(row[name]) for name in ("time", "protocol", "reason", *ends))
 
 
 _TOTALS = (
@@ -116,7 +110,7 @@ _TOTALS = (
     Column("PACKETS", lambda row: whole(row["packets"]), right=True),
     Column("NOW", lambda row: scaled(row["rate"], "/s"), right=True),
     Column("BYTES", lambda row: size(row["bytes"]), above=90, right=True),
-    Column("MEANING", _meaning, above=110),
+    Column("MEANING", lambda row: meaning(row["reason"]), above=110),
 )
 _RECORDS = (
     Column("TIME", lambda row: clock(row["time"])),

@@ -2,18 +2,19 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Label
 
-from marchproxy.client.words import cell, printable
+from marchproxy.client.words import cell, happening, printable, turn
 from marchproxy.model.errors import MarchproxyError
-from marchproxy.tui.link import Link, Row
+from marchproxy.tui.link import Link
 from marchproxy.tui.table import Column, LiveTable
 from marchproxy.tui.views.view import FREEZE, WHY, Browser, occurs
-from marchproxy.tui.words import clock, route
+from marchproxy.tui.words import Row, clock, route
 
 KEPT = 500
 """Events that can be scrolled back to."""
@@ -23,12 +24,34 @@ _PAUSE = 2.0
 """Seconds until a daemon that has ended is asked again."""
 
 
+class _Listener(threading.Thread):
+    """Hands events on until it is over. What it waits for may never come, so nobody waits for its end."""
+
+    def __init__(self, link: Link, kinds: Sequence[str], heard: Callable[[Row], None]) -> None:
+        super().__init__(name="events", daemon=True)
+        self.over = threading.Event()
+        self._link = link
+        self._kinds = kinds
+        self._heard = heard
+
+    def run(self) -> None:
+        """Listen, and again where the daemon has ended."""
+        while not self.over.is_set():
+            try:
+                for event in self._link.events(self._kinds):
+                    if self.over.is_set():
+                        return
+                    self._heard(event)
+            except MarchproxyError:
+                pass  # The banner says so.
+            self.over.wait(_PAUSE)
+
+
 class Events(Browser):
     """The newest on top."""
 
     TITLE = "Events"
     BINDING_GROUP_TITLE = "Events"
-    EVERY = 0.5
     BINDINGS: ClassVar[list[BindingType]] = [
         FREEZE,
         Binding("f", "flows", "Flows too", tooltip="Show starts and ends of flows as well, or no longer"),
@@ -41,8 +64,7 @@ class Events(Browser):
         self._kept: deque[Row] = deque(maxlen=KEPT)
         self._fresh = False
         self._count = 0
-        self._listener: threading.Thread | None = None
-        self._over = threading.Event()
+        self._listener: _Listener | None = None
 
     def compose(self) -> ComposeResult:
         """A line of state, the filter while it is used, the table."""
@@ -58,11 +80,7 @@ class Events(Browser):
     def tick(self) -> None:
         """Begin to listen once somebody looks; then show what came."""
         if self._listener is None and self.display:
-            # A daemon thread: what it waits for may never come, and quitting shall not wait for it.
-            self._listener = threading.Thread(
-                target=self._listen, args=(self.link,), name="events", daemon=True
-            )
-            self._listener.start()
+            self._listen()
             self.say()
         if self.display and self._fresh and not self.frozen:
             self._show()
@@ -74,25 +92,26 @@ class Events(Browser):
     def action_flows(self) -> None:
         """Starts and ends of flows may be thousands a second: they come only when asked for."""
         self.with_flows = not self.with_flows
+        self._listen()
         self.say()
 
     def on_unmount(self) -> None:
         """Nobody looks any more."""
-        self._over.set()
+        if self._listener is not None:
+            self._listener.over.set()
 
-    def _listen(self, link: Link) -> None:
-        while not self._over.is_set():
-            kinds = _FLOWS if self.with_flows else _QUIET
-            try:
-                for event in link.events(kinds):
-                    self._count += 1
-                    self._kept.appendleft({**_EMPTY, **event, "number": self._count})
-                    self._fresh = True
-                    if self.with_flows != (kinds is _FLOWS):
-                        break
-            except MarchproxyError:
-                pass  # The banner says so.
-            self._over.wait(_PAUSE if self.with_flows == (kinds is _FLOWS) else 0)
+    def _listen(self) -> None:
+        """From now on to the kinds that are wanted now; whoever listened to others is heard no more."""
+        if self._listener is not None:
+            self._listener.over.set()
+        self._listener = _Listener(self.link, _FLOWS if self.with_flows else _QUIET, self._heard)
+        self._listener.start()
+
+    def _heard(self, event: Row) -> None:
+        """In the listener's thread."""
+        self._count += 1
+        self._kept.appendleft({**_EMPTY, **event, "event": event, "number": self._count})
+        self._fresh = True
 
     def _show(self) -> None:
         self._fresh = False
@@ -119,17 +138,7 @@ _EMPTY: Row = {
 def _what(row: Row) -> str:
     if row["kind"] == "lost":
         return f"{row['count']} events came too fast to be shown"
-    if row["kind"] in _SENTENCES:
-        return printable(_SENTENCES[row["kind"]].format_map(row))
-    return route(row) if row["source"] else ""
-
-
-_SENTENCES = {
-    "backend": "{address}:{port} of {service} is {state} {why}",
-    "reload": "revision {revision} {change} {message}",
-    "interface": "{name} {change} {attached} {problem}",
-    "problem": "{change}: {component}: {message}",
-}
+    return route(row) if row["source"] else printable(f"{turn(row['event'])}: {happening(row['event'])}")
 
 
 _COLUMNS = (

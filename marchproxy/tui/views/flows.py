@@ -11,10 +11,10 @@ from textual.widgets import DataTable, Label
 from marchproxy.client.words import cell, endpoint
 from marchproxy.tui.dialogs.question import Question
 from marchproxy.tui.facts import Rates
-from marchproxy.tui.link import Page, Row
+from marchproxy.tui.link import Page
 from marchproxy.tui.table import Column, LiveTable
 from marchproxy.tui.views.view import FREEZE, WHY, Browser
-from marchproxy.tui.words import age, end, route, scaled, volume, whole
+from marchproxy.tui.words import Row, age, end, route, scaled, volume, whole
 
 PAGE = 200
 """Flows on one page: the daemon sorts, whatever their number."""
@@ -45,7 +45,7 @@ class Flows(Browser):
         self.page = 0
         self.following = False
         self.total = 0
-        self._rates = Rates()
+        self._rates = Rates[int]()
 
     def compose(self) -> ComposeResult:
         """A line of state, the filter while it is used, the table."""

@@ -11,12 +11,10 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Label, Sparkline, Static
 
 from marchproxy.client.units import duration, size
-from marchproxy.client.words import cell, printable
-from marchproxy.model.reason import Reason
+from marchproxy.client.words import cell, meaning, place, printable
 from marchproxy.tui.facts import Sample
-from marchproxy.tui.link import Row
 from marchproxy.tui.views.view import View
-from marchproxy.tui.words import scaled, whole
+from marchproxy.tui.words import Row, scaled, whole
 
 if TYPE_CHECKING:
     from marchproxy.store.revision import Revision
@@ -107,7 +105,8 @@ class Overview(View):
 def _grid(rows: Iterable[Sequence[str | Text]]) -> Table:
     table = Table.grid(padding=(0, 2))
     for row in rows:
-        table.add_row(*row)
+        # A plain string would be read as markup, and others write them.
+        table.add_row(*(each if isinstance(each, Text) else Text(each) for each in row))
     return table
 
 
@@ -140,9 +139,15 @@ def _interface(row: Row) -> Sequence[str | Text]:
 
 def _backend(row: Row) -> Sequence[str | Text]:
     sign = {"down": "✗", "up": "✓"}.get(row["state"], "·")
-    where = f"{row['address']}:{row['port']}" if row["port"] else row["address"]
     drained = "drained" if row["drained"] else ""
-    return f"{sign} {where}", cell(row["service"]), row["check"], row["state"], drained, printable(row["why"])
+    return (
+        f"{sign} {place(row['address'], row['port'])}",
+        cell(row["service"]),
+        row["check"],
+        row["state"],
+        drained,
+        printable(row["why"]),
+    )
 
 
 def _certificate(row: Row) -> Sequence[str | Text]:
@@ -157,9 +162,8 @@ def _is_over(instant: str) -> bool:
 
 
 def _denial(row: Row) -> Sequence[str | Text]:
-    meaning = Reason[row["reason"]].meaning if row["reason"] in Reason.__members__ else ""
     by = f"by {row['mapping']}" if row["mapping"] else ""
-    return row["reason"], whole(row["packets"]), size(row["bytes"]), by, meaning
+    return row["reason"], whole(row["packets"]), size(row["bytes"]), by, meaning(row["reason"])
 
 
 def _revision(revision: "Revision") -> Sequence[str | Text]:

@@ -9,10 +9,10 @@ from textual.widgets import DataTable, Label
 
 from marchproxy.client.units import size
 from marchproxy.client.words import cell
-from marchproxy.tui.link import Page, Row
+from marchproxy.tui.link import Page
 from marchproxy.tui.table import Column, LiveTable
 from marchproxy.tui.views.view import FREEZE, Browser
-from marchproxy.tui.words import scaled, whole
+from marchproxy.tui.words import Row, scaled, whole
 
 BY = ("service", "source", "destination", "mapping", "reason")
 _SORTS = ("bytes_per_s", "packets_per_s", "bytes", "packets", "flows")

@@ -9,8 +9,9 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError
-from marchproxy.tui.link import Link, Row
+from marchproxy.tui.link import Link
 from marchproxy.tui.table import LiveTable
+from marchproxy.tui.words import Row
 
 if TYPE_CHECKING:
     from marchproxy.tui.app import MarchProxyApp
@@ -64,9 +65,7 @@ class View(Vertical):
 
     def focus_content(self) -> None:
         """Take the keyboard."""
-        for widget in self.query("LiveTable"):
-            widget.focus()
-            return
+        raise NotImplementedError
 
     def fetch(self) -> Any:
         """What to show; runs in a thread. Raises `MarchproxyError`."""

@@ -29,7 +29,7 @@ def test_the_newest_stands_on_top() -> None:
         await until(pilot, lambda: isinstance(app.view, Events) and len(app.view.table.records) >= 3)
         shown = picture(app).splitlines()
         first = next(number for number, line in enumerate(shown) if "17 events came too fast" in line)
-        assert "10.2.0.10:8080 of web is down HTTP 503" in shown[first + 1]
+        assert "down: 10.2.0.10:8080 of web: HTTP 503" in shown[first + 1]
         assert "10.1.0.2:40003 → 10.2.0.10:443" in shown[first + 2]
         assert stage.last("events") == ("denied", "audited", "backend", "reload", "interface", "problem")
 
@@ -76,7 +76,15 @@ def test_what_is_of_no_flow_is_a_sentence() -> None:
     time = {"time": "2030-01-01T00:00:09.000Z"}
     stage.happening = [
         {**time, "kind": "reload", "change": "failed", "revision": 7, "message": "port 80 is taken"},
-        {**time, "kind": "interface", "change": "lost", "name": "in0", "attached": "", "problem": "gone"},
+        {
+            **time,
+            "kind": "interface",
+            "change": "lost",
+            "name": "in0",
+            "role": "inside",
+            "attached": "",
+            "problem": "gone",
+        },
         {**time, "kind": "problem", "change": "began", "component": "names", "message": "no answer"},
     ]
 
@@ -84,8 +92,8 @@ def test_what_is_of_no_flow_is_a_sentence() -> None:
         app.action_tab("events")
         await until(pilot, lambda: isinstance(app.view, Events) and app.view.table.records)
         shown = picture(app)
-        assert "revision 7 failed port 80 is taken" in shown
-        assert "in0 lost  gone" in shown
+        assert "failed: revision 7 stays in force: port 80 is taken" in shown
+        assert "lost: in0 (inside): gone" in shown
         assert "began: names: no answer" in shown
 
     perform(stage, play)
