@@ -146,7 +146,7 @@ class EventHub:
             self._refusals.append(decision)
         if event.kind is EventKind.AUDITED:
             self.audited(decision)
-        self._offer(event.kind, Event(event.kind, decision, flow))
+        self._offer(event.kind, Event(event.kind, decision, flow, event.exchanged))
 
     def tell(self, event: OwnEvent) -> None:
         """Take what the daemon found out itself; called in the loop's thread."""

@@ -84,6 +84,8 @@ class EventKind(StrEnum):
     DENIED = "denied"
     AUDITED = "audited"
     """Would have been denied, and was let through."""
+    REQUEST = "request"
+    """An HTTP request was answered, by a backend or by us."""
     BACKEND = "backend"
     """A backend went down or came up. No tier tells this, nor what follows: the daemon does."""
     RELOAD = "reload"
@@ -106,12 +108,36 @@ class Denials:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchanged:
+    """An HTTP request, and what it was answered."""
+
+    method: str
+    path: str
+    """Without the query, in which secrets may be."""
+    version: str
+    """`1.0`, `1.1`, `2` or `3`."""
+    secure: bool
+    """It came under TLS."""
+    status: int
+    """0: the client had gone before."""
+    backend: str
+    """Address and port; empty: none had it."""
+    received: int
+    """Bytes of the answer's body."""
+    waited: float
+    """Seconds until the head of the answer."""
+    took: float
+    """Seconds until its end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened just now. `flow` is set for flow events."""
+    """Something that happened just now. `flow` is set for flow events, `exchanged` for requests."""
 
     kind: EventKind
     decision: Decision
     flow: Flow | None = None
+    exchanged: Exchanged | None = None
 
 
 @dataclass(frozen=True, slots=True)

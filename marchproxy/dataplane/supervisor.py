@@ -34,7 +34,7 @@ from marchproxy.dataplane.export import LogExport
 from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion
 from marchproxy.dataplane.health.checks import HealthChecks
-from marchproxy.dataplane.http import HealthServer
+from marchproxy.dataplane.healthserver import HealthServer
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.keeper import TierKeeper
 from marchproxy.dataplane.learning import Learning, learned_file

@@ -25,6 +25,10 @@ class Protocol(StrEnum):
         return _TRANSPORT.get(self)
 
 
+OVER_HTTP = frozenset({Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC})
+"""Those that consist of HTTP requests, over TCP."""
+
+
 class Transport(StrEnum):
     """What has ports."""
 

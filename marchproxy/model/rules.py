@@ -15,7 +15,7 @@ from marchproxy.model.entities import (
     WithoutSni,
 )
 from marchproxy.model.errors import InvalidValue
-from marchproxy.model.protocol import Protocol
+from marchproxy.model.protocol import OVER_HTTP, Protocol
 
 OF_JWT = {
     "jwt_algorithm": JwtAlgorithm.HS256,
@@ -26,7 +26,7 @@ OF_JWT = {
 }
 """Fields of a service that say something with `auth` jwt only, and their defaults."""
 
-_OVER_TCP = frozenset({Protocol.TCP, Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC})
+_OVER_TCP = OVER_HTTP | {Protocol.TCP}
 
 
 def check_cluster(cluster: ClusterHead) -> None:
@@ -82,7 +82,7 @@ def check_mapping(mapping: Mapping) -> None:
     if mapping.listen and len(mapping.listen.ports) > MAX_LISTEN_PORTS:
         raise InvalidValue("listen", str(mapping.listen), f"at most {MAX_LISTEN_PORTS} ports")
     routed = mapping.host is not None or mapping.path_prefix is not None
-    if routed and not set(mapping.protocols) <= {Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC}:
+    if routed and not set(mapping.protocols) <= OVER_HTTP:
         expected = "http, https or grpc with a host or path prefix"
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
     if mapping.sni and not set(mapping.protocols) <= _OVER_TCP:

@@ -54,6 +54,7 @@ def assemble(
     certificates = _certificates(parts)
     if certificates:
         findings += _mixed_findings(listeners)
+    findings += _unread_findings(listeners)
     findings += own_listener_findings(snapshot.listeners, listeners)
     return Plan(
         listeners=listeners,
@@ -120,6 +121,22 @@ def _mixed_findings(listeners: Iterable[Listener]) -> Iterator[Finding]:
         message = "its mappings differ about TLS: each client is spoken to as the one that matches it says"
         hint = "give all of them the same --tls"
         yield Finding(Severity.WARNING, f"listener {spanned(listener, ports)}", message, hint)
+
+
+def _unread_findings(listeners: Iterable[Listener]) -> Iterator[Finding]:
+    """Those where some mappings want HTTP to be read, and others say nothing of HTTP, or pass TLS through."""
+    reading = ((item, _not_http(item)) for item in listeners if item.reads_http)
+    for listener, ports, names in spans((item, names) for item, names in reading if names):
+        message = (
+            f"reads HTTP requests, which {', '.join(names)} does not speak of: it decides about requests"
+        )
+        hint = "give it --protocol http, without --sni, or another listen address"
+        yield Finding(Severity.WARNING, f"listener {spanned(listener, ports)}", message, hint)
+
+
+def _not_http(listener: Listener) -> list[str]:
+    every = (rule for rule in listener.rules if rule.mapping and rule.pool)
+    return sorted({rule.mapping for rule in every if rule.route is None or rule.sni is not None})
 
 
 def _plan_findings(

@@ -45,7 +45,7 @@ def _sent(rule: Rule, way: Rule | None) -> Rule:
 
 def _last(rules: tuple[Rule, ...], audited: AbstractSet[str]) -> tuple[Rule, ...]:
     """The rule for everyone behind all others, unless one of these is for everyone already."""
-    if any(rule.sources == EVERYONE and not rule.excluded for rule in rules):
+    if any(rule.sources == EVERYONE and not (rule.excluded or rule.is_routed) for rule in rules):
         return ()
     own = [rule for rule in reversed(rules) if cluster_of(rule.mapping) in audited]
     for rule in (*filter(_leads, own), *filter(_led, own)):
@@ -59,6 +59,7 @@ def _last(rules: tuple[Rule, ...], audited: AbstractSet[str]) -> tuple[Rule, ...
                 reason=Reason.NO_MAPPING,
                 expires=None,
                 audit=True,
+                route=None,
             )
             return (last,)
     return ()

@@ -23,6 +23,7 @@ from marchproxy.policy.plan import (
     listener_key,
     protocol_number,
 )
+from marchproxy.policy.routes import Routes
 from marchproxy.policy.sources import SourceIndex
 
 
@@ -38,6 +39,10 @@ class Query:
     """None: an ICMP or ICMPv6 echo request."""
     local: frozenset[IPAddress] | Callable[[IPAddress], bool] = frozenset()
     """The appliance's own addresses, or the function that knows them."""
+    host: str = ""
+    """What an HTTP request asks for where requests are read; in lower case, without a port."""
+    path: str = ""
+    """The same, as `canonical_path` gives it; empty: nothing was asked yet."""
 
     @property
     def protocol(self) -> str:
@@ -143,6 +148,13 @@ class Evaluator:
         self._listeners = {listener.key: listener for listener in plan.listeners}
         self._matchers: dict[ListenerKey, tuple[Matcher, ...]] = {}
         self._sets: dict[int, frozenset[str]] = {}
+        self.reading = frozenset(
+            listener.key
+            for listener in plan.listeners
+            if listener.key in plan.admitted and listener.reads_http
+        )
+        """Listeners that read HTTP requests."""
+        self._routes: dict[tuple[ListenerKey, frozenset[str]], Routes] = {}
 
     @cached_property
     def transit(self) -> TransitIndex:
@@ -161,8 +173,7 @@ class Evaluator:
             return Answer(Verdict.DENY, reason, named, blocked_by=owner)
         listener = self.listener(query)
         if listener is not None:
-            matchers = self.matchers(listener)
-            rule = next((matcher.rule for matcher in matchers if matcher.matches(services)), None)
+            rule = self._rule(listener, services, query)
             return Answer(*decided(rule), named, listener, rule)
         if query.is_local():
             return Answer(Verdict.HOST, Reason.PASSED_TO_HOST, named)
@@ -210,6 +221,20 @@ class Evaluator:
                 for rule in listener.rules
             )
         return found
+
+    def routes(self, listener: Listener, services: frozenset[str]) -> Routes:
+        """The rules of a listener of this plan for a source that belongs to exactly these services."""
+        key = listener.key, services
+        found = self._routes.get(key)
+        if found is None:
+            matchers = self.matchers(listener)
+            found = self._routes[key] = Routes.of(each.rule for each in matchers if each.matches(services))
+        return found
+
+    def _rule(self, listener: Listener, services: frozenset[str], query: Query) -> Rule | None:
+        if listener.key in self.reading:
+            return self.routes(listener, services).find(query.host, query.path)
+        return next((each.rule for each in self.matchers(listener) if each.matches(services)), None)
 
     def _set(self, names: tuple[str, ...]) -> frozenset[str]:
         """One set for one tuple object: all rules that exclude a cluster's ten thousand services share it."""

@@ -41,6 +41,8 @@ class Backend:
     service: str
     """Qualified name, `cluster/service`."""
     weight: int = 1
+    tls: str = ""
+    """Where HTTP is read, the name or address that it proves in TLS; empty: it speaks in the clear."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -66,6 +68,15 @@ class Pool:
         return (
             tuple([each for each in self.backends if each not in self.idle]) if self.idle else self.backends
         )
+
+
+class Route(NamedTuple):
+    """What a rule wants of an HTTP request; `routes.py` says which rule a request takes."""
+
+    host: str = ""
+    """In lower case; `*.NAME` for every name below; empty: any."""
+    path: str = ""
+    """A prefix in whole segments, without `/` at its end; empty: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +110,25 @@ class Rule:
     looks. With SNI_MISSING or AUTH_MISSING, because no tier can tell."""
     tls: str | None = None
     """The qualified name of the certificate with which TLS is spoken first of all; None: it is not."""
+    route: Route | None = None
+    """Its protocols are HTTP's; None: they are not, or what passes is to stay as it is."""
 
     @property
     def is_admitted(self) -> bool:
         """Whether connections must be understood before they may go to the pool."""
         asks = bool(self.credentials) or self.sni is not None or self.tls is not None
-        return self.pool is not None and asks
+        return self.is_routed or (self.pool is not None and asks)
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether it matches requests and not connections."""
+        return self.route is not None and self.route != ANY_ROUTE
+
+    @property
+    def reads_http(self) -> bool:
+        """Whether it needs requests to be read."""
+        asks = self.pool is not None and (bool(self.credentials) or self.tls is not None)
+        return self.route is not None and (self.is_routed or asks)
 
 
 ICMP = 1
@@ -123,6 +147,9 @@ class Match(NamedTuple):
     """6, 17 or `ICMP`."""
     ports: Ports = ()
     """The destination's, in order; empty: any, and always for ICMP."""
+
+
+ANY_ROUTE = Route()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +226,11 @@ class Listener:
     def key(self) -> ListenerKey:
         """What no other listener of the plan has."""
         return listener_key(self.transport, self.address, self.port)
+
+    @property
+    def reads_http(self) -> bool:
+        """Whether what comes to it is taken for HTTP requests, each of which is decided by itself."""
+        return any(rule.reads_http for rule in self.rules)
 
     def __str__(self) -> str:
         return f"{Endpoint(self.address, self.port)}/{self.transport}"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
+from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Balance, Mapping, Service
 from marchproxy.model.ports import format_ports, single_port
 from marchproxy.policy.checks import Watched, is_drained
@@ -99,7 +100,7 @@ def _backend_port(mapping: Mapping, service: Service, listen_port: int) -> int |
 def _build_pool(members: Members, version: int, balance: Balance) -> Pool:
     sorted_members = sorted(
         (
-            (Backend(address, port, entry.name, entry.service.weight), entry.takes(address, port))
+            (_backend(entry, address, port), entry.takes(address, port))
             for entry, port in members
             for address in entry.backends(version)
         ),
@@ -111,6 +112,11 @@ def _build_pool(members: Members, version: int, balance: Balance) -> Pool:
     table = build(_weighted_keys([backends[index] for index in taking]))
     idle = tuple([backend for backend, takes in sorted_members if not takes])
     return Pool(backends, tuple([taking[place] for place in table]), idle)
+
+
+def _backend(entry: Entry, address: IPAddress, port: int) -> Backend:
+    tls = (entry.hosts[0] if entry.hosts else str(address)) if entry.service.tls else ""
+    return Backend(address, port, entry.name, entry.service.weight, tls)
 
 
 def _weighted_keys(backends: Sequence[Backend]) -> list[tuple[bytes, int]]:

@@ -21,15 +21,17 @@ class Refusal:
 def refusal_of(mapping: Mapping) -> Refusal | None:
     """What the mapping itself says, whatever its destinations want.
 
-    A condition that cannot be tested here refuses too: leaving it out would let through, or have a lower
+    Hosts and paths are those of HTTP requests, which are read at listeners only. A condition that cannot be
+    tested refuses too: leaving it out would let through, or have a lower
     mapping let through, what the operator meant to hold back. So a mapping that denies some TLS names denies
     all that it matches: the name comes after the decision.
     """
+    unheard = mapping.listen is None or mapping.sni
     conditions = [
         what
         for what, wanted in (
-            ("host", mapping.host is not None),
-            ("path prefix", mapping.path_prefix is not None),
+            ("host", mapping.host is not None and unheard),
+            ("path prefix", mapping.path_prefix is not None and unheard),
             ("TLS name", mapping.sni and mapping.action is Action.DENY),
         )
         if wanted
@@ -37,7 +39,11 @@ def refusal_of(mapping: Mapping) -> Refusal | None:
     if conditions:
         what = " and ".join(conditions)
         return Refusal(
-            Reason.NOT_CARRIED, f"looks at the {what}, which is not carried in this version: denied"
+            Reason.NOT_CARRIED,
+            f"looks at the {what}, which traffic that passes does not show: denied",
+            "have HTTP read: marchproxy mapping set NAME --listen ADDR:PORT, without --sni"
+            if unheard
+            else "",
         )
     if mapping.action is Action.DENY:
         return Refusal(Reason.DENY_MAPPING)

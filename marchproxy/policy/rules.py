@@ -10,7 +10,7 @@ from marchproxy.model.entities import Action, Auth, Mapping, WithoutSni
 from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import qualify
 from marchproxy.model.ports import PortRange
-from marchproxy.model.protocol import Transport
+from marchproxy.model.protocol import OVER_HTTP, Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.checks import Watched
 from marchproxy.policy.directory import Audience, Directory, Referents
@@ -19,6 +19,7 @@ from marchproxy.policy.plan import (
     Finding,
     ListenerKey,
     Pool,
+    Route,
     Rule,
     Severity,
     TransitRule,
@@ -114,6 +115,14 @@ class _Reading(NamedTuple):
         wanted = self.mapping.tls if self.mapping.action is Action.ALLOW else None
         return qualify(self.cluster, wanted) if wanted else None
 
+    @property
+    def route(self) -> Route | None:
+        """As of `Rule`."""
+        mapping = self.mapping
+        if mapping.listen is None or mapping.sni or not set(mapping.protocols) <= OVER_HTTP:
+            return None
+        return Route(mapping.host or "", (mapping.path_prefix or "").rstrip("/"))
+
     def refusal(self) -> Refusal | None:
         """What it says itself, whatever its destinations want."""
         own = refusal_of(self.mapping)
@@ -145,6 +154,7 @@ class _Reading(NamedTuple):
                 grace=mapping.grace,
                 sni=self.sni,
                 tls=self.tls,
+                route=self.route,
             )
             for included, excluded in self.audiences
         ]

@@ -39,7 +39,10 @@ def shadowed(plan: Plan, restricting: AbstractSet[str], unsettled: AbstractSet[s
     settled = {name: prefixes for name, prefixes in plan.sources.items() if name not in unsettled}
     index = SourceIndex(settled)
     for listener in plan.listeners:
-        if len(listener.rules) > 1:
+        # Where requests are read, sources are not all that tells rules apart.
+        if listener.reads_http:
+            alive |= restricting & {rule.mapping for rule in listener.rules}
+        elif len(listener.rules) > 1:
             alive |= restricting & _at(listener, settled, index, shadows)
     for mapping, shadow in shadows.items():
         if mapping not in alive:

@@ -153,6 +153,13 @@ def _check_purpose(leaf: "Certificate") -> None:
         raise InvalidValue("certificate", _named(leaf), expected)
 
 
+def hosts_of(chain: str) -> tuple[str, ...]:
+    """Names and addresses that the first certificate of a chain in PEM, known to be right, is for."""
+    from cryptography.x509 import load_pem_x509_certificate
+
+    return _hosts(load_pem_x509_certificate(chain.encode()))
+
+
 def _hosts(leaf: "Certificate") -> tuple[str, ...]:
     from cryptography.x509 import DNSName, ExtensionNotFound, IPAddress, SubjectAlternativeName
 

@@ -55,21 +55,56 @@ def decide(
         return (*_route(snapshot, live, names, query), frozenset())
     candidates += _restricting(live, candidates, names, query)
     candidates.sort(key=_order)
-    for number, (cluster, mapping) in enumerate(candidates):
-        if any(_is_source(query.source, reference, cluster, names) for reference in mapping.sources):
-            reason = _reason(cluster, mapping, names, query)
-            places = taking(_leads_to(cluster, mapping, names, query))
-            if reason in REFUSALS and mapping.audit and not places:
-                places = _next_way(candidates[number + 1 :], names, query, taking)
-            if reason is Reason.FORWARDED and not places:
-                reason = Reason.NO_BACKEND
-            passed = Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.AUDIT
-            # Where a credential leads is known, but a packet has none.
-            verdict = passed if places and (passed is Verdict.ALLOW or mapping.audit) else Verdict.DENY
-            return verdict, reason, qualify(cluster.name, mapping.name), _endpoints(places)
+    matching = [
+        number
+        for number, (cluster, mapping) in enumerate(candidates)
+        if any(_is_source(query.source, reference, cluster, names) for reference in mapping.sources)
+    ]
+    if any(_reads_http(cluster, mapping, names, query) for cluster, mapping in candidates):
+        matching = _by_request(candidates, matching, query)
+    if matching:
+        cluster, mapping = candidates[matching[0]]
+        reason = _reason(cluster, mapping, names, query)
+        places = taking(_leads_to(cluster, mapping, names, query))
+        if reason in REFUSALS and mapping.audit and not places:
+            places = _next_way(candidates[matching[0] + 1 :], names, query, taking)
+        if reason is Reason.FORWARDED and not places:
+            reason = Reason.NO_BACKEND
+        passed = Verdict.ALLOW if reason is Reason.FORWARDED else Verdict.AUDIT
+        # Where a credential leads is known, but a packet has none.
+        verdict = passed if places and (passed is Verdict.ALLOW or mapping.audit) else Verdict.DENY
+        return verdict, reason, qualify(cluster.name, mapping.name), _endpoints(places)
     audited = [pair for pair in reversed(candidates) if pair[0].audit]
     places = _next_way(audited, names, query, taking)
     return Verdict.AUDIT if places else Verdict.DENY, Reason.NO_MAPPING, "", _endpoints(places)
+
+
+def _reads_http(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> bool:
+    if mapping.listen is None or mapping.sni or not _speaks_http(mapping):
+        return False
+    asks = mapping.tls is not None or _reason(cluster, mapping, names, query) is Reason.AUTH_MISSING
+    return bool(mapping.host or mapping.path_prefix or (asks and _leads_to(cluster, mapping, names, query)))
+
+
+def _speaks_http(mapping: Mapping) -> bool:
+    return {protocol.value for protocol in mapping.protocols} <= {"http", "https", "grpc"}
+
+
+def _by_request(candidates: list[Candidate], matching: list[int], query: Query) -> list[int]:
+    """The one candidate that a request takes, of those that are for its source."""
+
+    def path(number: int) -> str:
+        mapping = candidates[number][1]
+        routed = mapping.listen is not None and not mapping.sni and _speaks_http(mapping)
+        return (mapping.path_prefix or "").rstrip("/") if routed else ""
+
+    fitting = [each for each in matching if f"{query.path}/".startswith(f"{path(each)}/") or not path(each)]
+    if not fitting:
+        return []
+    winner = max(fitting, key=lambda number: len(path(number)))
+    priority = candidates[winner][1].priority
+    bans = [each for each in fitting if candidates[each][1].action is Action.DENY]
+    return [next((each for each in bans if candidates[each][1].priority < priority), winner)]
 
 
 def _takes(snapshot: Snapshot, target: Target, down: frozenset[BackendKey]) -> bool:
@@ -170,7 +205,10 @@ def _towards(cluster: Cluster, mapping: Mapping, names: Names, query: Query) -> 
 
 
 def _own_reason(mapping: Mapping) -> Reason:
-    if mapping.host or mapping.path_prefix or (mapping.sni and mapping.action is Action.DENY):
+    unheard = mapping.listen is None or mapping.sni
+    if (mapping.host or mapping.path_prefix) and unheard:
+        return Reason.NOT_CARRIED
+    if mapping.sni and mapping.action is Action.DENY:
         return Reason.NOT_CARRIED
     if mapping.action is Action.DENY:
         return Reason.DENY_MAPPING

@@ -127,7 +127,7 @@ def _mappings(
         {
             **common,
             "protocols": st.just("http"),
-            "path_prefix": _mostly(None, "/x"),
+            "path_prefix": st.sampled_from([None, None, None, "/x", "/x/y/", "/"]),
             "audit": st.booleans(),
         }
     )

@@ -1,7 +1,6 @@
 """Audit: what would be refused goes on, at listeners and in transit, and carries its reason."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -77,13 +76,10 @@ def test_a_restriction_under_audit_lets_through_at_the_listener_and_in_transit()
     assert evaluate(plan, query("10.0.9.1", "10.1.0.1", 8080)).verdict is Verdict.AUDIT
 
 
-@pytest.mark.parametrize(
-    "fields", [{"auth_required": True}, {"protocols": "http", "path_prefix": "/x"}], ids=["auth", "path"]
-)
-def test_a_mapping_that_allows_leads_to_its_own_backends(fields: dict[str, Any]) -> None:
-    first, _ = rules(made(mapping("api", "office", "api", AT, audit=True, **fields), WWW))
+def test_a_mapping_that_allows_leads_to_its_own_backends() -> None:
+    first, _ = rules(made(mapping("api", "office", "api", AT, audit=True, auth_required=True), WWW))
     assert (services(first), first.audit) == ({"api"}, True)
-    refused, _ = rules(made(mapping("api", "office", "api", AT, **fields), WWW))
+    refused, _ = rules(made(mapping("api", "office", "api", AT, auth_required=True), WWW))
     assert (services(refused), refused.audit) == (set(), False)
 
 

@@ -18,6 +18,8 @@ from tests.policy.build import mapping
         ({"auth_required": True, "action": "deny"}, Reason.DENY_MAPPING),
         ({"protocols": "http", "host": "x.example.com"}, Reason.NOT_CARRIED),
         ({"protocols": "http", "path_prefix": "/x", "action": "deny"}, Reason.NOT_CARRIED),
+        ({"protocols": "http", "host": "x.example.com", "listen": "*:80"}, None),
+        ({"protocols": "http", "host": "x.example.com", "listen": "*:80", "sni": True}, Reason.NOT_CARRIED),
         ({"sni": True}, None),
         ({"sni": True, "action": "deny"}, Reason.NOT_CARRIED),
     ],

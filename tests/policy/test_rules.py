@@ -49,8 +49,17 @@ def told(*entities: Service | Mapping) -> list[str]:
         (
             "web",
             {"protocols": "http", "host": "x.example.com", "path_prefix": "/x"},
+            Reason.FORWARDED,
+            [],
+        ),
+        (
+            "web",
+            {"protocols": "https", "host": "x.example.com", "path_prefix": "/x", "sni": True},
             Reason.NOT_CARRIED,
-            ["warning looks at the host and path prefix, which is not carried in this version: denied"],
+            [
+                "warning looks at the TLS name, and none of its destinations has a host name: denied",
+                "warning looks at the host and path prefix, which traffic that passes does not show: denied",
+            ],
         ),
         (
             "net",

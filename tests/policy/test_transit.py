@@ -123,13 +123,13 @@ def test_ports_are_the_mappings_or_each_services_own(
             "web",
             {"protocols": "http", "host": "x.example.com"},
             [Reason.NOT_CARRIED],
-            ["looks at the host, which is not carried in this version: denied"],
+            ["looks at the host, which traffic that passes does not show: denied"],
         ),
         (
             "web",
             {"protocols": "http", "path_prefix": "/x", "action": "deny"},
             [Reason.NOT_CARRIED],
-            ["looks at the path prefix, which is not carried in this version: denied"],
+            ["looks at the path prefix, which traffic that passes does not show: denied"],
         ),
     ],
 )

@@ -11,12 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.deadlines import Deadlines
 from marchproxy.dataplane.admission.dialling import interleaved
 from marchproxy.dataplane.admission.judge import Judge, opened_by
 from marchproxy.dataplane.admission.limits import AdmissionLimits, source_key
 from marchproxy.dataplane.admission.names import AskedAddresses
-from marchproxy.dataplane.admission.reception import Client
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.ledger import Conversation

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.association import Association, Associations
 from marchproxy.dataplane.admission.dialling import dial, interleaved
 from marchproxy.dataplane.admission.judge import Judge, opened_by
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
 from marchproxy.dataplane.admission.names import AskedAddresses
-from marchproxy.dataplane.admission.reception import Admitted, Client, Guarded, Reception
+from marchproxy.dataplane.admission.reception import Admitted, Guarded, Reception
 from marchproxy.dataplane.admission.session import Opening
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire

@@ -26,7 +26,13 @@ class AdmissionLimits:
     opening: float = 15.0
     """From a request to its connection, the look-up of a name included: nobody waits longer for a refusal."""
     sending: float = 10.0
-    """For a client to take an answer of ours."""
+    """For a client to take an answer of ours, or to go on with what it sends."""
+    head: float = 10.0
+    """For the head of an HTTP request, from its first byte."""
+    keepalive: float = 75.0
+    """That an HTTP connection waits for the next request."""
+    silence: float = 60.0
+    """That a backend may take between a request and its answer, or within the answer."""
     associations: int = 256
     """SOCKS5 associations at one time."""
     associations_per_source: int = 16

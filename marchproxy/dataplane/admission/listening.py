@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Set as AbstractSet
 from functools import partial
 
+from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.judge import opened_by
-from marchproxy.dataplane.admission.reception import Admitted, Client, Guarded, Reception
+from marchproxy.dataplane.admission.reception import Admitted, Guarded, Reception
 from marchproxy.dataplane.admission.session import Opening
 from marchproxy.dataplane.admission.tunnels import Tunnel
 from marchproxy.dataplane.admission.wire import Wire

@@ -6,9 +6,10 @@ name alone. The connection onwards is the appliance's own, from its own address.
 
 import asyncio
 
+from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.explicit import service_of
 from marchproxy.dataplane.admission.judge import opened_by
-from marchproxy.dataplane.admission.reception import Admitted, Client, Reception
+from marchproxy.dataplane.admission.reception import Admitted, Reception
 from marchproxy.dataplane.admission.session import Opening
 from marchproxy.dataplane.admission.tunnels import Tunnel
 from marchproxy.dataplane.admission.wire import Wire

@@ -3,21 +3,16 @@
 import asyncio
 import logging
 import socket
-import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
-from marchproxy.dataplane.admission.judge import Judge
-from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
+from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Arrivals, Client
 from marchproxy.dataplane.admission.securewire import NotAgreed, SecureWire
 from marchproxy.dataplane.admission.session import Decide, Opening, Session
 from marchproxy.dataplane.admission.tlsname import refusal
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
-from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.proxy import sockets
-from marchproxy.dataplane.proxy.connecting import Connect
 from marchproxy.dataplane.proxy.protocol.admission import DEADLINE
 from marchproxy.dataplane.proxy.protocol.exchange import (
     Bound,
@@ -27,37 +22,15 @@ from marchproxy.dataplane.proxy.protocol.exchange import (
     Request,
 )
 from marchproxy.dataplane.proxy.protocol.sni import SniLayer
-from marchproxy.dataplane.tasks import Tasks
-from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import WithoutSni
-from marchproxy.model.protocol import Transport
-from marchproxy.model.reason import Reason, Verdict
+from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Query
 from marchproxy.policy.plan import Backend
-from marchproxy.policy.tunnels import plain
 
 log = logging.getLogger(__name__)
 
-_BEFORE_POLICY = Answer(Verdict.DENY, Reason.MALFORMED, ())
-"""Of whom is sent away before anything was decided."""
-
-
 type NameRefusal = Callable[[Request], Reason | None]
 """Why a TLS hello's name may not go on; see `tlsname`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Who came, and where to."""
-
-    source: IPAddress
-    port: int
-    local: IPAddress
-    local_port: int
-
-    def query(self, address: IPAddress | None = None, port: int | None = None) -> Query:
-        """What a record of this client is about: what it asked for, or else the listener."""
-        return Query(self.source, address or self.local, port or self.local_port, Transport.TCP, _always)
 
 
 class Admitted:
@@ -122,45 +95,11 @@ class Guarded:
         self._opening.abandon()
 
 
-class Reception(ABC):
-    """Admits the connections of listening sockets."""
+class Reception(Arrivals):
+    """Admits the connections of listening sockets, each once it has said what it wants."""
 
     protocols: tuple[str, ...] = ()
     """Under TLS: the names of what is spoken (ALPN, RFC 7301); empty: no matter."""
-
-    def __init__(
-        self,
-        judge: Judge,
-        tunnels: Tunnels,
-        gate: Gate,
-        limits: AdmissionLimits,
-        connecting: Connect,
-        contexts: Contexts,
-    ) -> None:
-        self._judge = judge
-        self._contexts = contexts
-        self._tunnels = tunnels
-        self._gate = gate
-        self._limits = limits
-        self._connect = connecting
-        self._talking: set[socket.socket] = set()
-        self._tasks = Tasks()
-
-    def admit(self, client: socket.socket, peer: IPAddress, peer_port: int) -> None:
-        """Take a connection that was just accepted."""
-        local = client.getsockname()
-        who = Client(plain(peer), peer_port, sockets.address_of(local[0]), local[1])
-        blocked = self._judge.tunnels.refuse(who.source, "")
-        if blocked:
-            self._turn_away(client, who, blocked, blocked.reason)
-        elif not self._gate.enter(who.source):
-            self._turn_away(client, who, _BEFORE_POLICY, Reason.FLOW_TABLE_FULL)
-        elif not self._judge.ledger.limits.admit(who.source, time.monotonic()):
-            self._gate.leave(who.source)
-            self._turn_away(client, who, _BEFORE_POLICY, Reason.RATE_LIMITED)
-        else:
-            self._talking.add(client)
-            self._tasks.start(self._serve(client, who), name=f"admit {who.source}:{peer_port}")
 
     def guard(self, opening: Admitted, wire: Wire, who: Client, refuse: NameRefusal, ahead: bytes) -> None:
         """Relay once the client has named its host; `ahead` was read from it already."""
@@ -190,14 +129,6 @@ class Reception(ABC):
                 wire.reset()
                 self._gate.leave(who.source)
 
-    async def close(self) -> None:
-        """Send away whoever has not been let in."""
-        await self._tasks.stop()
-        # A task that is cancelled before its first step never comes to its end.
-        for client in self._talking:
-            sockets.reset(client)
-        self._talking.clear()
-
     def _name_reason(
         self,
         who: Client,
@@ -219,7 +150,7 @@ class Reception(ABC):
         """The client's connection under TLS; None: it is refused, and that written down. Raises `OSError`."""
         context = self._contexts.server(certificate, self.protocols)
         if context is None:
-            self._refused(who, who.query(), _BEFORE_POLICY, Reason.NOT_CARRIED)
+            self._refused(who, who.query(), BEFORE_POLICY, Reason.NOT_CARRIED)
             return None
         wire = SecureWire(client, context)
         until = asyncio.get_running_loop().time() + DEADLINE
@@ -228,7 +159,7 @@ class Reception(ABC):
         except NotAgreed as failed:
             log.debug("%s:%d: %s %s", who.source, who.port, failed.reason.name, failed.detail)
             if failed.reason is not Reason.CLOSED:
-                self._refused(who, who.query(), _BEFORE_POLICY, failed.reason)
+                self._refused(who, who.query(), BEFORE_POLICY, failed.reason)
             if failed.plain_http:
                 await wire.tell(self._told_in_the_clear(), self._limits.sending)
             await wire.close()
@@ -262,7 +193,7 @@ class Reception(ABC):
             return True
         log.debug("%s:%d: %s %s", who.source, who.port, close.reason.name, close.detail)
         if not asked and close.reason is not Reason.CLOSED:
-            self._judge.ledger.refuse(who.query(), who.port, _BEFORE_POLICY, close.reason)
+            self._judge.ledger.refuse(who.query(), who.port, BEFORE_POLICY, close.reason)
         await wire.close()
         return False
 
@@ -292,11 +223,3 @@ class Reception(ABC):
             if not relayed:
                 sockets.reset(client)
                 self._gate.leave(who.source)
-
-    def _turn_away(self, client: socket.socket, who: Client, answer: Answer, reason: Reason) -> None:
-        sockets.reset(client)
-        self._judge.ledger.refuse(who.query(), who.port, answer, reason)
-
-
-def _always(_: IPAddress) -> bool:
-    return True

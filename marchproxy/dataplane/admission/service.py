@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
 
+from marchproxy.dataplane.admission.arrivals import Arrivals
 from marchproxy.dataplane.admission.association import Associations
 from marchproxy.dataplane.admission.deadlines import Deadlines
 from marchproxy.dataplane.admission.explicit import ExplicitProxy
@@ -23,10 +24,10 @@ from marchproxy.dataplane.admission.listeningsockets import (
 )
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
 from marchproxy.dataplane.admission.passing import PassingTls
-from marchproxy.dataplane.admission.reception import Reception
 from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.hostaddresses import is_local
+from marchproxy.dataplane.http.listeners import HttpListeners
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
@@ -82,6 +83,7 @@ class Admission:
         self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
         self._mappings = MappingListeners(*shared_parts)
         self._passing = PassingTls(*shared_parts)
+        self._http = HttpListeners(*shared_parts)
         self._open: dict[ListenerKey, TcpListener] = {}
         self._sockets = sockets or ListeningSockets()
         self._plan = Plan()
@@ -126,6 +128,7 @@ class Admission:
         self._tunnels.hands_over = bool(plan.settings.handoff_bytes or plan.settings.handoff_seconds)
         self._tunnels.recheck()
         self._associations.recheck()
+        self._http.recheck()
         if self._handover:
             self._handover.end_where(self._held_refusal)
         explicit = explicit_listeners(plan)
@@ -150,6 +153,7 @@ class Admission:
             self._expired_at = now
             self._tunnels.expire(settings.tunnel_idle, self._deadlines)
             self._associations.expire(settings.timeout_udp, self._deadlines)
+            self._http.tick()
             if self._handover and self._deadlines:
                 self._handover.end_where(self._overdue)
         if now - self._looked_at >= LOOK_EVERY:
@@ -194,11 +198,11 @@ class Admission:
 
     async def cut(self, ids: frozenset[int]) -> set[int]:
         """End conversations by their ids. Returns those that there were."""
-        return self._tunnels.cut(ids) | self._associations.cut(ids)
+        return self._tunnels.cut(ids) | self._associations.cut(ids) | self._http.cut(ids)
 
     async def revoke(self, token: str) -> int:
         """End what a credential opened; see `Tunnels.revoke`."""
-        count = self._tunnels.revoke(token) + self._associations.revoke(token)
+        count = self._tunnels.revoke(token) + self._associations.revoke(token) + self._http.revoke(token)
         if self._handover:
             count += self._handover.revoke(token)
         return count
@@ -208,6 +212,7 @@ class Admission:
         end what is left.
         """
         self._stop_accepting()
+        self._http.drain()
         settings = self._plan.settings
         hands_over = bool(settings.handoff_bytes or settings.handoff_seconds)
         with suppress(TimeoutError):
@@ -228,6 +233,7 @@ class Admission:
         await self._explicit.close()
         await self._mappings.close()
         await self._passing.close()
+        await self._http.close()
         await self._names.close()
         await self._associations.close()
         self._tunnels.close()
@@ -272,15 +278,18 @@ class Admission:
             return None
         return answer.reason if answer.blocked_by else Reason.POLICY_CHANGED
 
-    def _reception(self, key: ListenerKey, explicit: Container[ListenerKey]) -> Reception:
+    def _reception(self, key: ListenerKey, explicit: Container[ListenerKey]) -> Arrivals:
         if key in explicit:
             return self._explicit
+        if key in self._judge.ledger.evaluator.reading:
+            return self._http
         return self._mappings if key in self._plan.admitted else self._passing
 
     def _live(self) -> Iterator[Conversation]:
         return chain(
             (tunnel.conversation for tunnel in self._tunnels.live),
             (each for association in self._associations.live for each in association.conversations),
+            self._http.conversations,
         )
 
     def _look(self) -> None:

@@ -13,6 +13,7 @@ from marchproxy.dataplane.records import (
     BackendState,
     Decision,
     EventKind,
+    Exchanged,
     Flow,
     InterfaceEvent,
     InterfaceState,
@@ -143,7 +144,22 @@ def event_document(event: Told | Lost) -> Document:
     if isinstance(event, ReloadEvent | InterfaceEvent | ProblemEvent):
         return _own_event(event)
     record = flow_document(event.flow) if event.flow else decision_document(event.decision)
-    return {"kind": event.kind.value, **record}
+    exchanged = _exchanged_document(event.exchanged) if event.exchanged else {}
+    return {"kind": event.kind.value, **record, **exchanged}
+
+
+def _exchanged_document(exchanged: Exchanged) -> Document:
+    return {
+        "method": exchanged.method,
+        "path": exchanged.path,
+        "version": exchanged.version,
+        "tls": exchanged.secure,
+        "status": exchanged.status,
+        "backend": exchanged.backend,
+        "bytes_received": exchanged.received,
+        "waited_ms": milliseconds(exchanged.waited),
+        "took_ms": milliseconds(exchanged.took),
+    }
 
 
 def _own_event(event: ReloadEvent | InterfaceEvent | ProblemEvent) -> Document:

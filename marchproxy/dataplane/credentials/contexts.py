@@ -24,15 +24,56 @@ class Contexts:
     def __init__(self) -> None:
         self._identities: dict[str, Identity] = {}
         self._made: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
+        self._choosing: dict[tuple[tuple[str, ...], tuple[str, ...]], ssl.SSLContext] = {}
+        self._trusting: ssl.SSLContext | None = None
 
     def learn(self, identities: Iterable[Identity]) -> None:
         """These are all that there are. What has not changed keeps its context, and the sessions of it."""
+        self._choosing.clear()
         before, self._identities = self._identities, {each.name: each for each in identities}
         self._made = {
             key: context
             for key, context in self._made.items()
             if self._identities.get(key[0]) == before.get(key[0])
         }
+
+    def choosing(self, names: tuple[str, ...], protocols: tuple[str, ...]) -> ssl.SSLContext | None:
+        """One for several certificates, of which the client's TLS name chooses (RFC 6066 section 3).
+
+        A name that none of them is for gets the first: the client then says itself what it thinks of it.
+        """
+        key = names, protocols
+        if key not in self._choosing:
+            usable = [(name, made) for name in names if (made := self.server(name, protocols)) is not None]
+            if len(usable) < 2:
+                return usable[0][1] if usable else None
+            by_host = {host: made for name, made in reversed(usable) for host in self._hosts(name)}
+            try:
+                context = server_context(self._identities[usable[0][0]], protocols)
+            except Unusable:
+                return None
+
+            def choose(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+                host = (name or "").lower().rstrip(".")
+                found = by_host.get(host) or by_host.get(f"*.{host.partition('.')[2]}")
+                if found is not None:
+                    tls.context = found
+
+            context.sni_callback = choose
+            self._choosing[key] = context
+        return self._choosing[key]
+
+    def _hosts(self, name: str) -> tuple[str, ...]:
+        from marchproxy.store.x509 import hosts_of
+
+        return hosts_of(self._identities[name].chain)
+
+    def client(self) -> ssl.SSLContext:
+        """For backends: they prove their name by a certificate that the system trusts."""
+        if self._trusting is None:
+            self._trusting = ssl.create_default_context()
+            self._trusting.minimum_version = ssl.TLSVersion.TLSv1_2
+        return self._trusting
 
     def server(self, name: str, protocols: tuple[str, ...] = ()) -> ssl.SSLContext | None:
         """The context of a certificate, and of ALPN `protocols`; None: it is not there, or of no use."""

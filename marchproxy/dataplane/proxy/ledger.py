@@ -11,7 +11,16 @@ from dataclasses import replace
 
 from marchproxy.dataplane.proxy.balance import Balancer
 from marchproxy.dataplane.proxy.limits import FlowLimits
-from marchproxy.dataplane.records import Decision, Denials, Event, EventKind, Flow, FlowState, Traffic
+from marchproxy.dataplane.records import (
+    Decision,
+    Denials,
+    Event,
+    EventKind,
+    Exchanged,
+    Flow,
+    FlowState,
+    Traffic,
+)
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
@@ -266,6 +275,12 @@ class Ledger:
         self._denied.setdefault((reason, answer.mapping), Tally()).add(size)
         denied = replace(answer, verdict=Verdict.DENY, reason=reason)
         self._tell(EventKind.DENIED, query, source_port, denied, name)
+
+    def exchanged(self, query: Query, port: int, answer: Answer, number: int, facts: Exchanged) -> None:
+        """An HTTP request is over; `number` is that of its conversation, 0 without one."""
+        decision = _decision(query, port, answer, self.revision, query.host)
+        decision = replace(decision, time=time.time(), id=number)
+        self.sink(Event(EventKind.REQUEST, decision, exchanged=facts))
 
     def drop(self, reason: Reason, size: int) -> None:
         """Count a datagram of a conversation that could not be sent on."""

@@ -12,6 +12,7 @@ from marchproxy.dataplane.admission.listeningsockets import ListeningSockets
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.admission.sharing import Sharing
 from marchproxy.dataplane.credentials.book import CredentialBook
+from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
@@ -104,6 +105,7 @@ async def desk(
     keys: Keys | None = None,
     sharing: Sharing | None = None,
     store: DescriptorStore | None = None,
+    contexts: Contexts | None = None,
 ) -> AsyncGenerator[Desk]:
     """A running admission with an explicit proxy."""
     port = free_port()
@@ -115,7 +117,9 @@ async def desk(
         return Found(tuple(map(ip_address, names[name])), 60.0)
 
     keys = keys or Keys()
-    admission = Admission(find, keys, limits=limits, sockets=ListeningSockets(sharing, store))
+    admission = Admission(
+        find, keys, limits=limits, sockets=ListeningSockets(sharing, store), contexts=contexts
+    )
     running = Desk(admission, port, keys)
     admission.start(running.events.append)
     try:

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from marchproxy.dataplane.admission.reception import Client
+from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.model.appliance import Block
 from marchproxy.policy.compile import compile_plan
 from tests.dataplane.admission.desk import desk, explicit

@@ -90,18 +90,30 @@ class Chunked:
         self._line = bytearray()
         self._trailers = 0
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has come."""
+        return self._part is _Part.ENDED
+
     def take(self, data: bytes) -> bytes:
         """What is of the body. Raises `Unfit` when the framing is broken."""
         at = 0
         while at < len(data) and self._part is not _Part.ENDED:
-            at += self._data(len(data) - at) if self._part is _Part.DATA else self._framing(data, at)
+            at += self._data(data, at) if self._part is _Part.DATA else self._framing(data, at)
         return data[:at]
 
     def answered(self, data: bytes) -> None:
         """Changes nothing."""
 
-    def _data(self, available: int) -> int:
-        taken = min(self._left, available)
+    def _content(self, data: bytes) -> None:
+        """Told of what is in chunks."""
+
+    def _trail(self, line: bytes) -> None:
+        """Told of each trailer."""
+
+    def _data(self, data: bytes, at: int) -> int:
+        taken = min(self._left, len(data) - at)
+        self._content(data[at : at + taken])
         self._left -= taken
         if self._left == 0:
             self._part = _Part.DATA_END
@@ -143,6 +155,8 @@ class Chunked:
             self._part = _Part.ENDED
         elif self._trailers > MAX_TRAILERS or not _TRAILER.fullmatch(line):
             raise malformed("the trailers of a body are not NAME: VALUE, or too long")
+        else:
+            self._trail(line)
 
 
 class Switching:

@@ -19,7 +19,9 @@ _END = re.compile(rb"\n\r?\n")
 """Also an end that is refused afterwards: whoever writes bare line feeds should not wait for the deadline."""
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105
 _LINE = re.compile(rf"({TOKEN}) ([!-~]+) HTTP/([0-9]\.[0-9])")
-_FIELD = re.compile(rf"({TOKEN}):[ \t]*([\t -~\x80-\xff]*)")
+_WHOLE = re.compile(rf"({TOKEN}) ([!-~]+) HTTP/(1\.[01])\r\n((?:{TOKEN}:[\t -~\x80-\xff]*\r\n)*)\r\n")
+"""A head that is right; of any other, it is looked for why."""
+_FIELDS = re.compile(rf"({TOKEN}):[ \t]*([\t -~\x80-\xff]*)\r\n")
 """Neither a space before the colon nor a control character (RFC 9110 section 5.5)."""
 _SINGLE = frozenset({"host", "content-length", "transfer-encoding", "proxy-authorization"})
 
@@ -69,11 +71,11 @@ def head_length(held: bytearray, seen: int) -> int | None:
 
 def parse_head(head: bytes) -> Head:
     """Read a head that ends with its empty line. Raises `Unfit`."""
-    if head.count(b"\n") != head.count(b"\r\n"):
-        raise malformed("a line ends without CR")
-    lines = head.decode("latin-1").split("\r\n")
-    method, target, version = _request_line(lines[0])
-    fields = tuple(map(_field, lines[1:-2]))
+    found = _WHOLE.fullmatch(head.decode("latin-1"))
+    if found is None:
+        raise _wrong(head)
+    method, target, version, block = found.groups()
+    fields = read_fields(block)
     names = [name.lower() for name, _ in fields]
     for name in _SINGLE:
         if names.count(name) > 1:
@@ -84,24 +86,25 @@ def parse_head(head: bytes) -> Head:
     return Head(method, target, version, fields)
 
 
+def read_fields(block: str) -> tuple[tuple[str, str], ...]:
+    """The fields of a block of lines that are known to be right."""
+    return tuple([(name, value.rstrip(" \t")) for name, value in _FIELDS.findall(block)])
+
+
 def malformed(detail: str) -> Unfit:
     """The error for what breaks the protocol."""
     return Unfit(Reason.MALFORMED, detail)
 
 
-def _request_line(line: str) -> tuple[str, str, str]:
+def _wrong(head: bytes) -> Unfit:
+    """What is wrong with a head."""
+    if head.count(b"\n") != head.count(b"\r\n"):
+        return malformed("a line ends without CR")
+    line, *_ = head.decode("latin-1").split("\r\n")
     found = _LINE.fullmatch(line)
     if found is None:
-        raise malformed("the first line is not METHOD TARGET HTTP/VERSION")
-    method, target, version = found.groups()
-    if version not in ("1.0", "1.1"):
+        return malformed("the first line is not METHOD TARGET HTTP/VERSION")
+    if found[3] not in ("1.0", "1.1"):
         status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
-        raise HttpUnfit(status, Reason.UNSUPPORTED, "this proxy speaks HTTP/1.1")
-    return method, target, version
-
-
-def _field(line: str) -> tuple[str, str]:
-    found = _FIELD.fullmatch(line)
-    if found is None:
-        raise malformed("a header is not NAME: VALUE on one line")
-    return found[1], found[2].rstrip(" \t")
+        return HttpUnfit(status, Reason.UNSUPPORTED, "this proxy speaks HTTP/1.1")
+    return malformed("a header is not NAME: VALUE on one line")

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from marchproxy.dataplane.control.http1 import HttpError, Request
-from marchproxy.dataplane.http import HealthApi, HealthServer
+from marchproxy.dataplane.healthserver import HealthApi, HealthServer
 from marchproxy.dataplane.status import Problem
 from marchproxy.model.endpoint import parse_endpoint
 from tests.dataplane import facts

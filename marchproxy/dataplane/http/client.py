@@ -1,0 +1,393 @@
+"""An HTTP/1.1 connection of a client: requests one after the other, each an exchange."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY
+from marchproxy.dataplane.http.answers import refusal
+from marchproxy.dataplane.http.bodies import Body, chunk, last_chunk
+from marchproxy.dataplane.http.exchange import Exchange
+from marchproxy.dataplane.http.messages import Fields, Request, Response
+from marchproxy.dataplane.http.requests import body_of, read_request
+from marchproxy.dataplane.http.responses import write_response
+from marchproxy.dataplane.http.site import Site
+from marchproxy.dataplane.http.upstream import HIGH_WATER, Upstream
+from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.dataplane.proxy.ledger import Conversation
+from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.dataplane.proxy.protocol.http_head import head_length
+from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Answer
+
+AHEAD = 64 * 1024
+"""Bytes that a client may send before its last request was answered."""
+LINGER = 2.0
+"""Seconds for a client to take its last answer while it still sends."""
+
+
+class Switched(Protocol):
+    """Takes over what has switched protocols."""
+
+    conversation: Conversation
+
+    def received_from_client(self, data: bytes) -> None:
+        """The client has sent something."""
+
+    def client_ended(self) -> None:
+        """The client has ended."""
+
+    def client_full(self) -> None:
+        """The client takes no more for now."""
+
+    def client_ready(self) -> None:
+        """It does again."""
+
+    def end(self) -> None:
+        """End both sides."""
+
+
+type Switch = Callable[["ClientConnection", Exchange, Conversation, Upstream, bytes], Switched]
+"""Have an exchange become something else once 101 was sent; the bytes came from the client already."""
+
+
+class Owner(Protocol):
+    """Who has accepted the connection."""
+
+    def gone(self, connection: "ClientConnection") -> None:
+        """It has ended, or become something else."""
+
+    def leave(self, connection: "ClientConnection") -> None:
+        """The client is gone, whatever its connection had become."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """The connection."""
+
+    def __init__(self, site: Site, visitor: Visitor, owner: Owner, switch: Switch, *, secure: bool) -> None:
+        self.secure = secure
+        self.transport: asyncio.Transport
+        self.exchange: Exchange | None = None
+        self.draining = False
+        """The answer that is under way is the last one."""
+        self.switched: Switched | None = None
+        self._site = site
+        self._visitor = visitor
+        self._owner = owner
+        self._stays = False
+        """Its client stays when it ends."""
+        self._switch = switch
+        self._held = bytearray()
+        self._seen = 0
+        self._body: Body | None = None
+        self._version = "1.1"
+        self._keeps = True
+        self._chunks = False
+        self._closing = False
+        self._paused = False
+        self._since = time.monotonic()
+        self._conversations: dict[str, Conversation] = {}
+        """By mapping."""
+
+    # ---- for the listener
+
+    @property
+    def visitor(self) -> Visitor:
+        """See `Stream`."""
+        if self._visitor.evaluator is not self._site.ledger.evaluator:
+            self._visitor = Visitor(self._site.ledger.evaluator, self._visitor.who)
+        return self._visitor
+
+    @property
+    def conversations(self) -> tuple[Conversation, ...]:
+        """What its requests count for."""
+        own = tuple(self._conversations.values())
+        return (*own, self.switched.conversation) if self.switched is not None else own
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self.exchange is not None or self.switched is not None
+
+    def recheck(self) -> None:
+        """End what the plan in force no longer allows."""
+        visitor = self.visitor
+        forbidden = self.exchange is not None and not self.exchange.still_allowed()
+        if forbidden or visitor.blocked or not visitor.listens:
+            self.end()
+
+    def tick(self, now: float) -> None:
+        """See to what takes too long; called about once a second."""
+        limits = self._site.limits
+        if self._closing:
+            if now - self._since > LINGER:
+                self.transport.abort()
+        elif self.exchange is not None:
+            self.exchange.overdue(now)
+            stuck = self._body is not None or self.transport.get_write_buffer_size()
+            if stuck and not self._paused and now - self._since > limits.sending:
+                self._give_up()
+        elif self.switched is None:
+            waits = limits.head if self._held else limits.keepalive
+            if now - self._since > waits:
+                self._give_up()
+
+    def drain(self) -> None:
+        """Let what is under way be the last."""
+        self.draining = True
+        if not self.busy:
+            self.transport.close()
+
+    def end(self) -> None:
+        """End at once."""
+        if self.switched is not None:
+            self.switched.end()
+        if self.exchange is not None:
+            self.exchange.abort()
+        self.transport.abort()
+
+    # ---- of asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if self.switched is not None:
+            self.switched.received_from_client(data)
+            return
+        if self._closing:
+            return
+        if not self._held or self._body is not None:
+            self._since = time.monotonic()
+        if self.exchange is None:
+            self._held += data
+            self._next()
+        elif self._body is not None and not self._held and not self._paused:
+            self._feed(data)
+        else:
+            # Ahead of its turn; or a piece of a body for which there is no room, and then nothing is read.
+            self._held += data
+            if self._body is None and len(self._held) > AHEAD:
+                self.pause()
+
+    def eof_received(self) -> bool:
+        """See `asyncio.Protocol`: who has asked may end its side, and is still answered (RFC 9112, 9.6)."""
+        if self.switched is not None:
+            self.switched.client_ended()
+            return False
+        if self.exchange is not None and self._body is None and not self.secure:
+            self._keeps = False
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.abort()
+        if self.switched is not None:
+            self.switched.end()
+        for conversation in self._conversations.values():
+            self._site.close(conversation, Reason.CLOSED if exchange is None else Reason.RESET)
+        self._conversations.clear()
+        self._owner.gone(self)
+        if not self._stays:
+            self._owner.leave(self)
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        if self.switched is not None:
+            self.switched.client_full()
+        elif self.exchange is not None:
+            self._since = time.monotonic()
+            self.exchange.client_full()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._since = time.monotonic()
+        if self.switched is not None:
+            self.switched.client_ready()
+        elif self.exchange is not None:
+            self.exchange.client_ready()
+
+    # ---- of Stream
+
+    def conversation(self, answer: Answer, request: Request) -> Conversation:
+        """See `Stream`."""
+        name = request.host
+        found = self._conversations.get(answer.mapping)
+        if found is not None and found.answer.rule is answer.rule and found.name == name:
+            return found
+        if found is not None:
+            self._site.close(found, Reason.CLOSED)
+        query = self._site.query(self._visitor.who, request)
+        made = self._site.ledger.begin(query, self._visitor.who.port, answer, name)
+        self._conversations[answer.mapping] = made
+        return made
+
+    def inform(self, response: Response) -> None:
+        """See `Stream`. HTTP/1.0 knows no interim answers."""
+        if self._version == "1.1":
+            self.transport.write(write_response(response, self._version, keeps=True))
+
+    def respond(self, response: Response) -> None:
+        """See `Stream`."""
+        ends_by_closing = response.length is None and not response.bodiless and self._version == "1.0"
+        # A request that is not read to its end cannot be followed by another.
+        self._keeps = self._keeps and not (ends_by_closing or self.draining or self._body is not None)
+        self._chunks = response.length is None and not response.bodiless and self._version == "1.1"
+        self.transport.write(write_response(response, self._version, keeps=self._keeps))
+
+    def send(self, data: memoryview | bytes) -> None:
+        """See `Stream`."""
+        self.transport.write(chunk(data) if self._chunks else data)
+
+    def finish(self, trailers: Fields) -> None:
+        """See `Stream`."""
+        if self._chunks:
+            self.transport.write(last_chunk(trailers))
+        self.exchange = None
+        self._since = time.monotonic()
+        self.resume()
+        if self._body is not None or not self._keeps or self.transport.is_closing():
+            self._body = None
+            self._close()
+        else:
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def fail(self) -> None:
+        """See `Stream`: a client must not take what it has for the whole."""
+        self.exchange = None
+        self.transport.abort()
+
+    def pause(self) -> None:
+        """See `Stream`."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """See `Stream`."""
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self._since = time.monotonic()
+            self.transport.resume_reading()
+            if self._held and self._body is not None:
+                asyncio.get_running_loop().call_soon(self._go_on)
+
+    def switch(
+        self, exchange: Exchange, conversation: Conversation, response: Response, upstream: Upstream
+    ) -> None:
+        """See `Stream`."""
+        self.exchange = None
+        self.transport.write(write_response(response, self._version, keeps=True))
+        held = bytes(self._held)
+        self._held.clear()
+        self.resume()
+        self.switched = self._switch(self, exchange, conversation, upstream, held)
+
+    def let_go(self) -> Callable[[], None]:
+        """Its client goes on without it: what is returned is called when that is gone."""
+        self._stays = True
+        return lambda: self._owner.leave(self)
+
+    # ---- within
+
+    def _go_on(self) -> None:
+        """Read on in what is held."""
+        if self.transport.is_closing() or self._closing or not self._held or self._paused:
+            return
+        if self.exchange is None:
+            self._next()
+        elif self._body is not None:
+            held = bytes(self._held)
+            self._held.clear()
+            self._feed(held)
+
+    def _next(self) -> None:
+        """Begin with the next request, if its head is complete."""
+        held = self._held
+        while held[:2] == b"\r\n":
+            # RFC 9112 section 2.2: from clients that end a body with one too many.
+            del held[:2]
+        try:
+            length = head_length(held, self._seen)
+            if length is None:
+                self._seen = len(held)
+                return
+            head = bytes(held[:length])
+            request = read_request(head)
+        except Unfit as unfit:
+            self._refuse(unfit)
+            return
+        self._seen = 0
+        self._version, self._keeps = request.version, request.keeps
+        rest = bytes(held[length:])
+        held.clear()
+        body = body_of(request)
+        self._body = None if body.done else body
+        exchange = self.exchange = Exchange(self._site, self, request)
+        if body.done:
+            exchange.finish(())
+        exchange.begin()
+        self._site.carry(exchange.conversation, length)
+        if not rest:
+            return
+        if self.exchange is exchange and self._body is not None and not self._paused:
+            self._feed(rest)
+        else:
+            held += rest
+
+    def _feed(self, data: bytes) -> None:
+        exchange, body = self.exchange, self._body
+        if exchange is None or body is None:
+            self._held += data
+            return
+        try:
+            size = body.feed(data, exchange.send)
+        except Unfit as unfit:
+            exchange.abort()
+            self._refuse(unfit)
+            return
+        self._site.carry(exchange.conversation, size)
+        if self.exchange is not exchange:
+            return
+        if body.done:
+            self._body = None
+            exchange.finish(body.trailers)
+        if size < len(data):
+            self._held += data[size:]
+
+    def _refuse(self, unfit: Unfit) -> None:
+        """Answer a request that cannot be read, and end."""
+        self._held.clear()
+        self.exchange, self._body = None, None
+        visitor = self._visitor
+        self._site.ledger.refuse(visitor.who.query(), visitor.who.port, BEFORE_POLICY, unfit.reason)
+        response, body = refusal(unfit)
+        self.transport.write(write_response(response, "1.1", keeps=False) + body)
+        self._close()
+
+    def _give_up(self) -> None:
+        """A client that is too slow: told so where it had begun to ask."""
+        if self.exchange is None and self._held:
+            self._refuse(Unfit(Reason.TOO_SLOW))
+        else:
+            self.end()
+
+    def _close(self) -> None:
+        """End after what was written; what is still sent is thrown away for a moment, for closing over it
+        would reset the connection before the answer is read.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        self._since = time.monotonic()
+        if self.secure or not self.transport.can_write_eof():
+            self.transport.close()
+        else:
+            self.transport.write_eof()

@@ -1,0 +1,57 @@
+"""Fields that go on with a message, and those that we put there ourselves."""
+
+from collections.abc import Collection, Iterable
+
+from marchproxy.dataplane.http.messages import Fields
+
+VIA = "marchproxy"
+"""Whom `Via` names (RFC 9110 section 7.6.3)."""
+
+_CONNECTION = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te", "content-length"}
+)
+"""Of this connection or its framing only (RFC 9110 section 7.6.1), and never passed on."""
+_OURS = frozenset(
+    {
+        *("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"),
+        *("x-forwarded-server", "x-real-ip", "x-marchproxy-service", "x-marchproxy-reason"),
+        *("proxy-authorization", "proxy-authenticate"),
+    }
+)
+"""What a backend may take for said by us: a client's own are not passed on."""
+_NOT_FROM_CLIENTS = _CONNECTION | _OURS
+_NOT_FROM_BACKENDS = _CONNECTION | {"proxy-authenticate", "x-marchproxy-reason"}
+
+
+def from_client(fields: Iterable[tuple[str, str]], named: Collection[str]) -> Fields:
+    """What of a request's fields goes on; `named`: what `Connection` lists. Names are in lower case."""
+    return _kept(fields, _NOT_FROM_CLIENTS, named)
+
+
+def from_backend(fields: Iterable[tuple[str, str]], named: Collection[str]) -> Fields:
+    """The same of a response's."""
+    return _kept(fields, _NOT_FROM_BACKENDS, named)
+
+
+def about_client(source: str, scheme: str, authority: str, version: str) -> Fields:
+    """What a backend is told about where a request comes from (RFC 7239, and what is older than that)."""
+    node = f'"[{source}]"' if ":" in source else source
+    forwarded = f"for={node};proto={scheme}"
+    fields = [("x-forwarded-for", source), ("x-forwarded-proto", scheme)]
+    if authority:
+        fields.append(("x-forwarded-host", authority))
+        forwarded += f';host="{authority}"'
+    return (*fields, ("forwarded", forwarded), ("via", f"{version} {VIA}"))
+
+
+def _kept(fields: Iterable[tuple[str, str]], dropped: frozenset[str], named: Collection[str]) -> Fields:
+    if named:
+        dropped = dropped.union(named)
+    # A server that hands fields to CGI or WSGI does not tell '_' and '-' apart.
+    return tuple(
+        [
+            field
+            for field in fields
+            if field[0] not in dropped and ("_" not in field[0] or field[0].replace("_", "-") not in dropped)
+        ]
+    )

@@ -1,0 +1,89 @@
+"""Connections to backends, made when they are needed and kept for whoever needs them next."""
+
+import asyncio
+import ssl
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+from marchproxy.dataplane.http.upstream import Upstream
+from marchproxy.dataplane.proxy.connecting import Connect
+from marchproxy.model.address import IPAddress
+from marchproxy.policy.plan import Backend
+
+MOST_IDLE = 128
+"""Connections to one backend that wait for their next use, in one process."""
+IDLE = 30.0
+"""Seconds that one waits: less than the backends that end it after 60, or Node.js's 5 for the unlucky."""
+
+type Context = Callable[[], ssl.SSLContext]
+"""The TLS that is spoken with backends that want it."""
+
+
+class Pool:
+    """Those of one process."""
+
+    def __init__(self, connecting: Connect, context: Context) -> None:
+        self._connect = connecting
+        self._context = context
+        self._idle: defaultdict[tuple[IPAddress, int], list[Upstream]] = defaultdict(list)
+        self._every: set[Upstream] = set()
+
+    def take(self, backend: Backend) -> Upstream | None:
+        """One that waits; the one that waited least. None: there is none."""
+        waiting = self._idle.get((backend.address, backend.port))
+        while waiting:
+            found = waiting.pop()
+            if found.free and found.backend.service == backend.service:
+                return found
+        return None
+
+    async def connect(self, backend: Backend) -> Upstream:
+        """A new one. Raises `OSError`; TLS that fails is one."""
+        loop = asyncio.get_running_loop()
+        sock = await self._connect(backend.address, backend.port)
+        upstream = Upstream(self, backend, secure=bool(backend.tls))
+        try:
+            if backend.tls:
+                await loop.create_connection(
+                    lambda: upstream, sock=sock, ssl=self._context(), server_hostname=backend.tls
+                )
+            else:
+                await loop.create_connection(lambda: upstream, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        self._every.add(upstream)
+        return upstream
+
+    def keep(self, upstream: Upstream) -> None:
+        """See `Keeper`."""
+        waiting = self._idle[upstream.backend.address, upstream.backend.port]
+        if len(waiting) < MOST_IDLE:
+            waiting.append(upstream)
+        else:
+            upstream.transport.close()
+
+    def gone(self, upstream: Upstream) -> None:
+        """See `Keeper`."""
+        self._every.discard(upstream)
+        place = upstream.backend.address, upstream.backend.port
+        waiting = self._idle.get(place, [])
+        if upstream in waiting:
+            waiting.remove(upstream)
+
+    def expire(self, *, kept: Callable[[Backend], bool] = lambda _: True) -> None:
+        """Close what has waited too long, and what goes to a backend that is not `kept`."""
+        since = time.monotonic() - IDLE
+        for place, waiting in list(self._idle.items()):
+            for upstream in [each for each in waiting if each.idle_since < since or not kept(each.backend)]:
+                waiting.remove(upstream)
+                upstream.transport.close()
+            if not waiting:
+                del self._idle[place]
+
+    def close(self) -> None:
+        """End all."""
+        for upstream in tuple(self._every):
+            upstream.transport.abort()
+        self._idle.clear()

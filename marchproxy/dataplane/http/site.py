@@ -1,0 +1,62 @@
+"""What all HTTP connections of a process share."""
+
+from dataclasses import dataclass, replace
+
+from marchproxy.dataplane.admission.arrivals import Client
+from marchproxy.dataplane.admission.judge import Judge
+from marchproxy.dataplane.admission.limits import AdmissionLimits
+from marchproxy.dataplane.http.messages import Request
+from marchproxy.dataplane.http.pool import Pool
+from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.dataplane.records import EventKind
+from marchproxy.dataplane.tasks import Tasks
+from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Query
+from marchproxy.policy.plan import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Policy, backends, limits."""
+
+    judge: Judge
+    pool: Pool
+    limits: AdmissionLimits
+    tasks: Tasks
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where things are written down."""
+        return self.judge.ledger
+
+    def query(self, who: Client, request: Request) -> Query:
+        """What a record of a request is about."""
+        return replace(who.query(), host=request.host, path=request.path)
+
+    def carry(self, conversation: Conversation | None, size: int) -> None:
+        """Count what a client has sent."""
+        if conversation is not None:
+            conversation.carry(conversation.sent, size)
+
+    def close(self, conversation: Conversation, reason: Reason) -> None:
+        """No more requests come that count for it."""
+        if conversation.backend is not None:
+            self.ledger.ended(conversation, reason)
+
+    @property
+    def tells(self) -> bool:
+        """Whether anybody wants to know of requests."""
+        return EventKind.REQUEST in self.ledger.wanted
+
+    def closed(self, conversation: Conversation) -> None:
+        """Tell of a conversation that had not begun, and is over."""
+        if conversation.backend is not None:
+            self.ledger.opened(conversation, conversation.backend)
+            self.ledger.ended(conversation, Reason.CLOSED)
+
+    def open(self, conversation: Conversation, backend: Backend, *, begins: bool = True) -> None:
+        """A request of a conversation is with this backend; `begins` False: that is all it is, for now."""
+        if conversation.backend is None and begins:
+            self.ledger.opened(conversation, backend)
+        elif conversation.backend is not backend:
+            self.ledger.moved(conversation, backend)

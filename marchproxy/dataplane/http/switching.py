@@ -1,0 +1,168 @@
+"""WebSockets (RFC 6455): after the handshake both sides carry bytes that are not ours to read.
+
+Where both are plain TCP, the connections become a tunnel, which the kernel may take over later (ARCHITECTURE,
+"Handoff"). Under TLS on either side they are copied here, with the back-pressure of a body.
+"""
+
+import asyncio
+import os
+import socket
+
+from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
+from marchproxy.dataplane.admission.wire import Wire
+from marchproxy.dataplane.http.client import ClientConnection
+from marchproxy.dataplane.http.exchange import Exchange
+from marchproxy.dataplane.http.messages import Fields, Response
+from marchproxy.dataplane.http.site import Site
+from marchproxy.dataplane.http.upstream import Upstream
+from marchproxy.dataplane.proxy.ledger import Conversation
+from marchproxy.model.reason import Reason
+
+_FLUSH = 5.0
+"""Seconds for both sides to take what was written before they are joined."""
+_LOOK = 0.005
+
+
+class Switching:
+    """Has exchanges become something else."""
+
+    def __init__(self, site: Site, tunnels: Tunnels) -> None:
+        self._site = site
+        self._tunnels = tunnels
+
+    def begin(
+        self,
+        client: ClientConnection,
+        exchange: Exchange,
+        conversation: Conversation,
+        upstream: Upstream,
+        ahead: bytes,
+    ) -> "Copying":
+        """Go on after 101 was sent; `ahead` came from the client already."""
+        copying = Copying(self._site, client, exchange, upstream, conversation)
+        upstream.take_over(copying)
+        if ahead:
+            copying.received_from_client(ahead)
+        if client.secure or upstream.secure:
+            self._site.ledger.opened(conversation, upstream.backend)
+        else:
+            client.transport.pause_reading()
+            upstream.transport.pause_reading()
+            self._site.tasks.start(self._join(copying), name=f"join {exchange.request.host}")
+        return copying
+
+    async def _join(self, copying: "Copying") -> None:
+        """Make a tunnel of both connections once nothing waits to be written to either."""
+        client, upstream = copying.client.transport, copying.upstream.transport
+        until = asyncio.get_running_loop().time() + _FLUSH
+        while client.get_write_buffer_size() or upstream.get_write_buffer_size():
+            if asyncio.get_running_loop().time() > until or copying.ended:
+                copying.end()
+                return
+            await asyncio.sleep(_LOOK)
+        if copying.ended or client.is_closing() or upstream.is_closing():
+            copying.end()
+            return
+        exchange, backend = copying.exchange, copying.upstream.backend
+        conversation = copying.release()
+        tunnel = Tunnel(conversation, exchange.verified, None, None, exchange.presented)
+        ours, theirs = _taken(client), _taken(upstream)
+        self._tunnels.open(
+            tunnel, Wire(ours), theirs, backend, ahead=b"", bound=None, on_end=copying.client.let_go()
+        )
+
+
+class Copying:
+    """Carries bytes between both sides, in this process."""
+
+    def __init__(
+        self,
+        site: Site,
+        client: ClientConnection,
+        exchange: Exchange,
+        upstream: Upstream,
+        conversation: Conversation,
+    ) -> None:
+        self.client = client
+        self.exchange = exchange
+        self.upstream = upstream
+        self.ended = False
+        self._site = site
+        self.conversation = conversation
+
+    # ---- from the client
+
+    def received_from_client(self, data: bytes) -> None:
+        """See `Switched`."""
+        self.conversation.carry(self.conversation.sent, len(data))
+        self.upstream.transport.write(data)
+
+    def client_ended(self) -> None:
+        """See `Switched`."""
+        self.end()
+
+    def client_full(self) -> None:
+        """See `Switched`."""
+        self.upstream.transport.pause_reading()
+
+    def client_ready(self) -> None:
+        """See `Switched`."""
+        self.upstream.transport.resume_reading()
+
+    def end(self, reason: Reason = Reason.CLOSED) -> None:
+        """See `Switched`: what was written is still sent."""
+        if self.ended:
+            return
+        self.ended = True
+        self._site.ledger.ended(self.conversation, reason)
+        if self._site.tells:
+            self.exchange.tell()
+        self.upstream.transport.close()
+        self.client.transport.close()
+
+    # ---- from the backend
+
+    def informed(self, response: Response) -> None:
+        """There are no more answers."""
+
+    def answered(self, response: Response) -> None:
+        """The same."""
+
+    def received(self, data: memoryview | bytes) -> None:
+        """See `Asking`."""
+        self.conversation.carry(self.conversation.received, len(data))
+        self.client.transport.write(data)
+
+    def complete(self, trailers: Fields) -> None:
+        """See `Asking`."""
+        self.end()
+
+    def failed(self, reason: Reason, detail: str) -> None:
+        """See `Asking`."""
+        self.end(reason)
+
+    def upstream_full(self) -> None:
+        """See `Asking`."""
+        self.client.transport.pause_reading()
+
+    def upstream_ready(self) -> None:
+        """See `Asking`."""
+        self.client.transport.resume_reading()
+
+    # ---- to become a tunnel
+
+    def release(self) -> Conversation:
+        """The conversation, which from here on is somebody else's; so are both connections."""
+        self.ended = True
+        if self._site.tells:
+            self.exchange.tell()
+        return self.conversation
+
+
+def _taken(transport: asyncio.Transport) -> socket.socket:
+    """The transport's connection without the transport: a copy of its descriptor outlives it."""
+    own = transport.get_extra_info("socket")
+    copy = socket.socket(fileno=os.dup(own.fileno()))
+    copy.setblocking(False)
+    transport.abort()
+    return copy

@@ -1,0 +1,220 @@
+"""One connection to a backend that speaks HTTP/1.1: an exchange at a time, kept for the next one."""
+
+import asyncio
+import time
+from typing import Protocol, cast
+
+from marchproxy.dataplane.http.bodies import Body, UntilClose, chunk, last_chunk
+from marchproxy.dataplane.http.messages import Fields, Request, Response
+from marchproxy.dataplane.http.requests import write_request
+from marchproxy.dataplane.http.responses import MAX_HEAD, SWITCHING, read_response
+from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import Backend
+
+HIGH_WATER = 256 * 1024
+"""Bytes that wait to be written before no more are taken from the other side."""
+
+
+class Asking(Protocol):
+    """Whoever has sent a request, and hears what comes of it."""
+
+    def informed(self, response: Response) -> None:
+        """An interim answer has come."""
+
+    def answered(self, response: Response) -> None:
+        """The head of the answer has come."""
+
+    def received(self, data: memoryview | bytes) -> None:
+        """A piece of its body."""
+
+    def complete(self, trailers: Fields) -> None:
+        """The answer is complete, and the connection no longer its asker's."""
+
+    def failed(self, reason: Reason, detail: str) -> None:
+        """It ended before that."""
+
+    def upstream_full(self) -> None:
+        """Send no more for now."""
+
+    def upstream_ready(self) -> None:
+        """Send on."""
+
+
+class Keeper(Protocol):
+    """Where connections go that are free."""
+
+    def keep(self, upstream: "Upstream") -> None:
+        """Take one for the next exchange."""
+
+    def gone(self, upstream: "Upstream") -> None:
+        """One has ended."""
+
+
+class Upstream(asyncio.Protocol):
+    """The connection."""
+
+    def __init__(self, keeper: Keeper, backend: Backend, *, secure: bool) -> None:
+        self.backend = backend
+        self.secure = secure
+        """TLS is spoken with it."""
+        self.used = 0
+        """How many exchanges it has had."""
+        self.idle_since = 0.0
+        self.transport: asyncio.Transport
+        self._keeper = keeper
+        self._asking: Asking | None = None
+        self._method = ""
+        self._chunked = self._sent = False
+        self._held = b""
+        self._body: Body | None = None
+        self._response: Response | None = None
+        self._switched = False
+
+    # ---- for exchanges
+
+    def ask(self, asking: Asking, request: Request, about: Fields) -> None:
+        """Send the head of a request; its body follows by `send` and `finish`."""
+        self._asking = asking
+        self.used += 1
+        self._method = request.method
+        self._chunked = request.length is None
+        self._sent = False
+        self._body = self._response = None
+        self.transport.write(write_request(request, about))
+
+    def send(self, data: memoryview | bytes) -> None:
+        """Send a piece of the body."""
+        self.transport.write(chunk(data) if self._chunked else data)
+
+    def finish(self, trailers: Fields) -> None:
+        """The body is complete."""
+        if self._chunked:
+            self.transport.write(last_chunk(trailers))
+        self._sent = True
+
+    def take_over(self, asking: Asking) -> None:
+        """Hear of bytes from here on, which are no answers."""
+        self._asking = asking
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._asking = None
+        self.transport.abort()
+
+    @property
+    def free(self) -> bool:
+        """Whether it can be used."""
+        return self._asking is None and not self.transport.is_closing()
+
+    # ---- of asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if self._asking is None:
+            # Nothing was asked: whatever this answers, it is not the next request.
+            self.transport.abort()
+            return
+        if self._switched:
+            self._asking.received(data)
+            return
+        if self._held:
+            data, self._held = self._held + data, b""
+        try:
+            self._read(data)
+        except Unfit as unfit:
+            self._fail(Reason.UPSTREAM_REFUSED, unfit.detail)
+
+    def eof_received(self) -> bool:
+        """See `asyncio.Protocol`; closes."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._keeper.gone(self)
+        asking, self._asking = self._asking, None
+        if asking is None:
+            return
+        if self._switched or isinstance(self._body, UntilClose):
+            asking.complete(())
+        else:
+            asking.failed(Reason.RESET, "the backend ended the connection before its answer was complete")
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        if self._asking:
+            self._asking.upstream_full()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        if self._asking:
+            self._asking.upstream_ready()
+
+    # ---- within
+
+    def _read(self, data: bytes) -> None:
+        while data and self._asking is not None:
+            if self._switched:
+                self._asking.received(data)
+                return
+            if self._body is None:
+                end = data.find(b"\r\n\r\n") + 4
+                if end < 4 or end > MAX_HEAD:
+                    self._wait_for_head(data)
+                    return
+                self._head(data[:end])
+                data = data[end:]
+            else:
+                data = data[self._body.feed(data, self._asking.received) :]
+            if self._body is not None and self._body.done:
+                self._over(data)
+
+    def _wait_for_head(self, data: bytes) -> None:
+        if len(data) > MAX_HEAD:
+            raise Unfit(Reason.MALFORMED, f"the head of the backend's answer has over {MAX_HEAD} bytes")
+        self._held = data
+
+    def _head(self, head: bytes) -> None:
+        response, body = read_response(head, self._method)
+        asking = self._asking
+        if asking is None:
+            return
+        if response.interim:
+            asking.informed(response)
+            return
+        self._response, self._body = response, body
+        self._switched = response.status == SWITCHING
+        asking.answered(response)
+
+    def _over(self, rest: bytes) -> None:
+        """The answer is complete; so may the request be."""
+        if self._response is not None and rest:
+            # More than was asked for.
+            self._response.keeps = False
+        if not self._switched:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Be free for the next one, once request and answer are complete."""
+        asking, response, body = self._asking, self._response, self._body
+        if asking is None or response is None or body is None or not body.done:
+            return
+        self._asking = None
+        keeps = response.keeps and self._sent and not self.transport.is_closing()
+        if keeps:
+            self.idle_since = time.monotonic()
+            self._keeper.keep(self)
+        else:
+            self.transport.close()
+        asking.complete(body.trailers)
+
+    def _fail(self, reason: Reason, detail: str) -> None:
+        asking, self._asking = self._asking, None
+        self.transport.abort()
+        if asking:
+            asking.failed(reason, detail)

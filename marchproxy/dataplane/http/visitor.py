@@ -1,0 +1,61 @@
+"""What policy says to the requests of one client connection.
+
+Who the client is, and which rules are for it, is found once for a plan; each request then costs a look-up by
+host and path, whatever the number of mappings.
+"""
+
+from collections.abc import Iterator
+
+from marchproxy.dataplane.admission.arrivals import Client
+from marchproxy.model.reason import Verdict
+from marchproxy.policy.evaluate import Answer, Evaluator, decided
+from marchproxy.policy.plan import Listener, Rule
+from marchproxy.policy.routes import Routes
+
+
+class Visitor:
+    """A client at a listener, as one plan sees it."""
+
+    __slots__ = ("_answers", "_listener", "_routes", "_services", "blocked", "evaluator", "listens", "who")
+
+    def __init__(self, evaluator: Evaluator, who: Client) -> None:
+        self.who = who
+        self.evaluator = evaluator
+        query = who.query()
+        services = evaluator.sources.services(who.source)
+        self._services = tuple(sorted(services))
+        self._listener: Listener | None = evaluator.listener(query)
+        self.listens = self._listener is not None and self._listener.key in evaluator.reading
+        """Whether requests are read there at all."""
+        self._routes = evaluator.routes(self._listener, services) if self._listener else Routes()
+        self._answers: dict[int, Answer] = {}
+        """By identity of the rule, which the plan keeps."""
+        found = evaluator.blocked(query)
+        self.blocked: Answer | None = None
+        """Why nobody listens to it; None: somebody may."""
+        if found:
+            self.blocked = Answer(Verdict.DENY, found[0], self._services, blocked_by=found[1])
+
+    def answer(self, host: str, path: str) -> Answer:
+        """What becomes of a request."""
+        if self.blocked:
+            return self.blocked
+        rule = self._routes.find(host, path)
+        found = self._answers.get(id(rule))
+        if found is None:
+            found = self._answers[id(rule)] = Answer(*decided(rule), self._services, self._listener, rule)
+        return found
+
+    @property
+    def expected(self) -> bool:
+        """Whether any mapping is for this source."""
+        return any(True for _ in self._rules())
+
+    @property
+    def certificates(self) -> tuple[str, ...]:
+        """Qualified names of those with which TLS is spoken to it, each once; empty: it is not."""
+        return tuple(dict.fromkeys(rule.tls for rule in self._rules() if rule.tls and rule.pool))
+
+    def _rules(self) -> Iterator[Rule]:
+        for rules in (*self._routes.exact.values(), *self._routes.below.values()):
+            yield from rules

@@ -1,0 +1,120 @@
+"""Which rule a request takes."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from marchproxy.model.entities import Mapping
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.compile import compile_plan
+from marchproxy.policy.evaluate import Answer, Evaluator, Query
+from marchproxy.policy.plan import Plan
+from tests.policy.build import cluster, mapping, query, service, snapshot
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+OWN = "192.0.2.1"
+OFFICE = service("office", "10.0.0.0/16")
+LAB = service("lab", "10.0.9.0/24")
+SERVERS = [service(name, f"10.1.0.{number}", port=8080) for number, name in enumerate(("web", "api"), 1)]
+
+
+def made(*mappings: Mapping, audit: bool = False) -> Plan:
+    held = replace(cluster(OFFICE, LAB, *SERVERS, *mappings), audit=audit)
+    return compile_plan(snapshot(held), now=NOW).plan
+
+
+def web(name: str, host: str | None = None, path: str | None = None, **fields: object) -> Mapping:
+    wanted: dict[str, Any] = {"sources": "office", "destinations": "web", "listen": f"{OWN}:80", **fields}
+    sources, destinations = wanted.pop("sources"), wanted.pop("destinations")
+    return mapping(name, sources, destinations, protocols="http", host=host, path_prefix=path, **wanted)
+
+
+def ask(plan: Plan, host: str, path: str, source: str = "10.0.1.1") -> Answer:
+    return Evaluator(plan).evaluate(replace(query(source, OWN), host=host, path=path))
+
+
+def taken(plan: Plan, host: str, path: str, source: str = "10.0.1.1") -> str:
+    return ask(plan, host, path, source).mapping
+
+
+def test_exact_hosts_come_before_wildcards_and_these_before_none() -> None:
+    plan = made(
+        web("any", priority=1),
+        web("below", "*.example.com", priority=2),
+        web("deeper", "*.b.example.com", priority=3),
+        web("exact", "a.b.example.com", priority=4),
+    )
+    assert taken(plan, "a.b.example.com", "/") == "exact"
+    assert taken(plan, "x.b.example.com", "/") == "deeper"
+    assert taken(plan, "b.example.com", "/") == "below"
+    assert taken(plan, "x.y.example.com", "/") == "below"
+    assert taken(plan, "example.com", "/") == "any"
+    assert taken(plan, "", "/") == "any"
+
+
+def test_longer_paths_come_first_and_end_with_segments() -> None:
+    plan = made(web("root"), web("a", path="/a"), web("ab", path="/a/b/"), web("host", "h.example.com"))
+    assert taken(plan, "x", "/a/b/c") == "ab"
+    assert taken(plan, "x", "/a/b") == "ab"
+    assert taken(plan, "x", "/a/bc") == "a"
+    assert taken(plan, "x", "/ab") == "root"
+    assert taken(plan, "h.example.com", "/a/b") == "host"
+
+
+def test_of_equal_routes_the_first_by_precedence_wins() -> None:
+    plan = made(web("late", path="/a"), web("early", path="/a", priority=5))
+    assert taken(plan, "x", "/a") == "early"
+    plan = made(web("allow", path="/a"), web("zdeny", path="/a", action="deny"))
+    assert taken(plan, "x", "/a") == "zdeny"
+
+
+def test_a_route_within_another_may_allow_what_that_denies() -> None:
+    plan = made(web("all", action="deny"), web("public", path="/public"))
+    assert ask(plan, "x", "/public/a").verdict is Verdict.ALLOW
+    assert ask(plan, "x", "/private").reason is Reason.DENY_MAPPING
+
+
+@pytest.mark.parametrize("path", ["/", "/a", "/a/b"])
+def test_a_ban_that_was_meant_to_come_first_does(path: str) -> None:
+    plan = made(web("a", "h.example.com", "/a"), web("rest"), web("ban", action="deny", priority=10))
+    assert taken(plan, "h.example.com", path) == "ban"
+    unlistened = mapping("ban", "office", "web", action="deny", priority=10)
+    plan = made(web("a", "h.example.com", "/a"), web("rest"), unlistened)
+    assert taken(plan, "h.example.com", path) == "ban"
+
+
+def test_sources_tell_routes_apart() -> None:
+    plan = made(web("lab", path="/a", sources="lab"), web("office", path="/"))
+    assert taken(plan, "x", "/a", "10.0.9.1") == "lab"
+    assert taken(plan, "x", "/a") == "office"
+    assert ask(plan, "x", "/", "10.9.9.9").reason is Reason.NO_MAPPING
+
+
+def test_what_no_route_fits_is_denied_and_audit_lets_it_through() -> None:
+    routed = web("a", "h.example.com")
+    assert ask(made(routed), "other.example.com", "/").reason is Reason.NO_MAPPING
+    answer = ask(made(routed, audit=True), "other.example.com", "/")
+    assert (answer.verdict, answer.reason) == (Verdict.AUDIT, Reason.NO_MAPPING)
+
+
+def test_requests_are_read_where_somebody_looks_at_them_only() -> None:
+    assert not made(web("plain")).admitted
+    plan = made(web("plain"), web("routed", path="/a"))
+    assert plan.admitted == {plan.listeners[0].key}
+    assert Evaluator(plan).reading == plan.admitted
+
+
+def test_who_does_not_speak_of_http_there_is_told() -> None:
+    plan = made(web("routed", path="/a"), mapping("raw", "lab", "api", f"{OWN}:80"))
+    assert [finding.message for finding in plan.findings if "HTTP" in finding.message] == [
+        "reads HTTP requests, which raw does not speak of: it decides about requests"
+    ]
+
+
+def test_answers_know_the_query_s_route() -> None:
+    plan = made(web("routed", path="/a"))
+    asked = Query(query("10.0.1.1", OWN).source, query("10.0.1.1", OWN).destination, 80, None)
+    assert asked.host == asked.path == ""
+    assert ask(plan, "x", "").reason is Reason.NO_MAPPING
