@@ -26,6 +26,7 @@ app = single()
     "marchproxy explain --from 10.1.3.4 --to 10.1.0.1 --protocol tcp --port 80",
     "marchproxy explain --from 10.1.3.4 --to web --port 80 --output json | jq -r .verdict",
     "marchproxy explain --from 10.1.3.4 --to https://db.example.com/status",
+    "marchproxy explain --from 10.1.3.4 --to 10.1.0.1 --port 80 --host shop.example.com --path /cart",
     "marchproxy explain --from 10.1.3.4 --to 198.51.100.7 --protocol icmp",
     "marchproxy explain --from 10.1.3.4 --to 10.1.0.1 --port 443 --token-file ./token",
 )
@@ -47,6 +48,13 @@ def explain(
     protocol: Annotated[
         str, typer.Option("--protocol", metavar="P", help="tcp, udp, what runs over them, or icmp")
     ] = "tcp",
+    host: Annotated[
+        str | None,
+        typer.Option("--host", metavar="HOST", help="Host of an HTTP request; without it, that of --to"),
+    ] = None,
+    path: Annotated[
+        str | None, typer.Option("--path", metavar="PATH", help="Its path; without it, that of --to, or /")
+    ] = None,
     token_file: Annotated[
         str | None,
         typer.Option("--token-file", metavar="FILE", help="The client presents the token in this file"),
@@ -60,7 +68,7 @@ def explain(
     no flow is opened and nothing counted. Where no daemon runs, the policy in the store answers. Exit code 0:
     the answer is allow, audit lets it through, or the host itself answers. 10: deny. 1: the kernel and the
     policy differ, which is a defect. A service is looked for where a mapping listens for it, and otherwise at
-    its own address.
+    its own address. Where HTTP is read, host and path decide too.
     """
     environment = environment_of(context)
     goal = read_goal(destination, port)
@@ -69,6 +77,8 @@ def explain(
         question["port"] = goal.port
     elif protocol.strip().lower() != "icmp":
         raise typer.BadParameter("needed with every protocol but icmp", param_hint="--port")
+    named = host or (goal.host if "://" in destination else "")
+    question |= {key: value for key, value in (("host", named), ("path", path or goal.path)) if value}
     question |= _target(environment, question, goal.host, cluster)
     token = {"token": read_token(environment, token_file)} if token_file else {}
     try:
@@ -79,10 +89,6 @@ def explain(
         if token:
             warn(environment, "only a running daemon knows tokens: the answer is that without one")
         answer = _from_policy(environment, question)
-    if goal.path:
-        environment.note(
-            f"the path {goal.path} decides nothing: mappings are asked by address, port and name"
-        )
     if output is Output.TABLE:
         show_lines(environment, _lines(environment, answer))
     else:

@@ -9,6 +9,7 @@ from marchproxy.model.entities import Balance
 from marchproxy.model.ports import format_ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy import routes
 from marchproxy.policy.evaluate import Answer, Evaluator, Matcher, Query
 from marchproxy.policy.plan import ICMP, WILDCARDS, Backend, Listener, Match, Pool, Rule, TransitRule
 
@@ -21,7 +22,7 @@ _OUTCOMES = {
     Reason.NO_BACKEND: "allows it, but has no backend of this address family",
     Reason.AUTH_MISSING: "allows it with a credential only",
     Reason.SNI_MISSING: "allows TLS only that names its host, which packets do not show",
-    Reason.NOT_CARRIED: "also looks at host or path, which this version does not carry",
+    Reason.NOT_CARRIED: "also looks at what such traffic does not show",
 }
 
 
@@ -35,7 +36,13 @@ def why(evaluator: Evaluator, query: Query) -> tuple[str, ...]:
         return (_blocked(query, *blocked),)
     sources = _belongs(evaluator, "source", query.source, answer.source_services)
     if answer.listener is not None:
-        return (*sources, _reaches(query, answer.listener), *_rules(evaluator, answer, answer.listener))
+        reaches = _reaches(query, answer.listener)
+        if answer.listener.key in evaluator.reading:
+            asked = (
+                f"HTTP is read there, and the request is for host {query.host or 'none'}, path {query.path}"
+            )
+            return (*sources, reaches, asked, *_routes(evaluator, answer, answer.listener, query))
+        return (*sources, reaches, *_rules(evaluator, answer, answer.listener))
     wanted = _wanted(query)
     if query.is_local():
         said = f"no mapping listens on {wanted}: it is the appliance's own address, so the host answers"
@@ -116,6 +123,40 @@ def _rules(evaluator: Evaluator, answer: Answer, listener: Listener) -> Iterator
     yield from _opens(answer)
     if answer.pool is not None:
         yield from _backends(answer.rule, answer.pool)
+
+
+def _routes(evaluator: Evaluator, answer: Answer, listener: Listener, query: Query) -> Iterator[str]:
+    services = frozenset(answer.source_services)
+    others = [each for each in evaluator.matchers(listener) if each.rule is not answer.rule]
+    for matcher in others[:SHOWN]:
+        yield f"{_named(matcher.rule)}{_wants(matcher.rule)} {_passed_over(matcher, services, query)}"
+    yield from _rest(len(others), "mappings are not taken")
+    if answer.rule is None:
+        yield "no mapping is for this source, host and path: denied"
+        return
+    yield f"{_decides(answer.rule)}{_wants(answer.rule)}"
+    if isinstance(answer.rule, Rule) and answer.rule.tls:
+        yield f"TLS is spoken there, with certificate {answer.rule.tls}"
+    if answer.openers:
+        yield f"a credential of {_listed(answer.openers)} opens it, presented as Authorization"
+    if answer.pool is not None:
+        yield from _backends(answer.rule, answer.pool)
+
+
+def _wants(rule: Rule | TransitRule) -> str:
+    if not isinstance(rule, Rule) or not rule.is_routed or rule.route is None:
+        return ""
+    wanted = [f"host {rule.route.host}"] if rule.route.host else []
+    wanted += [f"path {rule.route.path}"] if rule.route.path else []
+    return f" (for {', '.join(wanted)})"
+
+
+def _passed_over(matcher: Matcher, services: frozenset[str], query: Query) -> str:
+    if not matcher.matches(services):
+        return f"does not match: {_mismatch(matcher, services)}"
+    if not routes.matches(matcher.rule, query.host, query.path):
+        return "does not match: the request is for another host or path"
+    return "is not taken: another route is more specific, or comes first"
 
 
 def _opens(answer: Answer) -> Iterator[str]:

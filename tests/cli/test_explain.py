@@ -95,16 +95,24 @@ def test_what_only_the_kernel_can_know_refuses_too(console: Console, daemon: Sta
     assert f"deny, NO_ROUTE by mapping cw: {Reason.NO_ROUTE.meaning}" in result.out
 
 
-def test_a_url_brings_its_port(console: Console, daemon: Start) -> None:
+def test_a_url_brings_its_port_host_and_path(console: Console, daemon: Start) -> None:
     server = daemon({"POST /v1/explain": (200, ANSWER)})
-    result = console.ok("explain", "--from", "10.1.0.5", "--to", "https://10.1.0.1/status?a=b")
+    console.ok("explain", "--from", "10.1.0.5", "--to", "https://10.1.0.1/status?a=b")
     assert server.asked[0][1] == {
         "source": "10.1.0.5",
         "destination": "10.1.0.1",
         "port": "443",
         "protocol": "tcp",
+        "host": "10.1.0.1",
+        "path": "/status",
     }
-    assert "the path /status decides nothing" in result.err
+
+
+def test_host_and_path_of_a_request_may_be_said(console: Console, daemon: Start) -> None:
+    server = daemon({"POST /v1/explain": (200, ANSWER)})
+    console.ok(*QUESTION, "--host", "shop.example.com", "--path", "/cart")
+    assert server.asked[0][1]["host"] == "shop.example.com"
+    assert server.asked[0][1]["path"] == "/cart"
 
 
 def test_a_token_is_presented_and_not_shown(console: Console, daemon: Start) -> None:

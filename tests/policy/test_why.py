@@ -204,3 +204,28 @@ def test_tls_is_told_of() -> None:
     assert "TLS is spoken before anything else, with certificate proxy" in told(
         made, query("10.0.9.1", "192.0.2.1", 443)
     )
+
+
+def test_where_http_is_read_routes_are_told() -> None:
+    made = plan(
+        WEB,
+        OFFICE,
+        mapping("cart", "office", "web", "*:80", "http", host="shop.example.com", path_prefix="/cart"),
+        mapping("rest", "office", "web", "*:80", "http"),
+        mapping("ban", "office", "web", "*:80", "http", path_prefix="/admin", action="deny"),
+    )
+    asked = replace(query("10.0.1.1", "192.0.2.1"), host="shop.example.com", path="/cart/1")
+    said = why(Evaluator(made), asked)
+    assert "HTTP is read there, and the request is for host shop.example.com, path /cart/1" in said
+    assert [line.partition(" (priority")[0] for line in said if line.startswith("mapping ")] == [
+        "mapping ban",
+        "mapping rest",
+        "mapping cart",
+    ]
+    assert any(
+        "cart" in line and line.endswith("allows it (for host shop.example.com, path /cart)") for line in said
+    )
+    assert any("rest" in line and "another route is more specific" in line for line in said)
+    assert any("ban" in line and "another host or path" in line for line in said)
+    nowhere = why(Evaluator(made), replace(asked, host="x", source=query("10.9.9.9", "192.0.2.1").source))
+    assert nowhere[-1] == "no mapping is for this source, host and path: denied"

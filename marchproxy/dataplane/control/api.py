@@ -31,6 +31,7 @@ from marchproxy.model.presented import MAX_SECRET
 from marchproxy.model.protocol import Transport, parse_protocol
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Query
+from marchproxy.policy.paths import canonical_path
 from marchproxy.policy.plan import Finding
 
 MOST_ROWS = 100_000
@@ -39,6 +40,7 @@ _TOP_ROWS = 20
 _ALL_KINDS = "all"
 _ROWS_AT_ONCE = 200
 _LIST_PARAMETERS = frozenset({"limit", "offset", "sort", "denied"})
+_OPTIONAL = ("port", "host", "path", "token")
 _FIRST_KINDS = (
     EventKind.FLOW_START,
     EventKind.FLOW_END,
@@ -218,7 +220,7 @@ class ControlApi:
 
     async def _explain(self, request: Request) -> Response:
         _take_nothing(request)
-        body = _read_object(request.body, ("source", "destination", "protocol"), optional=("port", "token"))
+        body = _read_object(request.body, ("source", "destination", "protocol"), optional=_OPTIONAL)
         found = await self._appliance.explain(read_question(body))
         document = documents.explanation_document(found)
         if "token" in body:
@@ -236,6 +238,7 @@ class ControlApi:
 def read_question(body: Mapping[str, Any]) -> Query:
     """A question to the policy: `source`, `destination`, `protocol`, and a `port` if the protocol has ports.
 
+    `host` and `path` are those of an HTTP request, where any is read; without them, the destination and `/`.
     Raises `InvalidValue`.
     """
     transport = parse_protocol(str(body["protocol"])).transport
@@ -243,7 +246,12 @@ def read_question(body: Mapping[str, Any]) -> Query:
     destination = parse_ip(str(body["destination"]), field="destination")
     if source.version != destination.version:
         raise InvalidValue("destination", str(destination), f"an IPv{source.version} address, as the source")
-    return Query(source, destination, _read_port(body.get("port"), transport), transport, is_local)
+    port = _read_port(body.get("port"), transport)
+    path = canonical_path(str(body.get("path") or "/"))
+    if path is None:
+        raise InvalidValue("path", body.get("path"), "a path without dot segments, such as /a/b")
+    host = str(body.get("host") or destination).lower().rstrip(".")
+    return Query(source, destination, port, transport, is_local, host, path)
 
 
 def _read_port(port: object, transport: Transport | None) -> int:
