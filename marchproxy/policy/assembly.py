@@ -44,8 +44,7 @@ def assemble(
                 resolving.update(entry.hosts)
     tls = own_certificates(snapshot.listeners)
     listeners = tuple([place.listener for place in places.values() if place.listener])
-    findings = [finding for directory in directories for finding in directory.findings]
-    findings += [finding for part in parts for finding in part.findings]
+    findings = [finding for part in parts for finding in part.findings]
     findings += [finding for findings in met.values() for finding in findings]
     findings += limits.findings
     findings += _plan_findings(snapshot, listeners, routes.mapped)
@@ -116,11 +115,17 @@ def _shared(listeners: Iterable[Listener]) -> Iterator[tuple[Listener, list[str]
 
 def _mixed_findings(listeners: Iterable[Listener]) -> Iterator[Finding]:
     """Those where it depends on the client whether, and with what, TLS is spoken."""
-    mixed = ((item, [""]) for item in listeners if len({rule.tls for rule in item.rules if rule.pool}) > 1)
+    mixed = ((item, [""]) for item in listeners if _differs_about_tls(item))
     for listener, ports, _ in spans(mixed):
         message = "its mappings differ about TLS: each client is spoken to as the one that matches it says"
         hint = "give all of them the same --tls"
         yield Finding(Severity.WARNING, f"listener {spanned(listener, ports)}", message, hint)
+
+
+def _differs_about_tls(listener: Listener) -> bool:
+    """Where requests are read, the client's TLS name chooses the certificate, and all of them may differ."""
+    named = {rule.tls for rule in listener.rules if rule.pool}
+    return len(named) > 1 and (None in named or not listener.reads_http)
 
 
 def _unread_findings(listeners: Iterable[Listener]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from marchproxy.model.entities import Auth, Service
 from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL, qualify
 from marchproxy.model.snapshot import Cluster
 from marchproxy.policy.checks import BackendKey, Watched, checked_port, is_checked, is_drained, watch
-from marchproxy.policy.plan import ANYONE, Finding, Severity
+from marchproxy.policy.plan import ANYONE
 
 type HostTable = MappingABC[str, tuple[IPAddress, ...]]
 """Host names to what they resolved to."""
@@ -134,7 +134,6 @@ class Directory:
     """The qualified names of those that want a credential."""
     hosts: MappingABC[str, tuple[str, ...]]
     """Host names to the plain names of the services that have them."""
-    findings: tuple[Finding, ...]
     _known: dict[tuple[str, ...], Referents] = field(default_factory=dict, repr=False)
 
     def resolve(self, references: tuple[str, ...]) -> Referents:
@@ -184,7 +183,7 @@ class Directory:
 
 def empty_directory(cluster: str) -> Directory:
     """What there is before the first compilation."""
-    return Directory(Cluster(cluster), {}, {}, (), (), {}, ())
+    return Directory(Cluster(cluster), {}, {}, (), (), {})
 
 
 def build_directory(
@@ -223,7 +222,6 @@ def build_directory(
         names=before.names if names == before.names else names,
         locked=before.locked if locked == before.locked else locked,
         hosts=_by_host(entries),
-        findings=tuple(finding for entry in entries.values() for finding in _findings(entry)),
     )
 
 
@@ -329,10 +327,3 @@ def _collections(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
         if entry.service.collection is not None:
             members.setdefault(COLLECTION_PREFIX + entry.service.collection, []).append(entry.service.name)
     return {reference: tuple(names) for reference, names in members.items()}
-
-
-def _findings(entry: Entry) -> tuple[Finding, ...]:
-    if not entry.service.tls:
-        return ()
-    message = "tls: recorded, not acted on by this version"
-    return (Finding(Severity.WARNING, f"service {entry.name}", message),)

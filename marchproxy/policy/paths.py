@@ -2,17 +2,19 @@
 
 RFC 3986 section 6.2.2. A path that a server may read as another one is refused, not repaired: dot segments,
 which clients resolve themselves, a backslash, NUL, a percent sign that stands for nothing. An encoded slash
-stays, and does not separate segments here.
+stays, and does not separate segments here. Parameters of segments (`;v=1`, section 3.3) are left out: some
+servers look at them, some do not.
 """
 
 import re
 from urllib.parse import unquote_to_bytes
 
-_PLAIN = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)+/?|/")
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)+/?|/")
 """What needs no look: every segment has a character that is no dot at its beginning."""
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _SLASHES = re.compile(r"//+")
+_PARAMETERS = re.compile(r";[^/]*")
 
 
 def canonical_path(target: str) -> str | None:
@@ -33,7 +35,7 @@ def canonical_path(target: str) -> str | None:
     decoded = unquote_to_bytes(path).replace(b"\\", b"/")
     if b"\0" in decoded or any(part.split(b";")[0] in (b".", b"..") for part in decoded.split(b"/")):
         return None
-    return _SLASHES.sub("/", _ENCODED.sub(_normal, path))
+    return _SLASHES.sub("/", _PARAMETERS.sub("", _ENCODED.sub(_normal, path)))
 
 
 def _normal(escape: re.Match[str]) -> str:

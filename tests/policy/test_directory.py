@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 from marchproxy.model.entities import Service
 from marchproxy.policy.directory import Delta, Directory, Target, build_directory, compare, empty_directory
-from tests.policy.build import cluster, plan, service, texts
+from tests.policy.build import cluster, service
 
 WEB = service("web", "10.1.0.1")
 RED = service("red", "10.2.0.1", collection="colours")
@@ -74,13 +74,6 @@ def test_what_changed_is_told_in_terms_of_references() -> None:
     assert delta(WEB, moved) == Delta(nothing, group | {"red"}, group | {"red"})
     locked = service("red", "10.2.0.1", collection="colours", auth="token")
     assert delta(WEB, locked) == Delta(nothing, group | {"red", "all"}, group | {"red"})
-
-
-def test_what_is_recorded_only_is_told_once_per_service() -> None:
-    both = service("both", "10.1.0.1", tls=True, health="tcp")
-    assert texts(plan(both, WEB).findings) == [
-        "warning service both: tls: recorded, not acted on by this version"
-    ]
 
 
 def test_destinations_are_grouped_by_what_they_want_and_by_port() -> None:

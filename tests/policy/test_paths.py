@@ -21,7 +21,8 @@ from marchproxy.policy.paths import canonical_path
         ("/a/...", "/a/..."),
         ("/a.b/c..d", "/a.b/c..d"),
         ("*", "*"),
-        ("/f;v=1", "/f;v=1"),
+        ("/f;v=1/g;w", "/f/g"),
+        ("/admin;x", "/admin"),
     ],
 )
 def test_one_form(target: str, path: str) -> None:

@@ -87,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._closing = False
         self._paused = False
         self._since = time.monotonic()
+        self._unsent = 0
         self._conversations: dict[str, Conversation] = {}
         """By mapping."""
 
@@ -125,8 +126,12 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.abort()
         elif self.exchange is not None:
             self.exchange.overdue(now)
-            stuck = self._body is not None or self.transport.get_write_buffer_size()
-            if stuck and not self._paused and now - self._since > limits.sending:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent != self._unsent:
+                # A slow client may take what was written in large steps, and is not stuck.
+                self._unsent, self._since = unsent, now
+            stuck = unsent or (self._body is not None and not self._paused)
+            if stuck and now - self._since > limits.silence:
                 self._give_up()
         elif self.switched is None:
             waits = limits.head if self._held else limits.keepalive
@@ -256,7 +261,7 @@ class ClientConnection(asyncio.Protocol):
         if self._body is not None or not self._keeps or self.transport.is_closing():
             self._body = None
             self._close()
-        else:
+        elif self._held:
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def fail(self) -> None:

@@ -110,6 +110,8 @@ class Exchange:
         """The connection was used before: that it has ended says nothing about the backend."""
         self._sent = False
         """Some of the body has gone."""
+        self._full = False
+        """The backend takes no more for now."""
         self._refused: Reason | None = None
         self.received_bytes = 0
         self._trailers: Fields | None = None
@@ -156,6 +158,7 @@ class Exchange:
     def finish(self, trailers: Fields) -> None:
         """The request's body is complete."""
         self._trailers = trailers
+        self.waits_since = time.monotonic()
         if self._upstream is not None:
             self._upstream.finish(trailers)
 
@@ -256,16 +259,20 @@ class Exchange:
 
     def upstream_full(self) -> None:
         """See `Asking`."""
+        self.waits_since = time.monotonic()
+        self._full = True
         self._stream.pause()
 
     def upstream_ready(self) -> None:
         """See `Asking`."""
+        self.waits_since = time.monotonic()
+        self._full = False
         self._stream.resume()
 
     def overdue(self, now: float) -> None:
-        """Give up a backend that has stayed silent for too long."""
-        waiting = self.phase in (Phase.ASKED, Phase.ANSWERING) and self._upstream is not None
-        if waiting and self._trailers is not None and now - self.waits_since > self._site.limits.silence:
+        """Give up a backend that has stayed silent for too long, or takes nothing of the request."""
+        waiting = self._upstream is not None and (self._trailers is not None or self._full)
+        if waiting and now - self.waits_since > self._site.limits.silence:
             upstream, self._upstream = self._upstream, None
             if upstream is not None:
                 upstream.abandon()
