@@ -88,6 +88,10 @@ class ClientConnection(asyncio.Protocol):
         self._paused = False
         self._since = time.monotonic()
         self._unsent = 0
+        self._last: tuple[bytes, Request] | None = None
+        """The last head, and what it says."""
+        self._pending = b""
+        """The head of an answer, which goes with the first of its body."""
         self._conversations: dict[str, Conversation] = {}
         """By mapping."""
 
@@ -245,14 +249,24 @@ class ClientConnection(asyncio.Protocol):
         # A request that is not read to its end cannot be followed by another.
         self._keeps = self._keeps and not (ends_by_closing or self.draining or self._body is not None)
         self._chunks = response.length is None and not response.bodiless and self._version == "1.1"
-        self.transport.write(write_response(response, self._version, keeps=self._keeps))
+        self._pending = write_response(response, self._version, keeps=self._keeps)
 
     def send(self, data: memoryview | bytes) -> None:
         """See `Stream`."""
-        self.transport.write(chunk(data) if self._chunks else data)
+        piece = chunk(data) if self._chunks else data
+        if self._pending:
+            piece, self._pending = b"".join((self._pending, piece)), b""
+        self.transport.write(piece)
+
+    def flush(self) -> None:
+        """See `Stream`."""
+        if self._pending:
+            pending, self._pending = self._pending, b""
+            self.transport.write(pending)
 
     def finish(self, trailers: Fields) -> None:
         """See `Stream`."""
+        self.flush()
         if self._chunks:
             self.transport.write(last_chunk(trailers))
         self.exchange = None
@@ -324,8 +338,7 @@ class ClientConnection(asyncio.Protocol):
             if length is None:
                 self._seen = len(held)
                 return
-            head = bytes(held[:length])
-            request = read_request(head)
+            request = self._understand(bytes(held[:length]))
         except Unfit as unfit:
             self._refuse(unfit)
             return
@@ -346,6 +359,15 @@ class ClientConnection(asyncio.Protocol):
             self._feed(rest)
         else:
             held += rest
+
+    def _understand(self, head: bytes) -> Request:
+        """Clients ask for the same again and again."""
+        last = self._last
+        if last is not None and last[0] == head:
+            return last[1]
+        request = read_request(head)
+        self._last = head, request
+        return request
 
     def _feed(self, data: bytes) -> None:
         exchange, body = self.exchange, self._body

@@ -19,6 +19,7 @@ from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
+from marchproxy.dataplane.http.requests import write_request
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
@@ -60,6 +61,9 @@ class Stream(Protocol):
 
     def send(self, data: memoryview | bytes) -> None:
         """Send a piece of its body."""
+
+    def flush(self) -> None:
+        """Send what was held back to go together with what follows."""
 
     def finish(self, trailers: Fields) -> None:
         """The answer is complete."""
@@ -123,14 +127,14 @@ class Exchange:
 
     def begin(self) -> None:
         """Decide, and send the request on its way."""
-        request, visitor = self.request, self._stream.visitor
-        answer = self._answer = visitor.answer(request.host, request.path)
+        visitor = self._stream.visitor
+        answer = self._answer = visitor.answer(self.request.host, self.request.path)
         try:
             self._judge(answer)
         except Unfit as unfit:
             self.refuse(unfit)
             return
-        ledger = self._site.ledger
+        request, ledger = self.request, self._site.ledger
         opened = opened_by(answer, self.verified)
         if request.websocket:
             query = self._site.query(visitor.who, request)
@@ -140,7 +144,7 @@ class Exchange:
         self.conversation = conversation
         self._deadline = self.began + self._site.limits.opening
         self._candidates = ledger.candidates(conversation)
-        first = next(self._candidates, None)
+        first = self._site.settled(conversation) or next(self._candidates, None)
         upstream = self._site.pool.take(first) if first and not ledger.is_blocked(first) else None
         if upstream is not None:
             self._kept = True
@@ -239,6 +243,10 @@ class Exchange:
             self.conversation.carry(self.conversation.received, len(data))
         self._stream.send(data)
 
+    def flush(self) -> None:
+        """See `Asking`."""
+        self._stream.flush()
+
     def complete(self, trailers: Fields) -> None:
         """See `Asking`."""
         self._upstream = None
@@ -282,21 +290,23 @@ class Exchange:
 
     def _judge(self, answer: Answer) -> None:
         """Raises `Unfit` where policy, or a credential, says no."""
-        given = next((value for name, value in self.request.fields if name == "authorization"), None)
-        if answer.openers:
+        openers = answer.openers
+        if openers:
+            given = next((value for name, value in self.request.fields if name == "authorization"), None)
             self._presented = read_authorization(given) if given is not None else None
-        outcome = self._site.judge.check(answer, self._presented, self._stream.visitor.who.source)
-        if isinstance(outcome, Reason):
-            raise Unfit(outcome)
-        if outcome is None and not answer.verdict.lets_through:
+            outcome = self._site.judge.check(answer, self._presented, self._stream.visitor.who.source)
+            if isinstance(outcome, Reason):
+                raise Unfit(outcome)
+            self.verified = outcome
+        if self.verified is None and not answer.verdict.lets_through:
             raise Unfit(answer.reason)
         if answer.pool is None:
             raise Unfit(Reason.NO_MAPPING)
-        if outcome is not None:
-            self.verified = outcome
+        if self.verified is not None:
             # It was for us: what opens a door here is not for who is behind it.
-            fields = [field for field in self.request.fields if field[0] != "authorization"]
-            self.request.fields = (*fields, ("x-marchproxy-service", outcome.service))
+            fields = tuple([each for each in self.request.fields if each[0] != "authorization"])
+            named = ("x-marchproxy-service", self.verified.service)
+            self.request = replace(self.request, fields=(*fields, named), encoded=b"")
 
     async def _reach(self, first: Backend | None) -> None:
         """Connect to the first backend that can be reached, `first` before the others."""
@@ -333,10 +343,12 @@ class Exchange:
         self.waits_since = time.monotonic()
         if self.conversation is not None:
             self._site.open(self.conversation, upstream.backend, begins=not self.request.websocket)
-        scheme = "https" if self._stream.secure else "http"
         request = self.request
-        about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
-        upstream.ask(self, request, about)
+        if not request.encoded:
+            scheme = "https" if self._stream.secure else "http"
+            about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
+            request.encoded = write_request(request, about)
+        upstream.ask(self, request)
         if self._trailers is not None:
             upstream.finish(self._trailers)
         else:

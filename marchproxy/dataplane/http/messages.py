@@ -1,6 +1,6 @@
 """Requests and responses, whatever version of HTTP they came by."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 type Fields = tuple[tuple[str, str], ...]
 """Names in lower case, values as Latin-1, in the order of the sender."""
@@ -31,6 +31,8 @@ class Request:
     """It asks to become a WebSocket."""
     trailers: bool = False
     """The client takes trailers."""
+    encoded: bytes = b""
+    """The head as it went to a backend; what a client says again need not be written again."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class Response:
     """No body follows, whatever the length says: to HEAD, 204, 304 and 1xx."""
     keeps: bool = True
     """The backend would go on with the connection."""
+    encoded: dict[tuple[str, bool], bytes] = field(default_factory=dict)
+    """The head for a client, by its version and whether its connection goes on."""
 
     @property
     def interim(self) -> bool:

@@ -1,5 +1,6 @@
 """HTTP/1.1 requests: heads read strictly (`http_head`), and written for a backend."""
 
+from functools import lru_cache
 from http import HTTPStatus
 
 from marchproxy.dataplane.http.bodies import Body, Counted, Dechunked
@@ -45,6 +46,7 @@ def body_of(request: Request) -> Body:
     return Dechunked() if request.length is None else Counted(request.length)
 
 
+@lru_cache(maxsize=1024)
 def host_of(authority: str) -> str:
     """The host that an authority names, in lower case and without its port; empty: none. Raises `Unfit`."""
     return str(read_authority(authority)[0]) if authority else ""

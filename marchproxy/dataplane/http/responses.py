@@ -44,6 +44,18 @@ def read_response(head: bytes, method: str) -> tuple[Response, Body]:
 
 def write_response(response: Response, version: str, *, keeps: bool) -> bytes:
     """The head for a client of this version of HTTP/1. `keeps`: its connection goes on afterwards."""
+    encoded = response.encoded.get((version, keeps))
+    if encoded is None:
+        encoded = response.encoded[version, keeps] = _write(response, version, keeps=keeps)
+    return encoded
+
+
+def body_again(response: Response) -> Body:
+    """What reads the body of a response whose head was read before, and had no framing of its own."""
+    return Counted(0 if response.bodiless else response.length or 0)
+
+
+def _write(response: Response, version: str, *, keeps: bool) -> bytes:
     phrase = response.phrase or phrase_of(response.status)
     lines = [f"HTTP/1.1 {response.status} {phrase}\r\n"]
     lines += [f"{name}: {value}\r\n" for name, value in response.fields]

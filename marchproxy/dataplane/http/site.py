@@ -10,9 +10,12 @@ from marchproxy.dataplane.http.pool import Pool
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.records import EventKind
 from marchproxy.dataplane.tasks import Tasks
+from marchproxy.model.entities import Balance
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Query
-from marchproxy.policy.plan import Backend
+from marchproxy.policy.plan import Backend, Rule
+
+_BY_CLIENT = frozenset({Balance.MAGLEV, Balance.SOURCE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,16 @@ class Site:
     def tells(self) -> bool:
         """Whether anybody wants to know of requests."""
         return EventKind.REQUEST in self.ledger.wanted
+
+    def settled(self, conversation: Conversation) -> Backend | None:
+        """The backend that the last request of a conversation went to, where its strategy gives every
+        request of one client to the same; None: it has to be asked.
+        """
+        backend, pool, rule = conversation.backend, conversation.answer.pool, conversation.answer.rule
+        if backend is None or pool is None or not isinstance(rule, Rule):
+            return None
+        stays = rule.balance in _BY_CLIENT and backend in pool.backends and backend not in pool.idle
+        return backend if stays else None
 
     def closed(self, conversation: Conversation) -> None:
         """Tell of a conversation that had not begun, and is over."""

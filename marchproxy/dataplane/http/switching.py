@@ -133,6 +133,9 @@ class Copying:
         self.conversation.carry(self.conversation.received, len(data))
         self.client.transport.write(data)
 
+    def flush(self) -> None:
+        """Nothing is held back."""
+
     def complete(self, trailers: Fields) -> None:
         """See `Asking`."""
         self.end()

@@ -4,10 +4,9 @@ import asyncio
 import time
 from typing import Protocol, cast
 
-from marchproxy.dataplane.http.bodies import Body, UntilClose, chunk, last_chunk
+from marchproxy.dataplane.http.bodies import Body, Counted, UntilClose, chunk, last_chunk
 from marchproxy.dataplane.http.messages import Fields, Request, Response
-from marchproxy.dataplane.http.requests import write_request
-from marchproxy.dataplane.http.responses import MAX_HEAD, SWITCHING, read_response
+from marchproxy.dataplane.http.responses import MAX_HEAD, SWITCHING, body_again, read_response
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Backend
@@ -27,6 +26,9 @@ class Asking(Protocol):
 
     def received(self, data: memoryview | bytes) -> None:
         """A piece of its body."""
+
+    def flush(self) -> None:
+        """What could be read by now has been."""
 
     def complete(self, trailers: Fields) -> None:
         """The answer is complete, and the connection no longer its asker's."""
@@ -69,19 +71,23 @@ class Upstream(asyncio.Protocol):
         self._held = b""
         self._body: Body | None = None
         self._response: Response | None = None
+        self._more = False
+        """More has come than was asked for."""
+        self._last: tuple[bytes, str, Response] | None = None
+        """The last head that can come again, its request's method, and what it says."""
         self._switched = False
 
     # ---- for exchanges
 
-    def ask(self, asking: Asking, request: Request, about: Fields) -> None:
-        """Send the head of a request; its body follows by `send` and `finish`."""
+    def ask(self, asking: Asking, request: Request) -> None:
+        """Send the head of a request, which is encoded; its body follows by `send` and `finish`."""
         self._asking = asking
         self.used += 1
         self._method = request.method
         self._chunked = request.length is None
         self._sent = False
         self._body = self._response = None
-        self.transport.write(write_request(request, about))
+        self.transport.write(request.encoded)
 
     def send(self, data: memoryview | bytes) -> None:
         """Send a piece of the body."""
@@ -125,10 +131,12 @@ class Upstream(asyncio.Protocol):
             return
         if self._held:
             data, self._held = self._held + data, b""
+        asking = self._asking
         try:
             self._read(data)
         except Unfit as unfit:
             self._fail(Reason.UPSTREAM_REFUSED, unfit.detail)
+        asking.flush()
 
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`; closes."""
@@ -180,7 +188,7 @@ class Upstream(asyncio.Protocol):
         self._held = data
 
     def _head(self, head: bytes) -> None:
-        response, body = read_response(head, self._method)
+        response, body = self._understand(head)
         asking = self._asking
         if asking is None:
             return
@@ -191,11 +199,18 @@ class Upstream(asyncio.Protocol):
         self._switched = response.status == SWITCHING
         asking.answered(response)
 
+    def _understand(self, head: bytes) -> tuple[Response, Body]:
+        """Backends say the same for a second, until their `Date` is another."""
+        last = self._last
+        if last is not None and last[0] == head and last[1] == self._method:
+            return last[2], body_again(last[2])
+        response, body = read_response(head, self._method)
+        self._last = (head, self._method, response) if isinstance(body, Counted) else None
+        return response, body
+
     def _over(self, rest: bytes) -> None:
         """The answer is complete; so may the request be."""
-        if self._response is not None and rest:
-            # More than was asked for.
-            self._response.keeps = False
+        self._more = bool(rest)
         if not self._switched:
             self._settle()
 
@@ -205,7 +220,7 @@ class Upstream(asyncio.Protocol):
         if asking is None or response is None or body is None or not body.done:
             return
         self._asking = None
-        keeps = response.keeps and self._sent and not self.transport.is_closing()
+        keeps = response.keeps and self._sent and not (self._more or self.transport.is_closing())
         if keeps:
             self.idle_since = time.monotonic()
             self._keeper.keep(self)

@@ -12,11 +12,24 @@ from marchproxy.policy.evaluate import Answer, Evaluator, decided
 from marchproxy.policy.plan import Listener, Rule
 from marchproxy.policy.routes import Routes
 
+_REMEMBERED = 16
+"""Requests: clients ask for the same again, and nobody shall fill memory by asking for more."""
+
 
 class Visitor:
     """A client at a listener, as one plan sees it."""
 
-    __slots__ = ("_answers", "_listener", "_routes", "_services", "blocked", "evaluator", "listens", "who")
+    __slots__ = (
+        "_answers",
+        "_asked",
+        "_listener",
+        "_routes",
+        "_services",
+        "blocked",
+        "evaluator",
+        "listens",
+        "who",
+    )
 
     def __init__(self, evaluator: Evaluator, who: Client) -> None:
         self.who = who
@@ -30,6 +43,8 @@ class Visitor:
         self._routes = evaluator.routes(self._listener, services) if self._listener else Routes()
         self._answers: dict[int, Answer] = {}
         """By identity of the rule, which the plan keeps."""
+        self._asked: dict[tuple[str, str], Answer] = {}
+        """By host and path, the last few."""
         found = evaluator.blocked(query)
         self.blocked: Answer | None = None
         """Why nobody listens to it; None: somebody may."""
@@ -40,7 +55,16 @@ class Visitor:
         """What becomes of a request."""
         if self.blocked:
             return self.blocked
-        rule = self._routes.find(host, path)
+        known = self._asked.get((host, path))
+        if known is not None:
+            return known
+        found = self._by_rule(self._routes.find(host, path))
+        if len(self._asked) >= _REMEMBERED:
+            self._asked.clear()
+        self._asked[host, path] = found
+        return found
+
+    def _by_rule(self, rule: Rule | None) -> Answer:
         found = self._answers.get(id(rule))
         if found is None:
             found = self._answers[id(rule)] = Answer(*decided(rule), self._services, self._listener, rule)
