@@ -45,7 +45,7 @@ def events(
         typer.Option(
             "--kind",
             metavar="KIND[,KIND]",
-            help="Only flow-start, flow-end, denied, audited, backend, reload, interface, problem",
+            help="Only flow-start, flow-end, denied, audited, request, backend, reload, interface, problem",
             autocompletion=_kinds,
         ),
     ] = _ALL,
@@ -64,11 +64,11 @@ def events(
 ) -> ExitCode:
     """Show what happens, as it happens, until Ctrl-C
 
-    Flows that start and end, refusals, backends that go down and come up, revisions that are applied or fail,
-    interfaces, and problems that begin and end. With a filter only what is of a flow is shown, and with
-    --service alone also backends of that service. JSON is one object a line. When the daemon ends, people are
-    told and see what happens once it is back; JSON and YAML end with exit code 6, since something may be
-    missing.
+    Flows that start and end, refusals, HTTP requests, backends that go down and come up, revisions that are
+    applied or fail, interfaces, and problems that begin and end. With a filter only what is of a flow is
+    shown, and with --service alone also backends of that service. JSON is one object a line. When the daemon
+    ends, people are told and see what happens once it is back; JSON and YAML end with exit code 6, since
+    something may be missing.
     """
     from marchproxy.cli.watch import watch
 

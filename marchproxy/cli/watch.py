@@ -33,6 +33,7 @@ _CHANGES = {
     "lost": ("lost", "red"),
     "began": ("wrong", "red"),
     "ended": ("over", "green"),
+    "request": ("http", "cyan"),
 }
 
 

@@ -66,8 +66,24 @@ def happening(event: Mapping[str, Any]) -> str:
             return f"{event['name']} ({event['role']}): {how}"
         case "problem":
             return f"{event['component']}: {event['message']}"
+        case "request":
+            return _request(event)
         case _:
             return json.dumps({key: event[key] for key in event if key != "time"}, ensure_ascii=False)
+
+
+def _request(event: Mapping[str, Any]) -> str:
+    """An HTTP request, as one line of an access log."""
+    where = event["name"] or place(event["destination"], event["destination_port"])
+    scheme = "https" if event["tls"] else "http"
+    by = f" by {event['backend']}" if event["backend"] else ""
+    why = f", {event['reason']}" if event["verdict"] == "deny" else ""
+    asked = (
+        f"{place(event['source'], event['source_port'])} {event['method']} {scheme}://{where}{event['path']}"
+    )
+    return (
+        f"{asked}: {event['status'] or 'gone'}{why}{by}, {event['took_ms']:.1f} ms  {event['mapping'] or '-'}"
+    )
 
 
 def turn(event: Mapping[str, Any]) -> str:

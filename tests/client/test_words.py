@@ -2,7 +2,7 @@
 
 import pytest
 
-from marchproxy.client.words import cell, endpoint, printable
+from marchproxy.client.words import cell, endpoint, happening, printable
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,25 @@ def test_printable(text: str, shown: str) -> None:
 )
 def test_endpoints(address: str, port: int, text: str) -> None:
     assert endpoint({"at": address, "at_port": port}, "at") == text
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({}, "10.1.0.2:4711 GET http://www.example/a: 200 by 10.2.0.2:80, 1.2 ms  web"),
+        (
+            {"tls": True, "name": "", "verdict": "deny", "reason": "NO_MAPPING", "status": 404, "backend": ""}
+            | {"mapping": ""},
+            "10.1.0.2:4711 GET https://10.1.0.1:80/a: 404, NO_MAPPING, 1.2 ms  -",
+        ),
+        ({"status": 0}, "10.1.0.2:4711 GET http://www.example/a: gone by 10.2.0.2:80, 1.2 ms  web"),
+    ],
+)
+def test_requests_are_told_as_in_an_access_log(more: dict[str, object], text: str) -> None:
+    event = {
+        **{"kind": "request", "source": "10.1.0.2", "source_port": 4711, "destination": "10.1.0.1"},
+        **{"destination_port": 80, "name": "www.example", "method": "GET", "path": "/a", "tls": False},
+        **{"status": 200, "backend": "10.2.0.2:80", "verdict": "allow", "reason": "FORWARDED"},
+        **{"took_ms": 1.23, "mapping": "web"},
+    }
+    assert happening(event | more) == text
