@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rich.text import Text
+from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
 from marchproxy.tui.words import Row
@@ -37,6 +39,11 @@ class LiveTable(DataTable[Text]):
 
     Only cells that differ are drawn again, so that a slow line carries no more than what changed.
     """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("shift+left", "scroll_left", "Scroll left", show=False),
+        Binding("shift+right", "scroll_right", "Scroll right", show=False),
+    ]
 
     def __init__(
         self, columns: Sequence[Column], key: Callable[[Row], str], *, id: str | None = None

@@ -42,12 +42,13 @@ class Catalogue(Browser):
     EVERY = 2.0
     SHELVES: ClassVar[Sequence[Shelf]] = ()
     WRITING = frozenset({"add", "edit", "remove", "disable"})
+    SIDEWAYS = frozenset({"shelf"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "add", "New", tooltip="Write a new one"),
         Binding("e", "edit", "Edit", tooltip="Change the one under the cursor; Enter does as well"),
         Binding("x", "remove", "Remove", tooltip="Remove the one under the cursor"),
-        Binding("left", "shelf(-1)", "List before", show=False),
-        Binding("right", "shelf(1)", "Next list", show=False),
+        Binding("left", "shelf(-1)", "List before", show=False, priority=True),
+        Binding("right", "shelf(1)", "Next list", show=False, priority=True),
     ]
 
     def __init__(self, *, id: str) -> None:

@@ -24,10 +24,11 @@ class Top(Browser):
 
     TITLE = "Top"
     BINDING_GROUP_TITLE = "Top"
+    SIDEWAYS = frozenset({"by"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b", "by(1)", "By", tooltip="Services, sources, destinations, mappings, reasons of refusals"),
-        Binding("right", "by(1)", "Next", show=False),
-        Binding("left", "by(-1)", "Before", show=False),
+        Binding("right", "by(1)", "Next", show=False, priority=True),
+        Binding("left", "by(-1)", "Before", show=False, priority=True),
         Binding("s", "order", "Sort", tooltip="Sort by the next column; a click on a title does as well"),
         FREEZE,
     ]

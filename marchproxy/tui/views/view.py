@@ -98,6 +98,10 @@ class View(Vertical):
 class Browser(View):
     """A tab with a table, and a filter that narrows it while it is typed."""
 
+    SIDEWAYS: ClassVar[frozenset[str]] = frozenset()
+    """Actions of ← and →. Their bindings have priority: a table whose rows are wider than the screen would
+    take the keys, and has shift with them instead.
+    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", tooltip="Show only what this text occurs in")
     ]
@@ -115,6 +119,12 @@ class Browser(View):
     def filter(self) -> Input:
         """Hidden while it is empty and nobody types."""
         return self.query_one(".filter", Input)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether there is such an action now: whoever types moves the cursor in what is typed."""
+        if action in self.SIDEWAYS and isinstance(self.screen.focused, Input):
+            return False
+        return super().check_action(action, parameters)
 
     def make_filter(self) -> Input:
         """For `compose`."""

@@ -6,6 +6,10 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, TabbedContent
 
+from marchproxy.client import edits
+from marchproxy.model.change import Kind
+from marchproxy.model.documents import read_entity
+from marchproxy.model.entities import Service
 from marchproxy.model.errors import NotFound
 from marchproxy.tui.app import MarchProxyApp
 from marchproxy.tui.dialogs.changes import Changes
@@ -134,6 +138,34 @@ def test_services_are_the_next_list() -> None:
         await until(pilot, lambda: [row["name"] for row in view.table.records] == ["web"])
 
     on_tab("policy", Stage(), play)
+
+
+def test_lists_change_where_rows_are_wider_than_the_screen() -> None:
+    """A table takes ← and → to itself as soon as it can be moved sideways."""
+    stage = Stage()
+    wide = read_entity(Service, {"name": "n" * 60, "addresses": ["10.9.0.1", "10.9.0.2", "10.9.0.3"]})
+    stage.held = edits.put(stage.held, Kind.SERVICE, "default", wide)
+
+    async def play(app: MarchProxyApp, pilot: Pilot[None]) -> None:
+        app.action_tab("policy")
+        await until(pilot, lambda: isinstance(app.view, Catalogue) and app.view.table.records)
+        view = app.view
+        assert isinstance(view, Catalogue)
+        tabs = view.query_one(TabbedContent)
+        await pilot.press("right")
+        await until(pilot, lambda: tabs.active == "shelf-service" and view.table.max_scroll_x > 0)
+        await pilot.press("shift+right")
+        await until(pilot, lambda: view.table.scroll_x > 0)
+        await pilot.press("right")
+        await until(pilot, lambda: tabs.active == "shelf-mapping")
+        await pilot.press("left")
+        await until(pilot, lambda: tabs.active == "shelf-service")
+        # Who types moves the cursor in what is typed.
+        await pilot.press("slash", *"ab", "left", "x")
+        await until(pilot, lambda: view.text == "axb")
+        assert tabs.active == "shelf-service"
+
+    perform(stage, play, (80, 24))
 
 
 def test_limits_show_what_they_dropped() -> None:

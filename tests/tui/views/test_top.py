@@ -30,6 +30,21 @@ def test_by_what_and_in_which_order() -> None:
     perform(stage, play)
 
 
+def test_groups_change_where_rows_are_wider_than_the_screen() -> None:
+    stage = Stage()
+
+    async def play(app: MarchProxyApp, pilot: Pilot[None]) -> None:
+        app.action_tab("top")
+        await until(pilot, lambda: isinstance(app.view, Top) and app.view.table.records)
+        view = app.view
+        assert isinstance(view, Top)
+        assert view.table.max_scroll_x > 0
+        await pilot.press("right")
+        await until(pilot, lambda: stage.last("top")["by"] == "source")
+
+    perform(stage, play, (40, 20))
+
+
 def test_a_click_on_a_title_sorts() -> None:
     stage = Stage()
 
