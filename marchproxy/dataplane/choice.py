@@ -10,6 +10,7 @@ from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.fdstore import DescriptorStore
+from marchproxy.dataplane.logring import Said
 from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.proxy.tier import SocketsTier
 from marchproxy.dataplane.tier import Tier
@@ -45,8 +46,9 @@ def choose_admission(
     certificates: CertificateKeeper,
     store: DescriptorStore,
     options: RunOptions,
+    logged: Callable[[Said], None],
 ) -> Admission | WorkerPool:
-    """Admission beside `tier`: in the daemon, or in processes of its own."""
+    """Admission beside `tier`: in the daemon, or in processes of its own, whose log `logged` takes."""
     handover, sockets = _handover_to(tier), ListeningSockets(_sharing_beside(tier), store, _diverted_by(tier))
     if options.workers:
         return WorkerPool(
@@ -58,6 +60,7 @@ def choose_admission(
             sockets,
             options.verbosity,
             options.log_format,
+            logged,
         )
     return Admission(
         find,

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from marchproxy.dataplane.flowquery import EVERYTHING, FlowFilter, is_named
 from marchproxy.dataplane.naming import ServiceNames
+from marchproxy.dataplane.outbox import Outbox
 from marchproxy.dataplane.records import (
     BackendEvent,
     Decision,
@@ -22,8 +23,6 @@ from marchproxy.policy.plan import Plan
 
 RECENT_REFUSALS = 10_000
 """Refusals that `flows --denied` can show; older ones are in the flow log, if there is one."""
-QUEUE = 1_000
-"""Events that wait for one slow subscriber."""
 INBOX = 50_000
 """Events that wait for the loop."""
 _AT_ONCE = 1_000
@@ -45,47 +44,18 @@ _OWN_KINDS: Mapping[type, EventKind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Told to a subscriber in place of `count` events that it was too slow for."""
-
-    count: int
-
-
-class Subscription:
-    """The events of one subscriber, in order, at most `QUEUE` of them waiting."""
+class Subscription(Outbox[Told]):
+    """The events of one subscriber."""
 
     def __init__(self, kinds: frozenset[EventKind], wanted: FlowFilter) -> None:
+        super().__init__()
         self.kinds = kinds
         self._wanted = wanted
-        self._waiting: deque[Told] = deque()
-        self._lost = 0
-        self._ready = asyncio.Event()
 
     def offer(self, event: Told) -> None:
-        """Queue an event that is asked for, or count it as lost.
-
-        The newest are lost, so what is told has no gaps inside.
-        """
-        if not concerns(event, self._wanted):
-            return
-        if self._lost or len(self._waiting) >= QUEUE:
-            self._lost += 1
-        else:
-            self._waiting.append(event)
-        self._ready.set()
-
-    async def batches(self) -> AsyncGenerator[list[Told | Lost]]:
-        """What has happened since the last batch, never empty, without end."""
-        while True:
-            await self._ready.wait()
-            self._ready.clear()
-            batch: list[Told | Lost] = [*self._waiting]
-            if self._lost:
-                batch.append(Lost(self._lost))
-            self._waiting.clear()
-            self._lost = 0
-            yield batch
+        """Queue an event if it is asked for."""
+        if concerns(event, self._wanted):
+            self.put(event)
 
 
 class Inbox:

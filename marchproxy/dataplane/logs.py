@@ -95,23 +95,38 @@ def configure(verbosity: int, form: LogFormat = LogFormat.CONSOLE) -> None:
     root.propagate = False
 
 
+def level() -> int:
+    """The least level that is logged, as one of logging's numbers."""
+    return logging.getLogger("marchproxy").getEffectiveLevel()
+
+
 def listen(handler: logging.Handler) -> None:
-    """Hand everything that is said to `handler`, too."""
+    """Hand what is said to `handler`, too; everything, unless it has a level."""
     root = logging.getLogger("marchproxy")
     root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
+    _suit(root)
 
 
 def unlisten(handler: logging.Handler) -> None:
     """End that."""
     root = logging.getLogger("marchproxy")
     root.removeHandler(handler)
-    root.setLevel(min((each.level for each in root.handlers), default=logging.INFO))
+    _suit(root)
+
+
+def _suit(root: logging.Logger) -> None:
+    """Say what the most curious of those who listen wants to hear."""
+    root.setLevel(min((each.level or logging.DEBUG for each in root.handlers), default=logging.INFO))
 
 
 def flow_of(record: logging.LogRecord) -> int:
     """The flow that a record is about, where whoever logged it said so (`extra={"flow": …}`); 0: none."""
     return int(getattr(record, "flow", 0))
+
+
+def exception_of(record: logging.LogRecord) -> str:
+    """The traceback of what went wrong; empty where nothing did."""
+    return _exception(record)[1]
 
 
 def log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

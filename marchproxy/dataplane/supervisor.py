@@ -38,6 +38,7 @@ from marchproxy.dataplane.healthserver import HealthServer
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.keeper import TierKeeper
 from marchproxy.dataplane.learning import Learning, learned_file
+from marchproxy.dataplane.logring import LogRing, keep_log
 from marchproxy.dataplane.logs import configure, log_unhandled
 from marchproxy.dataplane.names import memory
 from marchproxy.dataplane.names.resolver import Resolver
@@ -90,6 +91,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
     notifier = notifier or Notifier.from_environment()
     async with AsyncExitStack() as stack:
         stack.callback(notifier.close)
+        ring = stack.enter_context(keep_log())
         store = DescriptorStore.adopt(notifier)
         runtime = RuntimeDir(options.runtime_dir)
         stack.callback(runtime.close)
@@ -119,12 +121,11 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         # What was to be confirmed while no daemon ran goes back before anything is carried out.
         probation = Probation(intent, options.state_dir)
         await probation.attend()
-        settings = await intent.settings()
         credentials = CredentialKeeper(intent, options.state_dir)
         stack.push_async_callback(credentials.close)
         certificates = CertificateKeeper(intent)
-        tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=settings.flow_table)
-        admission = choose_admission(tier, resolver.find, credentials, certificates, store, options)
+        tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=(await intent.settings()).flow_table)
+        admission = choose_admission(tier, resolver.find, credentials, certificates, store, options, ring.add)
         keeper = TierKeeper(tier, why, admission)
         export = LogExport(intent, keeper)
         # Ends what is told when the tier ends: so it is closed after it.
@@ -146,6 +147,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
             certificates,
             probation,
             learning,
+            ring,
             resolver,
             renewal,
             dns,
@@ -173,6 +175,7 @@ class Supervisor:
         certificates: CertificateKeeper,
         probation: Probation,
         learning: Learning,
+        logs: LogRing,
         resolver: Resolver,
         renewal: Renewal,
         dns: DnsService,
@@ -187,6 +190,7 @@ class Supervisor:
         self._certificates = certificates
         self._probation = probation
         self.learning = learning
+        self.logs = logs
         self._resolver = resolver
         self._renewal = renewal
         self._dns = dns

@@ -11,6 +11,7 @@ from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.events import EventHub, OwnEvent, Subscription
 from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion, page_of
 from marchproxy.dataplane.learning import Learning
+from marchproxy.dataplane.logring import LogRing
 from marchproxy.dataplane.preview import Cut, Preview
 from marchproxy.dataplane.records import (
     BackendEvent,
@@ -160,6 +161,7 @@ class StandIn:
     def __init__(self, *flows: Flow) -> None:
         self.events = EventHub()
         self.learning = Learning(None)
+        self.logs = LogRing()
         self.held = flows
         self.kernel: KernelAnswer | str = "there is none"
         self.tokens: dict[str, Verified] = {}

@@ -65,7 +65,7 @@ def test_who_admits_beside_a_tier(workers: int, kind: type) -> None:
 
     @looped
     async def choose() -> None:
-        made = choice.choose_admission(SocketsTier(), find, credentials, keeper(), store, options)
+        made = choice.choose_admission(SocketsTier(), find, credentials, keeper(), store, options, print)
         assert type(made) is kind
 
     choose()

@@ -5,8 +5,9 @@ import threading
 from collections import deque
 
 from marchproxy.dataplane import events
-from marchproxy.dataplane.events import QUEUE, RECENT_REFUSALS, EventHub, Inbox, Lost
+from marchproxy.dataplane.events import RECENT_REFUSALS, EventHub, Inbox
 from marchproxy.dataplane.naming import ServiceNames
+from marchproxy.dataplane.outbox import QUEUE, Lost
 from marchproxy.dataplane.records import BackendEvent, Decision, Event, EventKind
 from marchproxy.model.reason import Reason
 from tests.dataplane import facts

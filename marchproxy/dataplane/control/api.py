@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from marchproxy.dataplane.events import EventHub, Subscription
 from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.learning import Learning, learned_document
+from marchproxy.dataplane.logring import LogQuestion, LogRing, Said
+from marchproxy.dataplane.outbox import Lost
 from marchproxy.dataplane.preview import Preview
 from marchproxy.dataplane.records import EventKind
 from marchproxy.dataplane.status import Applied, Status
@@ -61,6 +64,10 @@ class Appliance(Protocol):
     @property
     def learning(self) -> Learning:
         """What audit has let through."""
+
+    @property
+    def logs(self) -> LogRing:
+        """What the daemon has said about itself."""
 
     def status(self) -> Status:
         """The daemon now."""
@@ -116,6 +123,7 @@ class ControlApi:
             "/v1/flows/cut": {"POST": self._cut},
             "/v1/top": {"GET": self._top},
             "/v1/events": {"GET": self._events},
+            "/v1/logs": {"GET": self._logs},
             "/v1/capture": {"GET": self._capture},
             "/v1/reload": {"POST": self._reload},
             "/v1/preview": {"POST": self._preview},
@@ -179,6 +187,20 @@ class ControlApi:
                 yield b"".join(_line(documents.event_document(event)) for event in batch)
         finally:
             self._appliance.unsubscribe(subscription)
+
+    async def _logs(self, request: Request) -> Response:
+        question, limit = filters.read_log_question(request.query), filters.read_limit(request.query)
+        if filters.read_flag(request.query, "follow"):
+            lines = self._log_lines(question, limit)
+            return Response(lines, content_type="application/x-ndjson")
+        found = self._appliance.logs.find(question)
+        return _rows(map(documents.log_document, found[-limit:]), len(found), 0, limit, limit)
+
+    async def _log_lines(self, question: LogQuestion, limit: int) -> AsyncGenerator[bytes]:
+        async with aclosing(self._appliance.logs.follow(question, limit)) as batches:
+            async for batch in batches:
+                # The first is what was kept, and may be empty: the empty line opens the stream all the same.
+                yield b"".join(map(_log_line, batch)) or b"\n"
 
     async def _capture(self, request: Request) -> Response:
         wish = read_wish(request.query)
@@ -337,6 +359,12 @@ def _json(document: Document) -> Response:
 
 def _line(document: Document) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def _log_line(said: Said | Lost) -> bytes:
+    if isinstance(said, Lost):
+        return _line(documents.lost_document(said))
+    return _line({"kind": "log", **documents.log_document(said)})
 
 
 def _rows(rows: Iterable[Document], total: int, first: int, count: int, limit: int) -> Response:

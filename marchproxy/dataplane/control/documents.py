@@ -6,7 +6,9 @@ from typing import Any
 
 from marchproxy.dataplane.agreement import Explanation, KernelAnswer
 from marchproxy.dataplane.credentials.book import Verified
-from marchproxy.dataplane.events import Lost, Told
+from marchproxy.dataplane.events import Told
+from marchproxy.dataplane.logring import Said
+from marchproxy.dataplane.outbox import Lost
 from marchproxy.dataplane.preview import Preview
 from marchproxy.dataplane.records import (
     BackendEvent,
@@ -134,10 +136,15 @@ def preview_document(preview: Preview) -> Document:
     }
 
 
+def lost_document(lost: Lost) -> Document:
+    """The line of a stream where something is missing."""
+    return {"kind": "lost", "count": lost.count}
+
+
 def event_document(event: Told | Lost) -> Document:
     """One line of the event stream: `kind`, and the record."""
     if isinstance(event, Lost):
-        return {"kind": "lost", "count": event.count}
+        return lost_document(event)
     if isinstance(event, BackendEvent):
         state = event.state
         return {"kind": EventKind.BACKEND.value, "time": instant(state.since), **backend_document(state)}
@@ -159,6 +166,20 @@ def _exchanged_document(exchanged: Exchanged) -> Document:
         "bytes_received": exchanged.received,
         "waited_ms": milliseconds(exchanged.waited),
         "took_ms": milliseconds(exchanged.took),
+    }
+
+
+def log_document(said: Said) -> Document:
+    """One record of the daemon's own log."""
+    return {
+        "number": said.number,
+        "time": instant(said.time),
+        "level": said.level,
+        "process": said.process,
+        "logger": said.logger,
+        "flow": said.flow,
+        "message": said.message,
+        "exception": said.exception,
     }
 
 

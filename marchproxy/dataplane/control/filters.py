@@ -5,6 +5,7 @@ from typing import Any
 
 from marchproxy.dataplane.flowquery import FlowFilter, FlowOrder, SortKey
 from marchproxy.dataplane.flowtotals import Grouping
+from marchproxy.dataplane.logring import LEVELS, LogQuestion
 from marchproxy.dataplane.toplists import REASON, TopOrder
 from marchproxy.model.address import Prefix, parse_ip, parse_prefix
 from marchproxy.model.errors import InvalidValue
@@ -62,6 +63,15 @@ def read_grouping(query: Mapping[str, str]) -> tuple[str, TopOrder]:
         return by, TopOrder(text)
     except ValueError:
         raise InvalidValue("sort", text, "one of " + ", ".join(TopOrder)) from None
+
+
+def read_log_question(query: Mapping[str, str]) -> LogQuestion:
+    """The parameters `level` and `text` of what the daemon logs."""
+    expect_only(query, frozenset({"level", "text", "limit", "follow"}))
+    least = query.get("level", LEVELS[0])
+    if least not in LEVELS:
+        raise InvalidValue("level", least, "one of " + ", ".join(LEVELS))
+    return LogQuestion(least, query.get("text", "").lower())
 
 
 def read_filter(query: Mapping[str, str], *, beside: frozenset[str] = frozenset()) -> FlowFilter:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.credentials.parts import BookParts
+from marchproxy.dataplane.logring import Said
 from marchproxy.dataplane.records import Denials, Event, EventKind, LimitState, TableFill, Traffic
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
@@ -129,6 +130,14 @@ class Told:
     """Events in the order in which they came about."""
 
     events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What a worker has said about itself, in that order, and how many more records it had no room for."""
+
+    said: tuple[Said, ...]
+    lost: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.logring import Said
 from marchproxy.dataplane.logs import LogFormat
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import LookupFailed
@@ -63,7 +64,10 @@ class WorkerPool:
         sockets: ListeningSockets | None = None,
         verbosity: int = 0,
         log_format: LogFormat = LogFormat.CONSOLE,
+        logged: Callable[[Said], None] = lambda said: None,
     ) -> None:
+        """`logged` takes what workers log; their lines on stderr are their own."""
+        self.logged = logged
         self._own = Admission(find, credentials, handover=handover)
         self._find = find
         self._credentials = credentials
@@ -409,6 +413,8 @@ class _Place:
                 self._silent = 0
                 self.facts = Totals.joined(self._retired, message)
                 self._pool.note(message)
+            case messages.Logged(said, lost):
+                self._keep_log(said, lost)
             case messages.Answer(number, value):
                 future = self._asked.pop(number, None)
                 if future is not None and not future.done():
@@ -419,6 +425,12 @@ class _Place:
                 self._pool.take(self, message, descriptors)
             case messages.Cut(ids):
                 self._pool.end_taken(ids)
+
+    def _keep_log(self, said: Sequence[Said], lost: int) -> None:
+        for each in said:
+            self._pool.logged(each)
+        if lost:
+            log.warning("worker %d: %d of its log records came too fast to be kept", self._index + 1, lost)
 
     def _lost(self) -> None:
         self._channel = None

@@ -24,7 +24,8 @@ from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.kernel.handoff import lift_limits, limit_backlog
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
-from marchproxy.dataplane.logs import LogFormat, configure, log_unhandled
+from marchproxy.dataplane.logring import Handler
+from marchproxy.dataplane.logs import LogFormat, configure, listen, log_unhandled, unlisten
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.proxy import ledger
@@ -34,6 +35,7 @@ from marchproxy.dataplane.records import Event
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.channel import Channel
+from marchproxy.dataplane.workers.logsender import LogSender
 from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import MarchproxyError
 
@@ -52,6 +54,7 @@ class Worker:
         self.book = CredentialBook()
         self.ended = asyncio.Event()
         self._channel = Channel(sock, self._heard, self._orphaned)
+        self.log = LogSender(self._channel.say)
         self._tasks = Tasks()
         self._asked: dict[int, asyncio.Future[object]] = {}
         self._numbers = 0
@@ -80,6 +83,7 @@ class Worker:
         polling.cancel()
         self._report()
         self._flush()
+        self.log.flush()
         await asyncio.sleep(0)
         self._channel.close()
 
@@ -271,10 +275,16 @@ class Remote:
         """Nothing drains here."""
 
 
-async def serve(sock: socket.socket) -> None:
-    """Be a worker of whoever has the other end of `sock`."""
+async def serve(sock: socket.socket, index: int) -> None:
+    """Be the worker of this number of whoever has the other end of `sock`."""
     asyncio.get_running_loop().set_exception_handler(log_unhandled)
-    await Worker(sock).run()
+    worker = Worker(sock)
+    handler = Handler(worker.log.put, f"worker {index}")
+    listen(handler)
+    try:
+        await worker.run()
+    finally:
+        unlisten(handler)
 
 
 def main() -> int:
@@ -287,7 +297,7 @@ def main() -> int:
     configure(verbosity, LogFormat(sys.argv[4]))
     ledger.number_as(index)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(socket.socket(fileno=descriptor)))
+        runner.run(serve(socket.socket(fileno=descriptor), index))
     return 0
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from marchproxy.dataplane.control import documents
-from marchproxy.dataplane.events import Lost
+from marchproxy.dataplane.outbox import Lost
 from marchproxy.dataplane.records import (
     BackendEvent,
     InterfaceEvent,

@@ -14,6 +14,7 @@ from marchproxy.dataplane.credentials.parts import BookParts
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.workers import messages, pool, worker
+from marchproxy.dataplane.workers.logsender import LogSender
 from marchproxy.dataplane.workers.pool import WorkerPool, _Place
 from tests.certificates import keeper
 from tests.dataplane.loops import looped, until
@@ -135,16 +136,20 @@ async def test_what_a_callback_of_a_worker_does_not_catch_is_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop = asyncio.get_running_loop()
+    logged: list[messages.Logged] = []
 
     class Failing:
         def __init__(self, sock: object) -> None:
             loop.call_soon(lambda: 1 // 0)
+            self.log = LogSender(logged.append)
 
         async def run(self) -> None:
             await until(lambda: bool(caplog.records), "a line")
 
     monkeypatch.setattr(worker, "Worker", Failing)
-    await worker.serve(cast(Any, None))
+    await worker.serve(cast(Any, None), 3)
     (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
     assert "division" in record.getMessage()
     assert "Traceback" not in record.getMessage()
+    await until(lambda: bool(logged), "the daemon to be told")
+    assert [(each.process, each.level) for each in logged[0].said] == [("worker 3", "error")]

@@ -14,6 +14,7 @@ import pytest
 
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.credentials.parts import BookParts
+from marchproxy.dataplane.logring import Said
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.records import Event, EventKind
@@ -65,7 +66,10 @@ def policy(listen: int, *ports: int) -> Plan:
 class Made:
     """A pool of two, with a server behind it that sends back what it gets."""
 
-    def __init__(self, pool: WorkerPool, listen: int, server: int, events: list[Event]) -> None:
+    def __init__(
+        self, pool: WorkerPool, listen: int, server: int, events: list[Event], logged: list[Said]
+    ) -> None:
+        self.logged = logged
         self.pool = pool
         self.listen = listen
         self.server = server
@@ -110,7 +114,7 @@ type Asking = Callable[[messages.Question], Awaitable[object]]
 
 
 @asynccontextmanager
-async def serving(count: int = 2) -> AsyncIterator[Made]:
+async def serving(count: int = 2, *, verbosity: int = 0) -> AsyncIterator[Made]:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
@@ -121,8 +125,10 @@ async def serving(count: int = 2) -> AsyncIterator[Made]:
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = int(server.sockets[0].getsockname()[1])
     events: list[Event] = []
-    pool = WorkerPool(count, find, cast(CredentialKeeper, NoCredentials()), keeper(), None)
-    made = Made(pool, free_port(), port, events)
+    logged: list[Said] = []
+    credentials = cast(CredentialKeeper, NoCredentials())
+    pool = WorkerPool(count, find, credentials, keeper(), None, verbosity=verbosity, logged=logged.append)
+    made = Made(pool, free_port(), port, events, logged)
     pool.start(events.append)
     pool.prepare(policy(made.listen, port)).commit(1)
     polling = asyncio.create_task(_poll(pool))
@@ -254,3 +260,14 @@ async def test_draining_lets_tunnels_finish() -> None:
         writer.close()
         await asyncio.wait_for(draining, 8)
         assert made.processes() == []
+
+
+@looped
+async def test_what_workers_log_comes_to_the_daemon() -> None:
+    async with serving(1, verbosity=1) as made:
+        _, writer, line = await made.connect("nowhere.example")
+        assert b" 200 " not in line
+        await until(lambda: any("NAME_UNKNOWN" in each.message for each in made.logged), "a record")
+        found = next(each for each in made.logged if "NAME_UNKNOWN" in each.message)
+        assert (found.process, found.level, found.number) == ("worker 1", "debug", 0)
+        writer.close()
