@@ -1,7 +1,7 @@
 """`marchproxy doctor`: what keeps the appliance from working, and the command that puts it right."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,8 +27,14 @@ if TYPE_CHECKING:
 app = single()
 
 _COLOURS = {"error": "red", "warning": "yellow", "ok": "green"}
-_FLOWS = 1000
+_ROWS = 1000
 """Of each kind, in an archive."""
+_ASKED: Mapping[str, tuple[str, Mapping[str, bool]]] = {
+    "flows.json": ("/v1/flows", {}),
+    "denied.json": ("/v1/flows", {"denied": True}),
+    "logs.json": ("/v1/logs", {}),
+}
+"""What the daemon is asked for an archive, by the name of its file."""
 
 
 @verb(
@@ -151,9 +157,9 @@ def _write(environment: Environment, path: Path, case: "Case", rows: Sequence[Do
         "status.json": case.status,
     }
     if case.status:
-        for name, query in (("flows.json", {}), ("denied.json", {"denied": True})):
+        for name, (target, query) in _ASKED.items():
             try:
-                documents[name] = Control(environment).get("/v1/flows", limit=_FLOWS, **query)
+                documents[name] = Control(environment).get(target, limit=_ROWS, **query)
             except MarchproxyError as error:
                 documents[name] = error.message
     texts = {name: json.dumps(value, indent=1, default=str) for name, value in documents.items()}

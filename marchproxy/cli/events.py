@@ -70,7 +70,7 @@ def events(
     ends, people are told and see what happens once it is back; JSON and YAML end with exit code 6, since
     something may be missing.
     """
-    from marchproxy.cli.watch import watch
+    from marchproxy.cli.watch import EVENTS, watch
 
     environment = environment_of(context)
     query = {
@@ -84,4 +84,4 @@ def events(
         "reason": reason,
         "text": text,
     }
-    return watch(environment, Control(environment), query, limit=limit, output=output)
+    return watch(environment, Control(environment), EVENTS, query, limit=limit, output=output)

@@ -1,6 +1,5 @@
 """`marchproxy flows`: the conversations that are carried, and what was refused."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -21,7 +20,7 @@ from marchproxy.cli.flowfilters import (
 )
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.options import TABLE, OutputOption
-from marchproxy.cli.output import Output, show_rows
+from marchproxy.cli.output import show_rows, tell_rest
 from marchproxy.cli.table import Columns, Row
 from marchproxy.client.control import Control
 from marchproxy.client.units import duration, size
@@ -150,23 +149,16 @@ def flows(
         raise WrongUsage("--reverse is for an order that --sort names")
     order = f"{'-' if (sort in _RISING) is reverse else ''}{sort}" if sort else None
     if follow:
-        from marchproxy.cli.watch import FLOWS, REFUSALS, watch
+        from marchproxy.cli.watch import EVENTS, FLOWS, REFUSALS, watch
 
         kinds = REFUSALS if denied else FLOWS
-        return watch(environment, control, {"kind": kinds, **filters}, limit=limit, output=output)
+        query = {"kind": kinds, **filters}
+        return watch(environment, control, EVENTS, query, limit=limit, output=output)
     asked = {"denied": denied, "limit": limit or DEFAULT_LIMIT, **filters, "sort": order}
     rows, headers = control.fetch("/v1/flows", **asked)
     show_rows(environment, output, rows, REFUSED if denied else CARRIED)
-    _tell_rest(environment, output, len(rows), headers)
+    tell_rest(environment, output, len(rows), headers)
     return ExitCode.DONE
-
-
-def _tell_rest(environment: Environment, output: Output, shown: int, headers: Mapping[str, str]) -> None:
-    """What matched and is not shown. A daemon of before does not say how many that are."""
-    total = headers.get("x-marchproxy-total", "")
-    more = int(total) - shown if total.isdigit() else 0
-    if more > 0 and output is Output.TABLE:
-        environment.note(f"these are {shown} of {total}: --limit shows more")
 
 
 def _cut(environment: Environment, control: Control, words: list[str]) -> ExitCode:

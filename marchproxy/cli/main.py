@@ -42,6 +42,7 @@ COMMANDS = {
     "status": "Show whether the appliance serves, and how",
     "flows": "Show the conversations that are carried, or what was refused",
     "events": "Show what happens, as it happens, until Ctrl-C",
+    "logs": "Show what the daemon has logged lately",
     "top": "Show who carries most right now, and what is refused most",
     "trace": "Ask the kernel live: latency, retransmits, drops",
     "capture": "Write packets to a file for Wireshark or tshark",

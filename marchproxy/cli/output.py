@@ -1,7 +1,7 @@
 """Data on stdout: a table for people, JSON or YAML for programs. JSON keys are a contract with scripts."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -46,6 +46,14 @@ def show_one(environment: Environment, output: Output, document: Row) -> None:
 def show_lines(environment: Environment, lines: Iterable[str]) -> None:
     """Print lines of text."""
     environment.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def tell_rest(environment: Environment, output: Output, shown: int, headers: Mapping[str, str]) -> None:
+    """What matched and is not shown. A daemon of before does not say how many that are."""
+    total = headers.get("x-marchproxy-total", "")
+    more = int(total) - shown if total.isdigit() else 0
+    if more > 0 and output is Output.TABLE:
+        environment.note(f"these are {shown} of {total}: --limit shows more")
 
 
 def serialise(data: Any, output: Output) -> str:

@@ -1,9 +1,10 @@
-"""`flows --follow` and `events`: what happens, as it happens."""
+"""`flows --follow`, `events` and `logs --follow`: what happens, as it happens."""
 
 import gc
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode, warn
@@ -37,15 +38,25 @@ _CHANGES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A stream of the daemon: what its rows are, and how one of them looks to people, line ends included."""
+
+    target: str
+    what: str
+    line: Callable[[Environment, Row], str]
+
+
 def watch(
     environment: Environment,
     control: Control,
-    query: Mapping[str, str | None],
+    stream: Stream,
+    query: Mapping[str, object],
     *,
     limit: int | None,
     output: Output,
 ) -> ExitCode:
-    """Print events until Ctrl-C, or `limit` of them.
+    """Print what comes until Ctrl-C, or `limit` rows of it.
 
     When the daemon ends, people see what happens once it is back. A program is told by exit code 6: it may
     have missed something.
@@ -53,11 +64,11 @@ def watch(
     gc.enable()
     shown = 0
     try:
-        for event in _events(environment, control, query, patient=output is Output.TABLE):
-            if event["kind"] == "lost":
-                warn(environment, f"{event['count']} events came too fast to be shown")
+        for row in _rows(environment, control, stream, query, patient=output is Output.TABLE):
+            if row["kind"] == "lost":
+                warn(environment, f"{row['count']} {stream.what} came too fast to be shown")
                 continue
-            environment.stdout.write(_line(environment, event, output))
+            environment.stdout.write(_drawn(environment, stream, row, output))
             environment.stdout.flush()
             shown += 1
             if shown == limit:
@@ -67,11 +78,16 @@ def watch(
     return ExitCode.NO_DAEMON
 
 
-def _events(
-    environment: Environment, control: Control, query: Mapping[str, str | None], *, patient: bool
+def _rows(
+    environment: Environment,
+    control: Control,
+    stream: Stream,
+    query: Mapping[str, object],
+    *,
+    patient: bool,
 ) -> Iterator[Row]:
-    """Events of one daemon, and if `patient` of those after it. Raises where none answers at first."""
-    yield from control.stream("/v1/events", **query)
+    """Rows of one daemon, and if `patient` of those after it. Raises where none answers at first."""
+    yield from control.stream(stream.target, **query)
     environment.note(
         "the daemon has ended" + (": waiting for the next one, Ctrl-C leaves" if patient else "")
     )
@@ -82,18 +98,25 @@ def _events(
         except DaemonNotRunning:
             continue
         environment.note("the daemon is back")
-        yield from control.stream("/v1/events", **query)
+        yield from control.stream(stream.target, **query)
         environment.note("the daemon has ended: waiting for the next one, Ctrl-C leaves")
 
 
-def _line(environment: Environment, event: Row, output: Output) -> str:
+def _drawn(environment: Environment, stream: Stream, row: Row, output: Output) -> str:
     if output is Output.JSON:
-        return json.dumps(event, ensure_ascii=False) + "\n"
+        return json.dumps(row, ensure_ascii=False) + "\n"
     if output is Output.YAML:
-        return "---\n" + to_yaml(event)
+        return "---\n" + to_yaml(row)
+    return stream.line(environment, row)
+
+
+def _line(environment: Environment, event: Row) -> str:
     told = _flow(event) if event["kind"] in _WORDS else happening(event)
     word, colour = _WORDS.get(event["kind"]) or _CHANGES.get(turn(event), (turn(event), "bold"))
     return f"{event['time'][11:23]} {environment.colour(f'{word:<6}', colour)} {printable(told)}\n"
+
+
+EVENTS = Stream("/v1/events", "events", _line)
 
 
 def _flow(event: Row) -> str:

@@ -25,6 +25,7 @@ from marchproxy.tui.views.catalogue import Policy, Protection
 from marchproxy.tui.views.denials import Denials
 from marchproxy.tui.views.events import Events
 from marchproxy.tui.views.flows import Flows
+from marchproxy.tui.views.logs import Logs
 from marchproxy.tui.views.overview import Overview
 from marchproxy.tui.views.top import Top
 from marchproxy.tui.views.view import View
@@ -32,7 +33,7 @@ from marchproxy.tui.words import Row
 
 EVERY = 1.0
 """Seconds between two looks at the status."""
-_VIEWS: tuple[type[View], ...] = (Overview, Flows, Top, Denials, Policy, Protection, Events)
+_VIEWS: tuple[type[View], ...] = (Overview, Flows, Top, Denials, Policy, Protection, Events, Logs)
 
 
 class MarchProxyApp(App[None]):

@@ -98,6 +98,10 @@ class Link:
         """`GET /v1/events`, as they come."""
         return self.control.stream("/v1/events", kind=",".join(kinds))
 
+    def logs(self, level: str, limit: int) -> Iterator[Row]:
+        """`GET /v1/logs`: the last `limit` records of this level or worse, then those that come."""
+        return self.control.stream("/v1/logs", follow=True, level=level, limit=limit)
+
     def snapshot(self, known: int = 0) -> tuple[int, Snapshot] | None:
         """Number and contents of the newest revision; None: it is still `known`. Raises `StoreError`."""
         with self._store(read_only=True) as store:

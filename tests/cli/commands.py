@@ -34,6 +34,7 @@ connect
 status
 flows
 events
+logs
 top
 trace latency|retransmits|drops
 capture

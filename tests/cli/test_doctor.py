@@ -55,12 +55,19 @@ def test_what_the_daemon_complains_about(site: Console, daemon: Callable[[Answer
 def test_an_archive_for_those_who_help(
     site: Console, daemon: Callable[[Answers], Daemon], tmp_path: Path
 ) -> None:
-    daemon({"GET /v1/status": (200, STATUS), "GET /v1/flows": (200, [])})
+    daemon({"GET /v1/status": (200, STATUS), "GET /v1/flows": (200, []), "GET /v1/logs": (200, [])})
     path = tmp_path / "support.tar.gz"
     result = site("doctor", "--bundle", str(path))
     assert "look through it before you send it to anybody" in result.err
     with tarfile.open(path) as archive:
         held = {entry.name.partition("/")[2]: archive.extractfile(entry) for entry in archive}
-    assert {"doctor.json", "status.json", "export.json", "flows.json", "environment.json"} <= held.keys()
+    assert {
+        "doctor.json",
+        "status.json",
+        "export.json",
+        "flows.json",
+        "logs.json",
+        "environment.json",
+    } <= held.keys()
     again = site("doctor", "--bundle", str(path))
     assert (again.code, "exists already" in again.err) == (4, True)

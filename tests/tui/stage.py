@@ -19,6 +19,7 @@ from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.store.revision import Revision
 from marchproxy.tui.app import MarchProxyApp
 from marchproxy.tui.link import Build, Intended, Link, Page, Written
+from marchproxy.tui.views.logs import LEVELS
 from marchproxy.tui.words import Row
 from tests.cli.console import STATUS
 
@@ -113,6 +114,22 @@ def flow(number: int, **fields: Any) -> Row:
     }
 
 
+def record(number: int, level: str = "info", message: str = "marchproxy is ready", **fields: Any) -> Row:
+    """What the daemon has logged."""
+    return {
+        "kind": "log",
+        "number": number,
+        "time": f"2030-01-01T00:00:{number % 60:02}.000Z",
+        "level": level,
+        "process": "daemon",
+        "logger": "marchproxy.dataplane.supervisor",
+        "flow": 0,
+        "message": message,
+        "exception": "",
+        **fields,
+    }
+
+
 class Stage:
     """Has the methods of `Link`. What is asked and done is in `asked`."""
 
@@ -123,6 +140,7 @@ class Stage:
         self.carried: list[Row] = [flow(1), flow(2), flow(3)]
         self.refused: list[Row] = [decision(1), decision(2, mapping="no-ssh", reason="DENY_MAPPING")]
         self.happening: list[Row] = []
+        self.logged: list[Row] = [record(1), record(2, "warning", "tier: eth7: no such interface")]
         self.held, self.number = SNAPSHOT, 7
         self.error: MarchproxyError | None = None
         """What everything that asks the daemon raises."""
@@ -162,6 +180,10 @@ class Stage:
     def events(self, kinds: Sequence[str]) -> Iterator[Row]:
         self._say("events", tuple(kinds))
         yield from self.happening
+
+    def logs(self, level: str, limit: int) -> Iterator[Row]:
+        self._say("logs", level)
+        yield from (row for row in self.logged if LEVELS.index(row["level"]) >= LEVELS.index(level))
 
     def snapshot(self, known: int = 0) -> tuple[int, Snapshot] | None:
         return None if known == self.number else (self.number, self.held)

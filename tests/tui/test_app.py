@@ -21,7 +21,7 @@ from tests.tui.stage import SIZES, Stage, decision, perform, picture, until
 PICTURES = Path(__file__).parent / "pictures"
 PATIENCE = 100
 """Tenths of a second."""
-TABS = ("overview", "flows", "top", "denials", "policy", "protection", "events")
+TABS = ("overview", "flows", "top", "denials", "policy", "protection", "events", "logs")
 
 
 def shows(app: MarchProxyApp, tab: str) -> bool:
