@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marchproxy.cli import intent
+from marchproxy.cli import intent, suggest
 from marchproxy.cli.check import find_mistakes
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.framework import environment_of, single, verb
-from marchproxy.cli.options import TABLE, OutputOption
+from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption
 from marchproxy.cli.output import Output, serialise, show_lines
+from marchproxy.cli.places import places
 from marchproxy.client.control import Control
 from marchproxy.client.words import printable
 from marchproxy.model.documents import Document
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 app = single()
 
 _COLOURS = {"error": "red", "warning": "yellow", "ok": "green"}
+_ASKED_FOR = "path"
+"""The check whose answer is shown also where nothing is wrong."""
 _ROWS = 1000
 """Of each kind, in an archive."""
 _ASKED: Mapping[str, tuple[str, Mapping[str, bool]]] = {
@@ -42,6 +46,7 @@ _ASKED: Mapping[str, tuple[str, Mapping[str, bool]]] = {
     "doctor",
     "marchproxy doctor",
     "marchproxy doctor -v",
+    "sudo marchproxy doctor --path shop",
     "sudo marchproxy doctor --bundle support.tar.gz",
     "marchproxy doctor --output json | jq '.[] | select(.severity == \"error\")'",
 )
@@ -53,19 +58,32 @@ def doctor(
             "--bundle", metavar="FILE", help="Write an archive for those who help; no secrets in it"
         ),
     ] = "",
+    path: Annotated[
+        str | None,
+        typer.Option(
+            "--path",
+            metavar="ADDR|SERVICE",
+            help="Look at the way there, too: a route, and how large packets may be",
+            autocompletion=suggest.services,
+        ),
+    ] = None,
+    cluster: ClusterOption = CLUSTER,
     output: OutputOption = TABLE,
 ) -> ExitCode:
     """Look for what keeps the appliance from working
 
     Each finding says what was seen and which command puts it right; nothing is changed. An error makes this
     command fail with exit code 1, a warning does not. What is fine is shown with -v. Root sees more than
-    others.
+    others. --path sends echo requests of several sizes to a client, a backend or the addresses of a service:
+    where large ones vanish and nobody says why, connections open and then stand still (an MTU black hole).
     """
     from marchproxy.dataplane.doctor.examination import examine
     from marchproxy.dataplane.doctor.finding import Severity
 
     environment = environment_of(context)
     case = _case(environment)
+    if path is not None:
+        case = replace(case, paths=places(case, path, cluster))
     findings = list(examine(case))
     rows = [_row(finding) for finding in findings]
     if output is not Output.TABLE:
@@ -126,9 +144,9 @@ def _lines(environment: Environment, findings: Sequence["Finding"]) -> Iterator[
     """The worst first; what is fine only with -v, or as a number."""
     by_severity = {name: [each for each in findings if each.severity == name] for name in _COLOURS}
     for name, some in by_severity.items():
-        if name == "ok" and not environment.verbosity:
-            continue
         for finding in some:
+            if name == "ok" and not (environment.verbosity or finding.check == _ASKED_FOR):
+                continue
             label = environment.colour(f"{name:<7}", _COLOURS[name])
             yield f"{label}  {finding.check}: {printable(finding.message)}"
             if finding.evidence:

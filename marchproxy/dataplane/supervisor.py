@@ -60,7 +60,7 @@ from marchproxy.model.names import qualify
 from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Query
-from marchproxy.policy.plan import Finding, Plan
+from marchproxy.policy.plan import Finding, Plan, Rule
 from marchproxy.store.location import DEFAULT_STATE_DIR
 from marchproxy.version import VERSION
 
@@ -259,7 +259,11 @@ class Supervisor:
 
     async def explain(self, query: Query) -> Explanation:
         """See `Appliance`."""
-        return await self._keeper.explain(query)
+        found = await self._keeper.explain(query)
+        rule, here = found.answer.rule, Endpoint(query.destination, query.port)
+        certificate = rule.tls if isinstance(rule, Rule) else self._intent.plan.tls.get(here)
+        wrong = self._certificates.complaint(certificate) if certificate else ""
+        return replace(found, why=(*found.why, wrong)) if wrong else found
 
     def judge(self, secret: str) -> Verified | Reason:
         """See `Appliance`."""

@@ -1,21 +1,37 @@
-"""docs/TROUBLESHOOTING.md: provoked causes are named by the commands that it says, with two of them at most.
+"""docs/TROUBLESHOOTING.md: ten provoked causes are named by the commands that it says, two of them at most.
 
-Backends that refuse, stay silent or are slow: test_tracing.py. Those that health checks found dead:
-test_health.py. Credentials: test_tunnels.py.
+Backends that refuse, stay silent or are slow: test_tracing.py.
 """
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from rig import Appliance, Rig
+from marchproxy.store.authority import sign
+from marchproxy.store.store import Store
+from rig import Appliance, Host, Rig
 from rig.servers import start_http
 from rig.waiting import wait_for
+from tests.certificates import authority
 
-pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
+pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", commands=["nft"])
 
-CLIENT, WEB, OTHER, NOWHERE = "10.1.0.2", "10.2.0.2", "10.2.1.2", "203.0.113.9"
+CLIENT, WEB, OTHER, NOWHERE, FAR = "10.1.0.2", "10.2.0.2", "10.2.1.2", "203.0.113.9", "10.3.0.2"
+NARROW = 1300
+SILENT = """
+table inet silent {
+  chain output {
+    type filter hook output priority 0;
+    icmp type destination-unreachable drop
+    icmpv6 type packet-too-big drop
+  }
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +45,58 @@ def rig() -> Iterator[Rig]:
 
 
 @pytest.fixture(scope="module")
+def far(rig: Rig) -> Host:
+    """Behind a link that is narrower than its host says, and a router that says nothing at all."""
+    host = rig.behind(rig.server, mtu=NARROW)
+    start_http(host)
+    host.ip("route replace default via 10.3.0.1 dev eth0 advmss 1460")
+    rig.server.run(["nft", "-f", "-"], stdin=SILENT)
+    return host
+
+
+@pytest.fixture(scope="module")
 def appliance(rig: Rig) -> Iterator[Appliance]:
     with Appliance(rig) as built:
         built.cli("init")
         built.cli("interface", "add", "inside0", "--role", "inside")
         for name in ("outside0", "outside1"):
             built.cli("interface", "add", name, "--role", "outside")
-        for name, address in (("lan", "10.1.0.0/24"), ("web", WEB), ("other", OTHER), ("nowhere", NOWHERE)):
+        for name, address in (
+            ("lan", "10.1.0.0/24"),
+            ("web", WEB),
+            ("other", OTHER),
+            ("nowhere", NOWHERE),
+            ("far", FAR),
+        ):
             built.cli("service", "add", name, "--address", address)
         allow = ("--from", "lan", "--protocol", "tcp")
         built.cli("mapping", "add", "web", *allow, "--to", "web", "--ports", "80")
         built.cli("mapping", "add", "not-8080", *allow, "--to", "web", "--ports", "8080", "--action", "deny")
-        built.cli("mapping", "add", "other", *allow, "--to", "other", "--ports", "80")
-        built.cli("mapping", "add", "nowhere", *allow, "--to", "nowhere", "--ports", "80")
+        for name in ("other", "nowhere", "far"):
+            built.cli("mapping", "add", name, *allow, "--to", name, "--ports", "80")
         built.start()
         yield built
+
+
+class Operator:
+    """Somebody at a prompt, who does not want to type much."""
+
+    def __init__(self, appliance: Appliance) -> None:
+        self.commands: set[str] = set()
+        self._appliance = appliance
+
+    def json(self, *words: str) -> Any:
+        """What a command says; asked again it is the same command."""
+        self.commands.add(" ".join(words))
+        return self._appliance.json(*words, check=False)
+
+
+@pytest.fixture
+def operator(appliance: Appliance) -> Iterator[Operator]:
+    """Who needs two commands at most."""
+    made = Operator(appliance)
+    yield made
+    assert len(made.commands) <= 2, made.commands
 
 
 def attempt(address: str, port: int) -> bool:
@@ -55,11 +108,11 @@ def attempt(address: str, port: int) -> bool:
     return True
 
 
-def cause(appliance: Appliance, port: int, destination: str) -> tuple[str, str]:
+def cause(operator: Operator, port: int, destination: str) -> tuple[str, str]:
     """What `flows --denied --source CLIENT` says of the newest attempt: reason and mapping."""
 
     def found() -> tuple[str, str] | None:
-        rows = appliance.json("flows", "--denied", "--source", CLIENT)
+        rows = operator.json("flows", "--denied", "--source", CLIENT)
         wanted = [
             each for each in rows if (each["destination"], each["destination_port"]) == (destination, port)
         ]
@@ -77,27 +130,28 @@ def cause(appliance: Appliance, port: int, destination: str) -> tuple[str, str]:
     ],
 )
 def test_refusals_name_their_cause(
-    rig: Rig, appliance: Appliance, destination: str, port: int, reason: str, mapping: str
+    rig: Rig, operator: Operator, destination: str, port: int, reason: str, mapping: str
 ) -> None:
     assert not rig.client.call(attempt, destination, port)
-    assert cause(appliance, port, destination) == (reason, mapping)
+    assert cause(operator, port, destination) == (reason, mapping)
     question = ("--from", CLIENT, "--to", destination, "--protocol", "tcp", "--port", str(port))
-    if reason != "NO_ROUTE":
-        assert appliance.cli("explain", *question, check=False).returncode == 10
+    answer = operator.json("explain", *question)
+    said = answer["kernel"] if reason == "NO_ROUTE" else answer
+    assert (said["verdict"], said["reason"], said["mapping"]) == ("deny", reason, mapping)
 
 
-def test_blocked(rig: Rig, appliance: Appliance) -> None:
+def test_blocked(rig: Rig, appliance: Appliance, operator: Operator) -> None:
     assert rig.client.call(attempt, OTHER, 80)
     appliance.cli("block", "add", OTHER)
     try:
         assert not rig.client.call(attempt, OTHER, 80)
-        assert cause(appliance, 80, OTHER)[0] == "BLOCKED_DESTINATION"
+        assert cause(operator, 80, OTHER)[0] == "BLOCKED_DESTINATION"
     finally:
         appliance.cli("block", "remove", OTHER, "--yes")
     assert rig.client.call(attempt, OTHER, 80)
 
 
-def test_limited(rig: Rig, appliance: Appliance) -> None:
+def test_limited(rig: Rig, appliance: Appliance, operator: Operator) -> None:
     rate = ("--flows-per-second", "1", "--burst", "1")
     appliance.cli("limit", "add", "--name", "slow", "--per", "source", *rate)
     try:
@@ -106,19 +160,19 @@ def test_limited(rig: Rig, appliance: Appliance) -> None:
             return not all(attempt(WEB, 80) for _ in range(5))
 
         assert rig.client.call(often)
-        assert cause(appliance, 80, WEB)[0] == "RATE_LIMITED"
+        assert cause(operator, 80, WEB)[0] == "RATE_LIMITED"
     finally:
         appliance.cli("limit", "remove", "slow", "--yes")
 
 
-def test_name_that_does_not_resolve(appliance: Appliance) -> None:
+def test_name_that_does_not_resolve(appliance: Appliance, operator: Operator) -> None:
     appliance.cli("service", "add", "gone", "--address", "gone.example.invalid")
     appliance.cli(
         "mapping", "add", "gone", "--from", "lan", "--to", "gone", "--protocol", "tcp", "--ports", "80"
     )
 
     def said() -> bool:
-        problems = appliance.json("status", check=False)["problems"]
+        problems = operator.json("status")["problems"]
         return any("gone.example.invalid" in each for each in problems)
 
     wait_for(said, "status to name it", timeout=20)
@@ -126,9 +180,107 @@ def test_name_that_does_not_resolve(appliance: Appliance) -> None:
     appliance.cli("service", "remove", "gone", "--yes")
 
 
-def test_allowed_and_not_even_arriving(rig: Rig, appliance: Appliance) -> None:
+def test_allowed_and_not_even_arriving(rig: Rig, operator: Operator) -> None:
     """No row, and `explain` allows: what is wrong is in front of the appliance, or behind it."""
-    answer = appliance.json("explain", "--from", CLIENT, "--to", WEB, "--protocol", "tcp", "--port", "80")
+    answer = operator.json("explain", "--from", CLIENT, "--to", WEB, "--protocol", "tcp", "--port", "80")
     assert (answer["verdict"], answer["mapping"]) == ("allow", "web")
     check: Callable[..., bool] = attempt
     assert rig.client.call(check, WEB, 80)
+
+
+@contextmanager
+def serving(appliance: Appliance, service: tuple[str, ...], *mapping: str) -> Iterator[None]:
+    """A service that clients are to reach at a listener of the same name."""
+    name = service[0]
+    appliance.cli("service", "add", *service)
+    words = ("--from", "lan", "--to", name, "--protocol", "tcp", *mapping)
+    appliance.cli("mapping", "add", name, *words)
+    try:
+        yield
+    finally:
+        appliance.cli("mapping", "remove", name, "--yes")
+        appliance.cli("service", "remove", name, "--yes")
+
+
+def test_dead_backend(rig: Rig, appliance: Appliance, operator: Operator) -> None:
+    check = ("--health", "tcp", "--health-interval", "1s", "--health-timeout", "1s")
+    service = ("dead", "--address", OTHER, "--port", "4444", *check)
+    with serving(appliance, service, "--listen", "10.1.0.1:8081"):
+
+        def refused() -> bool:
+            assert not rig.client.call(attempt, "10.1.0.1", 8081)
+            rows = operator.json("flows", "--denied", "--source", CLIENT)
+            return any((row["reason"], row["mapping"]) == ("NO_BACKEND", "dead") for row in rows)
+
+        wait_for(refused, "the checks to have failed", timeout=20)
+        (backend,) = operator.json("status")["backends"]
+        assert (backend["address"], backend["state"], backend["why"]) == (OTHER, "down", "refused")
+
+
+def test_expired_token(rig: Rig, appliance: Appliance, operator: Operator) -> None:
+    service = ("vault", "--address", OTHER, "--port", "80", "--auth", "token")
+    with serving(appliance, service, "--listen", "10.1.0.1:7000"):
+        token = appliance.cli("token", "issue", "vault", "--ttl", "1s").stdout.strip()
+
+        def present() -> bytes:
+            with socket.create_connection(("10.1.0.1", 7000), timeout=5) as connection:
+                connection.sendall(f"MARCHPROXY/1 {token}\n".encode())
+                return connection.recv(100)
+
+        wait_for(lambda: rig.client.call(present) == b"ERR AUTH_EXPIRED\n", "the token to expire")
+        assert cause(operator, 7000, "10.1.0.1") == ("AUTH_EXPIRED", "vault")
+        (issued,) = operator.json("token", "list")
+        assert (issued["service"], issued["state"]) == ("vault", "expired")
+
+
+def test_expired_certificate(rig: Rig, appliance: Appliance, operator: Operator) -> None:
+    ca, lifetime = authority(), timedelta(days=2)
+    began = datetime.now(UTC).replace(microsecond=0) - lifetime - timedelta(minutes=5)
+    with Store.open(appliance.state) as store:
+        # The command would not take it any more.
+        store.certificates.add("default", "old", sign(ca.chain, ca.key, ["10.1.0.1"], lifetime, began))
+    listen = ("--listen", "10.1.0.1:7443", "--tls", "old")
+    with serving(appliance, ("secure", "--address", OTHER, "--port", "80"), *listen):
+
+        def shake_hands() -> str:
+            context = ssl.create_default_context(cadata=ca.chain)
+            with socket.create_connection(("10.1.0.1", 7443), timeout=5) as connection:
+                try:
+                    context.wrap_socket(connection, server_hostname="10.1.0.1").close()
+                except ssl.SSLCertVerificationError as error:
+                    return error.verify_message
+            return ""
+
+        assert rig.client.call(shake_hands) == "certificate has expired"
+        question = ("--from", CLIENT, "--to", "10.1.0.1", "--port", "7443")
+        said = operator.json("explain", *question)["why"][-1]
+        assert said.startswith("no client gets past TLS: certificate old expired at "), said
+        assert any("certificate old expired" in text for text in operator.json("status")["problems"])
+
+
+def test_mtu_black_hole(rig: Rig, appliance: Appliance, operator: Operator, far: Host) -> None:
+    """Connections open, small answers come, and uploads stand still."""
+
+    def uploads() -> bool:
+        head = b"POST / HTTP/1.1\r\nHost: far\r\nContent-Length: 40000\r\nConnection: close\r\n\r\n"
+        with socket.create_connection((FAR, 80), timeout=3) as connection:
+            connection.sendall(head + bytes(40_000))
+            try:
+                return b" 200 " in connection.recv(200)
+            except TimeoutError:
+                return False
+
+    assert rig.client.call(attempt, FAR, 80)
+    assert not rig.client.call(uploads)
+    answer = operator.json("explain", "--from", CLIENT, "--to", "far", "--port", "80")
+    assert (answer["verdict"], answer["mapping"]) == ("allow", "far")
+    (finding,) = [row for row in operator.json("doctor", "--path", "far") if row["name"] == "path"]
+    assert finding["severity"] == "error"
+    assert f"packets of more than {NARROW} bytes vanish on the way to {FAR}" in finding["message"]
+    assert "MTU black hole" in finding["message"]
+    # The command that it names puts it right: segment sizes are lowered to it from then on.
+    rig.middle.run(finding["fix"].split())
+    try:
+        assert rig.client.call(uploads)
+    finally:
+        rig.middle.ip(f"route del {FAR}")

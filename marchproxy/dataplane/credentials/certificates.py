@@ -62,6 +62,18 @@ class CertificateKeeper:
             if now < state.expires <= now + ahead
         ]
 
+    def complaint(self, name: str) -> str:
+        """Why clients do not get past TLS with that certificate, as a sentence; empty: nothing is wrong."""
+        state = next((each for each in self.states() if each.name == name), None)
+        if state is None:
+            return f"no client gets past TLS: certificate {name} is not there: marchproxy cert add"
+        if not state.usable:
+            return f"no client gets past TLS: {self._unusable.get(name, f'certificate {name} is of no use')}"
+        if state.expires <= time.time():
+            end = _date(state.expires)
+            return f"no client gets past TLS: certificate {name} expired at {end}: marchproxy cert renew"
+        return ""
+
     def states(self) -> Sequence[CertificateState]:
         """The certificates that are wanted, as far as there are any."""
         usable = {each.name for each in self.identities}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from marchproxy.dataplane.kernel import location
-from marchproxy.model.address import HostName
+from marchproxy.model.address import HostName, IPAddress
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.certificate import Certificate
 from marchproxy.model.entities import Interface
@@ -31,6 +31,8 @@ class Case:
     """The daemon's `/v1/status`."""
     daemon_problem: MarchproxyError | None = None
     """Why there is no status."""
+    paths: Sequence[IPAddress] = ()
+    """Addresses to which the way is looked at."""
     store_file: Path | None = None
     """None: the store is on a server."""
     runtime: Path = Path("/run/marchproxy")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from marchproxy.dataplane.doctor import conflicts, installation, machine, network
+from marchproxy.dataplane.doctor import conflicts, installation, machine, network, path
 from marchproxy.dataplane.doctor.case import Case
 from marchproxy.dataplane.doctor.finding import Finding, Severity
 
@@ -33,6 +33,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "reverse-path": network.reverse_path,
         "ports": network.ports,
         "names": network.names,
+        "path": path.path,
         "firewall": conflicts.firewall,
         "kube-proxy": conflicts.kube_proxy,
     }

@@ -1,9 +1,11 @@
-"""By which interface the kernel would send to an address, and the interface's own link address."""
+"""By which way the kernel would send to an address, and an interface's own link address."""
 
 import errno
 import fcntl
 import socket
 import struct
+from dataclasses import dataclass
+from ipaddress import ip_address
 
 from marchproxy.model.address import IPAddress
 
@@ -11,7 +13,7 @@ _HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 _RTM_GETROUTE, _NLM_F_REQUEST, _NLMSG_ERROR = 26, 1, 2
-_RTA_DST, _RTA_OIF = 1, 4
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _RTN_UNICAST = 1
 _SIOCGIFHWADDR = 0x8927
 _REQUEST = struct.Struct("16sH14s8x")
@@ -19,8 +21,23 @@ _ARPHRD_ETHER = 1
 _NOWHERE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What the routing table says about a destination."""
+
+    interface: str
+    gateway: IPAddress | None = None
+    """None: the destination is on the link, or behind a gateway of another address family."""
+
+
 def way_to(destination: IPAddress) -> str | None:
-    """The interface that the routing table names; None: there is no route, or it is an own address.
+    """The interface that the routing table names; None: there is no route, or it is an own address."""
+    way = route_to(destination)
+    return way.interface if way else None
+
+
+def route_to(destination: IPAddress) -> Way | None:
+    """The interface and the gateway that it names; None as in `way_to`.
 
     Asked by netlink (rtnetlink(7)) in the network namespace of the calling thread.
     """
@@ -40,8 +57,12 @@ def way_to(destination: IPAddress) -> str | None:
             return None
         raise OSError(code, f"cannot look up the route to {destination}")
     found = _ROUTE.unpack_from(answer, _HEADER.size)
-    index = _out(answer, _HEADER.size + _ROUTE.size)
-    return socket.if_indextoname(index) if found[7] == _RTN_UNICAST and index else None
+    attributes = _attributes(answer, _HEADER.size + _ROUTE.size)
+    if found[7] != _RTN_UNICAST or _RTA_OIF not in attributes:
+        return None
+    (index,) = struct.unpack("=I", attributes[_RTA_OIF])
+    gateway = attributes.get(_RTA_GATEWAY)
+    return Way(socket.if_indextoname(index), ip_address(gateway) if gateway else None)
 
 
 def hardware_address(interface: str) -> bytes:
@@ -53,12 +74,12 @@ def hardware_address(interface: str) -> bytes:
     return found if kind == _ARPHRD_ETHER else bytes(6)
 
 
-def _out(answer: bytes, offset: int) -> int:
+def _attributes(answer: bytes, offset: int) -> dict[int, bytes]:
+    found = {}
     while offset + _ATTRIBUTE.size <= len(answer):
         length, kind = _ATTRIBUTE.unpack_from(answer, offset)
         if length < _ATTRIBUTE.size:
             break
-        if kind == _RTA_OIF:
-            return int(struct.unpack_from("=I", answer, offset + _ATTRIBUTE.size)[0])
+        found[kind] = answer[offset + _ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
-    return 0
+    return found

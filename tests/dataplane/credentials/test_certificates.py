@@ -134,6 +134,19 @@ async def test_its_end_is_told(tmp_path: Path, days: int, problems: int, warning
 
 
 @looped
+async def test_what_is_wrong_with_one_is_a_sentence(tmp_path: Path) -> None:
+    async with house(tmp_path / "s") as at:
+        now = datetime.now(UTC).replace(microsecond=0)
+        at.store.certificates.add("default", "over", signed("a.example", now=now - timedelta(days=91)))
+        at.store.certificates.generate("default", "fine", ["a.example"], YEAR)
+        await at.use("over")
+        await at.use("fine", 7001)
+        assert at.keeper.complaint("fine") == ""
+        assert "certificate over expired at " in at.keeper.complaint("over")
+        assert "certificate gone is not there" in at.keeper.complaint("gone")
+
+
+@looped
 async def test_how_early_says_the_settings(tmp_path: Path) -> None:
     async with house(tmp_path / "s") as at:
         at.store.certificates.generate("default", "one", ["a.example"], timedelta(days=20))

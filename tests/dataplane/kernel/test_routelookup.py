@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from marchproxy.dataplane.kernel.routelookup import hardware_address, way_to
+from marchproxy.dataplane.kernel.routelookup import Way, hardware_address, route_to, way_to
 from rig import Rig
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", commands=["ip"])
@@ -35,6 +35,17 @@ def rig() -> Iterator[Rig]:
 )
 def test_the_way_is_that_of_the_routing_table(rig: Rig, address: str, interface: str | None) -> None:
     assert rig.middle.call(way_to, ip_address(address)) == interface
+
+
+def test_the_gateway_is_told_where_there_is_one(rig: Rig) -> None:
+    rig.middle.ip("route add 198.51.100.0/24 via 10.2.0.2", "route add 2001:db8:7::/64 via fd02::2")
+    asked = {name: rig.middle.call(route_to, ip_address(name)) for name in ("198.51.100.9", "10.2.0.9")}
+    assert asked == {
+        "198.51.100.9": Way("outside0", ip_address("10.2.0.2")),
+        "10.2.0.9": Way("outside0"),
+    }
+    assert rig.middle.call(route_to, ip_address("2001:db8:7::1")) == Way("outside0", ip_address("fd02::2"))
+    rig.middle.ip("route del 198.51.100.0/24", "route del 2001:db8:7::/64")
 
 
 def test_a_route_that_refuses_leads_nowhere(rig: Rig) -> None:
