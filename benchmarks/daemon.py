@@ -89,14 +89,15 @@ def idle(contender: MarchProxy) -> Iterator[Figure]:
     daemon = contender.appliance.daemon
     assert daemon is not None
     time.sleep(SETTLING_SECONDS)
-    before = _processor_seconds(daemon.pid)
+    before = processor_seconds(daemon.pid)
     time.sleep(IDLE_SECONDS)
-    used = _processor_seconds(daemon.pid) - before
+    used = processor_seconds(daemon.pid) - before
     yield Figure("idle: resident memory", _resident(daemon.pid), "MB", 60)
     yield Figure("idle: processor", 100 * used / IDLE_SECONDS, "%", 0.5)
 
 
-def _processor_seconds(pid: int) -> float:
+def processor_seconds(pid: int) -> float:
+    """That a process has used."""
     # Fields 14 and 15 of proc(5) stat, counted behind the command, which may contain spaces.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

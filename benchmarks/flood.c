@@ -4,7 +4,9 @@
  *   flood ask FROM TO FIRST COUNT FLOWS RATE  FLOWS datagrams to these ports, RATE a second (0: as fast as it can)
  *
  * Of a port, 60,000 sources are used, one after the other: COUNT times as many datagrams are flows of their own. Headers are
- * written here (raw(7)), for a socket takes a port of its own. `ask` prints one JSON object: sent, seconds.
+ * written here (raw(7)), for a socket takes a port of its own. It is WINDOW datagrams ahead of their answers at most: the appliance
+ * remembers 65,536 flows that are being opened, and answers that come later than that are to no flow. `ask` prints one JSON
+ * object: sent, seconds.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -23,6 +25,8 @@
 #define FIRST_SOURCE 4000
 #define SOURCES 60000
 #define PAYLOAD 16
+#define WINDOW 16384
+#define LOST_AFTER 0.1 /* s without an answer, after which none is waited for */
 
 struct datagram {
 	struct iphdr ip;
@@ -76,7 +80,7 @@ static void answer(int fd)
 
 static int serve(const char *address, int first, int count)
 {
-	int poll = epoll_create1(0), size = 4 << 20;
+	int poll = epoll_create1(0);
 	struct epoll_event events[BATCH];
 
 	for (int port = first; port < first + count; port++) {
@@ -84,7 +88,6 @@ static int serve(const char *address, int first, int count)
 		struct epoll_event event = { .events = EPOLLIN };
 		int fd = event.data.fd = socket(AF_INET, SOCK_DGRAM, 0);
 
-		setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
 		if (fd < 0 || bind(fd, (void *)&here, sizeof(here)) || epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event))
 			die("serve");
 	}
@@ -112,18 +115,38 @@ static void fill(struct datagram *datagram, struct in_addr from, struct in_addr 
 	datagram->udp.len = htons(sizeof(*datagram) - sizeof(datagram->ip));
 }
 
+/* How many answers have come since the last call. */
+static long answers(int fd)
+{
+	static char data[BATCH][64];
+	static struct iovec parts[BATCH];
+	static struct mmsghdr messages[BATCH];
+	long found = 0;
+	int count;
+
+	for (int i = 0; i < BATCH; i++) {
+		parts[i] = (struct iovec){ data[i], sizeof(data[i]) };
+		messages[i].msg_hdr = (struct msghdr){ .msg_iov = &parts[i], .msg_iovlen = 1 };
+	}
+	while ((count = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT, NULL)) > 0)
+		found += count;
+	return found;
+}
+
 static int ask(struct in_addr from, struct in_addr to, int first, int count, long flows, double rate)
 {
 	static struct datagram datagrams[BATCH];
 	static struct iovec parts[BATCH];
 	static struct mmsghdr messages[BATCH];
 	struct sockaddr_in there = { .sin_family = AF_INET, .sin_addr = to };
-	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_RAW), batch, sent;
-	double began = now(), ahead;
-	long number = 0;
+	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_RAW), heard = socket(AF_INET, SOCK_RAW, IPPROTO_UDP), size = 64 << 20;
+	double began = now(), ahead, progress = began;
+	long number = 0, answered = 0, fresh;
+	int batch, sent;
 
-	if (fd < 0)
+	if (fd < 0 || heard < 0)
 		die("socket");
+	setsockopt(heard, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
 	for (int i = 0; i < BATCH; i++) {
 		parts[i] = (struct iovec){ &datagrams[i], sizeof(datagrams[i]) };
 		messages[i].msg_hdr = (struct msghdr){
@@ -134,6 +157,17 @@ static int ask(struct in_addr from, struct in_addr to, int first, int count, lon
 		ahead = rate ? number / rate - (now() - began) : 0;
 		if (ahead > 0.001)
 			poll(NULL, 0, (int)(ahead * 1000));
+		fresh = answers(heard);
+		answered += fresh;
+		if (fresh)
+			progress = now();
+		if (number - answered > WINDOW) {
+			if (now() - progress < LOST_AFTER) {
+				poll(&(struct pollfd){ .fd = heard, .events = POLLIN }, 1, 10);
+				continue;
+			}
+			answered = number;
+		}
 		batch = flows - number < BATCH ? flows - number : BATCH;
 		for (int i = 0; i < batch; i++)
 			fill(&datagrams[i], from, to, number + i, first, count);
