@@ -15,7 +15,7 @@ from marchproxy.dataplane.records import Denials, Event, EventKind
 FRESH = 1.0
 """Seconds that a list is used: several who look at it share one walk over the flows."""
 SHARE = 0.25
-"""Of a processor that a list costs, however often it is asked for: what took long is used longer."""
+"""How long the walk for a list may have taken, of the time that it is used: what took long is used longer."""
 LONGEST = 30.0
 """Seconds that a list is used at most, also on a machine so busy that everything takes long."""
 IDLE = 60.0

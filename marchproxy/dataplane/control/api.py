@@ -40,6 +40,7 @@ from marchproxy.policy.plan import Finding
 MOST_ROWS = 100_000
 """Rows of one answer. Where more are asked for and there, it says `X-MarchProxy-Truncated: 1`."""
 _TOP_ROWS = 20
+_PCAPNG = "application/x-pcapng"
 _ALL_KINDS = "all"
 _ROWS_AT_ONCE = 200
 _LIST_PARAMETERS = frozenset({"limit", "offset", "sort", "denied"})
@@ -204,11 +205,14 @@ class ControlApi:
 
     async def _capture(self, request: Request) -> Response:
         wish = read_wish(request.query)
+        if request.head_only:
+            # Beginning would keep others from it, and cost every packet something.
+            return Response(b"", content_type=_PCAPNG)
         feed = await self._appliance.capture(wish)
         interfaces = [state.name for state in self._appliance.status().interfaces if state.attached]
         about = "&".join(f"{name}={value}" for name, value in request.query.items())
         pieces = stream(feed, wish, interfaces, about)
-        return Response(pieces, content_type="application/x-pcapng")
+        return Response(pieces, content_type=_PCAPNG)
 
     async def _reload(self, request: Request) -> Response:
         _take_nothing(request)

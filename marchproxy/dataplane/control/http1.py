@@ -44,6 +44,8 @@ class Request:
     """Whether the client wants to use the connection again."""
     chunked: bool = True
     """Whether it understands a chunked response (HTTP/1.1); otherwise the connection's end ends the body."""
+    head_only: bool = False
+    """It was a HEAD: whoever answers may leave the body out, where making it costs something."""
 
 
 @dataclass(frozen=True, slots=True)

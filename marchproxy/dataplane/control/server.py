@@ -1,6 +1,7 @@
 """Connections of a small HTTP/1.1 server, under limits and deadlines; `http1` says what a request may be."""
 
 import asyncio
+import inspect
 import json
 import logging
 import socket
@@ -162,7 +163,7 @@ class HttpServer:
     async def _answer(self, request: Request) -> Response:
         try:
             # RFC 9110 section 9.3.2: HEAD is GET without the body.
-            wanted = replace(request, method="GET") if request.method == "HEAD" else request
+            wanted = replace(request, method="GET", head_only=True) if request.method == "HEAD" else request
             return await self._handler(wanted)
         except HttpError as error:
             return error_response(error)
@@ -192,7 +193,7 @@ class HttpServer:
     ) -> None:
         """Send a body as it comes, and watch for the client to go. A stream ends its connection."""
         if self._streams >= self._limits.streams:
-            await pieces.aclose()
+            await _let_go(pieces)
             await self._send(writer, _overloaded(self._limits.streams, "streams"), None)
             return
         self._streams += 1
@@ -200,6 +201,7 @@ class HttpServer:
             await self._pour(reader, writer, response, pieces, request)
         finally:
             self._streams -= 1
+            await _let_go(pieces)
 
     async def _pour(
         self,
@@ -266,6 +268,15 @@ def _rendered(response: Response, *, keep_alive: bool = False, request: Request 
     head = render_head(response, keep_alive=keep_alive, chunked=False)
     body = b"" if request and request.method == "HEAD" else response.body
     return head + body if isinstance(body, bytes) else head
+
+
+async def _let_go(pieces: AsyncGenerator[bytes]) -> None:
+    """End a body, sent or not, and release what it has."""
+    if inspect.getasyncgenstate(pieces) == inspect.AGEN_CREATED:
+        # What has not begun does nothing at its end, and may have been given something already.
+        with suppress(StopAsyncIteration):
+            await anext(pieces)
+    await pieces.aclose()
 
 
 async def _cancel_when_gone(reader: asyncio.StreamReader, task: "asyncio.Task[None] | None") -> None:

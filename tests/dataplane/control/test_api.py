@@ -17,6 +17,7 @@ from marchproxy.dataplane.agreement import KernelAnswer
 from marchproxy.dataplane.capture import pcapng
 from marchproxy.dataplane.control import api
 from marchproxy.dataplane.control.api import ControlApi
+from marchproxy.dataplane.control.server import Limits
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.outbox import QUEUE
@@ -58,6 +59,28 @@ async def test_capture_is_a_file_that_comes_bit_by_bit(tmp_path: Path) -> None:
         kinds = [kind for kind, _ in pcapng.Reader().blocks(answer.body)]
         assert kinds == [pcapng.SECTION, pcapng.INTERFACE, pcapng.INTERFACE, pcapng.PACKET, pcapng.STATISTICS]
         assert b"packets=1&port=443" in answer.body
+        assert appliance.feed.closed
+
+
+@looped
+async def test_capture_does_not_begin_for_who_asks_only_for_the_head(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance), connected(path) as (reader, writer):
+        begun: list[object] = []
+        appliance.capture = begun.append  # type: ignore[method-assign, assignment]
+        writer.write(b"HEAD /v1/capture HTTP/1.1\r\nConnection: close\r\n\r\n")
+        answer = await read_answer(reader, head_only=True)
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/x-pcapng")
+        assert await reader.read() == b""
+        assert not begun
+
+
+@looped
+async def test_capture_that_there_is_no_room_for_ends_at_once(tmp_path: Path) -> None:
+    appliance = facts.StandIn()
+    limits = Limits(streams=0)
+    async with serving(tmp_path / "s", ControlApi(appliance).handle, limits):
+        answer = await ask(tmp_path / "s", "GET", "/v1/capture")
+        assert (answer.status, answer.document["error"]["name"]) == (503, "TooManyConnections")
         assert appliance.feed.closed
 
 
