@@ -11,10 +11,10 @@ DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
 SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo test boot lint format bench bpf ship wheel payload binary deb man lock clean
+.PHONY: help setup run demo screenshots test boot lint format bench bpf ship wheel payload binary deb man lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what running needs, compile the kernel programs; once
 	@scripts/setup.sh run
@@ -25,6 +25,9 @@ run: setup ## start the appliance on this machine
 
 demo: setup ## show an appliance at work between network namespaces (root)
 	$(PYTHON) demo/run.py
+
+screenshots: setup ## draw the terminal front end anew, docs/screenshots (root, two minutes)
+	$(PYTHON) demo/pictures.py
 
 test: ## run every test that this machine allows; ARGS="-k ports" chooses
 	@scripts/setup.sh test

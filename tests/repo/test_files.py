@@ -25,8 +25,9 @@ UNMIRRORED: Final = {
 
 
 def test_no_file_is_too_long() -> None:
-    too_long = {str(path): len(text) for path, text in texts() if len(text) > LIMIT and str(path) not in LONG}
-    assert too_long == {}
+    # Pictures are drawn, and nobody reads them.
+    written = [(str(path), len(text)) for path, text in texts() if path.suffix != ".svg"]
+    assert {path: size for path, size in written if size > LIMIT and path not in LONG} == {}
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:
