@@ -114,6 +114,24 @@ def test_a_change_is_in_force_when_the_command_returns(console: Console, listen:
     assert (row["reason"], row["mapping"]) == ("DENY_MAPPING", "cw")
 
 
+def test_logs_say_what_it_did_and_hold_no_secret(console: Console, listen: str, tmp_path: Path) -> None:
+    console.ok("service", "add", "vault", "--address", "127.0.0.1", "--port", "9", "--auth", "token")
+    token = tmp_path / "token"
+    token.write_text(console.ok("token", "issue", "vault").out.strip())
+    host, _, port = listen.rpartition(":")
+    question = ["explain", "--from", "127.0.0.1", "--to", host, "--port", port, "--token-file", str(token)]
+    console(*question)
+    console.ok(
+        "mapping", "add", "again", "--from", "clients", "--to", "web", "--protocol", "tcp", "--listen", listen
+    )
+    rows = console.ok("logs", "--output", "json").json
+    assert [row["number"] for row in rows] == list(range(1, len(rows) + 1))
+    assert any("is ready" in row["message"] for row in rows)
+    assert {row["process"] for row in rows} >= {"daemon"}
+    assert token.read_text() not in json.dumps(rows)
+    assert "is ready" in console.ok("logs", "--text", "READY").out
+
+
 def test_explain_says_the_same_with_and_without_a_daemon(
     console: Console, listen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
