@@ -1,4 +1,8 @@
-"""How large packets may be on the way to an address, found by asking. No I/O."""
+"""How large packets may be on the way to an address, found by asking. No I/O.
+
+Not by watching: segments that are sent again are as large as all others on a link that has died, so nothing
+that passes tells a narrow way from a dead one.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
