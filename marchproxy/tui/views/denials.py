@@ -25,6 +25,7 @@ class Denials(Browser):
 
     TITLE = "Denials"
     BINDING_GROUP_TITLE = "Denials"
+    PAUSE = 0.3
     WRITING = frozenset({"allow"})
     BINDINGS: ClassVar[list[BindingType]] = [
         FREEZE,

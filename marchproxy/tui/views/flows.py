@@ -27,6 +27,7 @@ class Flows(Browser):
 
     TITLE = "Flows"
     BINDING_GROUP_TITLE = "Flows"
+    PAUSE = 0.3
     WRITING = frozenset({"cut"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "order", "Sort", tooltip="Sort by the next column; a click on a title does as well"),

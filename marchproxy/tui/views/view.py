@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.timer import Timer
 from textual.widgets import Input
 
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError
@@ -98,6 +99,10 @@ class View(Vertical):
 class Browser(View):
     """A tab with a table, and a filter that narrows it while it is typed."""
 
+    PAUSE: ClassVar[float] = 0.0
+    """Seconds without another key after which the filter's text is used: each time that the daemon is asked
+    may be a walk over a million flows.
+    """
     SIDEWAYS: ClassVar[frozenset[str]] = frozenset()
     """Actions of ← and →. Their bindings have priority: a table whose rows are wider than the screen would
     take the keys, and has shift with them instead.
@@ -109,6 +114,7 @@ class Browser(View):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self.text = ""
+        self._narrowing: Timer | None = None
 
     @property
     def table(self) -> LiveTable:
@@ -146,15 +152,24 @@ class Browser(View):
         self.filter.focus()
 
     @on(Input.Changed, ".filter")
-    def filter_changed(self, event: Input.Changed) -> None:
+    def filter_changed(self) -> None:
         """Filter as it is typed."""
-        self.text = event.value.strip()
+        if self._narrowing is not None:
+            self._narrowing.stop()
+            self._narrowing = None
+        if self.PAUSE:
+            self._narrowing = self.set_timer(self.PAUSE, self._use_filter)
+        else:
+            self._use_filter()
+
+    def _use_filter(self) -> None:
+        self.text = self.filter.value.strip()
         self.narrow()
 
     @on(Input.Submitted, ".filter")
     def filter_done(self) -> None:
         """Back to the rows; an empty filter goes away."""
-        self.filter.display = bool(self.text)
+        self.filter.display = bool(self.filter.value.strip())
         self.table.focus()
 
     def action_freeze(self) -> None:

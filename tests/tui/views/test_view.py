@@ -1,9 +1,11 @@
 """What every tab does: it asks while somebody looks, and bears what goes wrong."""
 
+import pytest
 from textual.pilot import Pilot
 
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.tui.app import MarchProxyApp
+from marchproxy.tui.views.flows import Flows
 from marchproxy.tui.views.view import occurs
 from tests.tui.stage import Stage, decision, perform, until
 
@@ -36,6 +38,24 @@ def test_a_complaint_is_said_once() -> None:
         await until(pilot, lambda: stage.count("flows") > before + 1)
         said = [each for each in app._notifications if "did not answer" in each.message]
         assert len(said) == 1
+
+    perform(stage, play)
+
+
+def test_the_daemon_is_asked_for_what_was_typed_and_not_for_each_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # However long the machine takes from one key to the next.
+    monkeypatch.setattr(Flows, "PAUSE", 2.0)
+    stage = Stage()
+
+    async def play(app: MarchProxyApp, pilot: Pilot[None]) -> None:
+        app.action_tab("flows")
+        await until(pilot, lambda: stage.count("flows"))
+        await pilot.press("slash", *"10.1.0.2")
+        await until(pilot, lambda: stage.last("flows")["text"] == "10.1.0.2")
+        texts = {query["text"] for what, query in stage.asked if what == "flows"}
+        assert texts == {"", "10.1.0.2"}
 
     perform(stage, play)
 
