@@ -1,0 +1,63 @@
+"""What one plan says about one client."""
+
+from ipaddress import ip_address
+
+import pytest
+
+from marchproxy.dataplane.admission.arrivals import Client
+from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.evaluate import Evaluator
+from marchproxy.policy.plan import Plan
+from tests.dataplane.admission.desk import blocking
+from tests.policy import build
+from tests.policy.build import mapping, service
+
+LAN, WEB = service("lan", "10.0.0.0/24"), service("web", "10.1.0.1", port=80)
+AT = "192.0.2.1:443"
+
+
+def visitor(plan: Plan, source: str = "10.0.0.5") -> Visitor:
+    who = Client(ip_address(source), 4711, ip_address("192.0.2.1"), 443)
+    return Visitor(Evaluator(plan), who)
+
+
+def made() -> Plan:
+    return build.plan(
+        LAN,
+        WEB,
+        mapping("a", "lan", "web", AT, "https", host="a.example", tls="one"),
+        mapping("b", "lan", "web", AT, "https", host="b.example", tls="two"),
+        mapping("c", "lan", "web", AT, "https", path_prefix="/c", tls="one"),
+    )
+
+
+def test_each_request_is_answered_by_its_route() -> None:
+    found = visitor(made())
+    assert found.listens
+    assert found.expected
+    assert found.answer("a.example", "/").mapping == "a"
+    assert found.answer("x", "/c/d").mapping == "c"
+    assert found.answer("x", "/").reason is Reason.NO_MAPPING
+    assert found.answer("a.example", "/") is found.answer("a.example", "/")
+
+
+def test_certificates_are_those_of_its_rules() -> None:
+    assert set(visitor(made()).certificates) == {"one", "two"}
+    assert visitor(made(), "10.9.9.9").certificates == ()
+    assert not visitor(made(), "10.9.9.9").expected
+
+
+def test_many_different_requests_are_not_all_remembered() -> None:
+    found = visitor(made())
+    for number in range(100):
+        assert found.answer("a.example", f"/{number}").mapping == "a"
+    assert len(found._asked) < 20
+
+
+@pytest.mark.parametrize("entry", ["10.0.0.5", "192.0.2.1"])
+def test_who_is_blocked_is_answered_at_once(entry: str) -> None:
+    found = visitor(blocking(made(), entry))
+    assert found.blocked is not None
+    answer = found.answer("a.example", "/")
+    assert (answer.verdict, answer.blocked_by) == (Verdict.DENY, f"block:{entry}")
