@@ -8,10 +8,10 @@ unexport PYTHONDONTWRITEBYTECODE
 EPOCH := $(shell source packaging/common.sh && echo $$SOURCE_DATE_EPOCH)
 BINARY := dist/$(shell source packaging/common.sh && artifact_name)-linux-amd64
 DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
-SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh
+SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/sbom.py
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo screenshots test boot lint format bench bpf ship wheel payload binary deb man lock clean
+.PHONY: help setup run demo screenshots test boot lint format bench bpf ship wheel payload binary deb again audit man lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,12 @@ deb: ship $(DEB) ## build the Debian packages into dist/
 
 $(DEB): $(PAYLOAD) $(shell git ls-files packaging/deb systemd) packaging/deb.sh scripts/manpages.py docs/RELEASE_NOTES.md
 	packaging/deb.sh build/payload dist
+
+again: binary deb ## build file and packages once more in another folder: they have to be the same bytes
+	packaging/again.sh dist
+
+audit: setup ## ask OSV about known vulnerabilities of the locked packages (needs a network)
+	@scripts/audit.sh
 
 man: setup ## write the manual pages into build/man
 	$(PYTHON) scripts/manpages.py build/man

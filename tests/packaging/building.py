@@ -61,3 +61,9 @@ def package() -> Path:
     file = ROOT / "dist" / f"marchproxy_{ask('version')}_amd64.deb"
     build(str(file.relative_to(ROOT)))
     return file
+
+
+def run_sbom(tree: Path, wheels: Path, libraries: Path) -> "subprocess.CompletedProcess[str]":
+    """List what is in a folder that is said to be a payload."""
+    command = [sys.executable, "packaging/sbom.py", *map(str, (tree, wheels, libraries))]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
