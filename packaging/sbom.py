@@ -235,20 +235,36 @@ def depends(
 ) -> list[dict[str, Any]]:
     """Who needs whom. What is no Python package is needed by the whole."""
     reference = {name: f"pkg:pypi/{name}@{quote(found['Version'])}" for name, found in packages.items()}
+    extras = extras_asked_for([ours, *packages.values()])
 
     def needed(found: Message) -> list[str]:
-        asked = [Requirement(line) for line in found.get_all("Requires-Dist", [])]
-        wanted = {
-            canonicalize_name(each.name)
-            for each in asked
-            if not each.marker or each.marker.evaluate({"extra": ""})
-        }
-        return sorted(reference[name] for name in wanted if name in reference)
+        asked = wanted(found, extras.get(canonicalize_name(found["Name"]), set()))
+        names = {canonicalize_name(each.name) for each in asked}
+        return sorted(reference[name] for name in names if name in reference)
 
     beside = [made["bom-ref"] for made, _ in entries if not made["bom-ref"].startswith("pkg:pypi/")]
     rows = [{"ref": root["bom-ref"], "dependsOn": sorted({*needed(ours), *beside})}]
     rows += [{"ref": reference[name], "dependsOn": needed(packages[name])} for name in sorted(packages)]
     return rows + [{"ref": each, "dependsOn": []} for each in sorted(set(beside))]
+
+
+def wanted(found: Message, extras: set[str]) -> list[Requirement]:
+    """What a package asks for on a machine like this one, with those extras."""
+    asked = [Requirement(line) for line in found.get_all("Requires-Dist", [])]
+    return [
+        each
+        for each in asked
+        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+    ]
+
+
+def extras_asked_for(every: list[Message]) -> dict[str, set[str]]:
+    """By package: the extras that others ask of it, `markdown-it-py[linkify]`."""
+    extras: dict[str, set[str]] = {}
+    for found in every:
+        for each in wanted(found, set()):
+            extras.setdefault(canonicalize_name(each.name), set()).update(each.extras)
+    return extras
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def test_every_component_says_what_and_under_which_terms(components: dict[str, A
             assert (digest["alg"], len(digest["content"])) == ("SHA-256", 64)
         if each["type"] != "file":
             assert each["purl"] == reference
-            assert re.fullmatch(r"pkg:(pypi|deb/debian|generic)/[a-z0-9.+-]+@[^@ ]+", reference)
+            assert re.fullmatch(r"pkg:(pypi|deb/debian|generic)/[a-z0-9.%+BC-]+@[^@ ]+", reference)
             assert each["licenses"]
         for licence in each.get("licenses", []):
             assert licence.keys() in ({"expression"}, {"license"})

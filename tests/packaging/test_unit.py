@@ -15,8 +15,9 @@ pytestmark = pytest.mark.requires(commands=["systemd-analyze"])
 @pytest.fixture(params=UNITS)
 def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Where its programs exist, as an instance where it is a template."""
-    text = (ROOT / "systemd" / request.param).read_text().replace("/usr/bin/marchproxy", "/bin/true")
-    copy = tmp_path / request.param
+    name = str(request.param)
+    text = (ROOT / "systemd" / name).read_text().replace("/usr/bin/marchproxy", "/bin/true")
+    copy = tmp_path / name
     copy.write_text(text)
     return copy
 
