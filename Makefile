@@ -11,10 +11,7 @@ DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
 SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/sbom.py
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo screenshots test boot lint format bench bpf ship wheel payload binary deb again audit man lock clean
-
-help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+.PHONY: help setup run demo screenshots test boot lint format bench bpf ship wheel payload binary deb again audit release-check man lock clean help: ## list the targets @awk -F ':.*## ' '/^[a-z-]+:.*## / { printf " make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what running needs, compile the kernel programs; once
 	@scripts/setup.sh run
@@ -30,6 +27,7 @@ screenshots: setup ## draw the terminal front end anew, docs/screenshots (root, 
 	$(PYTHON) demo/pictures.py
 
 test: ## run every test that this machine allows; ARGS="-k ports" chooses
+test: ## run every test that this machine allows, but those of boot; ARGS="-k ports" chooses
 	@scripts/setup.sh test
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --ignore tests/packaging/test_boot.py $(ARGS)
 
@@ -81,6 +79,13 @@ $(DEB): $(PAYLOAD) $(shell git ls-files packaging/deb systemd) packaging/deb.sh 
 
 again: binary deb ## build file and packages once more in another folder: they have to be the same bytes
 	packaging/again.sh dist
+
+release-check: wheel binary deb ## build all that is released, build it again, and test it where it boots (root, half an hour)
+	@scripts/setup.sh test
+	@scripts/testroots.sh
+	packaging/again.sh dist
+	SOURCE_DATE_EPOCH=$(EPOCH) $(PYTHON) -m pytest tests/packaging tests/repo --deselect tests/packaging/test_again.py $(ARGS)
+	@scripts/audit.sh || [ $$? = 3 ]
 
 audit: setup ## ask OSV about known vulnerabilities of the locked packages (needs a network)
 	@scripts/audit.sh

@@ -12,10 +12,10 @@ import pytest
 from marchproxy.version import VERSION
 from tests.repo.tree import ROOT
 
-# The build's own time rather than that of the last commit, or every commit would be built anew.
+# What is asked for, or the build's own time; that of the last commit would have every commit built anew.
 ENVIRONMENT: Final = {
     **{name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
-    "SOURCE_DATE_EPOCH": VERSION.rpartition(".")[2],
+    "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH") or VERSION.rpartition(".")[2],
 }
 
 

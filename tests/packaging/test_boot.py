@@ -5,6 +5,7 @@ Each test has a Debian of its own, whose network is the middle host of a rig.
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from rig.servers import start_echo, start_http
 from rig.traffic import Talk, ask_udp, fetch
 from tests.packaging.box import Box
 from tests.packaging.load import Load
+from tests.repo.tree import ROOT
 
 pytestmark = [
     pytest.mark.requires(
@@ -372,6 +374,24 @@ def test_the_wizard_s_answers_are_piped_in_and_a_gateway_runs(rig: Rig, box: Box
     assert box.ok("ls -A /var/lib/marchproxy /sys/fs/bpf/marchproxy 2>/dev/null || true").split() == [
         "/var/lib/marchproxy:"
     ]
+
+
+def test_the_single_file_as_a_service(rig: Rig, box: Box, binary: Path, files: Path) -> None:
+    """By the very lines of docs/INSTALL.md."""
+    page = (ROOT / "docs" / "INSTALL.md").read_text()
+    [recipe] = re.findall(r"^```sh\n(useradd .*?)^```", page, re.MULTILINE | re.DOTALL)
+    source = files / "source"
+    if not source.exists():
+        shutil.copytree(ROOT / "systemd", source / "systemd")
+        shutil.copy(binary, source)
+    box.ok(f"cd /files/source && set -e\n{recipe}")
+    box.ok("printf '%s\\n' inside0 outside0 no none '' yes | marchproxy init --wizard 2>/srv/said")
+    assert "the gateway runs: kernel tier, revision 2" in box.ok("cat /srv/said")
+    assert b"server" in rig.client.call(fetch, "10.2.0.2", 80)
+    box.ok("marchproxy appliance set --audit off")
+    with pytest.raises(ConnectionRefusedError):
+        rig.client.call(fetch, "10.2.0.2", 80)
+    assert box.ok("systemctl show --property=NRestarts --value marchproxy") == "0"
 
 
 def test_the_terminal_on_a_console_only_looks(defined: Box) -> None:
