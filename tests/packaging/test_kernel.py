@@ -54,8 +54,9 @@ QEMU = (
 def disk(folder: Path, package: Path) -> Path:
     """The machine's root, all of it in memory."""
     tree = folder / "root"
-    shutil.copytree(root("bookworm"), tree, symlinks=True)
-    shutil.copytree(KERNEL / "tree", tree, symlinks=True, dirs_exist_ok=True)
+    # By cp, for there are devices among the files.
+    subprocess.run(["cp", "-a", root("bookworm"), tree], check=True)
+    subprocess.run(["cp", "-a", f"{KERNEL / 'tree'}/.", tree], check=True)
     shutil.copy(package, tree / "srv" / "this.deb")
     shutil.copy(ROOT / "tests" / "packaging" / "guest.sh", tree / "srv")
     (tree / "srv" / "guest.sh").chmod(0o755)
