@@ -11,7 +11,10 @@ DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
 SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/sbom.py
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo screenshots test boot qemu lint format bench bpf ship wheel payload binary deb again audit release-check man lock clean help: ## list the targets @awk -F ':.*## ' '/^[a-z-]+:.*## / { printf " make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+.PHONY: help setup run demo screenshots test boot qemu lint format bench bpf ship wheel payload binary deb again audit release-check man lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what running needs, compile the kernel programs; once
 	@scripts/setup.sh run
@@ -26,7 +29,6 @@ demo: setup ## show an appliance at work between network namespaces (root)
 screenshots: setup ## draw the terminal front end anew, docs/screenshots (root, two minutes)
 	$(PYTHON) demo/pictures.py
 
-test: ## run every test that this machine allows; ARGS="-k ports" chooses
 test: ## run every test that this machine allows, but those of boot; ARGS="-k ports" chooses
 	@scripts/setup.sh test
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --ignore tests/packaging/test_boot.py \
