@@ -8,13 +8,13 @@ unexport PYTHONDONTWRITEBYTECODE
 EPOCH := $(shell source packaging/common.sh && echo $$SOURCE_DATE_EPOCH)
 BINARY := dist/$(shell source packaging/common.sh && artifact_name)-linux-amd64
 DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
-SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh
+SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/sbom.py
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo screenshots test boot lint format bench bpf ship wheel payload binary deb man lock clean
+.PHONY: help setup run demo screenshots test boot qemu lint format bench bpf ship wheel payload binary deb again audit release-check man lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what running needs, compile the kernel programs; once
 	@scripts/setup.sh run
@@ -29,14 +29,21 @@ demo: setup ## show an appliance at work between network namespaces (root)
 screenshots: setup ## draw the terminal front end anew, docs/screenshots (root, two minutes)
 	$(PYTHON) demo/pictures.py
 
-test: ## run every test that this machine allows; ARGS="-k ports" chooses
+test: ## run every test that this machine allows, but those of boot; ARGS="-k ports" chooses
 	@scripts/setup.sh test
-	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --ignore tests/packaging/test_boot.py $(ARGS)
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --ignore tests/packaging/test_boot.py \
+	    --ignore tests/packaging/test_kernel.py $(ARGS)
 
 boot: ## test the Debian package in systems of its own that boot: Debian 12 and 13 (root, minutes)
 	@scripts/setup.sh test
 	@scripts/testroots.sh
 	$(PYTHON) -m pytest tests/packaging/test_boot.py $(ARGS)
+
+qemu: ## test it on Debian 12's own kernel, 6.1, in an emulated machine (root, half an hour)
+	@scripts/setup.sh test
+	@scripts/testroots.sh
+	@scripts/testkernel.sh
+	$(PYTHON) -m pytest tests/packaging/test_kernel.py $(ARGS)
 
 lint: ## check style, types, layers and scripts
 	@scripts/setup.sh test
@@ -78,6 +85,20 @@ deb: ship $(DEB) ## build the Debian packages into dist/
 
 $(DEB): $(PAYLOAD) $(shell git ls-files packaging/deb systemd) packaging/deb.sh scripts/manpages.py docs/RELEASE_NOTES.md
 	packaging/deb.sh build/payload dist
+
+again: binary deb ## build file and packages once more in another folder: they have to be the same bytes
+	packaging/again.sh dist
+
+release-check: wheel binary deb ## build all that is released, build it again, and test it where it boots (root, half an hour)
+	@scripts/setup.sh test
+	@scripts/testroots.sh
+	packaging/again.sh dist
+	SOURCE_DATE_EPOCH=$(EPOCH) $(PYTHON) -m pytest tests/packaging tests/repo --deselect tests/packaging/test_again.py \
+	    --ignore tests/packaging/test_kernel.py $(ARGS)
+	@scripts/audit.sh || [ $$? = 3 ]
+
+audit: setup ## ask OSV about known vulnerabilities of the locked packages (needs a network)
+	@scripts/audit.sh
 
 man: setup ## write the manual pages into build/man
 	$(PYTHON) scripts/manpages.py build/man

@@ -44,6 +44,7 @@ cp -a "$TREE" "$work/payload"
 for kind in service sysusers tmpfiles; do
     cp "systemd/marchproxy.$kind" "$work/debian/"
 done
+cp "systemd/marchproxy-tui@.service" "$work/debian/marchproxy.marchproxy-tui@.service"
 cp systemd/marchproxy.env "$work/"
 # By the payload's own Python: pages and words are those of what is shipped.
 python=$(compgen -G "$TREE/bin/python3.*")

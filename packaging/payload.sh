@@ -8,6 +8,7 @@
 #   lib/python3.N/             the standard library, MarchProxy and its locked dependencies, compiled
 #   lib/*.so.*                 the libraries that these are linked to, except for libc
 #   lib/fallback/libbpf.so.1   for systems that have none
+#   share/                     licences, and lists of what is in here (packaging/sbom.py)
 #
 # The interpreter is the one that .venv was made with. It runs where glibc is as new as where it was built, or newer.
 set -euo pipefail
@@ -65,15 +66,21 @@ copy_libbpf() {
     found=$(compgen -G '/usr/lib/*/libbpf.so.1' | head -n 1) || fail "there is no libbpf.so.1 to carry" \
         "Install the package libbpf1."
     cp -L "$found" "$TREE/lib/fallback/libbpf.so.1"
+    came_from fallback/libbpf.so.1 "$found"
 }
 
 # Every library that something in the tree is linked to and that is not in it yet; theirs, too, since ldd names all of them.
 copy_libraries() {
     local name path
     while read -r name path; do
-        [[ $name =~ $GLIBC || -e $TREE/lib/$name ]] || cp -L "$path" "$TREE/lib/$name"
+        [[ ! $name =~ $GLIBC && ! -e $TREE/lib/$name ]] || continue
+        cp -L "$path" "$TREE/lib/$name"
+        came_from "$name" "$path"
     done < <(objects | xargs -0 ldd 2>/dev/null | awk '$2 == "=>" && $3 ~ /^\// { print $1, $3 }' | sort -u)
 }
+
+# For the list of what is in here: a library, and the file of this machine that it is.
+came_from() { printf '%s\t%s\n' "$1" "$2" >>"$SCRATCH/libraries"; }
 
 objects() { find "$TREE" -type f \( -name '*.so' -o -name '*.so.*' -o -path "$TREE/bin/*" \) -print0; }
 
@@ -97,6 +104,12 @@ compile() {
         -s "$TREE" -p "$INSTALLED" "$TREE/lib/$NAME" || fail "a module does not compile" "Its name stands above."
 }
 
+list_contents() {
+    say "Listing what is in it"
+    "$PYTHON" packaging/sbom.py "$TREE" "$WHEELS" "$SCRATCH/libraries" ||
+        fail "the lists of contents and licences cannot be made" "The reason stands above."
+}
+
 finish() {
     install -m 755 packaging/launcher.sh "$TREE/bin/marchproxy"
     sed -i "s/@PYTHON@/$NAME/" "$TREE/bin/marchproxy"
@@ -118,5 +131,6 @@ copy_libbpf
 copy_libraries
 relocate
 compile
+list_contents
 finish
 say "$TREE: $(du -sm "$TREE" | cut -f1) MB"

@@ -141,6 +141,9 @@ static __always_inline int flow_claim_port(mp_context *context, const struct pac
 	__u64 least = ~0ull;
 
 	for (int i = 0; i < FLOW_NAT_TRIES; i++) {
+		/* Without it the compiler lays the loop out so that it begins anew without a jump, which the
+		 * verifier of kernel 6.1 takes for one that never ends. */
+		asm volatile("");
 		__u16 port = current->nat_first + (start + i * 7919u) % count;
 
 		reply_key->destination_port = bpf_htons(port);

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from marchproxy.cli.context import Environment
 from marchproxy.cli.framework import environment_of, single, verb
 from marchproxy.cli.passphrase import PassphraseOption, read_passphrase
 from marchproxy.model.errors import Conflict, MarchproxyError, NotPermitted
@@ -28,9 +29,13 @@ def backup(
     A running daemon is not disturbed. Whoever has file and passphrase has all that the appliance knows;
     without the passphrase the file is of no use to anybody. marchproxy restore takes it back.
     """
+    write_backup(environment_of(context), file, passphrase_file)
+
+
+def write_backup(environment: Environment, file: str, passphrase_file: str | None) -> None:
+    """Make a backup in `file`, and say so. Raises `MarchproxyError`; then there is no such file."""
     from marchproxy.store.backup import check_passphrase, make_backup
 
-    environment = environment_of(context)
     if os.path.exists(file):
         raise Conflict(f"{file} exists already", hint="name another file, or remove it")
     passphrase = read_passphrase(environment, passphrase_file, twice=True)

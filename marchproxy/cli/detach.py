@@ -24,15 +24,20 @@ def detach(context: typer.Context, yes: YesOption = False, output: OutputOption 
     environment = environment_of(context)
     _refuse_beside_daemon(environment)
     intent.confirm(environment, "end all carried conversations and all denials", yes)
-    from marchproxy.dataplane.kernel.attach import detach_all
-
-    removed = detach_all()
+    removed = take_out()
     if output is Output.TABLE:
         show_lines(environment, (f"removed: {item}" for item in removed))
         if not removed:
             environment.note("there was nothing to take out")
     else:
         environment.stdout.write(serialise([{"name": item} for item in removed], output))
+
+
+def take_out() -> list[str]:
+    """Do it, and say what was removed. Raises `NotPermitted`."""
+    from marchproxy.dataplane.kernel.attach import detach_all
+
+    return detach_all()
 
 
 def _refuse_beside_daemon(environment: Environment) -> None:

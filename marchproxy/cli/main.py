@@ -34,6 +34,7 @@ COMMANDS = {
     "export": "Print everything that is configured, in a form that apply takes",
     "backup": "Write store, history, credentials and the key of secrets into one encrypted file",
     "restore": "Put a backup in the place of the store",
+    "reset": "Return the appliance to the state of a fresh installation",
     "check": "Look for mistakes in what is configured",
     "diff": "Show what a file would change, or what the daemon has not taken over yet",
     "run": "Run the appliance in the foreground",

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marchproxy.client.appliance import Appliance
-from marchproxy.model.address import IPAddress, parse_ip
-from marchproxy.model.errors import Conflict, InvalidValue
+from marchproxy.client.session import ssh_session
+from marchproxy.model.address import IPAddress
+from marchproxy.model.errors import Conflict
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.blocks import BlockMemo, Blocks, Contents, compile_blocks
 
@@ -59,12 +60,9 @@ def refuse_covering(appliance: Appliance, blocks: Blocks, *, proc: Path = _PROC)
 
 def management_path(appliance: Appliance, proc: Path = _PROC) -> Iterator[tuple[IPAddress, str]]:
     """Addresses that the operator cannot do without, and what each is."""
-    session = appliance.variables.get("SSH_CONNECTION", "").split()
-    for text, what in zip(session[:1], ["the client of this SSH session"], strict=False):
-        try:
-            yield parse_ip(text), what
-        except InvalidValue:
-            appliance.detail(f"SSH_CONNECTION names no address: {text}")
+    session = ssh_session(appliance)
+    if session is not None:
+        yield session.client, "the client of this SSH session"
     seen: set[IPAddress] = {IPv4Address("127.0.0.1"), IPv6Address("::1")}
     for loopback in sorted(seen, key=str):
         yield loopback, "loopback"

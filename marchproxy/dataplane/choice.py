@@ -1,5 +1,6 @@
 """Which tier carries: the kernel where BPF is permitted, else sockets; and what admits beside it."""
 
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -20,23 +21,37 @@ if TYPE_CHECKING:
     from marchproxy.dataplane.admission.handover import Handover
     from marchproxy.dataplane.admission.sharing import Sharing
 
+log = logging.getLogger(__name__)
+
 
 def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
     """The tier, and why this one. `flow_table` is how many entries a new flow table gets.
 
     Raises `MarchproxyError` where BPF is permitted and fails nevertheless.
     That is no reason for sockets: programs of an earlier run may be in the kernel, and would go on carrying a
-    policy that nobody updates. Without a BPF file system there are none.
+    policy that nobody updates. Without a BPF file system there are none; nor where nothing is attached, and a
+    kernel that refuses the programs will refuse them again, however often the daemon is started.
     """
     if no_bpf:
         return SocketsTier(), "--no-bpf was given"
-    from marchproxy.dataplane.kernel.errors import LibbpfMissing, NoBpffs, NotPermitted, NotSupported
+    from marchproxy.dataplane.kernel.errors import (
+        LibbpfMissing,
+        NoBpffs,
+        NotPermitted,
+        NotSupported,
+        ProgramRejected,
+    )
     from marchproxy.dataplane.kernel.tier import KernelTier
 
     try:
         return KernelTier.create(flow_table), "BPF is permitted"
     except (LibbpfMissing, NoBpffs, NotPermitted, NotSupported) as error:
         return SocketsTier(), error.message
+    except ProgramRejected as error:
+        if left_in_kernel():
+            raise
+        log.warning("%s", error.message)
+        return SocketsTier(), error.message.partition("\n")[0]
 
 
 def choose_admission(

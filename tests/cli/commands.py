@@ -26,6 +26,7 @@ confirm
 export
 backup
 restore
+reset
 check
 diff
 run

@@ -23,7 +23,8 @@ SILENT = {
 """Commands that print no data."""
 ASKING = {
     *(f"{noun} remove" for noun in REMOVED),
-    *("apply", "detach", "learn forget", "restore", "revision rollback"),
+    *("apply", "detach", "learn forget", "reset", "restore", "revision rollback"),
+    "init",  # the wizard, which then asks for nothing
 }
 
 

@@ -14,7 +14,7 @@ from tests.cli.commands import commands, paths
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     *("USAGE.md", "TROUBLESHOOTING.md", "PROTECTION.md", "CREDENTIALS.md", "CERTIFICATES.md"),
-    *("FILES.md", "LOGS.md", "INSTALL.md"),
+    *("FILES.md", "LOGS.md", "INSTALL.md", "ENVIRONMENT.md"),
 )
 PAGE = "".join((DOCS / name).read_text() for name in PAGES)
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -1,5 +1,6 @@
 """Which tier, and why."""
 
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -45,12 +46,31 @@ def test_sockets_where_bpf_is_not_to_be_had(
     assert (type(tier), reason) == (SocketsTier, refusal.message)
 
 
-def test_a_kernel_tier_that_fails_otherwise_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_refuses_the_programs_gets_sockets_and_no_loop(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Unless those of an earlier daemon would go on carrying what nobody updates."""
+
     def refuse(flow_table: int) -> KernelTier:
-        raise errors.ProgramRejected("marchproxy_tc", errno=22, log="")
+        raise errors.ProgramRejected("marchproxy_tc", errno=22, log="5297: a line\nback-edge\n")
 
     monkeypatch.setattr(KernelTier, "create", refuse)
+    monkeypatch.setenv("MARCHPROXY_BPFFS", str(tmp_path))
+    tier, reason = choice.choose_tier(no_bpf=False, flow_table=1024)
+    assert type(tier) is SocketsTier
+    assert reason == "the verifier rejected program 'marchproxy_tc': Invalid argument (EINVAL)"
+    (tmp_path / "v1" / "links").mkdir(parents=True)
+    (tmp_path / "v1" / "links" / "eth0").touch()
     with pytest.raises(errors.ProgramRejected):
+        choice.choose_tier(no_bpf=False, flow_table=1024)
+
+
+def test_a_kernel_tier_that_fails_otherwise_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(flow_table: int) -> KernelTier:
+        raise errors.ObjectInvalid("tc is not a BPF object")
+
+    monkeypatch.setattr(KernelTier, "create", refuse)
+    with pytest.raises(errors.ObjectInvalid):
         choice.choose_tier(no_bpf=False, flow_table=1024)
 
 

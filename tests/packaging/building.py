@@ -12,10 +12,10 @@ import pytest
 from marchproxy.version import VERSION
 from tests.repo.tree import ROOT
 
-# The build's own time rather than that of the last commit, or every commit would be built anew.
+# What is asked for, or the build's own time; that of the last commit would have every commit built anew.
 ENVIRONMENT: Final = {
     **{name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
-    "SOURCE_DATE_EPOCH": VERSION.rpartition(".")[2],
+    "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH") or VERSION.rpartition(".")[2],
 }
 
 
@@ -61,3 +61,9 @@ def package() -> Path:
     file = ROOT / "dist" / f"marchproxy_{ask('version')}_amd64.deb"
     build(str(file.relative_to(ROOT)))
     return file
+
+
+def run_sbom(tree: Path, wheels: Path, libraries: Path) -> "subprocess.CompletedProcess[str]":
+    """List what is in a folder that is said to be a payload."""
+    command = [sys.executable, "packaging/sbom.py", *map(str, (tree, wheels, libraries))]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)

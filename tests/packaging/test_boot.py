@@ -4,20 +4,25 @@ Each test has a Debian of its own, whose network is the middle host of a rig.
 """
 
 import json
+import os
+import re
 import shutil
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from marchproxy.version import VERSION
 from rig import Rig
 from rig.servers import start_echo, start_http
-from rig.traffic import Talk, fetch
+from rig.traffic import Talk, ask_udp, fetch
 from tests.packaging.box import Box
+from tests.packaging.load import Load
+from tests.repo.tree import ROOT
 
 pytestmark = [
     pytest.mark.requires(
@@ -44,12 +49,40 @@ marchproxy mapping add echo --from clients --to echo --protocol tcp,udp --listen
 marchproxy mapping add not --from clients --to web --protocol tcp --listen 10.1.0.1:81 --action deny
 """
 PID = "systemctl show --property=MainPID --value marchproxy"
+CAPABILITIES = {"CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW"}
+PYTHON = "/usr/lib/marchproxy/bin/python3.* -I"
+CONSOLE = """\
+import fcntl, os, pty, struct, termios, time
+master, slave = pty.openpty()
+fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+with open("/srv/console", "w") as name, open("/srv/screen", "wb", buffering=0) as screen:
+    print(os.ttyname(slave).removeprefix("/dev/"), file=name, flush=True)
+    while True:
+        try:
+            screen.write(os.read(master, 65536))
+        except OSError:
+            time.sleep(0.05)
+"""
+"""A terminal that nobody sits at, and what is drawn on it."""
+NEWER_STORE = """\
+import sqlite3
+store = sqlite3.connect("/var/lib/marchproxy/marchproxy.db")
+row = (9999, "of_the_future", "2030-01-01 00:00:00")
+store.execute("INSERT INTO migration (number, name, time) VALUES (?, ?, ?)", row)
+store.commit()
+"""
 
 
 def drop_in(*lines: str) -> str:
     """A command that adds lines to the unit."""
     folder, text = "/run/systemd/system/marchproxy.service.d", "\\n".join(["[Service]", *lines, ""])
     return f"mkdir -p {folder} && printf '{text}' >{folder}/more.conf && systemctl daemon-reload"
+
+
+def lacking(capability: str) -> str:
+    """A command that takes one capability from the unit."""
+    left = " ".join(sorted(CAPABILITIES - {capability}))
+    return drop_in("AmbientCapabilities=", f"AmbientCapabilities={left}")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +115,11 @@ def files(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(unpacked)
+    (folder / "console.py").write_text(CONSOLE)
+    (folder / "newer_store.py").write_text(NEWER_STORE)
+    # A release, where there is one to come from; else what differs in its version alone.
+    previous = os.environ.get("MARCHPROXY_TEST_PREVIOUS")
+    shutil.copy(previous or folder / "newer.deb", folder / "other.deb")
     return folder
 
 
@@ -233,6 +271,55 @@ def test_an_upgrade_and_a_downgrade_cut_no_flow(rig: Rig, defined: Box) -> None:
     assert "MARCHPROXY_DRAIN_SECONDS=2" in defined.ok("cat /etc/marchproxy/marchproxy.env")
 
 
+def conversations(box: Box) -> dict[int, dict[str, Any]]:
+    """What is carried, by its id."""
+    rows = json.loads(box.ok("marchproxy flows --output json --limit 5000"))
+    return {row["id"]: row for row in rows if row["source"] == "10.1.0.2"}
+
+
+def test_a_thousand_conversations_outlive_an_upgrade_and_the_way_back(rig: Rig, box: Box) -> None:
+    """None is cut, no datagram lost, and what is counted goes on being counted."""
+    box.ok("apt-get install -y /files/other.deb")
+    box.ok(DEFINE)
+    box.ok("marchproxy listener add explicit --bind 10.1.0.1:3128")
+    box.ok("marchproxy mapping add out --from clients --to echo --protocol tcp --ports 7")
+    load = Load(rig.client, (VIP, 7007), (VIP, 3128), "10.2.0.2:7")
+    try:
+        load.open()
+        handed = "marchproxy flows --output json --limit 5000 --reason HANDED_OFF | grep -c HANDED_OFF"
+        with load:
+            box.until(f'[ "$({handed})" -ge {load.tunnels} ]')
+            before, rounds = conversations(box), load.rounds
+            box.ok("apt-get install -y --allow-downgrades /files/this.deb")
+            assert f'"version": "{VERSION}"' in box.ok("marchproxy status --output json")
+            between = conversations(box)
+            box.ok("apt-get install -y --allow-downgrades /files/other.deb")
+            after = conversations(box)
+        assert load.failures == []
+        assert load.rounds > rounds
+        print(f"{len(before)} conversations, {load.rounds} rounds, {load.retransmitted} segments sent again")
+    finally:
+        load.close()
+    assert len(before) == load.flows + load.tunnels + load.datagrams
+    for held in (between, after):
+        assert held.keys() >= before.keys()
+        for number, row in before.items():
+            assert held[number]["started"] == row["started"]
+            assert held[number]["packets_sent"] > row["packets_sent"]
+            assert held[number]["packets_received"] > row["packets_received"]
+
+
+def test_a_downgrade_says_what_it_cannot_carry_over(rig: Rig, defined: Box) -> None:
+    defined.ok("apt-get install -y /files/newer.deb")
+    before = defined.ok(PID)
+    defined.ok(f"{PYTHON} /files/newer_store.py")
+    said = defined.ok("apt-get install -y --allow-downgrades /files/this.deb 2>&1")
+    assert "newer" in said
+    assert "marchproxy: not restarted, see above" in said
+    assert defined.ok(PID) == before
+    assert b"server" in rig.client.call(fetch, VIP, 80)
+
+
 def test_a_store_that_the_new_version_cannot_read_leaves_the_old_one_running(rig: Rig, defined: Box) -> None:
     before = defined.ok(PID)
     defined.ok(
@@ -261,12 +348,84 @@ def test_removed_it_leaves_only_the_state_and_purged_nothing(rig: Rig, installed
     defined.ok(f"{INSTALL} && marchproxy service show web")
     named = "find / -xdev -iname '*marchproxy*'"
     assert "/usr/lib/marchproxy" in defined.ok(named).splitlines()
-    named = "find / -xdev -iname '*marchproxy*'"
-    assert "/usr/lib/marchproxy" in defined.ok(named).splitlines()
+    defined.ok("mkdir -p /var/cache/marchproxy && systemctl enable marchproxy-tui@tty7")
     defined.ok("systemctl is-active marchproxy && apt-get purge -y marchproxy")
     assert defined.ok(named) == ""
     assert "marchproxy" not in defined.ok("ls -A /run /sys/fs/bpf")
     assert defined.ok("systemctl list-units --failed --no-legend --plain") == ""
+
+
+def test_the_wizard_s_answers_are_piped_in_and_a_gateway_runs(rig: Rig, box: Box) -> None:
+    box.ok(INSTALL)
+    box.ok("echo 10.2.0.77 >/srv/bad.txt")
+    answers = "printf '%s\\n' inside0 outside0 no /srv/bad.txt '' yes"
+    box.ok(f"{answers} | SSH_CONNECTION='10.1.0.2 50000 10.1.0.1 2222' marchproxy init --wizard 2>/srv/said")
+    said = box.ok("cat /srv/said")
+    assert "starting marchproxy.service" in said
+    assert "the gateway runs: kernel tier, revision 2" in said
+    assert "MARCHPROXY_MANAGEMENT_PORTS=22,2222" in box.ok("cat /etc/marchproxy/marchproxy.env").splitlines()
+    assert box.ok("systemctl is-active marchproxy") == "active"
+    assert b"server" in rig.client.call(fetch, "10.2.0.2", 80)
+    box.until('marchproxy flows --denied --output json | grep -q \'"verdict": "audit"\'')
+    with pytest.raises(ConnectionRefusedError):
+        rig.client.call(fetch, "10.2.0.77", 80)
+    assert box.run("marchproxy init --wizard --inside inside0 --yes").returncode == 4
+    box.ok("marchproxy reset --stop --yes")
+    assert box.ok("ls -A /var/lib/marchproxy /sys/fs/bpf/marchproxy 2>/dev/null || true").split() == [
+        "/var/lib/marchproxy:"
+    ]
+
+
+def test_the_single_file_as_a_service(rig: Rig, box: Box, binary: Path, files: Path) -> None:
+    """By the very lines of docs/INSTALL.md."""
+    page = (ROOT / "docs" / "INSTALL.md").read_text()
+    [recipe] = re.findall(r"^```sh\n(useradd .*?)^```", page, re.MULTILINE | re.DOTALL)
+    source = files / "source"
+    if not source.exists():
+        shutil.copytree(ROOT / "systemd", source / "systemd")
+        shutil.copy(binary, source)
+    box.ok(f"cd /files/source && set -e\n{recipe}")
+    box.ok("printf '%s\\n' inside0 outside0 no none '' yes | marchproxy init --wizard 2>/srv/said")
+    assert "the gateway runs: kernel tier, revision 2" in box.ok("cat /srv/said")
+    assert b"server" in rig.client.call(fetch, "10.2.0.2", 80)
+    box.ok("marchproxy appliance set --audit off")
+    with pytest.raises(ConnectionRefusedError):
+        rig.client.call(fetch, "10.2.0.2", 80)
+    assert box.ok("systemctl show --property=NRestarts --value marchproxy") == "0"
+
+
+def test_the_terminal_on_a_console_only_looks(defined: Box) -> None:
+    assert defined.run("systemctl is-enabled marchproxy-tui@tty7").stdout == "disabled\n"
+    defined.ok(f"systemd-run --quiet --unit=console {PYTHON} /files/console.py")
+    unit = f"marchproxy-tui@{defined.until('cat /srv/console | grep .').replace('/', '-')}"
+    defined.ok(f"systemctl start {unit}")
+    # Its tabs, and that it has been told of the appliance.
+    defined.until("grep -a -q Denials /srv/screen && grep -a -q inside0 /srv/screen")
+    assert defined.ok(f"systemctl show --property=NRestarts --value {unit}") == "0"
+    assert defined.ok(f"ps --no-headers -o user:20 $(systemctl show --property=MainPID --value {unit})") == (
+        "marchproxy"
+    )
+    defined.ok("apt-get remove -y marchproxy")
+    assert defined.run(f"systemctl is-active {unit}").stdout.strip() in {"inactive", "failed"}
+
+
+def test_the_key_of_secrets_may_be_an_encrypted_credential(installed: Box) -> None:
+    """As docs/INSTALL.md says it."""
+    key = "/etc/credstore.encrypted/marchproxy.key"
+    installed.ok(
+        "install -d -m 700 /etc/credstore.encrypted &&"
+        " head -c 32 /dev/urandom | basenc --base64url | tr -d = |"
+        f" systemd-creds encrypt --name=marchproxy.key - {key}"
+    )
+    installed.ok(drop_in(f"LoadCredentialEncrypted=marchproxy.key:{key}"))
+    installed.ok("marchproxy init && systemctl start marchproxy")
+    installed.ok("marchproxy service add api --address 10.2.0.2 --auth jwt")
+    with_key = "CREDENTIALS_DIRECTORY=/run/credentials/marchproxy.service"
+    installed.ok(f"{with_key} marchproxy token issue api | grep -q .")
+    # What was sealed was sealed under the credential, and the daemon reads it.
+    assert installed.run("ls /var/lib/marchproxy/secret.key").returncode != 0
+    installed.ok("systemctl restart marchproxy")
+    assert "secret" not in installed.ok("marchproxy status || true")
 
 
 @pytest.mark.parametrize("box", SUITES[:1], indirect=True)
@@ -276,14 +435,23 @@ def test_removed_it_leaves_only_the_state_and_purged_nothing(rig: Rig, installed
         ("umount /sys/fs/bpf", "tier sockets: /run/marchproxy-bpf/v1 is not on a BPF file system"),
         ("rm /usr/lib/*/libbpf.so.1*", "tier kernel: BPF is permitted"),
         (
-            drop_in("AmbientCapabilities=", "AmbientCapabilities=CAP_NET_ADMIN CAP_PERFMON"),
-            "tier sockets: BPF cannot be used: not permitted: CAP_BPF missing",
+            "rm -f /usr/lib/*/libbpf.so.1* /usr/lib/marchproxy/lib/fallback/*",
+            "tier sockets: libbpf.so.1 cannot be loaded",
         ),
+        (lacking("CAP_BPF"), "tier sockets: BPF cannot be used: not permitted: CAP_BPF missing"),
+        (lacking("CAP_NET_ADMIN"), "tier sockets: "),
+        (lacking("CAP_PERFMON"), "tier sockets: "),
+        (lacking("CAP_NET_BIND_SERVICE"), "tier kernel: BPF is permitted"),
+        (lacking("CAP_NET_RAW"), "tier kernel: BPF is permitted"),
     ],
-    ids=["bpffs", "libbpf", "capability"],
+    ids=["bpffs", "libbpf", "no-libbpf", "bpf", "net-admin", "perfmon", "bind", "raw"],
 )
-def test_what_is_missing_is_named_and_ends_in_no_loop(installed: Box, without: str, tier: str) -> None:
+def test_what_is_missing_is_named_and_ends_in_no_loop(
+    rig: Rig, installed: Box, without: str, tier: str
+) -> None:
     installed.ok(without)
-    installed.ok("marchproxy init && systemctl start marchproxy")
-    assert installed.ok("marchproxy status | grep ^tier") == tier
+    installed.ok(DEFINE)
+    assert installed.ok("marchproxy status | grep ^tier").startswith(tier)
     assert installed.ok("systemctl show --property=NRestarts --value marchproxy") == "0"
+    # It goes on doing what it can.
+    assert rig.client.call(ask_udp, VIP, 7007, b"hello") == b"hello"

@@ -23,7 +23,7 @@ def test_index_lists_every_page() -> None:
 
 
 def test_documents_name_only_targets_that_exist() -> None:
-    named = {target for path, text in texts(".md") for target in re.findall(r"`make ([a-z]+)", text)}
+    named = {target for path, text in texts(".md") for target in re.findall(r"`make ([a-z-]+)", text)}
     assert named
     assert named <= targets()
 

@@ -14,6 +14,7 @@ LONG: Final = {
     "requirements.lock": "written by make lock",
     "requirements-dev.lock": "written by make lock",
     "requirements-bench.lock": "written by make lock",
+    "requirements-audit.lock": "written by make lock",
 }
 
 MACHINE_PATH: Final = re.compile(r"/(?:work|root|home/[a-z]\w*)/(?:[\w.-]+)")

@@ -18,7 +18,7 @@ from marchproxy.dataplane.kernel.errors import (
 )
 from marchproxy.dataplane.kernel.libbpf import library
 from marchproxy.dataplane.kernel.maps import Map
-from marchproxy.dataplane.kernel.objects import BpfObject, open_pinned_map
+from marchproxy.dataplane.kernel.objects import BpfObject, ObjectFile, open_pinned_map
 from marchproxy.dataplane.kernel.pins import lock_directory, make_pin_directory
 from marchproxy.dataplane.kernel.programs import Program
 from marchproxy.model.appliance import DEFAULT_SETTINGS
@@ -169,9 +169,14 @@ def load_pipeline(
     A new table of flows gets `flow_table` entries; one that is pinned keeps its size, and its flows. Copying
     them would lose what the programs in the kernel count and open meanwhile.
 
+    All objects are read here, those too that are loaded later: an upgrade may replace the files meanwhile.
+
     Raises `BpfNotPermitted`, `Conflict` beside another daemon, or another `KernelError`: no BPF file system,
     an object that is missing or broken, maps of another version. A call that fails leaves nothing behind.
     """
+    tc_file, xdp_file, handoff_file = (
+        ObjectFile(objects / f"{name}.bpf.o") for name in ("tc", "xdp", "handoff")
+    )
     with _explained(), ExitStack() as lock:
         _expect_bpf()
         make_pin_directory(pins)
@@ -179,17 +184,17 @@ def load_pipeline(
         sizes = {"flows": _pinned_size(pins / "flows") or flow_table}
         with (
             _nothing_left_by_failure(pins),
-            BpfObject.load(objects / "tc.bpf.o", pin_dir=pins, max_entries=sizes) as loaded,
+            BpfObject.load(tc_file, pin_dir=pins, max_entries=sizes) as loaded,
         ):
             tc = _take_program(loaded, "marchproxy_tc")
             # What is not taken out of the object is closed with it.
             maps = {name: loaded.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}
-        programs = Programs(tc, lambda: _load_xdp(pins, objects / "xdp.bpf.o", sizes))
+        programs = Programs(tc, lambda: _load_xdp(pins, xdp_file, sizes))
         return Pipeline(
             maps,
             programs,
-            lambda: _load_handoff(pins, objects / "handoff.bpf.o", sizes),
-            lambda: _load_rehearsal(pins, objects / "tc.bpf.o"),
+            lambda: _load_handoff(pins, handoff_file, sizes),
+            lambda: _load_rehearsal(pins, tc_file),
             lock.pop_all(),
         )
 
@@ -202,19 +207,19 @@ def _pinned_size(pin: Path) -> int:
         return existing.max_entries
 
 
-def _load_xdp(pins: Path, source: Path, sizes: Mapping[str, int]) -> Program:
+def _load_xdp(pins: Path, source: ObjectFile, sizes: Mapping[str, int]) -> Program:
     with _explained(), BpfObject.load(source, pin_dir=pins, max_entries=sizes) as loaded:
         return _take_program(loaded, "marchproxy_xdp")
 
 
-def _load_handoff(pins: Path, source: Path, sizes: Mapping[str, int]) -> HandoffPrograms:
+def _load_handoff(pins: Path, source: ObjectFile, sizes: Mapping[str, int]) -> HandoffPrograms:
     with _explained(), BpfObject.load(source, pin_dir=pins, max_entries=sizes) as loaded:
         return HandoffPrograms(
             _take_program(loaded, "marchproxy_socket"), _take_program(loaded, "marchproxy_amend")
         )
 
 
-def _load_rehearsal(pins: Path, source: Path) -> RehearsalProgram:
+def _load_rehearsal(pins: Path, source: ObjectFile) -> RehearsalProgram:
     shared = {path.name for path in pins.iterdir() if path.is_file()} - PRIVATE.keys()
     sizes = {name: size for name, size in PRIVATE.items() if size}
     with (

@@ -17,7 +17,7 @@ from marchproxy.dataplane.kernel.attachment import BpfLink
 from marchproxy.dataplane.kernel.errors import LibbpfMissing, NotPermitted, NotSupported, refusal
 from marchproxy.dataplane.kernel.interfaces import detach_pin
 from marchproxy.dataplane.kernel.libbpf import SK_LOOKUP, LinkCreateOptions, LinkInfo, library, object_info
-from marchproxy.dataplane.kernel.objects import BpfObject
+from marchproxy.dataplane.kernel.objects import BpfObject, ObjectFile
 from marchproxy.dataplane.kernel.programs import Program
 from marchproxy.dataplane.kernel.tables import listener_key
 from marchproxy.policy.plan import Listener
@@ -30,9 +30,9 @@ class Lookup:
     """For one thread at a time, in the network namespace of the sockets."""
 
     def __init__(self, folder: Path, objects: Path = bpf.OBJECTS) -> None:
-        """`folder` is for its pins alone; nothing is loaded before it is needed."""
+        """`folder` is for its pins alone; nothing is loaded before it is needed, but read from `objects`."""
         self._folder = folder
-        self._objects = objects
+        self._file = ObjectFile(objects / "lookup.bpf.o")
         self._loaded: BpfObject | None = None
         self._held: dict[bytes, int] = {}
         """Packed keys of listeners to the places of their sockets, as the kernel has them."""
@@ -90,7 +90,7 @@ class Lookup:
         return next(at for at in range(len(used) + 1) if at not in used)
 
     def _load(self) -> None:
-        loaded = BpfObject.load(self._objects / "lookup.bpf.o", pin_dir=self._folder)
+        loaded = BpfObject.load(self._file, pin_dir=self._folder)
         try:
             _attach(loaded.programs["marchproxy_lookup"], self._folder / _LINK).close()
             entries = loaded.maps["lookup_ports"].items()

@@ -33,6 +33,31 @@ _NO_SIZES: Mapping[str, int] = MappingProxyType({})
 _NO_CONSTANTS: Mapping[str, bytes] = MappingProxyType({})
 
 
+class ObjectFile:
+    """A compiled object as it is at this moment: an upgrade replaces files below a daemon that runs."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it. That it cannot be read is said to who asks for `image`."""
+        self.name = path.name.partition(".")[0]
+        """For messages and the kernel, which allows no punctuation in it."""
+        self._image: bytes | ObjectInvalid
+        try:
+            self._image = path.read_bytes()
+        except OSError as problem:
+            self._image = ObjectInvalid(
+                f"cannot read the BPF object {path}: {problem.strerror}",
+                hint="it is made when MarchProxy is built or installed",
+                errno=problem.errno or 0,
+            )
+
+    @property
+    def image(self) -> bytes:
+        """Its bytes. Raises `ObjectInvalid`."""
+        if isinstance(self._image, ObjectInvalid):
+            raise self._image
+        return self._image
+
+
 class BpfObject:
     """Maps and programs of an object by their names in C; a section of variables is a map, as `.rodata`."""
 
@@ -46,14 +71,14 @@ class BpfObject:
     @classmethod
     def load(
         cls,
-        source: Path | bytes,
+        source: ObjectFile | Path | bytes,
         *,
         pin_dir: Path | None = None,
         pinned_maps: Collection[str] | None = None,
         max_entries: Mapping[str, int] = _NO_SIZES,
         rodata: Mapping[str, bytes] = _NO_CONSTANTS,
     ) -> Self:
-        """Load the object file at a path, or given as its bytes.
+        """Load an object: read before, at a path, or given as its bytes.
 
         With `pin_dir`, the maps named in `pinned_maps` (None: all that are not sections of variables) are
         pinned there under their names; a pin that exists is used instead of a new map. `max_entries` resizes
@@ -120,18 +145,12 @@ def open_pinned_map(path: Path) -> Map:
     return Map(pins.open_pin_of(path, pins.PinKind.MAP), path.name)
 
 
-def _read(source: Path | bytes) -> tuple[str, bytes]:
-    """A name for messages and the kernel, which allows no punctuation in it, and the file's bytes."""
+def _read(source: ObjectFile | Path | bytes) -> tuple[str, bytes]:
+    """A name and the bytes."""
     if isinstance(source, bytes):
         return "object", source
-    try:
-        return source.name.partition(".")[0], source.read_bytes()
-    except OSError as problem:
-        raise ObjectInvalid(
-            f"cannot read the BPF object {source}: {problem.strerror}",
-            hint="it is made when MarchProxy is built or installed",
-            errno=problem.errno or 0,
-        ) from problem
+    file = source if isinstance(source, ObjectFile) else ObjectFile(source)
+    return file.name, file.image
 
 
 def _each(following: Callable[[int, int | None], int | None], handle: int) -> Iterator[int]:

@@ -58,6 +58,13 @@ def test_without_capabilities_it_says_which_are_missing() -> None:
 
 
 @pytest.mark.requires("root", "bpf", "tcx", "xdp", "ringbuf")
+def test_each_of_them_is_missed_by_itself() -> None:
+    """The verifier takes a small program without CAP_PERFMON, and not the pipeline."""
+    for number, name in ((12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")):
+        first, *_ = run_with_capabilities(PROBE, keep=NEEDED & ~(1 << number)).splitlines()
+        assert first == f"BPF: no (not permitted: {name} missing)"
+
+
 def test_the_capabilities_asked_for_are_enough() -> None:
     answers = run_with_capabilities(PROBE, keep=NEEDED).splitlines()
     assert all(answer.endswith(": yes") for answer in answers), answers

@@ -158,8 +158,18 @@ def test_xdp_that_is_broken_is_noticed_by_who_wants_it(load: Callable[..., Pipel
     pipeline = load(objects)
     with pytest.raises(ObjectInvalid, match=r"xdp.bpf.o"):
         _ = pipeline.programs.xdp
-    shutil.copy(bpf.OBJECTS / "xdp.bpf.o", objects)
+
+
+def test_an_upgrade_below_a_daemon_that_runs_changes_none_of_its_programs(
+    load: Callable[..., Pipeline], objects: Path
+) -> None:
+    """What is loaded at first use is what was there when it started."""
+    pipeline = load(objects)
+    for name in OBJECTS:
+        (objects / name).write_bytes(b"of another version")
     assert pipeline.programs.xdp.name == "marchproxy_xdp"
+    pipeline.load_handoff().close()
+    pipeline.load_rehearsal().close()
 
 
 @pytest.mark.requires(commands=["clang"])
