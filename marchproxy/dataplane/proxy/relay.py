@@ -18,6 +18,7 @@ from contextlib import suppress
 from marchproxy.dataplane.proxy.ledger import Conversation, Tally
 from marchproxy.dataplane.proxy.pipes import PIPE_SIZE, PIPES, Pipe
 from marchproxy.dataplane.proxy.protocol.exchange import Bound, Unfit
+from marchproxy.dataplane.proxy.readiness import readiness
 from marchproxy.dataplane.proxy.sockets import reset
 from marchproxy.dataplane.records import FlowState
 from marchproxy.model.reason import Reason
@@ -42,7 +43,18 @@ type Look = Callable[[memoryview], memoryview | bytes]
 class Pump:
     """One direction: from `source` to `sink`."""
 
-    __slots__ = ("_bulk", "_held", "_loop", "_pipe", "_relay", "_sink", "_source", "_tally", "done", "look")
+    __slots__ = (
+        "_bulk",
+        "_held",
+        "_pipe",
+        "_readiness",
+        "_relay",
+        "_sink",
+        "_source",
+        "_tally",
+        "done",
+        "look",
+    )
 
     def __init__(self, relay: "Relay", source: socket.socket, sink: socket.socket, tally: Tally) -> None:
         self.done = False
@@ -57,7 +69,7 @@ class Pump:
         self._pipe: Pipe | None = None
         self._bulk = False
         """Whether what was read last was much."""
-        self._loop = asyncio.get_running_loop()
+        self._readiness = readiness()
 
     @property
     def holds(self) -> bool:
@@ -72,14 +84,14 @@ class Pump:
         if self._relay.ended:
             return
         if self._held:
-            self._loop.add_writer(self._sink, self._writable)
+            self._readiness.add_writer(self._sink, self._writable)
         elif not self.done:
-            self._loop.add_reader(self._source, self._readable)
+            self._readiness.add_reader(self._source, self._readable)
 
     def stop(self) -> None:
         """Leave the sockets alone: required before they are closed."""
-        self._loop.remove_reader(self._source)
-        self._loop.remove_writer(self._sink)
+        self._readiness.remove_reader(self._source)
+        self._readiness.remove_writer(self._sink)
 
     def close(self) -> None:
         """Give back what it holds, after `stop`."""
@@ -165,8 +177,8 @@ class Pump:
         return data
 
     def _wait(self) -> None:
-        self._loop.remove_reader(self._source)
-        self._loop.add_writer(self._sink, self._writable)
+        self._readiness.remove_reader(self._source)
+        self._readiness.add_writer(self._sink, self._writable)
 
     def _writable(self) -> None:
         if self._pipe and isinstance(self._held, int):
@@ -174,8 +186,8 @@ class Pump:
         elif isinstance(self._held, memoryview):
             self._held = self._write(self._held)
         if not self._held and not self._relay.ended:
-            self._loop.remove_writer(self._sink)
-            self._loop.add_reader(self._source, self._readable)
+            self._readiness.remove_writer(self._sink)
+            self._readiness.add_reader(self._source, self._readable)
             self._relay.settle()
 
     def _write(self, data: memoryview) -> memoryview:
@@ -190,7 +202,7 @@ class Pump:
 
     def _finish(self) -> None:
         # Nothing is held here: while something is, nobody reads.
-        self._loop.remove_reader(self._source)
+        self._readiness.remove_reader(self._source)
         self.done = True
         # ENOTCONN: the sink was reset meanwhile, which its own pump is about to find out.
         with suppress(OSError):
