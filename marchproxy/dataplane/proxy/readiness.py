@@ -46,7 +46,9 @@ class Readiness:
         self._watched: dict[int, _Watched] = {}
         self._due: dict[int, set[asyncio.Future[bool]]] = {}
         """Those that wait until a tick of the loop's clock at most."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._next = 0
+        """The tick for which it is set."""
         loop.add_reader(self._epoll.fileno(), self._look)
 
     def add_reader(self, sock: socket.socket, wake: Wake) -> None:
@@ -82,6 +84,12 @@ class Readiness:
         if watched is not None and watched.writer is not None:
             watched.writer = None
             self._less(sock, watched)
+
+    def forget(self, sock: socket.socket) -> None:
+        """Nobody reads or writes any more."""
+        fd = sock.fileno()
+        if self._watched.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
 
     async def readable(self, sock: socket.socket, until: float | None) -> bool:
         """Wait for something to read; False: the loop's clock has come to `until`."""
@@ -149,9 +157,10 @@ class Readiness:
 
     def _set_timer(self, tick: int) -> None:
         if self._timer is not None:
-            if self._timer.when() <= tick * TICK:
+            if self._next <= tick:
                 return
             self._timer.cancel()
+        self._next = tick
         self._timer = asyncio.get_running_loop().call_at(tick * TICK, self._expire)
 
     def _expire(self) -> None:

@@ -119,6 +119,12 @@ async def test_waiting_ends_by_the_clock() -> None:
         assert late <= loop.time()
         assert not early.done()
         assert not await early
+        # What is over already is told, too, however many there are.
+        for seconds in (0, TICK, 3, 1):
+            assert not await ready.readable(one, loop.time() - seconds)
+        with pair() as (second, third):
+            over = [ready.readable(each, loop.time() - 1) for each in (one, second, third)]
+            assert not any(await asyncio.gather(*over))
         one.send(b"x")
         assert await ready.readable(other, loop.time() + 10 * TICK)
         assert await ready.writable(one, None)
