@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 AT_ONCE = 256
 """Sockets looked after before the loop turns to others."""
-TICK = 0.05
+TICK = 0.1
 """Seconds by which a deadline may be late."""
 
 _READABLE = select.EPOLLIN
@@ -29,11 +29,10 @@ class _Watched:
 
     __slots__ = ("reader", "writer")
 
-    def __init__(self) -> None:
-        self.reader: Wake | None = None
-        self.writer: Wake | None = None
+    def __init__(self, reader: Wake | None, writer: Wake | None) -> None:
+        self.reader = reader
+        self.writer = writer
 
-    @property
     def events(self) -> int:
         return (_READABLE if self.reader else 0) | (_WRITABLE if self.writer else 0)
 
@@ -53,37 +52,41 @@ class Readiness:
 
     def add_reader(self, sock: socket.socket, wake: Wake) -> None:
         """Call `wake` whenever there is something to read, or the end. It takes the last one's place."""
-        watched = self._watched.get(sock.fileno())
+        fd = sock.fileno()
+        watched = self._watched.get(fd)
         if watched is None:
-            self._begin(sock).reader = wake
-            self._epoll.register(sock.fileno(), _READABLE)
+            self._epoll.register(fd, _READABLE)
+            self._watched[fd] = _Watched(wake, None)
         else:
             watched.reader = wake
-            self._epoll.modify(sock.fileno(), watched.events)
+            self._epoll.modify(fd, watched.events())
 
     def add_writer(self, sock: socket.socket, wake: Wake) -> None:
         """The same when it takes more."""
-        watched = self._watched.get(sock.fileno())
+        fd = sock.fileno()
+        watched = self._watched.get(fd)
         if watched is None:
-            self._begin(sock).writer = wake
-            self._epoll.register(sock.fileno(), _WRITABLE)
+            self._epoll.register(fd, _WRITABLE)
+            self._watched[fd] = _Watched(None, wake)
         else:
             watched.writer = wake
-            self._epoll.modify(sock.fileno(), watched.events)
+            self._epoll.modify(fd, watched.events())
 
     def remove_reader(self, sock: socket.socket) -> None:
         """Nobody reads any more. Needed before the socket is closed: another may get its number."""
-        watched = self._watched.get(sock.fileno())
+        fd = sock.fileno()
+        watched = self._watched.get(fd)
         if watched is not None and watched.reader is not None:
             watched.reader = None
-            self._less(sock, watched)
+            self._less(fd, watched)
 
     def remove_writer(self, sock: socket.socket) -> None:
         """The same of writing."""
-        watched = self._watched.get(sock.fileno())
+        fd = sock.fileno()
+        watched = self._watched.get(fd)
         if watched is not None and watched.writer is not None:
             watched.writer = None
-            self._less(sock, watched)
+            self._less(fd, watched)
 
     def forget(self, sock: socket.socket) -> None:
         """Nobody reads or writes any more."""
@@ -109,17 +112,12 @@ class Readiness:
         finally:
             self.remove_writer(sock)
 
-    def _begin(self, sock: socket.socket) -> _Watched:
-        watched = self._watched[sock.fileno()] = _Watched()
-        return watched
-
-    def _less(self, sock: socket.socket, watched: _Watched) -> None:
-        events = watched.events
-        if events:
-            self._epoll.modify(sock.fileno(), events)
+    def _less(self, fd: int, watched: _Watched) -> None:
+        if watched.reader is None and watched.writer is None:
+            del self._watched[fd]
+            self._epoll.unregister(fd)
         else:
-            del self._watched[sock.fileno()]
-            self._epoll.unregister(sock.fileno())
+            self._epoll.modify(fd, watched.events())
 
     def _look(self) -> None:
         for fd, events in self._epoll.poll(0, AT_ONCE):

@@ -46,7 +46,10 @@ class Head:
 
     def get(self, name: str) -> str | None:
         """The first value of a field, by its name in lower case."""
-        return next((value for other, value in self.fields if other.lower() == name), None)
+        for other, value in self.fields:
+            if other.lower() == name:
+                return value
+        return None
 
     def words(self, name: str) -> frozenset[str]:
         """What a field lists, in lower case, all its lines together."""
