@@ -63,7 +63,7 @@ class Handover:
         except MarchproxyError as error:
             log.warning("tunnels stay in user space: %s", error.message)
 
-    async def connect(self, address: IPAddress, port: int, until: float) -> socket.socket:
+    async def connect(self, address: IPAddress, port: int, until: float | None) -> socket.socket:
         """A connection that may be handed off. See `connecting.Connect`."""
         return await connected(self._ports.open(address, port), until)
 

@@ -60,7 +60,7 @@ class Handover(Offering, Protocol):
     def start(self) -> None:
         """Hand over from now on. The tier has started."""
 
-    async def connect(self, address: IPAddress, port: int, until: float) -> socket.socket:
+    async def connect(self, address: IPAddress, port: int, until: float | None) -> socket.socket:
         """A connection that may be handed off. See `connecting.Connect`."""
 
     def end_where(self, judge: Judged) -> None:

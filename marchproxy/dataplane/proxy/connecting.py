@@ -13,14 +13,14 @@ from marchproxy.model.protocol import Transport
 _TCP_CLOSE = 7
 """Of the states that TCP_INFO begins with."""
 
-type Connect = Callable[[IPAddress, int, float], Awaitable[socket.socket]]
+type Connect = Callable[[IPAddress, int, float | None], Awaitable[socket.socket]]
 """A connection to that address and port, non-blocking. Raises `OSError`: `TimeoutError` where it does not
-stand when the loop's clock comes to the third.
+stand when the loop's clock comes to the third. None: whoever waits sets a deadline.
 """
 
 
 async def connect(address: IPAddress, port: int, until: float | None = None) -> socket.socket:
-    """One from any port that the kernel gives. See `Connect`; `until` None: whoever waits sets a deadline."""
+    """One from any port that the kernel gives. See `Connect`."""
     upstream = sockets.connected_socket(address, Transport.TCP)
     try:
         upstream.connect(sockets.sockaddr(address, port))

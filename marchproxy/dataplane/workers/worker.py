@@ -245,7 +245,7 @@ class Remote:
         """Offer nothing more: there is nobody to take it, and what is offered waits."""
         self._ports = None
 
-    async def connect(self, address: IPAddress, port: int, until: float) -> socket.socket:
+    async def connect(self, address: IPAddress, port: int, until: float | None) -> socket.socket:
         """See `connecting.Connect`."""
         if self._ports is None:
             return await connect(address, port, until)

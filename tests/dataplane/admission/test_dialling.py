@@ -23,7 +23,7 @@ class World:
         self.tried: list[IPAddress] = []
         self.opened: list[socket.socket] = []
 
-    async def connect(self, address: IPAddress, port: int, until: float) -> socket.socket:
+    async def connect(self, address: IPAddress, port: int, until: float | None) -> socket.socket:
         self.tried.append(address)
         if address == SILENT:
             async with asyncio.timeout_at(until):
