@@ -303,6 +303,33 @@ static __always_inline enum mp_reason parse_v6(mp_context *context, struct packe
 	return reason != MP_NONE ? reason : parse_transport(context, packet);
 }
 
+/* Whether all headers of a usual TCP or UDP packet can be read as they are. What a sender of this machine hands over has its headers
+ * there and its payload elsewhere; and since it keeps a clone, pulling some of that in would have the whole head copied. */
+static __always_inline int parse_is_readable(mp_context *context)
+{
+	const struct ethhdr *ethernet = packet_data(context);
+	const void *end = packet_end(context);
+	const struct iphdr *v4 = (const void *)(ethernet + 1);
+	const struct ipv6hdr *v6 = (const void *)(ethernet + 1);
+	const struct tcphdr *tcp;
+	__u8 protocol;
+
+	if ((const void *)(v4 + 1) > end)
+		return 0;
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP) && v4->ihl == 5) {
+		tcp = (const void *)(v4 + 1);
+		protocol = v4->protocol;
+	} else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6) && (const void *)(v6 + 1) <= end) {
+		tcp = (const void *)(v6 + 1);
+		protocol = v6->nexthdr;
+	} else {
+		return 0;
+	}
+	if (protocol == IPPROTO_UDP)
+		return (const void *)tcp + sizeof(struct udphdr) <= end;
+	return protocol == IPPROTO_TCP && (const void *)(tcp + 1) <= end && (const void *)tcp + tcp->doff * 4 <= end;
+}
+
 /* `packet` must be zeroed. */
 static __noinline enum mp_reason parse_frame(mp_context *context, struct packet *packet)
 {
@@ -310,7 +337,8 @@ static __noinline enum mp_reason parse_frame(mp_context *context, struct packet 
 
 	packet->segments = packet_segments(context);
 	packet_untag(context);
-	packet_pull(context, PARSE_LINEAR);
+	if (!parse_is_readable(context))
+		packet_pull(context, PARSE_LINEAR);
 	ethernet = packet_data(context);
 	if ((void *)(ethernet + 1) > packet_end(context) || packet_is_priority_tagged(context))
 		return MP_MALFORMED;

@@ -22,8 +22,10 @@ def lately[K: Hashable, V](
         if now >= until or len(answers) >= MOST:
             answers.clear()
             until = now + MOMENT
-        if question not in answers:
-            answers[question] = ask(question)
-        return answers[question]
+        try:
+            return answers[question]
+        except KeyError:
+            found = answers[question] = ask(question)
+            return found
 
     return answer

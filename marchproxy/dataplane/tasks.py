@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -16,15 +16,18 @@ class Tasks:
     """
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: dict[asyncio.Task[Any], str | Callable[[], str]] = {}
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run `work` in the background; `name` says whose work it is, such as `relay 10.0.0.7:51000`."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._running.add(task)
+    def start(self, work: Coroutine[Any, Any, Any], *, name: str | Callable[[], str]) -> asyncio.Task[Any]:
+        """Run `work` in the background; `name` says whose work it is, such as `relay 10.0.0.7:51000`.
+
+        A function is asked when it matters: an address as text takes as long as a task.
+        """
+        task = asyncio.get_running_loop().create_task(work, name=None if callable(name) else name)
+        self._running[task] = name
         task.add_done_callback(self._done)
         return task
 
@@ -36,10 +39,11 @@ class Tasks:
         await asyncio.gather(*running, return_exceptions=True)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
+        name = self._running.pop(task)
         if task.cancelled():
             return
         error = task.exception()
         if error is not None:
-            log.error("%s failed: %s: %s", task.get_name(), type(error).__name__, error)
-            log.debug("%s", task.get_name(), exc_info=error)
+            named = name() if callable(name) else name
+            log.error("%s failed: %s: %s", named, type(error).__name__, error)
+            log.debug("%s", named, exc_info=error)

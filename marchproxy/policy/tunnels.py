@@ -81,12 +81,15 @@ class TunnelEvaluator:
     def refuse(self, source: IPAddress, name: str) -> Answer | None:
         """What can be said before `name` is looked up: that it, or `source`, is blocked."""
         blocks = self._evaluator.plan.blocks
-        sources = tuple(sorted(self._evaluator.sources.services(source)))
         if owner := blocks.find(source):
-            return Answer(Verdict.DENY, Reason.BLOCKED_SOURCE, sources, blocked_by=owner)
+            return self._refusal(source, Reason.BLOCKED_SOURCE, owner)
         if name and (owner := blocks.find_name(name)):
-            return Answer(Verdict.DENY, Reason.BLOCKED_DESTINATION, sources, blocked_by=owner)
+            return self._refusal(source, Reason.BLOCKED_DESTINATION, owner)
         return None
+
+    def _refusal(self, source: IPAddress, reason: Reason, owner: str) -> Answer:
+        sources = tuple(sorted(self._evaluator.sources.services(source)))
+        return Answer(Verdict.DENY, reason, sources, blocked_by=owner)
 
     def evaluate(self, wish: Wish) -> Answer:
         """The answer; with AUTH_MISSING a credential of one of its `openers` opens it."""
@@ -128,8 +131,7 @@ class TunnelEvaluator:
         """Also where IPv6 only embeds what is blocked."""
         for each in _forms(address):
             if owner := self._evaluator.plan.blocks.find(each):
-                sources = tuple(sorted(self._evaluator.sources.services(source)))
-                return Answer(Verdict.DENY, Reason.BLOCKED_DESTINATION, sources, blocked_by=owner)
+                return self._refusal(source, Reason.BLOCKED_DESTINATION, owner)
         return None
 
     def _is_own(self, address: IPAddress) -> bool:

@@ -192,6 +192,7 @@ class Options:
 
 OPTIONS = (
     Options("timestamps as everybody has them", NOP * 2, (7_000_000, 8_000_000)),
+    Options("timestamps and then something", NOP * 2, (7_000_000, 8_000_000), after=NOP * 4),
     Options("timestamps at an odd offset", NOP, (7_000_000, 8_000_000)),
     Options("timestamps first of all", b"", (7_000_000, 8_000_000)),
     Options("timestamps behind three fillers", NOP * 3, (WORD - 1, 0)),

@@ -16,9 +16,14 @@ from rig.lifecycle import BPFFS, remove_tree
 from rig.servers import ROOT
 from tests.handoff.wire import Impairment, bad_link
 
-pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", "btf")
-
 TUNNELS = int(os.environ.get("MARCHPROXY_TUNNELS", "60"))
+PATIENCE = 120 + TUNNELS / 4
+"""Seconds for all of them."""
+pytestmark = [
+    pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", "btf"),
+    pytest.mark.timeout(PATIENCE + 60),
+]
+
 AT_ONCE = 24
 MOST = 400_000
 BAD = Impairment(loss=0.01, duplication=0.01, reordering=0.05, delay=5)
@@ -47,7 +52,7 @@ def run(rig: Rig, mode: str, listener: str, server: str, *, count: int, most: in
         relay = start(rig.middle, "relay", server, mode, most, ready="relaying", **env)
         start(rig.server, "ends", "server", most, ready="serving")
         client = start(rig.client, "ends", "client", listener, 1, count, AT_ONCE, most)
-        client.expect("DONE", timeout=120 + count / 4)
+        client.expect("DONE", timeout=PATIENCE)
         relay.stop()
         asked = json.loads(client.output().partition("DONE")[2])
         assert asked["wrong"] == {}

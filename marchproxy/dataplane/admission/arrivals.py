@@ -71,7 +71,7 @@ class Arrivals(ABC):
             self._turn_away(client, who, BEFORE_POLICY, Reason.RATE_LIMITED)
         else:
             self._talking.add(client)
-            self._tasks.start(self._serve(client, who), name=f"admit {who.source}:{peer_port}")
+            self._tasks.start(self._serve(client, who), name=lambda: f"admit {who.source}:{peer_port}")
 
     async def close(self) -> None:
         """Send away whoever has not been let in."""

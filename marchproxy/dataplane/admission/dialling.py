@@ -3,6 +3,7 @@ not.
 """
 
 import asyncio
+import math
 import socket
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
@@ -24,12 +25,19 @@ def interleaved(addresses: Iterable[IPAddress]) -> Sequence[IPAddress]:
 
 
 async def dial(
-    addresses: Sequence[IPAddress], port: int, limits: AdmissionLimits, connecting: Connect = connect
+    addresses: Sequence[IPAddress],
+    port: int,
+    limits: AdmissionLimits,
+    connecting: Connect = connect,
+    until: float = math.inf,
 ) -> tuple[IPAddress, socket.socket]:
-    """The first of `addresses` that answers, and the connection. Raises the `OSError` of the last to fail."""
+    """The first of `addresses` that answers until then by the loop's clock, and the connection.
+
+    Raises the `OSError` of the last to fail.
+    """
     if len(addresses) == 1:
         # No race, no task: most names have one address, and most clients ask for one.
-        return await _attempt(addresses[0], port, limits.each, connecting)
+        return await _attempt(addresses[0], port, limits, connecting, until)
     attempts: set[asyncio.Task[tuple[IPAddress, socket.socket]]] = set()
     waiting = iter(addresses)
     error: OSError = TimeoutError()
@@ -37,9 +45,8 @@ async def dial(
         while True:
             following = next(waiting, None)
             if following is not None:
-                attempts.add(
-                    asyncio.create_task(_attempt(following, port, limits.each, connecting), name="dial")
-                )
+                attempt = _attempt(following, port, limits, connecting, until)
+                attempts.add(asyncio.create_task(attempt, name="dial"))
             if not attempts:
                 raise error
             done, attempts = await asyncio.wait(
@@ -47,9 +54,9 @@ async def dial(
                 timeout=None if following is None else limits.stagger,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            for position, attempt in enumerate(found := list(done)):
+            for position, ended in enumerate(found := list(done)):
                 try:
-                    result = attempt.result()
+                    result = ended.result()
                 except OSError as failure:
                     error = failure
                     continue
@@ -61,10 +68,11 @@ async def dial(
 
 
 async def _attempt(
-    address: IPAddress, port: int, seconds: float, connecting: Connect
+    address: IPAddress, port: int, limits: AdmissionLimits, connecting: Connect, until: float
 ) -> tuple[IPAddress, socket.socket]:
-    async with asyncio.timeout(seconds):
-        return address, await connecting(address, port)
+    return address, await connecting(
+        address, port, min(asyncio.get_running_loop().time() + limits.each, until)
+    )
 
 
 async def _abandon(attempts: Iterable[asyncio.Task[tuple[IPAddress, socket.socket]]]) -> None:

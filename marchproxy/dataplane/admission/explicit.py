@@ -97,8 +97,8 @@ class ExplicitProxy(Reception):
         try:
             if request.speech is Speech.ASSOCIATE:
                 return self._associate(request, wire, who)
-            async with asyncio.timeout(self._limits.opening):
-                return await self._open(request, name, wire, who)
+            until = asyncio.get_running_loop().time() + self._limits.opening
+            return await self._open(request, name, wire, who, until)
         except _Shut as shut:
             query = who.query(shut.address, request.port)
             return self._refused(who, query, shut.answer, shut.reason, name=name, detail=shut.detail)
@@ -106,15 +106,15 @@ class ExplicitProxy(Reception):
             query = who.query(None, request.port)
             return self._refused(who, query, _NOTHING, Reason.UPSTREAM_TIMEOUT, name=name)
 
-    async def _open(self, request: Request, name: str, wire: Wire, who: Client) -> Opening:
-        ways = await self._ways(request, name, who)
+    async def _open(self, request: Request, name: str, wire: Wire, who: Client, until: float) -> Opening:
+        ways = await self._ways(request, name, who, until)
         plainly = request.speech is Speech.FORWARD
         if plainly:
             ways = _without_tls(ways)
         by_address = {way.wish.address: way for way in ways}
         port = ways[0].wish.port
         try:
-            address, upstream = await dial(list(by_address), port, self._limits, self._connect)
+            address, upstream = await dial(list(by_address), port, self._limits, self._connect, until)
         except OSError as error:
             reason, way = sockets.refusal_reason(error), ways[0]
             raise _Shut(reason, way.answer, way.wish.address, _tried(by_address, port)) from None
@@ -153,10 +153,10 @@ class ExplicitProxy(Reception):
             self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.source)
         )
 
-    async def _ways(self, request: Request, name: str, who: Client) -> Sequence[_Way]:
+    async def _ways(self, request: Request, name: str, who: Client, until: float) -> Sequence[_Way]:
         """Where to connect, in this order; at least one. Raises `_Shut`."""
         port = request.port or 0
-        addresses = await self._addresses(request, name, who)
+        addresses = await self._addresses(request, name, who, until)
         found, first = [], None
         wishes = [Wish(who.source, name, address, port) for address in addresses]
         answers = [self._judge.tunnel(wish) for wish in wishes]
@@ -173,7 +173,7 @@ class ExplicitProxy(Reception):
             raise first or _Shut(Reason.NAME_UNKNOWN, _NOTHING, None)
         return found
 
-    async def _addresses(self, request: Request, name: str, who: Client) -> Sequence[IPAddress]:
+    async def _addresses(self, request: Request, name: str, who: Client, until: float) -> Sequence[IPAddress]:
         if not isinstance(request.host, str):
             return [plain(request.host)] if request.host is not None else []
         tunnels = self._judge.tunnels
@@ -183,7 +183,7 @@ class ExplicitProxy(Reception):
         if not tunnels.may_ask(who.source, request.port or 0, Transport.TCP):
             raise _Shut(Reason.NO_MAPPING, _NOTHING, None, _stranger(who.source, request.port or 0))
         try:
-            return interleaved(map(plain, await self._names.find(name, who.source)))
+            return interleaved(map(plain, await self._names.find(name, who.source, until)))
         except LookupError:
             raise _Shut(Reason.NAME_UNKNOWN, _NOTHING, None, f"{name} does not resolve") from None
 

@@ -63,9 +63,9 @@ class Handover:
         except MarchproxyError as error:
             log.warning("tunnels stay in user space: %s", error.message)
 
-    async def connect(self, address: IPAddress, port: int) -> socket.socket:
+    async def connect(self, address: IPAddress, port: int, until: float | None) -> socket.socket:
         """A connection that may be handed off. See `connecting.Connect`."""
-        return await connected(self._ports.open(address, port))
+        return await connected(self._ports.open(address, port), until)
 
     def expect(self, client: socket.socket, upstream: socket.socket) -> None:
         """A tunnel begins that may be offered later."""

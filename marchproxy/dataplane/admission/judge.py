@@ -40,16 +40,21 @@ class Judge:
         self._credentials = credentials
         self._local = local or lately(is_local)
         self._failures = FailureLimiter()
-        self.tunnels = TunnelEvaluator(ledger.evaluator, self._local)
+        self._ask()
 
     def adopt(self, plan: Plan, revision: int) -> None:
         """Decide by `plan` from now on."""
         self.ledger.adopt(plan, revision)
+        self._ask()
+
+    def _ask(self) -> None:
         self.tunnels = TunnelEvaluator(self.ledger.evaluator, self._local)
+        # Clients ask for the same again and again, and only `local` can change under one plan.
+        self._answers = lately(self.tunnels.evaluate)
 
     def tunnel(self, wish: Wish) -> Answer:
-        """What policy says about a tunnel."""
-        return self.tunnels.evaluate(wish)
+        """What policy says about a tunnel, or said a moment ago."""
+        return self._answers(wish)
 
     def check(
         self, answer: Answer, presented: Presented | None, source: IPAddress
@@ -64,6 +69,8 @@ class Judge:
         self, answers: Sequence[Answer], presented: Presented | None, source: IPAddress
     ) -> Sequence[Verified | Reason | None]:
         """The same of each of the answers to one request, which fails once however many there are."""
+        if not any(answer.openers for answer in answers):
+            return [_outcome(answer, None) for answer in answers]
         now, instant = time.monotonic(), datetime.now(UTC)
         waits = presented is not None and self._failures.wait(source, now)
         book = self._credentials.book

@@ -35,9 +35,9 @@ class AskedAddresses:
         self._by_source: Counter[int] = Counter()
         self._tasks = Tasks()
 
-    async def find(self, name: str, source: IPAddress) -> Sequence[IPAddress]:
+    async def find(self, name: str, source: IPAddress, until: float | None = None) -> Sequence[IPAddress]:
         """The addresses of `name`, for `source`; at least one. Raises `LookupError`: there are none, nobody
-        knows, or too many look-ups are under way.
+        knows, or too many look-ups are under way; `TimeoutError` when the loop's clock comes to `until`.
         """
         found: Sequence[IPAddress]
         known = self._known.get(name)
@@ -45,7 +45,8 @@ class AskedAddresses:
             self._known.move_to_end(name)
             found = known[1]
         else:
-            found = await self._look_up(name, source_key(source))
+            async with asyncio.timeout_at(until):
+                found = await self._look_up(name, source_key(source))
         if not found:
             raise LookupError(name)
         return found

@@ -36,8 +36,8 @@ class PassingTls(Reception):
         if reason:
             return self._refused(who, query, answer, reason, name=name)
         try:
-            async with asyncio.timeout(self._limits.each):
-                upstream = await self._connect(who.local, who.local_port)
+            until = asyncio.get_running_loop().time() + self._limits.each
+            upstream = await self._connect(who.local, who.local_port, until)
         except OSError as error:
             return self._refused(who, query, answer, sockets.refusal_reason(error), name=name)
         conversation = self._judge.ledger.begin(query, who.port, opened_by(answer, None), name)

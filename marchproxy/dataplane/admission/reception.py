@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Arrivals, Client
 from marchproxy.dataplane.admission.securewire import NotAgreed, SecureWire
@@ -181,18 +181,12 @@ class Reception(Arrivals):
     async def _converse(
         self, wire: Wire, who: Client, layer: Layer, decide: Decide, ahead: bytes = b""
     ) -> bool:
-        asked = False
-
-        def asking(request: Request) -> Awaitable[Opening | Refused]:
-            nonlocal asked
-            asked = True
-            return decide(request)
-
-        close = await Session(wire, layer, asking, self._limits.sending, ahead).run()
+        session = Session(wire, layer, decide, self._limits.sending, ahead)
+        close = await session.run()
         if close is None:
             return True
         log.debug("%s:%d: %s %s", who.source, who.port, close.reason.name, close.detail)
-        if not asked and close.reason is not Reason.CLOSED:
+        if not session.asked and close.reason is not Reason.CLOSED:
             self._judge.ledger.refuse(who.query(), who.port, BEFORE_POLICY, close.reason)
         await wire.close()
         return False

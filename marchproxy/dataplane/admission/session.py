@@ -57,6 +57,8 @@ class Session:
 
     def __init__(self, wire: Wire, layer: Layer, decide: Decide, sending: float, ahead: bytes = b"") -> None:
         """`sending`: seconds for the client to take what it is told. `ahead` was read from it already."""
+        self.asked = False
+        """Whether it has come to a request."""
         self._wire = wire
         self._layer = layer
         self._decide = decide
@@ -67,19 +69,16 @@ class Session:
 
     async def run(self) -> Close | None:
         """Talk until the connection is relayed (None) or over: why, as the layer says. Raises `OSError`."""
+        event: Event = Started()
         try:
-            return await self._converse()
+            while True:
+                outcome = await self._carry_out(self._layer.handle(event, time.monotonic()))
+                if outcome.done:
+                    return outcome.close
+                event = await (self._ask(outcome.asked) if outcome.asked else self._listen())
         finally:
             if self._opening is not None:
                 self._opening.abandon()
-
-    async def _converse(self) -> Close | None:
-        event: Event = Started()
-        while True:
-            outcome = await self._carry_out(self._layer.handle(event, time.monotonic()))
-            if outcome.done:
-                return outcome.close
-            event = await (self._ask(outcome.asked) if outcome.asked else self._listen())
 
     async def _listen(self) -> Event:
         if self._ahead:
@@ -91,6 +90,7 @@ class Session:
         return Received(data) if data else Ended()
 
     async def _ask(self, request: Request) -> Event:
+        self.asked = True
         answer = await self._decide(request)
         if isinstance(answer, Refused):
             return answer

@@ -33,6 +33,10 @@ each time, and whenever somebody looks (`Tunnels.offer`).
 """
 
 
+FEW = 4096
+"""Bytes, as `Relay.when_carried` counts them, until a tunnel is prepared for an offer: those that end with a
+question and an answer never are.
+"""
 OFFERED_AT_ONCE = 100
 """Tunnels: each handoff takes some tenths of a millisecond, and others wait meanwhile."""
 
@@ -56,7 +60,7 @@ class Handover(Offering, Protocol):
     def start(self) -> None:
         """Hand over from now on. The tier has started."""
 
-    async def connect(self, address: IPAddress, port: int) -> socket.socket:
+    async def connect(self, address: IPAddress, port: int, until: float | None) -> socket.socket:
         """A connection that may be handed off. See `connecting.Connect`."""
 
     def end_where(self, judge: Judged) -> None:
@@ -75,6 +79,7 @@ class Tunnel:
     __slots__ = (
         "conversation",
         "evaluator",
+        "expected",
         "leave",
         "offered",
         "presented",
@@ -101,6 +106,8 @@ class Tunnel:
         self.wish = wish
         """None: it came to a mapping's listener."""
         self.relay: Relay | None = None
+        self.expected = False
+        """Whether its sockets are prepared for an offer, or need not be."""
         self.tries = 0
         """How often it was offered to the kernel."""
         self.offered = False
@@ -160,10 +167,9 @@ class Tunnels:
             tunnel.tries = TRIES
         elif self.handover is not None and self.hands_over:
             # What is bound mostly stays here to its end, and small queues would slow it down for nothing.
-            if bound is None:
-                self.handover.expect(relay.client, upstream)
+            tunnel.expected = bound is not None
             if self.ripe_bytes:
-                relay.when_carried(self.ripe_bytes, partial(self._offer, tunnel))
+                relay.when_carried(min(FEW, self.ripe_bytes), partial(self._expect, tunnel))
         if reason is None:
             relay.start(ahead)
         else:
@@ -221,12 +227,31 @@ class Tunnels:
         for tunnel in tuple(self.live):
             _end(tunnel, Reason.RESET)
 
+    def _expect(self, tunnel: Tunnel) -> None:
+        """It goes on after a question and an answer, and may be worth to be offered."""
+        relay = tunnel.relay
+        if relay is None or relay.ended or self.handover is None:
+            return
+        self._prepare(tunnel, relay)
+        left = self.ripe_bytes - FEW
+        if left > 0:
+            relay.when_carried(left, partial(self._offer, tunnel))
+        else:
+            self._offer(tunnel)
+
     def _offer(self, tunnel: Tunnel) -> None:
         if self.handover is None or not _may_be_offered(tunnel):
             return
-        if tunnel.relay and self.ripe_bytes:
-            tunnel.relay.when_carried(self.ripe_bytes << tunnel.tries + 1, partial(self._offer, tunnel))
+        if tunnel.relay:
+            self._prepare(tunnel, tunnel.relay)
+            if self.ripe_bytes:
+                tunnel.relay.when_carried(self.ripe_bytes << tunnel.tries + 1, partial(self._offer, tunnel))
         self.handover.offer(tunnel, partial(self._passed_on, tunnel))
+
+    def _prepare(self, tunnel: Tunnel, relay: Relay) -> None:
+        if self.handover and not tunnel.expected:
+            tunnel.expected = True
+            self.handover.expect(relay.client, relay.upstream)
 
     def _passed_on(self, tunnel: Tunnel) -> None:
         self._ledger.passed_on(tunnel.conversation)

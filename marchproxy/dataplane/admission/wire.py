@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Bound
+from marchproxy.dataplane.proxy.readiness import readiness
 from marchproxy.dataplane.proxy.relay import Relay
 from marchproxy.dataplane.proxy.sockets import reset
 from marchproxy.model.reason import Reason
@@ -29,6 +30,7 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self._loop = asyncio.get_running_loop()
+        self._readiness = readiness()
 
     async def receive(self, until: float | None) -> bytes | None:
         """The next bytes; empty: FIN. None: the loop's clock has come to `until`. Raises `OSError`."""
@@ -40,7 +42,7 @@ class Wire:
             try:
                 return self.socket.recv(READ_SIZE)
             except (BlockingIOError, InterruptedError):
-                if not await self._ready(self._loop.add_reader, self._loop.remove_reader, until):
+                if not await self._readiness.readable(self.socket, until):
                     return None
 
     async def peek(self, until: float) -> bytes:
@@ -49,7 +51,7 @@ class Wire:
             try:
                 return self.socket.recv(READ_SIZE, socket.MSG_PEEK)
             except (BlockingIOError, InterruptedError):
-                if not await self._ready(self._loop.add_reader, self._loop.remove_reader, until):
+                if not await self._readiness.readable(self.socket, until):
                     return b""
 
     async def send(self, data: bytes, within: float) -> None:
@@ -60,7 +62,7 @@ class Wire:
             try:
                 rest = rest[self.socket.send(rest) :]
             except (BlockingIOError, InterruptedError):
-                if not await self._ready(self._loop.add_writer, self._loop.remove_writer, until):
+                if not await self._readiness.writable(self.socket, until):
                     raise TimeoutError from None
 
     async def close(self) -> None:
@@ -86,25 +88,3 @@ class Wire:
     ) -> Relay:
         """What carries bytes from here on, not yet started; the socket is its own. See `Relay`."""
         return Relay(self.socket, upstream, conversation, on_end, bound)
-
-    async def _ready(
-        self,
-        watch: Callable[[socket.socket, Callable[[], None]], object],
-        forget: Callable[[socket.socket], object],
-        until: float | None,
-    ) -> bool:
-        ready: asyncio.Future[None] = self._loop.create_future()
-
-        def wake() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        watch(self.socket, wake)
-        try:
-            async with asyncio.timeout_at(until):
-                await ready
-        except TimeoutError:
-            return False
-        finally:
-            forget(self.socket)
-        return True

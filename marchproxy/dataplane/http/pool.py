@@ -41,7 +41,7 @@ class Pool:
     async def connect(self, backend: Backend) -> Upstream:
         """A new one. Raises `OSError`; TLS that fails is one."""
         loop = asyncio.get_running_loop()
-        sock = await self._connect(backend.address, backend.port)
+        sock = await self._connect(backend.address, backend.port, None)
         upstream = Upstream(self, backend, secure=bool(backend.tls))
         try:
             if backend.tls:

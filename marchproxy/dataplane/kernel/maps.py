@@ -44,6 +44,7 @@ class Map:
     """
 
     __slots__ = (
+        "_look_up",
         "_slot",
         "_stored_size",
         "_unread",
@@ -73,6 +74,7 @@ class Map:
         self._slot = (self.value_size + 7) // 8 * 8 if self.percpu else self.value_size
         self._stored_size = self._slot * possible_cpus() if self.percpu else self.value_size
         self._unread = ct.create_string_buffer(self._stored_size)
+        self._look_up = library().bpf_map_lookup_elem
 
     def get(self, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
@@ -81,11 +83,12 @@ class Map:
 
     def has(self, key: bytes) -> bool:
         """Whether there is a value of `key`: a third of the time of `get`."""
-        _expect_size(key, self.key_size, "key")
-        code = -int(library().bpf_map_lookup_elem(self.fd, key, self._unread))
-        if code in (0, errno.ENOENT):
-            return code == 0
-        raise self._refusal(code, "read from")
+        if len(key) != self.key_size:
+            _expect_size(key, self.key_size, "key")
+        code = self._look_up(self.fd, key, self._unread)
+        if code in (0, -errno.ENOENT):
+            return bool(code == 0)
+        raise self._refusal(-code, "read from")
 
     def get_percpu(self, key: bytes) -> list[bytes]:
         """The values of `key` by CPU number; an empty list where the key is missing."""

@@ -5,6 +5,7 @@ import itertools
 import random
 import socket
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.maps import Map
@@ -15,6 +16,15 @@ from marchproxy.model.address import IPAddress
 
 TRIES = 64
 _IN_USE = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+
+
+class _Way(NamedTuple):
+    """Between us and a backend: our address towards it, and its own."""
+
+    own: str
+    there: str
+    packed: tuple[bytes, bytes]
+    """Its own and ours, as keys of flows have them."""
 
 
 class UpstreamPorts:
@@ -29,7 +39,7 @@ class UpstreamPorts:
     def __init__(self, maps: Mapping[str, Map], ports: NatPorts = NatPorts()) -> None:  # noqa: B008  (frozen)
         self._tables = maps["flows"], maps["opening"]
         self._ports = ports
-        self._own = lately(source_towards)
+        self._way = lately(_way_towards)
         start = random.randrange(ports.count)  # noqa: S311  (where to begin is no secret)
         self._turn = itertools.count(start)
 
@@ -38,18 +48,17 @@ class UpstreamPorts:
 
         OSError of `connect`: ENETUNREACH without a route, EADDRNOTAVAIL where no port was free.
         """
-        own = self._own(address)
-        if own is None:
+        way = self._way(address)
+        if way is None:
             raise OSError(errno.ENETUNREACH, f"there is no route to {address}")
         for _ in range(TRIES):
             source = self._ports.first + next(self._turn) % self._ports.count
             key = layouts.FLOW_KEY.struct.pack(
-                *(layouts.pack_address(address), layouts.pack_address(own)),
-                *(layouts.pack_port(port), layouts.pack_port(source), layouts.TCP),
+                *way.packed, layouts.pack_port(port), layouts.pack_port(source), layouts.TCP
             )
             if self._is_taken(key):
                 continue
-            opened = _connect((str(own), source), (str(address), port))
+            opened = _connect((way.own, source), (way.there, port))
             # A flow may have claimed it since; from now on the socket holds it against others.
             if opened and not self._is_taken(key):
                 return opened
@@ -60,6 +69,13 @@ class UpstreamPorts:
     def _is_taken(self, key: bytes) -> bool:
         flows, opening = self._tables
         return flows.has(key) or opening.has(key)
+
+
+def _way_towards(address: IPAddress) -> _Way | None:
+    own = source_towards(address)
+    if own is None:
+        return None
+    return _Way(str(own), str(address), (layouts.pack_address(address), layouts.pack_address(own)))
 
 
 def _connect(source: tuple[str, int], target: tuple[str, int]) -> socket.socket | None:

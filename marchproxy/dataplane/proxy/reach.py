@@ -46,8 +46,8 @@ async def reach(
             reason = Reason.BLOCKED_DESTINATION
             continue
         try:
-            async with asyncio.timeout_at(min(loop.time() + each, deadline)):
-                return backend, await connecting(backend.address, backend.port)
+            until = min(loop.time() + each, deadline)
+            return backend, await connecting(backend.address, backend.port, until)
         except OSError as error:
             reason = sockets.refusal_reason(error)
             log.debug("%s at %s:%d: %s", backend.service, backend.address, backend.port, error)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from marchproxy.dataplane.proxy.ledger import Conversation, Tally
 from marchproxy.dataplane.proxy.pipes import PIPE_SIZE, PIPES, Pipe
 from marchproxy.dataplane.proxy.protocol.exchange import Bound, Unfit
+from marchproxy.dataplane.proxy.readiness import readiness
 from marchproxy.dataplane.proxy.sockets import reset
 from marchproxy.dataplane.records import FlowState
 from marchproxy.model.reason import Reason
@@ -42,7 +43,18 @@ type Look = Callable[[memoryview], memoryview | bytes]
 class Pump:
     """One direction: from `source` to `sink`."""
 
-    __slots__ = ("_bulk", "_held", "_loop", "_pipe", "_relay", "_sink", "_source", "_tally", "done", "look")
+    __slots__ = (
+        "_bulk",
+        "_held",
+        "_pipe",
+        "_readiness",
+        "_relay",
+        "_sink",
+        "_source",
+        "_tally",
+        "done",
+        "look",
+    )
 
     def __init__(self, relay: "Relay", source: socket.socket, sink: socket.socket, tally: Tally) -> None:
         self.done = False
@@ -57,7 +69,7 @@ class Pump:
         self._pipe: Pipe | None = None
         self._bulk = False
         """Whether what was read last was much."""
-        self._loop = asyncio.get_running_loop()
+        self._readiness = relay.readiness
 
     @property
     def holds(self) -> bool:
@@ -72,17 +84,12 @@ class Pump:
         if self._relay.ended:
             return
         if self._held:
-            self._loop.add_writer(self._sink, self._writable)
+            self._readiness.add_writer(self._sink, self._writable)
         elif not self.done:
-            self._loop.add_reader(self._source, self._readable)
-
-    def stop(self) -> None:
-        """Leave the sockets alone: required before they are closed."""
-        self._loop.remove_reader(self._source)
-        self._loop.remove_writer(self._sink)
+            self._readiness.add_reader(self._source, self._readable)
 
     def close(self) -> None:
-        """Give back what it holds, after `stop`."""
+        """Give back what it holds."""
         if self._pipe:
             PIPES.give_back(self._pipe, empty=False)
             self._pipe = None
@@ -165,8 +172,8 @@ class Pump:
         return data
 
     def _wait(self) -> None:
-        self._loop.remove_reader(self._source)
-        self._loop.add_writer(self._sink, self._writable)
+        self._readiness.remove_reader(self._source)
+        self._readiness.add_writer(self._sink, self._writable)
 
     def _writable(self) -> None:
         if self._pipe and isinstance(self._held, int):
@@ -174,8 +181,8 @@ class Pump:
         elif isinstance(self._held, memoryview):
             self._held = self._write(self._held)
         if not self._held and not self._relay.ended:
-            self._loop.remove_writer(self._sink)
-            self._loop.add_reader(self._source, self._readable)
+            self._readiness.remove_writer(self._sink)
+            self._readiness.add_reader(self._source, self._readable)
             self._relay.settle()
 
     def _write(self, data: memoryview) -> memoryview:
@@ -190,12 +197,13 @@ class Pump:
 
     def _finish(self) -> None:
         # Nothing is held here: while something is, nobody reads.
-        self._loop.remove_reader(self._source)
+        self._readiness.remove_reader(self._source)
         self.done = True
+        if self._relay.finished():
+            return
         # ENOTCONN: the sink was reset meanwhile, which its own pump is about to find out.
         with suppress(OSError):
             self._sink.shutdown(socket.SHUT_WR)
-        self._relay.finished()
 
 
 class Relay:
@@ -206,7 +214,7 @@ class Relay:
 
     __slots__ = (
         *("_bound", "_left", "_on_end", "_pumps", "_ripe", "_then"),
-        *("client", "conversation", "ended", "upstream"),
+        *("client", "conversation", "ended", "readiness", "upstream"),
     )
 
     def __init__(
@@ -222,6 +230,7 @@ class Relay:
         self.ended = False
         self.client = client
         self.upstream = upstream
+        self.readiness = readiness()
         self._bound = bound
         self._then: Callable[[], None] | None = None
         self._left = 0
@@ -272,23 +281,25 @@ class Relay:
         if self._then is None or self.ended or self._bound or any(pump.holds for pump in self._pumps):
             return
         then, self._then = self._then, None
-        for pump in self._pumps:
-            pump.stop()
+        self._stop()
         then()
 
-    def finished(self) -> None:
-        """A pump has passed FIN on; after the second one the conversation is over."""
+    def finished(self) -> bool:
+        """Whether a pump that has come to FIN was the second one: then the conversation is over, and closing
+        the sockets passes it on.
+        """
         self.conversation.state = FlowState.CLOSING
         if all(pump.done for pump in self._pumps):
             self.end(Reason.CLOSED)
+        return self.ended
 
     def end(self, reason: Reason) -> None:
         """Close both sides: in peace for CLOSED, with RST for everything else."""
         if self.ended:
             return
         self.ended = True
+        self._stop()
         for pump in self._pumps:
-            pump.stop()
             pump.close()
         for sock in (self.client, self.upstream):
             if reason is Reason.CLOSED:
@@ -302,9 +313,13 @@ class Relay:
     def leave(self) -> None:
         """Give the sockets up as they are, paused: they are somebody else's now. Nobody is told."""
         self.ended = True
-        for pump in self._pumps:
-            pump.stop()
+        self._stop()
         self._forget()
+
+    def _stop(self) -> None:
+        """Leave the sockets alone: required before they are closed."""
+        self.readiness.forget(self.client)
+        self.readiness.forget(self.upstream)
 
     def _forget(self) -> None:
         """Leave no cycle behind: the collector may not look at what was alive when it was last frozen."""

@@ -89,7 +89,7 @@ class _Sealing(_SecurePump):
         return self._secured.seal(data)
 
     def _finish(self) -> None:
-        self._loop.remove_reader(self._source)
+        self._readiness.remove_reader(self._source)
         self._ending = True
         try:
             said = self._secured.close()
@@ -111,9 +111,9 @@ class _Sealing(_SecurePump):
         if self._relay.ended:
             return
         if self._held:
-            self._loop.add_writer(self._sink, self._writable)
+            self._readiness.add_writer(self._sink, self._writable)
         else:
-            self._loop.remove_writer(self._sink)
+            self._readiness.remove_writer(self._sink)
             super()._finish()
 
 

@@ -245,11 +245,11 @@ class Remote:
         """Offer nothing more: there is nobody to take it, and what is offered waits."""
         self._ports = None
 
-    async def connect(self, address: IPAddress, port: int) -> socket.socket:
+    async def connect(self, address: IPAddress, port: int, until: float | None) -> socket.socket:
         """See `connecting.Connect`."""
         if self._ports is None:
-            return await connect(address, port)
-        return await connected(self._ports.open(address, port))
+            return await connect(address, port, until)
+        return await connected(self._ports.open(address, port), until)
 
     def expect(self, client: socket.socket, upstream: socket.socket) -> None:
         """See `tunnels.Offering`."""

@@ -23,10 +23,11 @@ class World:
         self.tried: list[IPAddress] = []
         self.opened: list[socket.socket] = []
 
-    async def connect(self, address: IPAddress, port: int) -> socket.socket:
+    async def connect(self, address: IPAddress, port: int, until: float | None) -> socket.socket:
         self.tried.append(address)
         if address == SILENT:
-            await asyncio.sleep(60)
+            async with asyncio.timeout_at(until):
+                await asyncio.sleep(60)
         if address == DEAD:
             raise ConnectionRefusedError
         if address == LATE:

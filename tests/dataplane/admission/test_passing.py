@@ -60,7 +60,7 @@ async def passing(rule: Mapping, monkeypatch: pytest.MonkeyPatch) -> AsyncGenera
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     place = server.sockets[0].getsockname()
 
-    async def connect(address: object, port: int) -> socket.socket:
+    async def connect(address: object, port: int, until: float | None) -> socket.socket:
         assert str(address) == ADDRESS
         sock = socket.socket()
         sock.setblocking(False)

@@ -23,7 +23,7 @@ class Hosts:
         self.alive = alive
         self.tried: list[int] = []
 
-    async def connect(self, address: IPAddress, port: int) -> socket.socket:
+    async def connect(self, address: IPAddress, port: int, until: float | None) -> socket.socket:
         self.tried.append(port)
         if port not in self.alive:
             raise ConnectionRefusedError

@@ -41,7 +41,7 @@ class Kernel:
             self.taken.append((client, upstream))
         return self.refusal
 
-    async def connect(self, address: object, port: int) -> socket.socket:
+    async def connect(self, address: object, port: int, until: float | None) -> socket.socket:
         raise AssertionError(address, port)
 
     def end_where(self, judge: object) -> None:

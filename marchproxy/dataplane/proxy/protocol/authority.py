@@ -1,6 +1,7 @@
 """Hosts and ports as clients write them (RFC 3986 section 3.2), where each text has one reading."""
 
 import re
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
@@ -30,6 +31,8 @@ def read_host(text: str) -> str | IPAddress:
     return address
 
 
+# Clients ask for the same again and again; what raises is not kept.
+@lru_cache(1024)
 def read_authority(text: str) -> tuple[str | IPAddress, int | None]:
     """Read `HOST`, `HOST:PORT` or `[IPV6]:PORT`. Raises `Unfit`."""
     host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")

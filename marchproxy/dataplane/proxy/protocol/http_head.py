@@ -46,7 +46,10 @@ class Head:
 
     def get(self, name: str) -> str | None:
         """The first value of a field, by its name in lower case."""
-        return next((value for other, value in self.fields if other.lower() == name), None)
+        for other, value in self.fields:
+            if other.lower() == name:
+                return value
+        return None
 
     def words(self, name: str) -> frozenset[str]:
         """What a field lists, in lower case, all its lines together."""
@@ -77,11 +80,12 @@ def parse_head(head: bytes) -> Head:
     method, target, version, block = found.groups()
     fields = read_fields(block)
     names = [name.lower() for name, _ in fields]
-    for name in _SINGLE:
-        if names.count(name) > 1:
-            raise malformed(f"the header {name} is given twice")
+    if len(set(names)) < len(names):
+        for name in _SINGLE:
+            if names.count(name) > 1:
+                raise malformed(f"the header {name} is given twice")
     # A server that hands headers to CGI or WSGI does not tell them apart.
-    if any("_" in name and name.replace("_", "-") in _SINGLE for name in names):
+    if b"_" in head and any("_" in name and name.replace("_", "-") in _SINGLE for name in names):
         raise malformed("a header's name has '_' in place of '-'")
     return Head(method, target, version, fields)
 
