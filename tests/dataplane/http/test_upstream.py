@@ -1,4 +1,4 @@
-"""Backends, and the connections to them that are kept."""
+"""Connections to backends that are slow, break off, or never come to their answer."""
 
 import asyncio
 import socket
@@ -7,11 +7,9 @@ from contextlib import suppress
 
 from marchproxy.dataplane.http.bodies import Counted
 from marchproxy.dataplane.http.upstream import HIGH_WATER
-from tests.dataplane.http.site import answer, ask, get, response, served
+from tests.dataplane.http.site import answer, get, response, served
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import dial
-from tests.policy import build
-from tests.policy.build import mapping, service
 
 
 @looped
@@ -91,32 +89,3 @@ async def test_a_backend_that_never_comes_to_its_answer_is_given_up() -> None:
     ):
         writer.write(get(version="1.0"))
         assert (await response(reader))[0].startswith("HTTP/1.1 502 ")
-
-
-@looped
-async def test_a_slow_client_is_not_a_silent_backend() -> None:
-    async with served(answer(bytes(8_000_000))) as (at, _), dial(at.port) as (reader, writer):
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(get())
-        await until(lambda: bool(at.admission._http.live))
-        [connection] = at.admission._http.live
-        await until(lambda: connection._full)
-        exchange = connection.exchange
-        assert exchange is not None
-        exchange.overdue(exchange.waits_since + 3600)
-        writer.transport.resume_reading()  # type: ignore[attr-defined]
-        assert len((await response(reader))[1]) == 8_000_000
-
-
-@looped
-async def test_two_services_at_one_place_do_not_share_connections_nor_lose_them() -> None:
-    async with served(answer()) as (at, backend):
-        listen = f"127.0.0.1:{at.port}"
-        one, two = (service(name, "127.0.0.2", port=backend.port) for name in ("one", "two"))
-        made = [mapping(name, "lan", name, listen, "http", path_prefix=f"/{name}") for name in ("one", "two")]
-        at.apply(build.plan(service("lan", "127.0.0.1"), one, two, *made))
-        for _ in range(4):
-            await ask(at, get("/one"))
-            await ask(at, get("/two"))
-        assert backend.connections == 2
-        assert len(at.admission._http._pool._every) == 2
