@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from marchproxy.model.entities import Action
+from marchproxy.policy.paths import decoded
 from marchproxy.policy.plan import ANY_ROUTE, Rule, precedence
 
 
@@ -40,7 +41,16 @@ class Routes:
         )
 
     def find(self, host: str, path: str) -> Rule | None:
-        """The rule for a request: `host` in lower case without a port, `path` as of `canonical_path`."""
+        """The rule for a request: `host` in lower case without a port, `path` as of `canonical_path`.
+
+        A path with escapes that would take another rule without them takes none: its server may decode it.
+        """
+        found = self._find(host, path)
+        if "%" in path and found is not self._find(host, decoded(path)):
+            return None
+        return found
+
+    def _find(self, host: str, path: str) -> Rule | None:
         found = self._most_specific(host, path)
         if found is None or not self.bans:
             return found

@@ -14,6 +14,7 @@ from marchproxy.model.protocol import OVER_HTTP, Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.checks import Watched
 from marchproxy.policy.directory import Audience, Directory, Referents
+from marchproxy.policy.paths import canonical_prefix
 from marchproxy.policy.plan import (
     WILDCARDS,
     Finding,
@@ -121,7 +122,7 @@ class _Reading(NamedTuple):
         mapping = self.mapping
         if mapping.listen is None or mapping.sni or not set(mapping.protocols) <= OVER_HTTP:
             return None
-        return Route(mapping.host or "", (mapping.path_prefix or "").rstrip("/"))
+        return Route(mapping.host or "", canonical_prefix(mapping.path_prefix or ""))
 
     def refusal(self) -> Refusal | None:
         """What it says itself, whatever its destinations want."""

@@ -47,3 +47,8 @@ def test_what_is_taken_stays_as_it_is(target: str) -> None:
         assert canonical_path(path) == path
         assert "//" not in path
         assert not {".", ".."} & set(path.split("/"))
+
+
+@pytest.mark.parametrize("target", ["/a/%252e%252e/b", "/a%252f..%252fb", "/" + "%25" * 3 + "25" * 6 + "41"])
+def test_escapes_of_escapes_hide_nothing(target: str) -> None:
+    assert canonical_path(target) is None

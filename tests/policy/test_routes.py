@@ -118,3 +118,27 @@ def test_answers_know_the_query_s_route() -> None:
     asked = Query(query("10.0.1.1", OWN).source, query("10.0.1.1", OWN).destination, 80, None)
     assert asked.host == asked.path == ""
     assert ask(plan, "x", "").reason is Reason.NO_MAPPING
+
+
+@pytest.mark.parametrize(
+    "path", ["/admin%2Fx", "/%2Fadmin", "/admin%3Bv=1/x", "/a%252Fb/%2561", "/%2561dmin/x"]
+)
+def test_a_path_that_a_server_may_decode_to_another_rule_s_takes_none(path: str) -> None:
+    plan = made(web("all"), web("admin", path="/admin", priority=1, action="deny"))
+    assert taken(plan, "x", "/admin/x") == "admin"
+    wanted = "all" if path.startswith("/a%25") else ""
+    assert taken(plan, "x", path) == wanted
+    assert taken(plan, "x", "/projects/group%2Fname") == "all"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [
+        ("/%61dmin", "/admin"),
+        ("//admin/", "/admin/x"),
+        ("/caf\u00e9", "/caf%C3%A9/x"),
+        ("/a%20b", "/a%20b/c"),
+    ],
+)
+def test_prefixes_are_compared_in_the_form_of_paths(prefix: str, path: str) -> None:
+    assert taken(made(web("all"), web("ban", path=prefix, action="deny")), "x", path) == "ban"

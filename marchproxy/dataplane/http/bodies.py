@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from marchproxy.dataplane.http.fields import may_trail
 from marchproxy.dataplane.http.messages import Fields
 from marchproxy.dataplane.proxy.protocol.http_body import Chunked
 
@@ -75,7 +76,7 @@ class Dechunked(Chunked):
 
     @property
     def trailers(self) -> Fields:
-        """What came behind the last chunk."""
+        """What came behind the last chunk, and goes on."""
         return tuple(self._found)
 
     def feed(self, data: bytes, take: Take) -> int:
@@ -91,7 +92,8 @@ class Dechunked(Chunked):
 
     def _trail(self, line: bytes) -> None:
         name, _, value = line.decode("latin-1").partition(":")
-        self._found.append((name.lower(), value.strip(" \t")))
+        if may_trail(name := name.lower()):
+            self._found.append((name, value.strip(" \t")))
 
 
 def chunk(data: memoryview | bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.bodies import Body, chunk, last_chunk
-from marchproxy.dataplane.http.exchange import Exchange
+from marchproxy.dataplane.http.exchange import Exchange, Phase
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import body_of, read_request
 from marchproxy.dataplane.http.responses import write_response
@@ -31,6 +31,7 @@ class Switched(Protocol):
     """Takes over what has switched protocols."""
 
     conversation: Conversation
+    exchange: Exchange
 
     def received_from_client(self, data: bytes) -> None:
         """The client has sent something."""
@@ -86,6 +87,10 @@ class ClientConnection(asyncio.Protocol):
         self._chunks = False
         self._closing = False
         self._paused = False
+        self._full = False
+        """The client takes no more for now."""
+        self._ended = False
+        """The client sends no more."""
         self._since = time.monotonic()
         self._unsent = 0
         self._last: tuple[bytes, Request] | None = None
@@ -113,14 +118,22 @@ class ClientConnection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether a request is under way."""
-        return self.exchange is not None or self.switched is not None
+        return self.under_way is not None
+
+    @property
+    def under_way(self) -> Exchange | None:
+        """The request that is, or what the connection has become by one."""
+        return self.switched.exchange if self.switched is not None else self.exchange
 
     def recheck(self) -> None:
         """End what the plan in force no longer allows."""
-        visitor = self.visitor
-        forbidden = self.exchange is not None and not self.exchange.still_allowed()
+        visitor, exchange = self.visitor, self.under_way
+        forbidden = exchange is not None and not exchange.still_allowed()
         if forbidden or visitor.blocked or not visitor.listens:
             self.end()
+        elif self.secure is not bool(visitor.certificates):
+            # Nothing more in the clear where TLS is spoken from now on.
+            self.drain()
 
     def tick(self, now: float) -> None:
         """See to what takes too long; called about once a second."""
@@ -128,8 +141,9 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             if now - self._since > LINGER:
                 self.transport.abort()
-        elif self.exchange is not None:
-            self.exchange.overdue(now)
+        elif self.exchange is not None or (self._full and self.switched is None):
+            if self.exchange is not None:
+                self.exchange.overdue(now)
             unsent = self.transport.get_write_buffer_size()
             if unsent != self._unsent:
                 # A slow client may take what was written in large steps, and is not stuck.
@@ -172,7 +186,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if not self._held or self._body is not None:
             self._since = time.monotonic()
-        if self.exchange is None:
+        if self.exchange is None and not self._full:
             self._held += data
             self._next()
         elif self._body is not None and not self._held and not self._paused:
@@ -188,10 +202,12 @@ class ClientConnection(asyncio.Protocol):
         if self.switched is not None:
             self.switched.client_ended()
             return False
-        if self.exchange is not None and self._body is None and not self.secure:
-            self._keeps = False
-            return True
-        return False
+        if self.secure or self._body is not None or not (self.exchange is not None or self._held):
+            return False
+        self._ended = True
+        if self.exchange is None:
+            self._soon()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -209,19 +225,25 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""
+        self._full = True
+        self._since = time.monotonic()
         if self.switched is not None:
             self.switched.client_full()
         elif self.exchange is not None:
-            self._since = time.monotonic()
             self.exchange.client_full()
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
+        self._full = False
         self._since = time.monotonic()
         if self.switched is not None:
             self.switched.client_ready()
         elif self.exchange is not None:
             self.exchange.client_ready()
+        else:
+            self.resume()
+            if self._held or self._ended:
+                self._soon()
 
     # ---- of Stream
 
@@ -247,7 +269,8 @@ class ClientConnection(asyncio.Protocol):
         """See `Stream`."""
         ends_by_closing = response.length is None and not response.bodiless and self._version == "1.0"
         # A request that is not read to its end cannot be followed by another.
-        self._keeps = self._keeps and not (ends_by_closing or self.draining or self._body is not None)
+        last = ends_by_closing or self.draining or self._body is not None or (self._ended and not self._held)
+        self._keeps = self._keeps and not last
         self._chunks = response.length is None and not response.bodiless and self._version == "1.1"
         self._pending = write_response(response, self._version, keeps=self._keeps)
 
@@ -272,15 +295,16 @@ class ClientConnection(asyncio.Protocol):
         self.exchange = None
         self._since = time.monotonic()
         self.resume()
-        if self._body is not None or not self._keeps or self.transport.is_closing():
+        if self._body is not None or not self._keeps or self.draining or self.transport.is_closing():
             self._body = None
             self._close()
-        elif self._held:
-            asyncio.get_running_loop().call_soon(self._go_on)
+        elif self._held or self._ended:
+            self._soon()
 
     def fail(self) -> None:
         """See `Stream`: a client must not take what it has for the whole."""
         self.exchange = None
+        self._pending = b""
         self.transport.abort()
 
     def pause(self) -> None:
@@ -291,12 +315,13 @@ class ClientConnection(asyncio.Protocol):
 
     def resume(self) -> None:
         """See `Stream`."""
-        if self._paused and not self.transport.is_closing():
+        ahead = self._body is None and len(self._held) > AHEAD
+        if self._paused and not ahead and not self.transport.is_closing():
             self._paused = False
             self._since = time.monotonic()
             self.transport.resume_reading()
             if self._held and self._body is not None:
-                asyncio.get_running_loop().call_soon(self._go_on)
+                self._soon()
 
     def switch(
         self, exchange: Exchange, conversation: Conversation, response: Response, upstream: Upstream
@@ -316,13 +341,18 @@ class ClientConnection(asyncio.Protocol):
 
     # ---- within
 
+    def _soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._go_on)
+
     def _go_on(self) -> None:
         """Read on in what is held."""
-        if self.transport.is_closing() or self._closing or not self._held or self._paused:
+        if self.transport.is_closing() or self._closing or self.switched is not None:
             return
         if self.exchange is None:
-            self._next()
-        elif self._body is not None:
+            # Who does not take its answers gets no more of them: they would be held here.
+            if not self._full:
+                self._next()
+        elif self._body is not None and self._held and not self._paused:
             held = bytes(self._held)
             self._held.clear()
             self._feed(held)
@@ -337,6 +367,8 @@ class ClientConnection(asyncio.Protocol):
             length = head_length(held, self._seen)
             if length is None:
                 self._seen = len(held)
+                if self._ended:
+                    self._close()
                 return
             request = self._understand(bytes(held[:length]))
         except Unfit as unfit:
@@ -344,8 +376,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self._seen = 0
         self._version, self._keeps = request.version, request.keeps
-        rest = bytes(held[length:])
-        held.clear()
+        # What follows is held while the exchange begins, which may be over at once.
+        del held[:length]
         body = body_of(request)
         self._body = None if body.done else body
         exchange = self.exchange = Exchange(self._site, self, request)
@@ -353,12 +385,10 @@ class ClientConnection(asyncio.Protocol):
             exchange.finish(())
         exchange.begin()
         self._site.carry(exchange.conversation, length)
-        if not rest:
-            return
-        if self.exchange is exchange and self._body is not None and not self._paused:
+        if held and self.exchange is exchange and self._body is not None and not self._paused:
+            rest = bytes(held)
+            held.clear()
             self._feed(rest)
-        else:
-            held += rest
 
     def _understand(self, head: bytes) -> Request:
         """Clients ask for the same again and again."""
@@ -377,8 +407,13 @@ class ClientConnection(asyncio.Protocol):
         try:
             size = body.feed(data, exchange.send)
         except Unfit as unfit:
+            answering = exchange.phase is Phase.ANSWERING
             exchange.abort()
-            self._refuse(unfit)
+            if answering:
+                # What we would say would be taken for a part of the answer.
+                self.fail()
+            else:
+                self._refuse(unfit)
             return
         self._site.carry(exchange.conversation, size)
         if self.exchange is not exchange:
@@ -401,7 +436,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _give_up(self) -> None:
         """A client that is too slow: told so where it had begun to ask."""
-        if self.exchange is None and self._held:
+        if self.exchange is None and self._held and not self._full:
             self._refuse(Unfit(Reason.TOO_SLOW))
         else:
             self.end()
@@ -410,11 +445,13 @@ class ClientConnection(asyncio.Protocol):
         """End after what was written; what is still sent is thrown away for a moment, for closing over it
         would reset the connection before the answer is read.
         """
-        if self._closing:
+        if self._closing or self.transport.is_closing():
             return
         self._closing = True
         self._since = time.monotonic()
-        if self.secure or not self.transport.can_write_eof():
+        self._held.clear()
+        self.resume()
+        if self.secure or self._ended or not self.transport.can_write_eof():
             self.transport.close()
         else:
             self.transport.write_eof()

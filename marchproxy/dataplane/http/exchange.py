@@ -116,6 +116,8 @@ class Exchange:
         """Some of the body has gone."""
         self._full = False
         """The backend takes no more for now."""
+        self._held_back = False
+        """So does the client."""
         self._refused: Reason | None = None
         self.received_bytes = 0
         self._trailers: Fields | None = None
@@ -179,11 +181,14 @@ class Exchange:
 
     def client_full(self) -> None:
         """The client takes no more for now."""
+        self._held_back = True
         if self._upstream is not None:
             self._upstream.transport.pause_reading()
 
     def client_ready(self) -> None:
         """It does again."""
+        self._held_back = False
+        self.waits_since = time.monotonic()
         if self._upstream is not None:
             self._upstream.transport.resume_reading()
 
@@ -196,7 +201,7 @@ class Exchange:
 
     def still_allowed(self) -> bool:
         """Whether the plan in force would let it go on."""
-        if self.phase is Phase.OVER or self.conversation is None:
+        if self.conversation is None:
             return True
         backend = self.conversation.backend
         if backend and self._site.ledger.is_blocked(backend):
@@ -280,7 +285,8 @@ class Exchange:
     def overdue(self, now: float) -> None:
         """Give up a backend that has stayed silent for too long, or takes nothing of the request."""
         waiting = self._upstream is not None and (self._trailers is not None or self._full)
-        if waiting and now - self.waits_since > self._site.limits.silence:
+        # A backend that is not read from, because the client does not read, is not silent.
+        if waiting and not self._held_back and now - self.waits_since > self._site.limits.silence:
             upstream, self._upstream = self._upstream, None
             if upstream is not None:
                 upstream.abandon()
@@ -349,10 +355,12 @@ class Exchange:
             about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
             request.encoded = write_request(request, about)
         upstream.ask(self, request)
+        if self._held_back:
+            upstream.transport.pause_reading()
         if self._trailers is not None:
             upstream.finish(self._trailers)
-        else:
-            self._stream.resume()
+        # Also where nothing more is to come: a client that leaves is noticed by reading.
+        self._stream.resume()
 
     def _can_repeat(self) -> bool:
         return not self._sent and (self.request.method in _REPEATABLE)

@@ -13,24 +13,35 @@ _CONNECTION = frozenset(
 """Of this connection or its framing only (RFC 9110 section 7.6.1), and never passed on."""
 _OURS = frozenset(
     {
-        *("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"),
-        *("x-forwarded-server", "x-real-ip", "x-marchproxy-service", "x-marchproxy-reason"),
-        *("proxy-authorization", "proxy-authenticate"),
+        *("forwarded", "x-real-ip", "proxy-authorization", "proxy-authenticate"),
     }
 )
+_OUR_BEGINNINGS = ("x-forwarded-", "x-marchproxy-")
 """What a backend may take for said by us: a client's own are not passed on."""
 _NOT_FROM_CLIENTS = _CONNECTION | _OURS
+_NEVER_TRAILING = _NOT_FROM_CLIENTS | {
+    *("host", "authorization", "cookie", "set-cookie", "trailer", "expect", "range", "via", "location"),
+    *("cache-control", "age", "date", "expires", "pragma", "vary", "www-authenticate"),
+}
 _NOT_FROM_BACKENDS = _CONNECTION | {"proxy-authenticate", "x-marchproxy-reason"}
 
 
 def from_client(fields: Iterable[tuple[str, str]], named: Collection[str]) -> Fields:
     """What of a request's fields goes on; `named`: what `Connection` lists. Names are in lower case."""
-    return _kept(fields, _NOT_FROM_CLIENTS, named)
+    return tuple([field for field in _kept(fields, _NOT_FROM_CLIENTS, named) if not _is_ours(field[0])])
 
 
 def from_backend(fields: Iterable[tuple[str, str]], named: Collection[str]) -> Fields:
     """The same of a response's."""
     return _kept(fields, _NOT_FROM_BACKENDS, named)
+
+
+def may_trail(name: str) -> bool:
+    """Whether a field means something behind a body: not what says where a message ends, where it goes, who
+    asks, or what the body is (RFC 9110 section 6.5.1), for some servers take trailers for fields of the head.
+    """
+    plain = name.replace("_", "-")
+    return plain not in _NEVER_TRAILING and not plain.startswith((*_OUR_BEGINNINGS, "content-"))
 
 
 def about_client(source: str, scheme: str, authority: str, version: str) -> Fields:
@@ -55,3 +66,7 @@ def _kept(fields: Iterable[tuple[str, str]], dropped: frozenset[str], named: Col
             if field[0] not in dropped and ("_" not in field[0] or field[0].replace("_", "-") not in dropped)
         ]
     )
+
+
+def _is_ours(name: str) -> bool:
+    return name.replace("_", "-").startswith(_OUR_BEGINNINGS)

@@ -85,7 +85,7 @@ class HttpListeners(Arrivals):
         """End what a credential has opened, and is still under way. Returns how much."""
         count = 0
         for connection in tuple(self.live):
-            exchange = connection.exchange
+            exchange = connection.under_way
             if exchange is not None and exchange.verified and exchange.verified.token == token:
                 count += 1
                 connection.end()

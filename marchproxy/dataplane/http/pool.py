@@ -19,6 +19,8 @@ IDLE = 30.0
 type Context = Callable[[], ssl.SSLContext]
 """The TLS that is spoken with backends that want it."""
 
+type _Place = tuple[IPAddress, int, str, str]
+
 
 class Pool:
     """Those of one process."""
@@ -26,15 +28,15 @@ class Pool:
     def __init__(self, connecting: Connect, context: Context) -> None:
         self._connect = connecting
         self._context = context
-        self._idle: defaultdict[tuple[IPAddress, int], list[Upstream]] = defaultdict(list)
+        self._idle: defaultdict[_Place, list[Upstream]] = defaultdict(list)
         self._every: set[Upstream] = set()
 
     def take(self, backend: Backend) -> Upstream | None:
         """One that waits; the one that waited least. None: there is none."""
-        waiting = self._idle.get((backend.address, backend.port))
+        waiting = self._idle.get(_place(backend))
         while waiting:
             found = waiting.pop()
-            if found.free and found.backend.service == backend.service:
+            if found.free:
                 return found
         return None
 
@@ -58,7 +60,7 @@ class Pool:
 
     def keep(self, upstream: Upstream) -> None:
         """See `Keeper`."""
-        waiting = self._idle[upstream.backend.address, upstream.backend.port]
+        waiting = self._idle[_place(upstream.backend)]
         if len(waiting) < MOST_IDLE:
             waiting.append(upstream)
         else:
@@ -67,8 +69,7 @@ class Pool:
     def gone(self, upstream: Upstream) -> None:
         """See `Keeper`."""
         self._every.discard(upstream)
-        place = upstream.backend.address, upstream.backend.port
-        waiting = self._idle.get(place, [])
+        waiting = self._idle.get(_place(upstream.backend), [])
         if upstream in waiting:
             waiting.remove(upstream)
 
@@ -87,3 +88,8 @@ class Pool:
         for upstream in tuple(self._every):
             upstream.transport.abort()
         self._idle.clear()
+
+
+def _place(backend: Backend) -> _Place:
+    """What its connections are kept by: no service gets another's, and TLS none in the clear."""
+    return backend.address, backend.port, backend.service, backend.tls

@@ -5,6 +5,7 @@ Where both are plain TCP, the connections become a tunnel, which the kernel may 
 """
 
 import asyncio
+import logging
 import os
 import socket
 
@@ -17,6 +18,8 @@ from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.model.reason import Reason
+
+log = logging.getLogger(__name__)
 
 _FLUSH = 5.0
 """Seconds for both sides to take what was written before they are joined."""
@@ -64,9 +67,16 @@ class Switching:
             copying.end()
             return
         exchange, backend = copying.exchange, copying.upstream.backend
+        try:
+            ours, theirs = _copies(client, upstream)
+        except OSError as error:
+            log.warning("a WebSocket of %s is ended: %s", exchange.request.host, error.strerror)
+            copying.end(Reason.RESET)
+            return
         conversation = copying.release()
+        client.abort()
+        upstream.abort()
         tunnel = Tunnel(conversation, exchange.verified, None, None, exchange.presented)
-        ours, theirs = _taken(client), _taken(upstream)
         self._tunnels.open(
             tunnel, Wire(ours), theirs, backend, ahead=b"", bound=None, on_end=copying.client.let_go()
         )
@@ -117,8 +127,10 @@ class Copying:
         self._site.ledger.ended(self.conversation, reason)
         if self._site.tells:
             self.exchange.tell()
-        self.upstream.transport.close()
-        self.client.transport.close()
+        for transport in (self.upstream.transport, self.client.transport):
+            transport.close()
+            # Whoever takes nothing of it shall not keep the connection for ever.
+            asyncio.get_running_loop().call_later(_FLUSH, transport.abort)
 
     # ---- from the backend
 
@@ -162,10 +174,17 @@ class Copying:
         return self.conversation
 
 
-def _taken(transport: asyncio.Transport) -> socket.socket:
-    """The transport's connection without the transport: a copy of its descriptor outlives it."""
-    own = transport.get_extra_info("socket")
-    copy = socket.socket(fileno=os.dup(own.fileno()))
+def _copies(client: asyncio.Transport, upstream: asyncio.Transport) -> tuple[socket.socket, socket.socket]:
+    """Both connections, which outlive their transports by a copy of the descriptor. Raises `OSError`."""
+    ours = _copy(client)
+    try:
+        return ours, _copy(upstream)
+    except OSError:
+        ours.close()
+        raise
+
+
+def _copy(transport: asyncio.Transport) -> socket.socket:
+    copy = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
     copy.setblocking(False)
-    transport.abort()
     return copy

@@ -13,6 +13,10 @@ from marchproxy.policy.plan import Backend
 
 HIGH_WATER = 256 * 1024
 """Bytes that wait to be written before no more are taken from the other side."""
+LINGER = 5.0
+"""Seconds for a backend that has answered to take the rest of the request."""
+MOST_INTERIM = 64
+"""Interim answers to one request: a backend must not keep it going by these."""
 
 
 class Asking(Protocol):
@@ -68,6 +72,7 @@ class Upstream(asyncio.Protocol):
         self._asking: Asking | None = None
         self._method = ""
         self._chunked = self._sent = False
+        self._interim = 0
         self._held = b""
         self._body: Body | None = None
         self._response: Response | None = None
@@ -86,6 +91,7 @@ class Upstream(asyncio.Protocol):
         self._method = request.method
         self._chunked = request.length is None
         self._sent = False
+        self._interim = 0
         self._body = self._response = None
         self.transport.write(request.encoded)
 
@@ -148,7 +154,8 @@ class Upstream(asyncio.Protocol):
         asking, self._asking = self._asking, None
         if asking is None:
             return
-        if self._switched or isinstance(self._body, UntilClose):
+        # What ends by a reset may lack its end (RFC 9112 section 8).
+        if self._switched or (isinstance(self._body, UntilClose) and exc is None):
             asking.complete(())
         else:
             asking.failed(Reason.RESET, "the backend ended the connection before its answer was complete")
@@ -193,6 +200,9 @@ class Upstream(asyncio.Protocol):
         if asking is None:
             return
         if response.interim:
+            self._interim += 1
+            if self._interim > MOST_INTERIM:
+                raise Unfit(Reason.MALFORMED, f"the backend sends over {MOST_INTERIM} interim answers")
             asking.informed(response)
             return
         self._response, self._body = response, body
@@ -220,12 +230,18 @@ class Upstream(asyncio.Protocol):
         if asking is None or response is None or body is None or not body.done:
             return
         self._asking = None
-        keeps = response.keeps and self._sent and not (self._more or self.transport.is_closing())
+        # What the backend did not take yet of one request would hold back the next.
+        unsent = self.transport.get_write_buffer_size()
+        keeps = response.keeps and self._sent and not (self._more or unsent or self.transport.is_closing())
         if keeps:
+            # Its last asker may have had no room, which is nothing to the next.
+            self.transport.resume_reading()
             self.idle_since = time.monotonic()
             self._keeper.keep(self)
         else:
             self.transport.close()
+            if unsent:
+                asyncio.get_running_loop().call_later(LINGER, self.transport.abort)
         asking.complete(body.trailers)
 
     def _fail(self, reason: Reason, detail: str) -> None:

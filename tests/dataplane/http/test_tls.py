@@ -3,15 +3,16 @@
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from cryptography import x509
 
 from marchproxy.dataplane.credentials.contexts import Contexts, server_context
 from tests.certificates import identity
+from tests.dataplane.admission.desk import TOKEN
 from tests.dataplane.http.site import Backend, answer, get, response, routed, said, served
-from tests.dataplane.http.test_switching import HANDSHAKE, websocket
+from tests.dataplane.http.test_switching import ACCEPTED, HANDSHAKE, websocket
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import Streams, dial
 from tests.policy import build
@@ -131,6 +132,65 @@ async def test_websockets_under_tls_are_copied() -> None:
             assert at.admission._tunnels.live == set()
         await until(lambda: not at.admission._gate.inside)
         assert [kind for kind, _ in at.reasons()].count("flow-end") == 1
+
+
+@looped
+async def test_a_plan_that_no_longer_allows_it_ends_a_websocket_under_tls() -> None:
+    async with served(serve=websocket, contexts=known(), tls="one") as (at, backend):
+        async with securely(at.port, "h") as (reader, writer):
+            writer.write(HANDSHAKE)
+            await response(reader)
+            assert await reader.readexactly(8) == b"greeting"
+            at.apply(routed(at, backend.port, action="deny", tls="one"), 3)
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        await until(lambda: not at.admission._gate.inside)
+
+
+@looped
+async def test_a_credential_that_is_taken_back_ends_a_websocket_under_tls() -> None:
+    async with served(serve=websocket, contexts=known()) as (at, backend):
+        vault = service("vault", "127.0.0.2", auth="token", port=backend.port)
+        made = mapping("keys", "lan", "vault", f"127.0.0.1:{at.port}", "https", tls="one")
+        at.apply(build.plan(service("lan", "127.0.0.1"), vault, made))
+        async with securely(at.port, "h") as (reader, writer):
+            writer.write(HANDSHAKE[:-2] + f"Authorization: Bearer {TOKEN}\r\n\r\n".encode())
+            await response(reader)
+            assert await reader.readexactly(8) == b"greeting"
+            assert await at.admission.revoke("1") == 1
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+
+
+@looped
+async def test_a_websocket_under_tls_whose_client_takes_nothing_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("marchproxy.dataplane.http.switching._FLUSH", 0.1)
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ACCEPTED + bytes(30_000_000))
+        await reader.read()
+
+    flooded = served(serve=flood, contexts=known(), tls="one")
+    async with flooded as (at, _), securely(at.port, "h") as (_, writer):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(HANDSHAKE)
+        await until(lambda: any(each.switched and each._full for each in at.admission._http.live))
+        [connection] = at.admission._http.live
+        assert connection.switched is not None
+        connection.switched.end()
+        await until(lambda: not at.admission._gate.inside and not at.admission._http._pool._every)
+
+
+@looped
+async def test_nothing_goes_on_in_the_clear_once_tls_is_spoken() -> None:
+    async with served(answer(), contexts=known()) as (at, backend), dial(at.port) as (reader, writer):
+        writer.write(get())
+        await response(reader)
+        at.apply(routed(at, backend.port, tls="one"), 3)
+        assert await reader.read() == b""
 
 
 @looped
