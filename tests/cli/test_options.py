@@ -47,7 +47,10 @@ def test_yes_wherever_something_is_lost() -> None:
 def test_cluster_defaults_to_default() -> None:
     for words, command in ALL.items():
         found = option(command, "--cluster")
-        if words.split()[0] in {"service", "mapping", "token", "cert", "explain"} or words == "learn propose":
+        if (
+            words.split()[0] in {"service", "mapping", "token", "cert", "explain", "doctor"}
+            or words == "learn propose"
+        ):
             assert found.default == "default"
         elif words in {"apply", "diff", "export"}:
             assert found.default is None
