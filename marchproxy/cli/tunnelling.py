@@ -3,6 +3,7 @@
 import os
 import select
 import socket
+import stat
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -111,8 +112,7 @@ def relay(opened: Opened, source: int, sink: int) -> None:
     if os.isatty(source):
         return
     # Whoever feeds us learns that no more comes, and may go on sending.
-    with suppress(OSError):
-        os.close(sink)
+    _end(sink)
     hung_up = select.poll()
     hung_up.register(opened.socket, 0)
     while sending.is_alive() and not hung_up.poll(100):
@@ -132,6 +132,16 @@ def _send(sock: Stream, source: int) -> None:
         while data := os.read(source, _PIECE):
             sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
+
+
+def _end(sink: int) -> None:
+    """Close it. A socket may be the source's as well, and closing one of two descriptors ends nothing."""
+    with suppress(OSError):
+        if stat.S_ISSOCK(os.fstat(sink).st_mode):
+            with socket.socket(fileno=os.dup(sink)) as sock:
+                sock.shutdown(socket.SHUT_WR)
+    with suppress(OSError):
+        os.close(sink)
 
 
 def _write(sink: int, data: bytes) -> None:

@@ -152,6 +152,23 @@ def test_both_directions_are_carried_to_their_ends() -> None:
     assert b"".join(taken) == b"first" + b"1000000" * 100_000
 
 
+def test_where_one_socket_is_both_its_end_is_heard() -> None:
+    """As under inetd, or iperf3 whose client waits for the end of a stream before it says anything itself."""
+    ours, theirs = socket.socketpair()
+    with serving(lambda connection: connection.sendall(b"all of it")) as target, ours, theirs:
+        sock = socket.create_connection(target)
+        ends = os.dup(ours.fileno()), os.dup(ours.fileno())
+        relaying = threading.Thread(target=tunnelling.relay, args=(tunnelling.Opened(sock, b""), *ends))
+        relaying.start()
+        theirs.settimeout(5)
+        assert b"".join(iter(lambda: theirs.recv(65536), b"")) == b"all of it"
+        theirs.shutdown(socket.SHUT_WR)
+        relaying.join(5)
+        assert not relaying.is_alive()
+        sock.close()
+        os.close(ends[0])
+
+
 def _feed(descriptor: int, size: int) -> None:
     with open(descriptor, "wb") as file:
         file.write(bytes(size))
