@@ -45,7 +45,7 @@ class Switched(Protocol):
     def client_ready(self) -> None:
         """It does again."""
 
-    def end(self) -> None:
+    def end(self, reason: Reason = Reason.CLOSED) -> None:
         """End both sides."""
 
 
@@ -130,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
         visitor, exchange = self.visitor, self.under_way
         forbidden = exchange is not None and not exchange.still_allowed()
         if forbidden or visitor.blocked or not visitor.listens:
-            self.end()
+            self.end(Reason.POLICY_CHANGED)
         elif self.secure is not bool(visitor.certificates):
             # Nothing more in the clear where TLS is spoken from now on.
             self.drain()
@@ -155,6 +155,10 @@ class ClientConnection(asyncio.Protocol):
             waits = limits.head if self._held else limits.keepalive
             if now - self._since > waits:
                 self._give_up()
+        else:
+            idle = self._site.ledger.evaluator.plan.settings.tunnel_idle
+            if idle and self.switched.conversation.idle() > idle:
+                self.switched.end(Reason.IDLE)
 
     def drain(self) -> None:
         """Let what is under way be the last."""
@@ -162,10 +166,10 @@ class ClientConnection(asyncio.Protocol):
         if not self.busy:
             self.transport.close()
 
-    def end(self) -> None:
-        """End at once."""
+    def end(self, reason: Reason = Reason.RESET) -> None:
+        """End at once; `reason` is that of what it has become by a switch of protocols."""
         if self.switched is not None:
-            self.switched.end()
+            self.switched.end(reason)
         if self.exchange is not None:
             self.exchange.abort()
         self.transport.abort()

@@ -78,7 +78,7 @@ class HttpListeners(Arrivals):
             own = {each.number for each in connection.conversations} & ids
             if own:
                 found |= own
-                connection.end()
+                connection.end(Reason.CUT)
         return found
 
     def revoke(self, token: str) -> int:
@@ -88,7 +88,7 @@ class HttpListeners(Arrivals):
             exchange = connection.under_way
             if exchange is not None and exchange.verified and exchange.verified.token == token:
                 count += 1
-                connection.end()
+                connection.end(Reason.AUTH_REVOKED)
         return count
 
     def gone(self, connection: ClientConnection) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
@@ -215,3 +216,19 @@ async def test_backends_prove_their_name(monkeypatch: pytest.MonkeyPatch) -> Non
             writer.write(get())
             assert (await response(reader))[1] == b"hello"
         assert routed(at, port).admitted
+
+
+@looped
+async def test_a_websocket_under_tls_that_is_silent_ends() -> None:
+    tls = served(serve=websocket, contexts=known(), tls="one")
+    async with tls as (at, backend), securely(at.port, "h") as (reader, writer):
+        writer.write(HANDSHAKE)
+        await response(reader)
+        plan = routed(at, backend.port, tls="one")
+        at.apply(replace(plan, settings=replace(plan.settings, tunnel_idle=1)), 3)
+        [connection] = at.admission._http.live
+        assert connection.switched is not None
+        connection.switched.conversation.last_seen -= 2
+        connection.tick(0.0)
+        await until(lambda: ("flow-end", "IDLE") in at.reasons())
+        await until(lambda: not at.admission._gate.inside)
