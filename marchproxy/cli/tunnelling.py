@@ -128,10 +128,22 @@ def _receive(sock: Stream) -> bytes | OSError:
 
 
 def _send(sock: Stream, source: int) -> None:
+    how = socket.SHUT_WR
     with suppress(OSError):
-        while data := os.read(source, _PIECE):
+        while data := _read(source):
+            if isinstance(data, OSError):
+                # Cut off, and not ended: nobody waits for what may still come.
+                how = socket.SHUT_RDWR
+                break
             sock.sendall(data)
-        sock.shutdown(socket.SHUT_WR)
+        sock.shutdown(how)
+
+
+def _read(source: int) -> bytes | OSError:
+    try:
+        return os.read(source, _PIECE)
+    except OSError as error:
+        return error
 
 
 def _end(sink: int) -> None:

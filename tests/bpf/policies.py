@@ -173,8 +173,8 @@ QUESTIONS = (
         *("10.1.0.2", "10.1.0.1:80", Reason.AUTH_MISSING),
     ),
     Question(
-        "a mapping that looks at the path",
-        (WEB, mapping("api", "all", "web", "*:80", protocols="http", path_prefix="/api")),
+        "a mapping that denies some TLS names",
+        (WEB, mapping("api", "all", "web", "*:80", sni=True, action="deny")),
         *("10.1.0.2", "10.1.0.1:80", Reason.NOT_CARRIED),
     ),
     Question("management is the host's even behind a listener", (), "10.1.0.2", "10.1.0.1:22",

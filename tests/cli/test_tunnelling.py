@@ -169,6 +169,31 @@ def test_where_one_socket_is_both_its_end_is_heard() -> None:
         os.close(ends[0])
 
 
+def test_a_source_that_is_cut_off_ends_the_tunnel() -> None:
+    """Its other end has reset it, and is no longer there to hear anything."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as door,
+        serving(lambda connection: connection.recv(1)) as target,
+    ):
+        client = socket.create_connection(door.getsockname())
+        ours, _ = door.accept()
+        sock = socket.create_connection(target)
+        ends = os.dup(ours.fileno()), os.dup(ours.fileno())
+        ours.close()
+        relaying = threading.Thread(target=tunnelling.relay, args=(tunnelling.Opened(sock, b""), *ends))
+        relaying.start()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        relaying.join(5)
+        assert not relaying.is_alive()
+        sock.close()
+        os.close(ends[0])
+
+
 def _feed(descriptor: int, size: int) -> None:
     with open(descriptor, "wb") as file:
         file.write(bytes(size))
