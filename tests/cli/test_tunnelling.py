@@ -177,7 +177,7 @@ def test_a_source_that_is_cut_off_ends_the_tunnel() -> None:
 
     with (
         socket.create_server(("127.0.0.1", 0)) as door,
-        serving(lambda connection: connection.recv(1)) as target,
+        serving(serve) as target,
     ):
         client = socket.create_connection(door.getsockname())
         ours, _ = door.accept()
