@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds for a worker to answer."""
+STARTING = 20.0
+"""The same of one that has not said anything yet, and may still be looking for its modules."""
 AGAIN = 1.0
 """Seconds between the end of a worker and the start of the next in its place."""
 SILENT = 120
@@ -113,10 +115,17 @@ class WorkerPool:
         self._wanted = wanted
         self._know()
         for place in self._workers:
-            place.serve(opened)
+            if place.alive:
+                place.serve(opened)
+            else:
+                # At once: whoever is told that the plan is in force is not to wait for its first answer.
+                place.look_after(needed=bool(wanted))
 
     async def inform(self) -> None:
-        """See `Admission.inform`: whoever issues a token may use it when the command returns."""
+        """See `Admission.inform`: whoever issues a token may use it when the command returns.
+
+        Workers that have only been started answer once they serve.
+        """
         self._know()
         await self._ask_all(messages.CatchUp())
 
@@ -216,7 +225,8 @@ class WorkerPool:
         place.say(messages.Want(self._kinds))
         place.say(messages.Know(self._credentials.parts))
         place.say(messages.Prove(self._certificates.identities))
-        place.serve(self._sockets.held)
+        held = self._sockets.held
+        place.serve({key: sock for key, sock in held.items() if key in self._wanted})
 
     def told(self, message: messages.Told) -> None:
         """Pass events on."""
@@ -297,6 +307,8 @@ class _Place:
         self._cannot_start = ""
         self._silent = 0
         """How often it was looked after since it said how it is."""
+        self._serves = False
+        """It has said how it is."""
         self._leaving = False
 
     @property
@@ -335,7 +347,7 @@ class _Place:
         future = self._asked[number] = asyncio.get_running_loop().create_future()
         self.say(messages.Ask(number, question))
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE if self._serves else STARTING):
                 return await future
         except TimeoutError:
             return None
@@ -386,6 +398,7 @@ class _Place:
             return
         self._cannot_start = ""
         self._silent = 0
+        self._serves = False
         self._pool.introduce(self)
 
     def _spawn(self) -> None:
@@ -411,6 +424,7 @@ class _Place:
                 self._pool.told(message)
             case messages.Facts():
                 self._silent = 0
+                self._serves = True
                 self.facts = Totals.joined(self._retired, message)
                 self._pool.note(message)
             case messages.Logged(said, lost):

@@ -171,6 +171,19 @@ async def test_clients_are_served_and_told_of() -> None:
 
 
 @looped
+async def test_workers_begin_with_the_plan_that_needs_them_and_are_waited_for() -> None:
+    pool = WorkerPool(2, find, cast(CredentialKeeper, NoCredentials()), keeper(), None)
+    made = Made(pool, free_port(), free_port(), [], [])
+    pool.start(made.events.append)
+    pool.prepare(policy(made.listen, made.server)).commit(1)
+    try:
+        assert all(place.alive for place in pool._workers)
+        assert await pool._ask_all(messages.CatchUp()) == [True, True]
+    finally:
+        await pool.close()
+
+
+@looped
 async def test_names_are_looked_up_by_the_daemon() -> None:
     async with serving() as made:
         _, writer, line = await made.connect("nowhere.example")
