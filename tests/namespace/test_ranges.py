@@ -65,7 +65,7 @@ def without_bpf(appliance: Appliance) -> bool:
 
 def present(address: str, port: int, token: str, size: int) -> tuple[bytes, str]:
     """What a token is answered with, and the SHA-256 of `size` bytes behind it."""
-    with socket.create_connection((address, port), timeout=5) as client, client.makefile("rb") as answers:
+    with socket.create_connection((address, port), timeout=15) as client, client.makefile("rb") as answers:
         client.sendall(f"MARCHPROXY/1 {token}\nGET /bytes/{size} HTTP/1.0\r\n\r\n".encode())
         said = answers.readline()
         while answers.readline().strip():
