@@ -46,6 +46,10 @@ class Counted:
         return size
 
 
+NOTHING = Counted(0)
+"""The body of what has none."""
+
+
 class UntilClose:
     """A response that ends with its connection."""
 

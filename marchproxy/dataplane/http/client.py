@@ -99,6 +99,8 @@ class ClientConnection(asyncio.Protocol):
         """The head of an answer, which goes with the first of its body."""
         self._conversations: dict[str, Conversation] = {}
         """By mapping."""
+        self._lately: Conversation | None = None
+        """That of the last request."""
 
     # ---- for the listener
 
@@ -191,6 +193,9 @@ class ClientConnection(asyncio.Protocol):
         if not self._held or self._body is not None:
             self._since = time.monotonic()
         if self.exchange is None and not self._full:
+            if not self._held and self._last is not None and data == self._last[0]:
+                self._begin(self._last[1], len(data))
+                return
             self._held += data
             self._next()
         elif self._body is not None and not self._held and not self._paused:
@@ -223,6 +228,7 @@ class ClientConnection(asyncio.Protocol):
         for conversation in self._conversations.values():
             self._site.close(conversation, Reason.CLOSED if exchange is None else Reason.RESET)
         self._conversations.clear()
+        self._lately = None
         self._owner.gone(self)
         if not self._stays:
             self._owner.leave(self)
@@ -254,14 +260,18 @@ class ClientConnection(asyncio.Protocol):
     def conversation(self, answer: Answer, request: Request) -> Conversation:
         """See `Stream`."""
         name = request.host
+        last = self._lately
+        if last is not None and last.answer is answer and last.name == name:
+            return last
         found = self._conversations.get(answer.mapping)
         if found is not None and found.answer.rule is answer.rule and found.name == name:
+            self._lately = found
             return found
         if found is not None:
             self._site.close(found, Reason.CLOSED)
         query = self._site.query(self._visitor.who, request)
         made = self._site.ledger.begin(query, self._visitor.who.port, answer, name)
-        self._conversations[answer.mapping] = made
+        self._conversations[answer.mapping] = self._lately = made
         return made
 
     def inform(self, response: Response) -> None:
@@ -319,8 +329,10 @@ class ClientConnection(asyncio.Protocol):
 
     def resume(self) -> None:
         """See `Stream`."""
+        if not self._paused:
+            return
         ahead = self._body is None and len(self._held) > AHEAD
-        if self._paused and not ahead and not self.transport.is_closing():
+        if not ahead and not self.transport.is_closing():
             self._paused = False
             self._since = time.monotonic()
             self.transport.resume_reading()
@@ -379,9 +391,14 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(unfit)
             return
         self._seen = 0
-        self._version, self._keeps = request.version, request.keeps
         # What follows is held while the exchange begins, which may be over at once.
         del held[:length]
+        self._begin(request, length)
+
+    def _begin(self, request: Request, length: int) -> None:
+        """Begin with a request whose head had so many bytes; of its body, what is held."""
+        held = self._held
+        self._version, self._keeps = request.version, request.keeps
         body = body_of(request)
         self._body = None if body.done else body
         exchange = self.exchange = Exchange(self._site, self, request)

@@ -108,7 +108,7 @@ class Exchange:
         self._stream = stream
         self._answer: Answer
         self._presented: Presented | None = None
-        self._candidates: Iterator[Backend] = iter(())
+        self._candidates: Iterator[Backend] | None = None
         self._upstream: Upstream | None = None
         self._kept = False
         """The connection was used before: that it has ended says nothing about the backend."""
@@ -131,13 +131,15 @@ class Exchange:
         """Decide, and send the request on its way."""
         visitor = self._stream.visitor
         answer = self._answer = visitor.answer(self.request.host, self.request.path)
-        try:
-            self._judge(answer)
-        except Unfit as unfit:
-            self.refuse(unfit)
-            return
+        opened = answer
+        if not visitor.lets_anyone(answer):
+            try:
+                self._judge(answer)
+            except Unfit as unfit:
+                self.refuse(unfit)
+                return
+            opened = opened_by(answer, self.verified)
         request, ledger = self.request, self._site.ledger
-        opened = opened_by(answer, self.verified)
         if request.websocket:
             query = self._site.query(visitor.who, request)
             conversation = ledger.begin(query, visitor.who.port, opened, request.host)
@@ -145,8 +147,7 @@ class Exchange:
             conversation = self._stream.conversation(opened, request)
         self.conversation = conversation
         self._deadline = self.began + self._site.limits.opening
-        self._candidates = ledger.candidates(conversation)
-        first = self._site.settled(conversation) or next(self._candidates, None)
+        first = self._site.settled(conversation) or self._following()
         upstream = self._site.pool.take(first) if first and not ledger.is_blocked(first) else None
         if upstream is not None:
             self._kept = True
@@ -337,10 +338,18 @@ class Exchange:
                     return
             if time.monotonic() >= self._deadline:
                 break
-            backend = next(self._candidates, None)
+            backend = self._following()
         self._task = None
         if self.phase is Phase.REACHING:
             self.refuse(Unfit(reason))
+
+    def _following(self) -> Backend | None:
+        """The next backend to try; None: there is no other."""
+        if self._candidates is None:
+            if self.conversation is None:
+                return None
+            self._candidates = self._site.ledger.candidates(self.conversation)
+        return next(self._candidates, None)
 
     def _ask(self, upstream: Upstream) -> None:
         visitor = self._stream.visitor

@@ -29,11 +29,13 @@ class Pool:
         self._connect = connecting
         self._context = context
         self._idle: defaultdict[_Place, list[Upstream]] = defaultdict(list)
+        self._known: dict[int, tuple[Backend, list[Upstream]]] = {}
+        """Those that wait by the identity of their backend, for a moment: its address is slow to look up."""
         self._every: set[Upstream] = set()
 
     def take(self, backend: Backend) -> Upstream | None:
         """One that waits; the one that waited least. None: there is none."""
-        waiting = self._idle.get(_place(backend))
+        waiting = self._waiting(backend)
         while waiting:
             found = waiting.pop()
             if found.free:
@@ -60,7 +62,7 @@ class Pool:
 
     def keep(self, upstream: Upstream) -> None:
         """See `Keeper`."""
-        waiting = self._idle[_place(upstream.backend)]
+        waiting = self._waiting(upstream.backend)
         if len(waiting) < MOST_IDLE:
             waiting.append(upstream)
         else:
@@ -69,7 +71,7 @@ class Pool:
     def gone(self, upstream: Upstream) -> None:
         """See `Keeper`."""
         self._every.discard(upstream)
-        waiting = self._idle.get(_place(upstream.backend), [])
+        waiting = self._waiting(upstream.backend)
         if upstream in waiting:
             waiting.remove(upstream)
 
@@ -82,12 +84,20 @@ class Pool:
                 upstream.transport.close()
             if not waiting:
                 del self._idle[place]
+        self._known.clear()
 
     def close(self) -> None:
         """End all."""
         for upstream in tuple(self._every):
             upstream.transport.abort()
         self._idle.clear()
+        self._known.clear()
+
+    def _waiting(self, backend: Backend) -> list[Upstream]:
+        known = self._known.get(id(backend))
+        if known is None:
+            known = self._known[id(backend)] = backend, self._idle[_place(backend)]
+        return known[1]
 
 
 def _place(backend: Backend) -> _Place:

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from http import HTTPStatus
 
-from marchproxy.dataplane.http.bodies import Body, Counted, Dechunked
+from marchproxy.dataplane.http.bodies import NOTHING, Body, Counted, Dechunked
 from marchproxy.dataplane.http.fields import from_client
 from marchproxy.dataplane.http.messages import Fields, Request
 from marchproxy.dataplane.proxy.protocol.authority import read_authority
@@ -43,7 +43,9 @@ def read_request(head: bytes) -> Request:
 
 def body_of(request: Request) -> Body:
     """What reads the body that follows the head."""
-    return Dechunked() if request.length is None else Counted(request.length)
+    if request.length is None:
+        return Dechunked()
+    return Counted(request.length) if request.length else NOTHING
 
 
 @lru_cache(maxsize=1024)

@@ -1,6 +1,6 @@
 """What all HTTP connections of a process share."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.judge import Judge
@@ -26,11 +26,11 @@ class Site:
     pool: Pool
     limits: AdmissionLimits
     tasks: Tasks
+    ledger: Ledger = field(init=False)
+    """Where things are written down."""
 
-    @property
-    def ledger(self) -> Ledger:
-        """Where things are written down."""
-        return self.judge.ledger
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ledger", self.judge.ledger)
 
     def query(self, who: Client, request: Request) -> Query:
         """What a record of a request is about."""

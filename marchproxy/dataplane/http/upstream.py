@@ -178,7 +178,11 @@ class Upstream(asyncio.Protocol):
                 self._asking.received(data)
                 return
             if self._body is None:
-                end = data.find(b"\r\n\r\n") + 4
+                last = self._last
+                if last is not None and data.startswith(last[0]):
+                    end = len(last[0])
+                else:
+                    end = data.find(b"\r\n\r\n") + 4
                 if end < 4 or end > MAX_HEAD:
                     self._wait_for_head(data)
                     return

@@ -23,6 +23,7 @@ class Visitor:
         "_answers",
         "_asked",
         "_listener",
+        "_open",
         "_routes",
         "_services",
         "blocked",
@@ -43,6 +44,8 @@ class Visitor:
         self._routes = evaluator.routes(self._listener, services) if self._listener else Routes()
         self._answers: dict[int, Answer] = {}
         """By identity of the rule, which the plan keeps."""
+        self._open: set[int] = set()
+        """Identities of those of `_answers` that let any request through."""
         self._asked: dict[tuple[str, str], Answer] = {}
         """By host and path, the last few."""
         found = evaluator.blocked(query)
@@ -68,7 +71,13 @@ class Visitor:
         found = self._answers.get(id(rule))
         if found is None:
             found = self._answers[id(rule)] = Answer(*decided(rule), self._services, self._listener, rule)
+            if found.verdict.lets_through and found.pool is not None and not found.openers:
+                self._open.add(id(found))
         return found
+
+    def lets_anyone(self, answer: Answer) -> bool:
+        """Whether one of our answers wants no credential and refuses nobody."""
+        return id(answer) in self._open
 
     @property
     def expected(self) -> bool:

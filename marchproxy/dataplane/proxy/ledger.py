@@ -41,6 +41,7 @@ def _numbers(processor: int) -> Iterator[int]:
         yield last
 
 
+_REMEMBERED = 256
 _LAST = 63
 _numbered = _numbers(_LAST)
 """Of all ledgers of this process."""
@@ -167,6 +168,8 @@ class Ledger:
         self._audited: dict[tuple[Reason, str], Tally] = {}
         """The same of what audit let through."""
         self._evaluator = Evaluator(Plan())
+        self._blocked: dict[int, tuple[Backend, bool]] = {}
+        """What the plan's blocks said about backends, by their identity; HTTP asks for each request."""
         self._balancer = Balancer()
         self.limits = FlowLimits()
         self.revision = 0
@@ -179,6 +182,7 @@ class Ledger:
     def adopt(self, plan: Plan, revision: int) -> None:
         """Decide by `plan` from now on."""
         self._evaluator = Evaluator(plan)
+        self._blocked.clear()
         self.limits.adopt(plan.limits)
         self.revision = revision
 
@@ -218,7 +222,13 @@ class Ledger:
 
     def is_blocked(self, backend: Backend) -> bool:
         """Whether nothing may go to a backend, whatever pool it is in."""
-        return bool(self._evaluator.plan.blocks.find(backend.address))
+        known = self._blocked.get(id(backend))
+        if known is None:
+            if len(self._blocked) >= _REMEMBERED:
+                self._blocked.clear()
+            blocked = bool(self._evaluator.plan.blocks.find(backend.address))
+            known = self._blocked[id(backend)] = backend, blocked
+        return known[1]
 
     def begin(self, query: Query, source_port: int, answer: Answer, name: str = "") -> Conversation:
         """Number a conversation that was admitted; `opened` follows, or `refuse` when no backend answers.

@@ -42,6 +42,24 @@ def test_each_request_is_answered_by_its_route() -> None:
     assert found.answer("a.example", "/") is found.answer("a.example", "/")
 
 
+def test_only_what_is_open_to_anyone_needs_no_second_look() -> None:
+    plan = build.plan(
+        LAN,
+        WEB,
+        service("vault", "10.1.0.2", port=80, auth="token"),
+        mapping("open", "lan", "web", AT, "https", path_prefix="/open"),
+        mapping("shut", "lan", "web", AT, "https", path_prefix="/shut", action="deny"),
+        mapping("asks", "lan", "vault", AT, "https", path_prefix="/asks"),
+    )
+    found = visitor(plan)
+    asked = {
+        path: found.lets_anyone(found.answer("x", path)) for path in ("/open", "/shut", "/asks", "/none")
+    }
+    assert asked == {"/open": True, "/shut": False, "/asks": False, "/none": False}
+    barred = visitor(blocking(plan, "10.0.0.5"))
+    assert not barred.lets_anyone(barred.answer("x", "/open"))
+
+
 def test_certificates_are_those_of_its_rules() -> None:
     assert set(visitor(made()).certificates) == {"one", "two"}
     assert visitor(made(), "10.9.9.9").certificates == ()
