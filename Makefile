@@ -62,6 +62,7 @@ bench: ## measure against plain routing and other proxies (root, minutes)
 	@scripts/setup.sh bench
 	$(PYTHON) -m benchmarks
 	$(PYTHON) -m benchmarks.tunnels
+	$(PYTHON) -m benchmarks.http
 	$(PYTHON) -m benchmarks.memory
 
 wheel: setup ## build the wheel and the source archive into dist/

@@ -34,6 +34,8 @@ STREAM = Port("stream", "tcp", 5201)
 PINGPONG = Port("pingpong", "tcp", 7000)
 DATAGRAMS = Port("datagrams", "udp", 7000)
 TUNNEL = Port("tunnel", "tcp", 7999)
+LARGE = 1 << 20
+"""Bytes of /large, by HTTP."""
 PORTS = (HTTP, STREAM, PINGPONG, DATAGRAMS, TUNNEL)
 
 NGINX = """
@@ -49,8 +51,10 @@ http {
     client_body_temp_path temp; proxy_temp_path temp; fastcgi_temp_path temp;
     uwsgi_temp_path temp; scgi_temp_path temp;
     keepalive_requests 100000000;
+    sendfile on;
     server {
         listen 8080 reuseport backlog=8192;
+        location = /large { root .; }
         location / { return 200 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"; }
     }
 }
@@ -65,7 +69,10 @@ class Bed:
         self.rig = rig
         self._tune()
         self._traffic = compiled("traffic")
-        start_nginx(rig.server, rig.files / "http-server", NGINX)
+        folder = rig.files / "http-server"
+        folder.mkdir(exist_ok=True)
+        (folder / "large").write_bytes(bytes(LARGE))
+        start_nginx(rig.server, folder, NGINX)
         rig.server.popen(["iperf3", "--server", "--forceflush"]).expect("listening")
         rig.server.popen([self._traffic, "serve", str(PINGPONG.number)]).expect("ready")
         rig.server.popen([compiled("tunnel"), "serve", str(TUNNEL.number)]).expect("ready")

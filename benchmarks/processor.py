@@ -7,12 +7,14 @@ the same work for every contender, so what a piece of work takes more or less is
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _STAT = Path("/proc/stat")
 _IDLE, _WAITING, _STOLEN = 3, 4, 7
 """Fields behind `cpu`: what is none of our work."""
+_OWN = slice(11, 15)
+"""Fields of a process behind its name: utime, stime, cutime, cstime."""
 
 
 def busy_during[T](work: Callable[[], T]) -> tuple[T, float]:
@@ -31,3 +33,21 @@ def unused_seconds(stat: str) -> float:
     """
     fields = stat.split("\n", 1)[0].split()[1:]
     return sum(int(fields[at]) for at in (_IDLE, _WAITING, _STOLEN)) / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> list[int]:
+    """A process, its children, and theirs."""
+    found = [pid]
+    for each in found:
+        for task in Path(f"/proc/{each}/task").glob("*/children"):
+            found += [int(child) for child in task.read_text().split()]
+    return found
+
+
+def spent(pids: Iterable[int]) -> float:
+    """Seconds of a processor that these have used, with all their threads, and children that have ended."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        ticks += sum(map(int, fields[_OWN]))
+    return ticks / os.sysconf("SC_CLK_TCK")

@@ -128,12 +128,12 @@ class Envoy(Proxy):
     carries_udp = False
 
     def version(self) -> str:
-        return first_line(str(_ENVOY), "--version").replace(str(_ENVOY.parent) + "/", "")
+        return first_line(str(ENVOY), "--version").replace(str(ENVOY.parent) + "/", "")
 
     def start(self, folder: Path) -> Process:
         configuration = folder / "envoy.json"
         configuration.write_text(json.dumps(self._configuration()))
-        argv = [str(_ENVOY), "-c", str(configuration), "--concurrency", "2", "--log-level", "error"]
+        argv = [str(ENVOY), "-c", str(configuration), "--concurrency", "2", "--log-level", "error"]
         return self.bed.rig.middle.popen([*argv, "--disable-hot-restart"])
 
     def _configuration(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Envoy(Proxy):
         }
 
     def _cluster(self, port: Port) -> dict[str, Any]:
-        endpoint = {"address": _address(self.server, port.number)}
+        endpoint = {"address": address(self.server, port.number)}
         return {
             "name": port.name,
             "connect_timeout": "5s",
@@ -159,11 +159,12 @@ class Envoy(Proxy):
         }
 
 
-_ENVOY = Path(sys.executable).with_name("envoy")
+ENVOY = Path(sys.executable).with_name("envoy")
 
 
-def _address(address: str, port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": address, "port_value": port}}
+def address(host: str, port: int) -> dict[str, Any]:
+    """As Envoy has them in its configuration."""
+    return {"socket_address": {"address": host, "port_value": port}}
 
 
 def _listener(port: Port) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def _listener(port: Port) -> dict[str, Any]:
     configured = {"@type": kind, "stat_prefix": port.name, "cluster": port.name}
     return {
         "name": port.name,
-        "address": _address(LISTEN4, port.number),
+        "address": address(LISTEN4, port.number),
         "per_connection_buffer_limit_bytes": 1 << 20,
         "tcp_backlog_size": 8192,
         "filter_chains": [

@@ -77,6 +77,7 @@ readonly TEST_NEEDS=(
 )
 readonly BENCH_NEEDS=(
     ethtool:ethtool
+    h2load:nghttp2-client
     haproxy:haproxy
     nft:nftables
     nginx:nginx
@@ -85,6 +86,19 @@ readonly BENCH_NEEDS=(
     tinyproxy:tinyproxy
     xdp-filter:xdp-tools
 )
+
+# A contender whose libraries are of other versions than ours.
+require_mitmproxy() {
+    local folder=build/mitmproxy state
+    state=$(sha256sum <requirements-mitmproxy.lock)
+    [[ ! -e $folder/.complete || $(<"$folder/.complete") != "$state" ]] || return 0
+    step "Installing mitmproxy into $folder"
+    rm -rf "$folder"
+    .venv/bin/python -m venv "$folder"
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mitmproxy.lock ||
+        fail "mitmproxy could not be installed"
+    printf '%s' "$state" >"$folder/.complete"
+}
 
 # The kernel programs; make knows what is out of date.
 require_objects() {
@@ -113,6 +127,7 @@ prepare() {
     require_environment
     require_locked "$lock"
     [[ $1 == run ]] || require_wheels
+    [[ $1 != bench ]] || require_mitmproxy
     require_objects
     exec {turn}<&-
 }

@@ -1,9 +1,11 @@
 """Processor time of the machine."""
 
 import os
+import subprocess
+import sys
 import time
 
-from benchmarks.processor import busy_during, unused_seconds
+from benchmarks.processor import busy_during, family, spent, unused_seconds
 
 
 def test_idle_waiting_and_stolen_time_is_nobodys_work() -> None:
@@ -22,3 +24,15 @@ def test_work_keeps_a_processor_busy() -> None:
     assert result == "done"
     # The clock of idle processors ticks a hundred times a second, on each of them.
     assert busy >= 0.3 - 0.02 * (os.cpu_count() or 1)
+
+
+def test_a_family_spends_what_its_members_do() -> None:
+    spin = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    argv = ["sh", "-c", f'{sys.executable} -c "{spin}"; true']
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        members = family(shell.pid)
+        assert len(members) == 2
+        assert 0.25 <= spent(members) < 5
+        assert spent(members[:1]) < 0.2

@@ -15,6 +15,7 @@ LONG: Final = {
     "requirements-dev.lock": "written by make lock",
     "requirements-bench.lock": "written by make lock",
     "requirements-audit.lock": "written by make lock",
+    "requirements-mitmproxy.lock": "written by make lock",
 }
 
 MACHINE_PATH: Final = re.compile(r"/(?:work|root|home/[a-z]\w*)/(?:[\w.-]+)")

@@ -1,0 +1,285 @@
+"""`python -m benchmarks.http`: HTTP through MarchProxy, against other proxies that read it.
+
+Every figure has its contender set up for it alone. Processor time is that of the contender's own processes:
+client and server are the same for all. What it does in interrupts is on their account, as far as the kernel
+puts it there.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.bed import HTTP, LARGE, Bed
+from benchmarks.compare import turned
+from benchmarks.contenders import Contender
+from benchmarks.httpproxies import (
+    NAME,
+    SECURE,
+    Caddy,
+    Direct,
+    EnvoyHttp,
+    HAProxyHttp,
+    MarchProxyHttp,
+    Mitmproxy,
+    NginxHttp,
+    ProxyPy,
+    Traefik,
+)
+from benchmarks.processor import spent
+from benchmarks.report import versions, write
+from benchmarks.results import RESULTS, Measurement, Run, Spread
+from benchmarks.wrk import parse
+from marchproxy.model.errors import MarchproxyError
+from rig import Rig, RigError
+from rig.servers import ROOT
+
+type Kind = type[MarchProxyHttp | HAProxyHttp | NginxHttp | EnvoyHttp | Caddy | Traefik | ProxyPy | Mitmproxy]
+
+PEERS: tuple[Kind, ...] = (HAProxyHttp, NginxHttp, EnvoyHttp, Caddy, Traefik, ProxyPy, Mitmproxy)
+CONTENDERS: tuple[Kind | type[Direct], ...] = (Direct, MarchProxyHttp, *PEERS)
+PAGE = ROOT / "docs" / "PERFORMANCE_HTTP.md"
+CLIENTS = 4
+"""Programs that shake hands at a time."""
+FAILED = 0.001
+"""Share of requests that may. Whoever loses more is not faster but broken."""
+_HANDSHAKES = re.compile(r"^(\d+) connections in (\d+) real seconds", re.MULTILINE)
+_H2LOAD = re.compile(r"finished in [\d.]+\w+, ([\d.]+) req/s")
+_H2LOAD_FAILED = re.compile(r"(\d+) succeeded, (\d+) failed, (\d+) errored")
+
+
+def wrk(*options: str, path: str = "/", port: int = HTTP.number) -> "Measure":
+    """Requests a second of wrk."""
+    scheme = "https" if port == SECURE else "http"
+
+    def measure(bed: Bed, target: str, seconds: int) -> float:
+        argv = ["wrk", "--threads", "2", "--duration", f"{seconds}s", *options]
+        printed = bed.rig.client.run([*argv, f"{scheme}://{target}:{port}{path}"], timeout=seconds + 20)
+        run = parse(printed.stdout)
+        if run.failed > FAILED * run.requests:
+            raise RigError(f"{run.failed} of {run.requests} requests failed")
+        return run.per_second
+
+    return measure
+
+
+def handshakes(*options: str) -> "Measure":
+    """TLS connections a second, each with one request, of several `openssl s_time`."""
+
+    def measure(bed: Bed, target: str, seconds: int) -> float:
+        argv = ["openssl", "s_time", "-connect", f"{target}:{SECURE}", "-time", str(seconds), "-www", "/"]
+
+        def one(_: int) -> float:
+            printed = bed.rig.client.run([*argv, *options], timeout=seconds + 20, check=False).stdout
+            found = _HANDSHAKES.findall(printed)
+            if not found or not int(found[-1][0]):
+                raise RigError("openssl s_time connected to nobody", hint=printed)
+            return int(found[-1][0]) / seconds
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            return sum(pool.map(one, range(CLIENTS)))
+
+    return measure
+
+
+def h2load(bed: Bed, target: str, seconds: int) -> float:
+    """Requests a second by HTTP/2 under TLS, 16 connections with 8 streams each."""
+    shape = ["--clients", "16", "--max-concurrent-streams", "8", "--threads", "2"]
+    argv = ["h2load", *shape, "--duration", str(seconds), "--connect-to", f"{target}:{SECURE}"]
+    printed = bed.rig.client.run([*argv, f"https://{NAME}:{SECURE}/"], timeout=seconds + 20).stdout
+    rate, ended = _H2LOAD.search(printed), _H2LOAD_FAILED.search(printed)
+    if rate is None or ended is None or int(ended[2]) + int(ended[3]) > FAILED * int(ended[1]):
+        raise RigError("h2load had failures", hint=printed)
+    return float(rate[1])
+
+
+type Measure = Callable[[Bed, str, int], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One workload."""
+
+    name: str
+    title: str
+    goal: float
+    """What MarchProxy is to reach of HAProxy's work for the same processor time; 0: none is set."""
+    measure: Measure
+    needs: str = ""
+    """`secure`, `http2`: what a contender must be able to do."""
+    unit: str = "k/s"
+    scale: float = 1e3
+
+
+ROWS = (
+    Row("small", "small answers, kept connections", 0.8, wrk("--connections", "32")),
+    Row(
+        *("large", f"answers of {LARGE >> 20} MiB", 0.8, wrk("--connections", "8", path="/large")),
+        unit="Gbit/s",
+        scale=1e9 / 8 / LARGE,
+    ),
+    Row(
+        *("new", "a connection for each request", 0.0),
+        wrk("--connections", "64", "--header", "Connection: close"),
+    ),
+    Row("tls", "small answers under TLS", 0.0, wrk("--connections", "32", port=SECURE), "secure"),
+    Row("full", "TLS handshakes, full", 0.7, handshakes("-new"), "secure"),
+    Row("resumed", "TLS handshakes, resumed", 0.7, handshakes("-reuse"), "secure"),
+    Row("http2", "small answers by HTTP/2", 0.0, h2load, "http2"),
+)
+
+
+def measure(
+    bed: Bed,
+    kinds: Sequence[Kind | type[Direct]],
+    rows: Sequence[Row],
+    rounds: int,
+    seconds: int,
+    report: Callable[[str], None],
+) -> Run:
+    """All contenders at all rows in turn, each round beginning with another."""
+    contenders = [kind(bed) for kind in kinds]
+    run = Run(machine.facts(), {one.name: one.version() for one in contenders}, rounds, seconds)
+    for number in range(rounds):
+        for row in rows:
+            for contender in turned(contenders, number):
+                if row.needs and not getattr(contender, row.needs):
+                    continue
+                label = f"round {number + 1}/{rounds}  {row.title}  {contender.title}"
+                try:
+                    figure = _figure(bed, contender, row, seconds)
+                except MarchproxyError as error:
+                    run.failures.append(f"{label}: {error.message}")
+                    report(f"{run.failures[-1]} {error.hint}".strip())
+                    continue
+                value, busy = figure
+                run.measurements.append(Measurement(number, row.name, contender.name, value, busy))
+                report(f"{label}  {value / row.scale:.2f} {row.unit}  {busy * 1e6:.1f} µs")
+    return run
+
+
+def _figure(bed: Bed, contender: Contender, row: Row, seconds: int) -> tuple[float, float]:
+    """Pieces of work a second, and the contender's processor time for each."""
+    with contender.standing():
+        contender.wait_ready()
+        bed.forget()
+        own = contender.processes()  # type: ignore[attr-defined]
+        before = spent(own)
+        value = row.measure(bed, contender.target, seconds)
+        if not value:
+            raise RigError("nothing was answered")
+        return value, (spent(own) - before) / (value * seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One contender at one workload."""
+
+    value: Spread
+    busy: Spread
+
+
+def cell(run: Run, row: Row, kind: type[Contender]) -> Cell | None:
+    """None where there is no figure."""
+    found = [one for one in run.measurements if (one.workload, one.contender) == (row.name, kind.name)]
+    if not found:
+        return None
+    return Cell(Spread.of([one.value for one in found]), Spread.of([one.busy for one in found]))
+
+
+def shown(row: Row, found: Cell | None) -> tuple[str, str]:
+    """Median with spread, and processor time."""
+    if found is None:
+        return "-", ""
+    value = found.value
+    figures = [each / row.scale for each in (value.median, value.low, value.high)]
+    text = "{:.1f} ({:.1f}-{:.1f})".format(*figures)
+    return text, f"{found.busy.median * 1e6:.1f} µs" if found.busy.median else ""
+
+
+def goals(run: Run) -> Iterator[str]:
+    """A line for each peer at each row: how much MarchProxy did beside it."""
+    for row in ROWS:
+        mine = cell(run, row, MarchProxyHttp)
+        if mine is None:
+            continue
+        for kind in PEERS:
+            other = cell(run, row, kind)
+            if other is None:
+                continue
+            work = other.busy.median / mine.busy.median
+            line = f"{row.title}: {mine.value.median / other.value.median:.2f} of {kind.title}"
+            line += f", {work:.2f} of its work for the same processor time"
+            if row.goal and kind is HAProxyHttp:
+                line += f", goal {row.goal} {'met' if work >= row.goal else 'MISSED'}"
+            yield line
+
+
+def markdown(run: Run) -> str:
+    """The table for `PAGE`."""
+    kinds = [kind for kind in CONTENDERS if kind.name in run.contenders]
+    lines = ["| | " + " | ".join(kind.title for kind in kinds) + " |", "|---|" + "---|" * len(kinds)]
+    for row in ROWS:
+        cells = ["<br>".join(filter(None, shown(row, cell(run, row, kind)))) for kind in kinds]
+        lines.append(f"| {row.title}, {row.unit} | " + " | ".join(cells) + " |")
+    lines += ["", f"{run.rounds} rounds of {run.seconds} s for each figure; below it the contender's own"]
+    lines[-1] += " processor time for one."
+    lines += ["", *(f"* {line}" for line in goals(run)), ""]
+    lines += [f"* {name}: {value}" for name, value in run.machine.items()]
+    lines += versions(run)
+    lines += [f"* failed: {failure}" for failure in run.failures]
+    return "\n".join(lines)
+
+
+def show(run: Run, console: Console) -> None:
+    """Print the tables and how the goals were met."""
+    for row in ROWS:
+        table = Table(title=f"{row.title}, {row.unit}", title_justify="left", width=78)
+        table.add_column("through", ratio=3)
+        table.add_column("median (min-max)", ratio=4, justify="right")
+        table.add_column("processor time of one", ratio=4, justify="right")
+        for kind in CONTENDERS:
+            if kind.name in run.contenders:
+                style = "bold" if kind is MarchProxyHttp else ""
+                table.add_row(kind.title, *shown(row, cell(run, row, kind)), style=style)
+        console.print(table)
+    for line in (*goals(run), *(f"failed: {failure}" for failure in run.failures)):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def main() -> int:
+    """Exit code 1 where something could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.http", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="figures per cell, %(default)s")
+    parser.add_argument("--seconds", type=int, default=2, help="per figure, %(default)s")
+    parser.add_argument("--only", nargs="+", choices=[kind.name for kind in CONTENDERS])
+    parser.add_argument("--workloads", nargs="+", choices=[row.name for row in ROWS])
+    parser.add_argument("--write", action="store_true", help="put the table into docs/PERFORMANCE_HTTP.md")
+    options = parser.parse_args()
+    kinds = [kind for kind in CONTENDERS if not options.only or kind.name in options.only]
+    rows = [row for row in ROWS if not options.workloads or row.name in options.workloads]
+    try:
+        with Rig() as rig:
+            run = measure(
+                *(Bed(rig), kinds, rows, options.rounds, options.seconds),
+                lambda line: print(line, file=sys.stderr, flush=True),
+            )
+    except MarchproxyError as error:
+        print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
+        return 1
+    run.save(RESULTS / f"http-{datetime.now(UTC):%Y%m%d-%H%M%S}.json")
+    show(run, Console())
+    if options.write:
+        write(PAGE, "http", markdown(run))
+    return 1 if run.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

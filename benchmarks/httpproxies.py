@@ -1,0 +1,379 @@
+"""Proxies that read HTTP: in the clear at the port of the server, under TLS beside it."""
+
+import json
+import sys
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from benchmarks.bed import HTTP, Bed, start_nginx
+from benchmarks.contenders import OurDaemon, Routing
+from benchmarks.processor import family
+from benchmarks.proxies import ENVOY, Proxy, address, first_line
+from rig import Appliance, Process
+from rig.host import checked
+from rig.network import LISTEN4
+from rig.servers import ROOT
+
+SECURE = 8443
+"""Where they speak TLS."""
+NAME = "bench.test"
+"""Whom their certificate names."""
+
+
+class Reading(Protocol):
+    """What a contender here is beside a `Contender`."""
+
+    secure: ClassVar[bool]
+    """It is measured under TLS, too."""
+    http2: ClassVar[bool]
+
+    def processes(self) -> Sequence[int]:
+        """Those whose processor time is its own."""
+
+
+class Direct(Routing):
+    """Nobody in between: what client and server can do."""
+
+    title = "no proxy"
+    secure = http2 = False
+
+    def processes(self) -> Sequence[int]:
+        """None."""
+        return ()
+
+
+class HttpProxy(Proxy):
+    """One of the others."""
+
+    secure = http2 = True
+
+    def processes(self) -> Sequence[int]:
+        """See `Reading`."""
+        return family(self._process.pid)
+
+    @property
+    def upstream(self) -> str:
+        """Where the server is."""
+        return f"{self.server}:{HTTP.number}"
+
+
+class MarchProxyHttp(OurDaemon):
+    """A mapping in the clear, one under TLS; a worker for each processor, as the default is."""
+
+    name = "marchproxy"
+    title = "MarchProxy"
+    secure = http2 = True
+
+    def __init__(self, bed: Bed) -> None:
+        """Write its configuration."""
+        super().__init__(bed)
+        self.appliance = Appliance(bed.rig, name="http")
+        cli = self.appliance.cli
+        cli("init")
+        for interface, role in (("inside0", "inside"), ("outside0", "outside")):
+            cli("interface", "add", interface, "--role", role, "--mode", "tc")
+        cli("service", "add", "clients", "--address", "10.1.0.0/24")
+        cli("service", "add", "server", "--address", self.server, "--port", str(HTTP.number))
+        chain, key = certificate(bed)
+        cli("cert", "add", "bench", "--certificate", str(chain), "--key", str(key))
+        between = ("--from", "clients", "--to", "server")
+        plain = ("--protocol", "http", "--listen", f"{LISTEN4}:{HTTP.number}")
+        cli("mapping", "add", "plain", *between, *plain)
+        # Without anything to read, requests would stay in the kernel, which is another benchmark.
+        cli("mapping", "add", "banned", *between, *plain, "--path-prefix", "/admin", "--action", "deny")
+        secure = ("--protocol", "https", "--listen", f"{LISTEN4}:{SECURE}", "--tls", "bench")
+        cli("mapping", "add", "secure", *between, *secure)
+
+    def processes(self) -> Sequence[int]:
+        """See `Reading`."""
+        daemon = self.appliance.daemon
+        return family(daemon.pid) if daemon else ()
+
+
+class HAProxyHttp(HttpProxy):
+    """Two threads, connections to the server shared among clients."""
+
+    name = "haproxy"
+    title = "HAProxy"
+
+    def version(self) -> str:
+        return first_line("haproxy", "-v")
+
+    def start(self, folder: Path) -> Process:
+        both = folder / "both.pem"
+        both.write_bytes(b"".join(path.read_bytes() for path in certificate(self.bed)))
+        (folder / "haproxy.cfg").write_text(f"""
+global
+    nbthread 2
+    maxconn 4000
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    option forwardfor
+    http-reuse always
+listen all
+    bind {LISTEN4}:{HTTP.number} backlog 8192
+    bind {LISTEN4}:{SECURE} backlog 8192 ssl crt {both} alpn h2,http/1.1
+    server one {self.upstream}
+""")
+        return self.bed.rig.middle.popen(["haproxy", "-db", "-f", str(folder / "haproxy.cfg")])
+
+
+class NginxHttp(HttpProxy):
+    """`proxy_pass` with kept connections; without these it would open one for each request."""
+
+    name = "nginx"
+    title = "nginx"
+
+    def version(self) -> str:
+        return first_line("nginx", "-v")
+
+    def start(self, folder: Path) -> Process:
+        chain, key = certificate(self.bed)
+        return start_nginx(
+            self.bed.rig.middle,
+            folder,
+            f"""
+user root;
+worker_processes 2;
+worker_rlimit_nofile 16384;
+pid nginx.pid;
+daemon off;
+error_log stderr error;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    client_body_temp_path temp; proxy_temp_path temp; fastcgi_temp_path temp;
+    uwsgi_temp_path temp; scgi_temp_path temp;
+    keepalive_requests 100000000;
+    upstream server {{ server {self.upstream}; keepalive 128; keepalive_requests 100000000; }}
+    ssl_certificate {chain}; ssl_certificate_key {key};
+    ssl_session_cache shared:sessions:10m;
+    server {{
+        listen {LISTEN4}:{HTTP.number} reuseport backlog=8192;
+        listen {LISTEN4}:{SECURE} ssl http2 reuseport backlog=8192;
+        location / {{
+            proxy_pass http://server;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $remote_addr;
+        }}
+    }}
+}}
+""",
+        )
+
+
+class EnvoyHttp(HttpProxy):
+    """Its HTTP connection manager, two workers."""
+
+    name = "envoy"
+    title = "Envoy"
+
+    def version(self) -> str:
+        return first_line(str(ENVOY), "--version").replace(str(ENVOY.parent) + "/", "")
+
+    def start(self, folder: Path) -> Process:
+        configuration = folder / "envoy.json"
+        configuration.write_text(json.dumps(self._configuration()))
+        argv = [str(ENVOY), "-c", str(configuration), "--concurrency", "2", "--log-level", "error"]
+        return self.bed.rig.middle.popen([*argv, "--disable-hot-restart"])
+
+    def _configuration(self) -> dict[str, Any]:
+        chain, key = certificate(self.bed)
+        pair = {"certificate_chain": {"filename": str(chain)}, "private_key": {"filename": str(key)}}
+        tls = {
+            "name": "tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {"tls_certificates": [pair], "alpn_protocols": ["h2", "http/1.1"]},
+            },
+        }
+        listeners = [self._listener("plain", HTTP.number), self._listener("secure", SECURE)]
+        listeners[1]["filter_chains"][0]["transport_socket"] = tls
+        endpoint = {"address": address(self.server, HTTP.number)}
+        cluster = {
+            "name": "server",
+            "connect_timeout": "5s",
+            "type": "STATIC",
+            "load_assignment": {
+                "cluster_name": "server",
+                "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+            },
+        }
+        return {"static_resources": {"listeners": listeners, "clusters": [cluster]}}
+
+    def _listener(self, name: str, port: int) -> dict[str, Any]:
+        base = "type.googleapis.com/envoy.extensions.filters"
+        manager = {
+            "@type": f"{base}.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": name,
+            "route_config": {
+                "virtual_hosts": [
+                    {
+                        "name": "all",
+                        "domains": ["*"],
+                        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "server"}}],
+                    }
+                ]
+            },
+            "http_filters": [{"name": "router", "typed_config": {"@type": f"{base}.http.router.v3.Router"}}],
+        }
+        return {
+            "name": name,
+            "address": address(LISTEN4, port),
+            "tcp_backlog_size": 8192,
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        }
+
+
+class Caddy(HttpProxy):
+    """As its quick start has it."""
+
+    name = "caddy"
+    title = "Caddy"
+
+    def version(self) -> str:
+        return first_line(str(_installed("caddy")), "version")
+
+    def start(self, folder: Path) -> Process:
+        chain, key = certificate(self.bed)
+        (folder / "Caddyfile").write_text(f"""
+{{
+    admin off
+    auto_https off
+    persist_config off
+    default_sni {NAME}
+    log {{
+        level ERROR
+    }}
+}}
+http://:{HTTP.number} {{
+    bind {LISTEN4}
+    reverse_proxy {self.upstream}
+}}
+https://{NAME}:{SECURE} {{
+    bind {LISTEN4}
+    tls {chain} {key}
+    reverse_proxy {self.upstream}
+}}
+""")
+        argv = [str(_installed("caddy")), "run", "--config", "Caddyfile", "--adapter", "caddyfile"]
+        argv[3] = str(folder / "Caddyfile")
+        home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+        return self.bed.rig.middle.popen(argv, env=home)
+
+
+class Traefik(HttpProxy):
+    """Routes from a file."""
+
+    name = "traefik"
+    title = "Traefik"
+
+    def version(self) -> str:
+        return first_line(str(_installed("traefik")), "version")
+
+    def start(self, folder: Path) -> Process:
+        chain, key = certificate(self.bed)
+        pair = {"certFile": str(chain), "keyFile": str(key)}
+        router = {"rule": "PathPrefix(`/`)", "service": "server"}
+        dynamic = {
+            "http": {
+                "routers": {
+                    "plain": {**router, "entryPoints": ["plain"]},
+                    "secure": {**router, "entryPoints": ["secure"], "tls": {}},
+                },
+                "services": {"server": {"loadBalancer": {"servers": [{"url": f"http://{self.upstream}"}]}}},
+            },
+            "tls": {"certificates": [pair], "stores": {"default": {"defaultCertificate": pair}}},
+        }
+        static = {
+            "entryPoints": {
+                "plain": {"address": f"{LISTEN4}:{HTTP.number}"},
+                "secure": {"address": f"{LISTEN4}:{SECURE}"},
+            },
+            "providers": {"file": {"filename": str(folder / "routes.yaml")}},
+            "log": {"level": "ERROR"},
+            "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
+        }
+        # JSON is YAML, and Traefik goes by the name.
+        (folder / "routes.yaml").write_text(json.dumps(dynamic))
+        (folder / "traefik.yaml").write_text(json.dumps(static))
+        argv = [str(_installed("traefik")), f"--configFile={folder / 'traefik.yaml'}"]
+        return self.bed.rig.middle.popen(argv)
+
+
+class InPython(HttpProxy):
+    """A proxy in Python, which is measured in the clear only."""
+
+    secure = http2 = False
+
+    @property
+    @abstractmethod
+    def program(self) -> Path:
+        """What is started."""
+
+    def version(self) -> str:
+        return first_line(str(self.program), "--version")
+
+
+class ProxyPy(InPython):
+    """Two processes that accept."""
+
+    name = "proxy.py"
+    title = "proxy.py"
+
+    @property
+    def program(self) -> Path:
+        return _installed("proxy")
+
+    def start(self, folder: Path) -> Process:
+        (folder / "benchroutes.py").write_text(f"""
+from proxy.http.server import ReverseProxyBasePlugin
+
+
+class Everything(ReverseProxyBasePlugin):
+    def routes(self):
+        return [(r"/.*$", [b"http://{self.upstream}/"])]
+""")
+        argv = [str(self.program), "--hostname", LISTEN4, "--port", str(HTTP.number), "--num-workers", "2"]
+        more = ["--num-acceptors", "2", "--log-level", "ERROR", "--enable-reverse-proxy"]
+        environment = {"PYTHONPATH": str(folder), "HOME": str(folder)}
+        return self.bed.rig.middle.popen(
+            [*argv, *more, "--plugins", "benchroutes.Everything"], env=environment
+        )
+
+
+class Mitmproxy(InPython):
+    """One process; it has an environment of its own, whose versions are not ours."""
+
+    name = "mitmproxy"
+    title = "mitmproxy"
+
+    @property
+    def program(self) -> Path:
+        return ROOT / "build" / "mitmproxy" / "bin" / "mitmdump"
+
+    def start(self, folder: Path) -> Process:
+        mode = f"reverse:http://{self.upstream}@{LISTEN4}:{HTTP.number}"
+        argv = [str(self.program), "--quiet", "--mode", mode, "--set", f"confdir={folder}"]
+        return self.bed.rig.middle.popen(argv)
+
+
+def certificate(bed: Bed) -> tuple[Path, Path]:
+    """Chain and key of all who speak TLS: one certificate, P-256, made once for each bed."""
+    chain, key = bed.rig.files / "chain.pem", bed.rig.files / "key.pem"
+    if not chain.exists():
+        made = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        named = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},IP:{LISTEN4}"]
+        checked(["openssl", "req", *made, *named, "-keyout", str(key), "-out", str(chain)])
+    return chain, key
+
+
+def _installed(name: str) -> Path:
+    return Path(sys.executable).with_name(name)

@@ -1,0 +1,68 @@
+"""The proxies that HTTP is measured against: each is told where to listen, and what the server is."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from benchmarks.bed import Bed
+from benchmarks.httpproxies import (
+    Caddy,
+    EnvoyHttp,
+    HAProxyHttp,
+    HttpProxy,
+    Mitmproxy,
+    NginxHttp,
+    ProxyPy,
+    Traefik,
+    certificate,
+)
+from marchproxy.store.x509 import hosts_of
+
+pytestmark = pytest.mark.requires(commands=["openssl"])
+
+
+@pytest.fixture
+def started() -> list[list[str]]:
+    return []
+
+
+@pytest.fixture
+def bed(tmp_path: Path, started: list[list[str]]) -> Bed:
+    def popen(argv: list[str], **_: Any) -> object:
+        started.append(argv)
+        return SimpleNamespace(pid=1)
+
+    middle = SimpleNamespace(popen=popen)
+    server = SimpleNamespace(ipv4="10.2.0.2")
+    return cast(Bed, SimpleNamespace(rig=SimpleNamespace(middle=middle, server=server, files=tmp_path)))
+
+
+def test_all_share_one_certificate(bed: Bed) -> None:
+    chain, key = certificate(bed)
+    assert hosts_of(chain.read_text()) == ("bench.test", "10.1.0.1")
+    before = chain.read_bytes(), key.read_bytes()
+    assert tuple(path.read_bytes() for path in certificate(bed)) == before
+
+
+@pytest.mark.parametrize("kind", [HAProxyHttp, NginxHttp, EnvoyHttp, Caddy, Traefik, ProxyPy, Mitmproxy])
+def test_each_is_told_where_the_server_is(
+    kind: type[HttpProxy], bed: Bed, tmp_path: Path, started: list[list[str]]
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    kind(bed).start(folder)
+    [argv] = started
+    said = " ".join(argv) + "".join(path.read_text() for path in folder.iterdir() if path.suffix != ".pem")
+    assert "10.2.0.2" in said
+    assert "10.1.0.1" in said
+    assert ("8443" in said) is kind.secure
+
+
+def test_envoy_speaks_tls_at_one_of_two_listeners(bed: Bed, tmp_path: Path) -> None:
+    EnvoyHttp(bed).start(tmp_path)
+    listeners = json.loads((tmp_path / "envoy.json").read_text())["static_resources"]["listeners"]
+    chains = [each["filter_chains"][0] for each in listeners]
+    assert [bool(each.get("transport_socket")) for each in chains] == [False, True]
