@@ -160,7 +160,6 @@ http {{
             proxy_pass http://server;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
-            proxy_set_header Host $host;
             proxy_set_header X-Forwarded-For $remote_addr;
         }}
     }}
@@ -213,6 +212,7 @@ class EnvoyHttp(HttpProxy):
         manager = {
             "@type": f"{base}.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": name,
+            "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": NAME},
             "route_config": {
                 "virtual_hosts": [
                     {

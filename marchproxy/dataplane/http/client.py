@@ -417,7 +417,8 @@ class ClientConnection(asyncio.Protocol):
         if last is not None and last[0] == head:
             return last[1]
         request = read_request(head)
-        self._last = head, request
+        # Without a host, what is sent names the backend, which may be another one the next time.
+        self._last = (head, request) if request.authority else None
         return request
 
     def _feed(self, data: bytes) -> None:

@@ -362,7 +362,8 @@ class Exchange:
         if not request.encoded:
             scheme = "https" if self._stream.secure else "http"
             about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
-            request.encoded = write_request(request, about)
+            place = Endpoint(upstream.backend.address, upstream.backend.port)
+            request.encoded = write_request(request, about, place)
         upstream.ask(self, request)
         if self._held_back:
             upstream.transport.pause_reading()

@@ -9,6 +9,7 @@ from marchproxy.dataplane.http.messages import Fields, Request
 from marchproxy.dataplane.proxy.protocol.authority import read_authority
 from marchproxy.dataplane.proxy.protocol.http_body import Chunked, read_body, wants_websocket
 from marchproxy.dataplane.proxy.protocol.http_head import Head, HttpUnfit, malformed, parse_head
+from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
 from marchproxy.policy.paths import canonical_path
 
@@ -54,9 +55,14 @@ def host_of(authority: str) -> str:
     return str(read_authority(authority)[0]) if authority else ""
 
 
-def write_request(request: Request, about: Fields) -> bytes:
-    """The head for a backend that speaks HTTP/1.1; `about` is added to the request's own fields."""
-    lines = [f"{request.method} {request.target} HTTP/1.1\r\nhost: {request.authority}\r\n"]
+def write_request(request: Request, about: Fields, backend: Endpoint) -> bytes:
+    """The head for a backend that speaks HTTP/1.1; `about` is added to the request's own fields.
+
+    Where the client named no host, which HTTP/1.0 allows, it is the backend itself: many servers take no
+    empty one.
+    """
+    host = request.authority or str(backend)
+    lines = [f"{request.method} {request.target} HTTP/1.1\r\nhost: {host}\r\n"]
     lines += [f"{name}: {value}\r\n" for name, value in request.fields]
     lines += [f"{name}: {value}\r\n" for name, value in about]
     if request.websocket:

@@ -17,6 +17,7 @@ from marchproxy.dataplane.http.responses import read_response, write_response
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.dataplane.proxy.protocol.http_head import head_length, parse_head
+from marchproxy.model.endpoint import Endpoint
 from marchproxy.policy.plan import Backend
 from tests.dataplane.http.site import answer, get, response, served
 from tests.dataplane.loops import looped
@@ -91,7 +92,7 @@ def test_a_head_that_is_taken_is_written_so_that_nobody_reads_it_otherwise(
     except Unfit:
         return
     about = about_client("192.0.2.1", "http", request.authority, request.version)
-    written = write_request(request, about)
+    written = write_request(request, about, Endpoint(ip_address("10.2.0.2"), 80))
     assert written.count(b"\r\n\r\n") == 1
     assert written.endswith(b"\r\n\r\n")
     assert written.count(b"\n") == written.count(b"\r") == written.count(b"\r\n")

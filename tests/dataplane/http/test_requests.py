@@ -1,10 +1,15 @@
 """Heads of requests."""
 
+from ipaddress import ip_address
+
 import pytest
 
 from marchproxy.dataplane.http.bodies import Counted, Dechunked
 from marchproxy.dataplane.http.requests import body_of, host_of, read_request, write_request
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.endpoint import Endpoint
+
+PLACE = Endpoint(ip_address("10.2.0.2"), 8080)
 
 
 def head(line: str, *fields: str) -> bytes:
@@ -58,13 +63,19 @@ def test_the_asterisk_is_for_options_alone() -> None:
 def test_what_goes_to_the_backend() -> None:
     request = read_request(head("PUT /a HTTP/1.1", "Host: h", "Transfer-Encoding: chunked", "X: y"))
     assert isinstance(body_of(request), Dechunked)
-    written = write_request(request, (("via", "1.1 x"),))
+    written = write_request(request, (("via", "1.1 x"),), PLACE)
     assert (
         written == b"PUT /a HTTP/1.1\r\nhost: h\r\nx: y\r\nvia: 1.1 x\r\ntransfer-encoding: chunked\r\n\r\n"
     )
-    empty = write_request(read_request(head("POST /a HTTP/1.1", "Host: h")), ())
+    empty = write_request(read_request(head("POST /a HTTP/1.1", "Host: h")), (), PLACE)
     assert b"content-length: 0\r\n" in empty
-    assert b"content-length" not in write_request(read_request(head("GET /a HTTP/1.1", "Host: h")), ())
+    got = write_request(read_request(head("GET /a HTTP/1.1", "Host: h")), (), PLACE)
+    assert b"content-length" not in got
+
+
+def test_without_a_host_it_is_the_backend() -> None:
+    written = write_request(read_request(head("GET /a HTTP/1.0")), (), PLACE)
+    assert b"\r\nhost: 10.2.0.2:8080\r\n" in written
 
 
 def test_hosts_without_their_ports() -> None:
