@@ -86,19 +86,19 @@ class Talk:
 
     def __init__(self, address: str, port: int, *, source: str = "") -> None:
         """Connect."""
-        self._socket = socket.create_connection((address, port), TIMEOUT, (source, 0) if source else None)
+        self.socket = socket.create_connection((address, port), TIMEOUT, (source, 0) if source else None)
 
     def say(self, data: bytes) -> bytes:
         """As many bytes as were sent, or fewer if the server closes."""
-        self._socket.sendall(data)
+        self.socket.sendall(data)
         answer = bytearray()
-        while len(answer) < len(data) and (piece := self._socket.recv(len(data) - len(answer))):
+        while len(answer) < len(data) and (piece := self.socket.recv(len(data) - len(answer))):
             answer += piece
         return bytes(answer)
 
     def close(self) -> None:
         """Close the connection."""
-        self._socket.close()
+        self.socket.close()
 
     def __enter__(self) -> "Talk":
         return self
