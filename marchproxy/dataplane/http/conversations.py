@@ -13,7 +13,7 @@ from marchproxy.policy.evaluate import Answer
 class Conversations:
     """Those of one connection: one for each mapping, and those before until their last request ends."""
 
-    __slots__ = ("_current", "_site", "_uses")
+    __slots__ = ("_current", "_interrupted", "_site", "_uses")
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -21,6 +21,7 @@ class Conversations:
         """By mapping."""
         self._uses: Counter[Conversation] = Counter()
         """Requests under way."""
+        self._interrupted: set[Conversation] = set()
 
     @property
     def every(self) -> tuple[Conversation, ...]:
@@ -33,28 +34,29 @@ class Conversations:
         if found is None or found.answer.rule is not answer.rule or found.name != request.host:
             before, found = found, self._begin(visitor, answer, request)
             if before is not None and not self._uses[before]:
-                self._close(before, Reason.CLOSED)
+                self._close(before)
         self._uses[found] += 1
         return found
 
     def release(self, conversation: Conversation) -> None:
         """One of its requests is over."""
         if not self._uses[conversation]:
-            # All were closed meanwhile, and with them this one.
-            del self._uses[conversation]
             return
         self._uses[conversation] -= 1
         if not self._uses[conversation]:
             del self._uses[conversation]
             if conversation not in self._current.values():
-                self._close(conversation, Reason.CLOSED)
+                self._close(conversation)
 
-    def close(self, reason: Reason) -> None:
-        """The connection has ended; `reason` holds for those with requests under way."""
+    def interrupt(self) -> None:
+        """The requests that are under way will not be answered."""
+        self._interrupted |= self._uses.keys()
+
+    def close(self) -> None:
+        """The connection has ended."""
         for conversation in self.every:
-            self._close(conversation, reason if self._uses[conversation] else Reason.CLOSED)
+            self._close(conversation)
         self._current.clear()
-        self._uses.clear()
 
     def _begin(self, visitor: Visitor, answer: Answer, request: Request) -> Conversation:
         query = self._site.query(visitor.who, request)
@@ -62,6 +64,6 @@ class Conversations:
         self._current[answer.mapping] = made
         return made
 
-    def _close(self, conversation: Conversation, reason: Reason) -> None:
+    def _close(self, conversation: Conversation) -> None:
         del self._uses[conversation]
-        self._site.close(conversation, reason)
+        self._site.close(conversation, Reason.RESET if conversation in self._interrupted else Reason.CLOSED)
