@@ -22,7 +22,7 @@ from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.site import Site
-from marchproxy.dataplane.http.upstream import Carrier, Upstream
+from marchproxy.dataplane.http.upstream import Carrier, Connections, Upstream
 from marchproxy.dataplane.http.visitor import Visitor
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.ledger import Conversation
@@ -33,7 +33,7 @@ from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
-from marchproxy.policy.plan import Backend
+from marchproxy.policy.plan import Backend, Http2, Rule
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class Exchange:
         self.conversation = conversation
         self._deadline = self.began + self._site.limits.opening
         first = self._site.settled(conversation) or self._following()
-        upstream = self._site.pool.take(first) if first and not ledger.is_blocked(first) else None
+        upstream = self._pool(first).take(first) if first and not ledger.is_blocked(first) else None
         if upstream is not None:
             self._kept = True
             self._ask(upstream)
@@ -342,7 +342,7 @@ class Exchange:
                 try:
                     left = self._deadline - time.monotonic()
                     async with asyncio.timeout(max(0.0, min(limits.each, left))):
-                        upstream = await self._site.pool.connect(backend)
+                        upstream = await self._pool(backend).connect(backend)
                 except OSError as error:
                     untrusted = isinstance(error, ssl.SSLError)
                     reason = Reason.TLS_FAILED if untrusted else sockets.refusal_reason(error)
@@ -357,6 +357,15 @@ class Exchange:
         self._task = None
         if self.phase is Phase.REACHING:
             self.refuse(Unfit(reason))
+
+    def _pool(self, backend: Backend) -> Connections:
+        """Where its connections to a backend come from. A WebSocket asks by HTTP/1.1."""
+        site, rule = self._site, self._answer.rule
+        wanted = rule.http2 if isinstance(rule, Rule) else Http2.NEVER
+        if wanted is Http2.NEVER and not backend.http2:
+            return site.pool
+        calls = wanted is Http2.CALLS and not backend.http2
+        return site.pool if self.request.websocket or (calls and not self._call) else site.http2
 
     def _following(self) -> Backend | None:
         """The next backend to try; None: there is no other."""

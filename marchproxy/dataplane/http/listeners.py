@@ -18,6 +18,7 @@ from marchproxy.dataplane.http.choosing import Choosing
 from marchproxy.dataplane.http.client import ClientConnection
 from marchproxy.dataplane.http.connections import Connection
 from marchproxy.dataplane.http.http2.client import Http2Connection
+from marchproxy.dataplane.http.http2.pool import PROTOCOL, Http2Pool
 from marchproxy.dataplane.http.pool import Pool
 from marchproxy.dataplane.http.responses import write_response
 from marchproxy.dataplane.http.site import Site
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 _HANDSHAKE = 0x16
 """The first byte of TLS."""
-PROTOCOLS = ("h2", "http/1.1")
+PROTOCOLS = (PROTOCOL, "http/1.1")
 
 
 class HttpListeners(Arrivals):
@@ -53,7 +54,8 @@ class HttpListeners(Arrivals):
         super().__init__(judge, tunnels, gate, limits, connecting, contexts)
         self.live: set[Connection] = set()
         self._pool = Pool(connecting, contexts.client)
-        self._site = Site(judge, self._pool, limits, self._tasks)
+        self._http2 = Http2Pool(connecting, lambda: contexts.client((PROTOCOL,)))
+        self._site = Site(judge, self._pool, self._http2, limits, self._tasks)
         self._switching = Switching(self._site, tunnels)
         self._draining = False
 
@@ -73,6 +75,7 @@ class HttpListeners(Arrivals):
         for connection in tuple(self.live):
             connection.tick(now)
         self._pool.expire()
+        self._http2.tick(now, self._limits.silence, self._limits.head)
 
     def cut(self, ids: frozenset[int]) -> set[int]:
         """End the connections of these conversations. Returns those that there were."""
@@ -108,6 +111,7 @@ class HttpListeners(Arrivals):
             connection.end()
         await super().close()
         self._pool.close()
+        self._http2.close()
 
     async def _serve(self, client: socket.socket, who: Client) -> None:
         stays = False
@@ -175,7 +179,7 @@ class HttpListeners(Arrivals):
 
     def _chosen(self, visitor: Visitor, protocol: str | None) -> asyncio.Protocol:
         """What speaks to a client that has chosen by ALPN (RFC 7301)."""
-        if protocol == "h2":
+        if protocol == PROTOCOL:
             return Http2Connection(self._site, visitor, self, secure=True)
         return self._http1(visitor, secure=True)
 

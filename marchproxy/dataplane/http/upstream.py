@@ -73,6 +73,16 @@ class Carrier(Protocol):
         """Give on."""
 
 
+class Connections(Protocol):
+    """Where carriers come from."""
+
+    def take(self, backend: Backend) -> Carrier | None:
+        """One that is at once; None: there is none."""
+
+    async def connect(self, backend: Backend) -> Carrier:
+        """One by a new connection. Raises `OSError`; TLS that fails is one."""
+
+
 class Keeper(Protocol):
     """Where connections go that are free."""
 

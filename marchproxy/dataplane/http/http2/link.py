@@ -114,7 +114,7 @@ class Outgoing:
         while self.heads:
             fields = self.heads.popleft()
             last = self.ended and not (self.heads or self.pieces or self.trailers)
-            connection.send_headers(self.number, _fields(fields), end_stream=last)
+            connection.send_headers(self.number, header_fields(fields), end_stream=last)
             if last:
                 self._over()
                 return 0
@@ -136,7 +136,7 @@ class Outgoing:
                 return size
         if self.ended and not self.pieces:
             if self.trailers:
-                connection.send_headers(self.number, _fields(self.trailers), end_stream=True)
+                connection.send_headers(self.number, header_fields(self.trailers), end_stream=True)
             else:
                 connection.end_stream(self.number)
             self._over()
@@ -380,7 +380,7 @@ class Link(asyncio.Protocol):
             self.transport.write(data)
 
 
-def _fields(fields: Fields) -> list[tuple[bytes, bytes]]:
+def header_fields(fields: Fields) -> list[tuple[bytes, bytes]]:
     """As the library wants them: what its size could give away is not compressed (RFC 7541 section 7.1.3)."""
     return [
         NeverIndexedHeaderTuple(name.encode("latin-1"), value.encode("latin-1"))
