@@ -12,6 +12,7 @@ import grpc.aio
 
 from tests.dataplane.admission.desk import Desk, desk
 from tests.dataplane.http.http2.backend import routed2
+from tests.dataplane.http.http2.test_client import met
 from tests.dataplane.http.site import LAN, QUICK
 from tests.dataplane.loops import looped
 from tests.policy import build
@@ -20,7 +21,7 @@ from tests.policy.build import mapping, service
 LONG = 60.0
 
 
-class Handler(grpc.GenericRpcHandler):
+class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Calls that pass bytes as they are."""
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
@@ -152,9 +153,7 @@ async def test_a_deadline_that_a_client_forgets_is_kept_here() -> None:
     async with calling() as (at, channel):
         # As metadata: the library does not know of it.
         call = channel.unary_unary("/t.T/Slow")(b"", timeout=LONG)
-        while not (live := tuple(at.admission._http.live)) or not live[0].streams:
-            await asyncio.sleep(0.01)
-        [stream] = live[0].streams.values()
+        stream = await met(at)
         stream.exchange._expires = time.monotonic() - 1
         at.admission._http.tick()
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
