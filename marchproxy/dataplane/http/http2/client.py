@@ -21,7 +21,7 @@ from marchproxy.dataplane.http.conversations import Conversations
 from marchproxy.dataplane.http.http2.frames import Frames
 from marchproxy.dataplane.http.http2.link import STREAM_WINDOW, Link, Outgoing, speak
 from marchproxy.dataplane.http.http2.stream import ClientStream
-from marchproxy.dataplane.http.messages import Fields
+from marchproxy.dataplane.http.messages import Fields, Request
 from marchproxy.dataplane.http.pseudofields import RawFields, read_request, read_trailers, write_response
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.visitor import Visitor
@@ -45,6 +45,10 @@ _SETTINGS = {
 }
 _MORE = {SettingCodes.MAX_CONCURRENT_STREAMS: 10 * MOST_STREAMS}
 _DRAINING = b"draining"
+_REMEMBERED = 8
+"""Heads."""
+
+type Head = tuple[tuple[bytes, bytes], ...]
 
 
 class Http2Connection(Link):
@@ -58,6 +62,8 @@ class Http2Connection(Link):
         self.streams: dict[int, ClientStream] = {}
         self._visitor = visitor
         self._owner = owner
+        self._known: dict[tuple[Head, bool], tuple[Request, int]] = {}
+        """The last few heads, and what they say."""
         self._trailers: dict[int, Fields] = {}
         self._draining: float | None = None
         """When the first GOAWAY was sent."""
@@ -185,13 +191,12 @@ class Http2Connection(Link):
             self.reset(number, ErrorCodes.REFUSED_STREAM)
             return
         try:
-            request = read_request(_raw(event.headers), "2", ends=ends)
+            request, size = self._understand(tuple(_raw(event.headers)), ends=ends)
         except Unfit as unfit:
             self._refuse(number, unfit, ends=ends)
             return
         stream = self.streams[number] = ClientStream(self, number, request)
         stream.begin(ends=ends)
-        size = sum(len(name) + len(value) for name, value in _raw(event.headers))
         self.site.carry(stream.exchange.conversation, size)
 
     def _data(self, event: DataReceived) -> None:
@@ -233,6 +238,18 @@ class Http2Connection(Link):
             self._settle()
 
     # ---- within
+
+    def _understand(self, raw: Head, *, ends: bool) -> tuple[Request, int]:
+        """What a head says, and its bytes. Clients ask for the same again and again."""
+        known = self._known.get((raw, ends))
+        if known is None:
+            request = read_request(raw, "2", ends=ends)
+            known = request, sum(len(name) + len(value) for name, value in raw)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            if not request.websocket:
+                self._known[raw, ends] = known
+        return known
 
     def _refuse(self, number: int, unfit: Unfit, *, ends: bool) -> None:
         """Answer a request that cannot be read."""
