@@ -16,6 +16,7 @@ from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import host_of
 from marchproxy.dataplane.http.responses import NO_CONTENT
 from marchproxy.dataplane.proxy.protocol.http_head import MAX_HEAD, MAX_LINE, HttpUnfit, malformed
+from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
 from marchproxy.policy.paths import canonical_path
 
@@ -78,11 +79,14 @@ def read_request(raw: RawFields, version: str, *, ends: bool) -> Request:
     )
 
 
-def write_request(request: Request, scheme: str, about: Fields) -> Fields:
-    """The head for a backend; `about` is added to the request's own fields."""
+def write_request(request: Request, scheme: str, about: Fields, backend: Endpoint) -> Fields:
+    """The head for a backend; `about` is added to the request's own fields.
+
+    Where the client named no host, which HTTP/1.0 allows, it is the backend itself.
+    """
     fields = [
         *((":method", request.method), (":scheme", scheme)),
-        *((":authority", request.authority), (":path", request.target)),
+        *((":authority", request.authority or str(backend)), (":path", request.target)),
         *request.fields,
         *about,
     ]
@@ -90,7 +94,7 @@ def write_request(request: Request, scheme: str, about: Fields) -> Fields:
         fields.append(("content-length", str(request.length)))
     if request.trailers:
         fields.append(("te", "trailers"))
-    return tuple([each for each in fields if each[0] != ":authority" or each[1]])
+    return tuple(fields)
 
 
 def read_response(raw: RawFields, method: str, *, ends: bool) -> Response:

@@ -3,6 +3,7 @@
 import base64
 from dataclasses import replace
 from http import HTTPStatus
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,9 @@ from marchproxy.dataplane.http.pseudofields import (
 from marchproxy.dataplane.http.requests import host_of
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.dataplane.proxy.protocol.http_head import HttpUnfit
+from marchproxy.model.endpoint import Endpoint
+
+PLACE = Endpoint(ip_address("10.0.0.1"), 80)
 
 type Raw = list[tuple[bytes, bytes]]
 
@@ -59,7 +63,7 @@ def test_a_websocket_is_asked_for_as_in_http_1() -> None:
     fields = dict(request.fields)
     assert fields["sec-websocket-version"] == "13"
     assert len(base64.b64decode(fields["sec-websocket-key"])) == 16
-    assert b"upgrade: websocket\r\n" in requests.write_request(request, ())
+    assert b"upgrade: websocket\r\n" in requests.write_request(request, (), PLACE)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +157,7 @@ def test_host_may_stand_for_the_authority() -> None:
 
 def test_a_request_for_a_backend() -> None:
     request = read_request([*POST, (b"te", b"trailers"), (b"content-length", b"4")], "2", ends=False)
-    assert raw_fields(write_request(request, "http", (("via", "2 x"),))) == [
+    assert raw_fields(write_request(request, "http", (("via", "2 x"),), PLACE)) == [
         (b":method", b"POST"),
         (b":scheme", b"http"),
         *POST[2:],
@@ -219,7 +223,7 @@ def test_whatever_comes_it_reads_the_same_in_http_1(
     except Unfit:
         return
     again: Request = requests.read_request(
-        requests.write_request(request, about_client("::1", "http", "", "2"))
+        requests.write_request(request, about_client("::1", "http", "", "2"), PLACE)
     )
     ours = {"via", "forwarded"}
     assert (again.method, again.target, again.path) == (request.method, request.target, request.path)

@@ -29,6 +29,7 @@ from marchproxy.dataplane.http.pseudofields import (
 from marchproxy.dataplane.http.responses import MAX_HEAD
 from marchproxy.dataplane.http.upstream import MOST_INTERIM, Asking
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Backend
 
@@ -286,7 +287,8 @@ class BackendLink(Link):
         if not self.room:
             return None
         scheme = "https" if self.backend.tls else "http"
-        fields = write_request(request, scheme, request.about)
+        place = Endpoint(self.backend.address, self.backend.port)
+        fields = write_request(request, scheme, request.about, place)
         try:
             number = self.h2.get_next_available_stream_id()
             self.h2.send_headers(number, header_fields(fields), end_stream=request.length == 0)
