@@ -110,7 +110,7 @@ class Service:
     """Share of new flows of each of its addresses beside other backends, 1 to 256."""
     tls: bool = False
     health: str = "none"
-    """`none`, `tcp`, `icmp`, `http:PATH` or `https:PATH`."""
+    """`none`, `tcp`, `icmp`, `http:PATH`, `https:PATH`; `grpc`, `grpcs`, each also with `:SERVICE`."""
     health_interval: int | None = None
     """Seconds between checks, 1 to 3600; None: the default."""
     health_timeout: int | None = None

@@ -7,7 +7,7 @@ The plan is in the terms of policy (prefixes, backends, ordered rules). Turning 
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import NamedTuple
@@ -43,6 +43,8 @@ class Backend:
     weight: int = 1
     tls: str = ""
     """Where HTTP is read, the name or address that it proves in TLS; empty: it speaks in the clear."""
+    http2: bool = False
+    """It speaks HTTP/2 only, whatever the rule says."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -79,6 +81,15 @@ class Route(NamedTuple):
     """A prefix in whole segments, without `/` at its end; empty: any."""
 
 
+class Http2(Enum):
+    """Which requests go to backends by HTTP/2."""
+
+    NEVER = auto()
+    CALLS = auto()
+    """Those of gRPC; all others go by HTTP/1.1."""
+    ALWAYS = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One mapping at one listener; two rules if its sources are `external` *and* services."""
@@ -112,6 +123,7 @@ class Rule:
     """The qualified name of the certificate with which TLS is spoken first of all; None: it is not."""
     route: Route | None = None
     """Its protocols are HTTP's; None: they are not, or what passes is to stay as it is."""
+    http2: Http2 = Http2.NEVER
 
     @property
     def is_admitted(self) -> bool:

@@ -10,7 +10,7 @@ from marchproxy.model.entities import Action, Auth, Mapping, WithoutSni
 from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import qualify
 from marchproxy.model.ports import PortRange
-from marchproxy.model.protocol import OVER_HTTP, Transport
+from marchproxy.model.protocol import OVER_HTTP, Protocol, Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.checks import Watched
 from marchproxy.policy.directory import Audience, Directory, Referents
@@ -18,6 +18,7 @@ from marchproxy.policy.paths import canonical_prefix
 from marchproxy.policy.plan import (
     WILDCARDS,
     Finding,
+    Http2,
     ListenerKey,
     Pool,
     Route,
@@ -124,6 +125,14 @@ class _Reading(NamedTuple):
             return None
         return Route(mapping.host or "", canonical_prefix(mapping.path_prefix or ""))
 
+    @property
+    def http2(self) -> Http2:
+        """As of `Rule`."""
+        protocols = self.mapping.protocols
+        if Protocol.GRPC not in protocols:
+            return Http2.NEVER
+        return Http2.ALWAYS if protocols == (Protocol.GRPC,) else Http2.CALLS
+
     def refusal(self) -> Refusal | None:
         """What it says itself, whatever its destinations want."""
         own = refusal_of(self.mapping)
@@ -156,6 +165,7 @@ class _Reading(NamedTuple):
                 sni=self.sni,
                 tls=self.tls,
                 route=self.route,
+                http2=self.http2,
             )
             for included, excluded in self.audiences
         ]

@@ -25,7 +25,7 @@ class Contexts:
         self._identities: dict[str, Identity] = {}
         self._made: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
         self._choosing: dict[tuple[tuple[str, ...], tuple[str, ...]], ssl.SSLContext] = {}
-        self._trusting: ssl.SSLContext | None = None
+        self._trusting: dict[tuple[str, ...], ssl.SSLContext] = {}
 
     def learn(self, identities: Iterable[Identity]) -> None:
         """These are all that there are. What has not changed keeps its context, and the sessions of it."""
@@ -68,12 +68,14 @@ class Contexts:
 
         return hosts_of(self._identities[name].chain)
 
-    def client(self) -> ssl.SSLContext:
-        """For backends: they prove their name by a certificate that the system trusts."""
-        if self._trusting is None:
-            self._trusting = ssl.create_default_context()
-            self._trusting.minimum_version = ssl.TLSVersion.TLSv1_2
-        return self._trusting
+    def client(self, protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
+        """For backends: who proves its name by a certificate that the system trusts. `protocols`: ALPN."""
+        if protocols not in self._trusting:
+            made = self._trusting[protocols] = ssl.create_default_context()
+            made.minimum_version = ssl.TLSVersion.TLSv1_2
+            if protocols:
+                made.set_alpn_protocols(list(protocols))
+        return self._trusting[protocols]
 
     def server(self, name: str, protocols: tuple[str, ...] = ()) -> ssl.SSLContext | None:
         """The context of a certificate, and of ALPN `protocols`; None: it is not there, or of no use."""

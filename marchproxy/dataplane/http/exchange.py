@@ -7,6 +7,7 @@ the request can be said again.
 
 import asyncio
 import logging
+import math
 import ssl
 import time
 from collections.abc import Iterator
@@ -16,12 +17,12 @@ from typing import Protocol
 
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.credentials.book import Verified
+from marchproxy.dataplane.http import grpc
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
-from marchproxy.dataplane.http.requests import write_request
 from marchproxy.dataplane.http.site import Site
-from marchproxy.dataplane.http.upstream import Upstream
+from marchproxy.dataplane.http.upstream import Carrier, Connections, Upstream
 from marchproxy.dataplane.http.visitor import Visitor
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.ledger import Conversation
@@ -32,12 +33,14 @@ from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
-from marchproxy.policy.plan import Backend
+from marchproxy.policy.plan import Backend, Http2, Rule
 
 log = logging.getLogger(__name__)
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """Methods of which once more does no more (RFC 9110 section 9.2.2)."""
+_GRACE = 0.5
+"""Seconds behind the deadline of a call: who has set it should notice first."""
 
 
 class Stream(Protocol):
@@ -109,7 +112,7 @@ class Exchange:
         self._answer: Answer
         self._presented: Presented | None = None
         self._candidates: Iterator[Backend] | None = None
-        self._upstream: Upstream | None = None
+        self._upstream: Carrier | None = None
         self._kept = False
         """The connection was used before: that it has ended says nothing about the backend."""
         self._sent = False
@@ -124,6 +127,15 @@ class Exchange:
         """Of a request whose body is complete; None: it is not."""
         self._task: asyncio.Task[None] | None = None
         self._deadline = 0.0
+        self._call = grpc.is_call(request)
+        """It is one of gRPC."""
+        self._expires = math.inf
+        self.patience: float = site.limits.silence
+        """Seconds that either side may be silent while it is waited for."""
+        if self._call:
+            # Calls that stream are silent for long, and say themselves how long they may take.
+            self.patience = site.ledger.evaluator.plan.settings.tunnel_idle or math.inf
+            self._expires = self.began + (grpc.timeout_of(request) or math.inf)
 
     # ---- from the client
 
@@ -148,7 +160,7 @@ class Exchange:
         self.conversation = conversation
         self._deadline = self.began + self._site.limits.opening
         first = self._site.settled(conversation) or self._following()
-        upstream = self._site.pool.take(first) if first and not ledger.is_blocked(first) else None
+        upstream = self._pool(first).take(first) if first and not ledger.is_blocked(first) else None
         if upstream is not None:
             self._kept = True
             self._ask(upstream)
@@ -184,14 +196,14 @@ class Exchange:
         """The client takes no more for now."""
         self._held_back = True
         if self._upstream is not None:
-            self._upstream.transport.pause_reading()
+            self._upstream.pause()
 
     def client_ready(self) -> None:
         """It does again."""
         self._held_back = False
         self.waits_since = time.monotonic()
         if self._upstream is not None:
-            self._upstream.transport.resume_reading()
+            self._upstream.resume()
 
     def refuse(self, unfit: Unfit) -> None:
         """Answer that it goes nowhere, and write that down."""
@@ -233,7 +245,7 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is None:
             return
-        if self.request.websocket and self.conversation is not None:
+        if self.request.websocket and self.conversation is not None and isinstance(upstream, Upstream):
             self.phase = Phase.OVER
             self._stream.switch(self, self.conversation, response, upstream)
             return
@@ -285,9 +297,12 @@ class Exchange:
 
     def overdue(self, now: float) -> None:
         """Give up a backend that has stayed silent for too long, or takes nothing of the request."""
+        if now > self._expires + _GRACE and self.phase is not Phase.OVER:
+            self._expire()
+            return
         waiting = self._upstream is not None and (self._trailers is not None or self._full)
         # A backend that is not read from, because the client does not read, is not silent.
-        if waiting and not self._held_back and now - self.waits_since > self._site.limits.silence:
+        if waiting and not self._held_back and now - self.waits_since > self.patience:
             upstream, self._upstream = self._upstream, None
             if upstream is not None:
                 upstream.abandon()
@@ -327,7 +342,7 @@ class Exchange:
                 try:
                     left = self._deadline - time.monotonic()
                     async with asyncio.timeout(max(0.0, min(limits.each, left))):
-                        upstream = await self._site.pool.connect(backend)
+                        upstream = await self._pool(backend).connect(backend)
                 except OSError as error:
                     untrusted = isinstance(error, ssl.SSLError)
                     reason = Reason.TLS_FAILED if untrusted else sockets.refusal_reason(error)
@@ -343,6 +358,15 @@ class Exchange:
         if self.phase is Phase.REACHING:
             self.refuse(Unfit(reason))
 
+    def _pool(self, backend: Backend) -> Connections:
+        """Where its connections to a backend come from. A WebSocket asks by HTTP/1.1."""
+        site, rule = self._site, self._answer.rule
+        wanted = rule.http2 if isinstance(rule, Rule) else Http2.NEVER
+        if wanted is Http2.NEVER and not backend.http2:
+            return site.pool
+        calls = wanted is Http2.CALLS and not backend.http2
+        return site.pool if self.request.websocket or (calls and not self._call) else site.http2
+
     def _following(self) -> Backend | None:
         """The next backend to try; None: there is no other."""
         if self._candidates is None:
@@ -351,7 +375,7 @@ class Exchange:
             self._candidates = self._site.ledger.candidates(self.conversation)
         return next(self._candidates, None)
 
-    def _ask(self, upstream: Upstream) -> None:
+    def _ask(self, upstream: Carrier) -> None:
         visitor = self._stream.visitor
         self._upstream = upstream
         self.phase = Phase.ASKED
@@ -359,39 +383,54 @@ class Exchange:
         if self.conversation is not None:
             self._site.open(self.conversation, upstream.backend, begins=not self.request.websocket)
         request = self.request
-        if not request.encoded:
+        if not request.about:
             scheme = "https" if self._stream.secure else "http"
-            about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
-            place = Endpoint(upstream.backend.address, upstream.backend.port)
-            request.encoded = write_request(request, about, place)
+            request.about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
         upstream.ask(self, request)
         if self._held_back:
-            upstream.transport.pause_reading()
+            upstream.pause()
         if self._trailers is not None:
             upstream.finish(self._trailers)
         # Also where nothing more is to come: a client that leaves is noticed by reading.
         self._stream.resume()
 
+    def _expire(self) -> None:
+        """The client has said how long a call may take, and it took longer."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        self._fail(grpc.DeadlinePassed())
+
     def _can_repeat(self) -> bool:
         return not self._sent and (self.request.method in _REPEATABLE)
 
     def _broken(self, reason: Reason, detail: str) -> None:
-        """The backend failed. Before it answered, the client can be told; afterwards it must notice."""
+        """The backend failed."""
+        self._fail(Unfit(reason, detail))
+
+    def _fail(self, unfit: Unfit) -> None:
+        """Before the backend answered, the client can be told; afterwards it must notice."""
         if self.phase is Phase.ANSWERING:
             self._end()
-            self._stream.fail()
+            if self._call:
+                self._stream.finish(grpc.trailers_of(unfit))
+            else:
+                self._stream.fail()
             return
         visitor = self._stream.visitor
         query = self._site.query(visitor.who, self.request)
-        self._site.ledger.refuse(query, visitor.who.port, self._answer, reason, name=self.request.host)
-        self._answer_ourselves(Unfit(reason, detail))
+        self._site.ledger.refuse(query, visitor.who.port, self._answer, unfit.reason, name=self.request.host)
+        self._answer_ourselves(unfit)
 
     def _answer_ourselves(self, unfit: Unfit) -> None:
         self._refused = unfit.reason
-        response, body = refusal(unfit)
+        response, body = (grpc.failure(unfit), b"") if self._call else refusal(unfit)
         self.status = response.status
         self.responded = time.monotonic()
-        response.bodiless = self.request.method == "HEAD"
+        response.bodiless = self._call or self.request.method == "HEAD"
         self._end()
         self._stream.respond(response)
         if not response.bodiless:

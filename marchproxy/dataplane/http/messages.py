@@ -31,6 +31,8 @@ class Request:
     """It asks to become a WebSocket."""
     trailers: bool = False
     """The client takes trailers."""
+    about: Fields = ()
+    """What its backend is told about the client."""
     encoded: bytes = b""
     """The head as it went to a backend; what a client says again need not be written again."""
 

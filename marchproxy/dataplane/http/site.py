@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits
+from marchproxy.dataplane.http.http2.pool import Http2Pool
 from marchproxy.dataplane.http.messages import Request
 from marchproxy.dataplane.http.pool import Pool
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
@@ -24,6 +25,7 @@ class Site:
 
     judge: Judge
     pool: Pool
+    http2: Http2Pool
     limits: AdmissionLimits
     tasks: Tasks
     ledger: Ledger = field(init=False)
