@@ -73,8 +73,6 @@ SERVERS = {4: "10.2.0.2", 6: "fd02::2"}
 @pytest.mark.parametrize("version", [4, 6])
 def test_bytes_and_closes_are_those_of_a_direct_connection(rig: Rig, mode: str, version: int) -> None:
     with bad_link(rig, rig.client, BAD), bad_link(rig, rig.server, BAD):
-        if mode == "xdp":
-            rig.suit_xdp()
         report = run(rig, mode, LISTENERS[version], SERVERS[version], count=TUNNELS)
     check(report)
     assert (report["counters"].get("HANDED_UP", 0) > 0) is (mode == "xdp")
@@ -93,6 +91,7 @@ def test_the_same_on_links_that_are_fast(rig: Rig, mode: str, version: int) -> N
 
 def check(report: dict[str, Any]) -> None:
     """Most of them were handed off, and nothing is left of any."""
+    print({key: report[key] for key in ("outcomes", "refusals", "counters")})
     outcomes = report["outcomes"]
     assert outcomes.get("handed-off", 0) + outcomes.get("ended", 0) > outcomes.get("relayed", 0), report
     assert set(report["refusals"]) <= {"REORDERED", "BACKLOG", "CLOSED"}
