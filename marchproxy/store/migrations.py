@@ -301,6 +301,14 @@ def log_settings(dal: "DAL") -> None:
     )
 
 
+def proxy_protocol(dal: "DAL") -> None:
+    """Who says who its client is, and who is told."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("proxy_from", "text"), "[]")
+    add(dal, "mapping", Field("send_proxy", "text"), "none")
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -310,6 +318,7 @@ MIGRATIONS: tuple[Step, ...] = (
     tunnel_settings,
     certificates,
     log_settings,
+    proxy_protocol,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

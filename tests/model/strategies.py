@@ -183,6 +183,12 @@ def mappings(draw: st.DrawFn) -> Document:
     if allowed != ["icmp"]:
         document["ports"] = draw(ports() | st.just(""))
         document["listen"] = draw(st.none() | LISTENS | LISTEN_RANGES)
+    if set(document["protocols"]) == {"tcp"} and document["listen"] is not None:
+        optional = {
+            "proxy_from": st.lists(prefixes(), max_size=2),
+            "send_proxy": st.sampled_from(["none", "v1", "v2"]),
+        }
+        document |= draw(st.fixed_dictionaries({}, optional=optional))
     if "http" in allowed and document["listen"] is not None and draw(st.booleans()):
         document["tls"] = draw(NAMES)
     elif "http" in allowed:

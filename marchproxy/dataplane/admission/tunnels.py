@@ -180,9 +180,8 @@ class Tunnels:
         reason = self._judge.taken_back(presented, tunnel.verified) or (
             None if same else self._refusal(tunnel)
         )
-        if not relay.joinable:
-            tunnel.stays = True
-        elif self.handover is not None and self.hands_over:
+        tunnel.stays = tunnel.stays or not relay.joinable
+        if self.handover is not None and self.hands_over and not tunnel.stays:
             # What is bound mostly stays here to its end, and small queues would slow it down for nothing.
             tunnel.expected = bound is not None
             if self.ripe_bytes:
