@@ -63,6 +63,10 @@ class Contexts:
             self._choosing[key] = context
         return self._choosing[key]
 
+    def identity(self, name: str) -> Identity | None:
+        """A certificate with its key; None: it is not there."""
+        return self._identities.get(name)
+
     def _hosts(self, name: str) -> tuple[str, ...]:
         from marchproxy.store.x509 import hosts_of
 
