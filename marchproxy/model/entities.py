@@ -182,6 +182,12 @@ class Mapping:
         return (self.priority, self.action is Action.ALLOW, self.name)
 
     @property
+    def http3(self) -> bool:
+        """Whether HTTP/3 is spoken where it listens: what `quic` means where TLS ends here."""
+        spoken = Protocol.HTTPS in self.protocols and Protocol.QUIC in self.protocols
+        return self.tls is not None and spoken
+
+    @property
     def grace(self) -> int | None:
         """Seconds that a tunnel goes on after its credential has expired; None: it is not ended for that."""
         if self.on_expiry == KEEP:

@@ -16,7 +16,7 @@ from marchproxy.model.entities import (
     WithoutSni,
 )
 from marchproxy.model.errors import InvalidValue
-from marchproxy.model.protocol import OVER_HTTP, Protocol
+from marchproxy.model.protocol import OVER_HTTP, WITH_HTTP3, Protocol
 
 OF_JWT = {
     "jwt_algorithm": JwtAlgorithm.HS256,
@@ -83,7 +83,7 @@ def check_mapping(mapping: Mapping) -> None:
     if mapping.listen and len(mapping.listen.ports) > MAX_LISTEN_PORTS:
         raise InvalidValue("listen", str(mapping.listen), f"at most {MAX_LISTEN_PORTS} ports")
     routed = mapping.host is not None or mapping.path_prefix is not None
-    if routed and not set(mapping.protocols) <= OVER_HTTP:
+    if routed and not set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else OVER_HTTP):
         expected = "http, https or grpc with a host or path prefix"
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
     if mapping.sni and not set(mapping.protocols) <= _OVER_TCP:
@@ -111,8 +111,9 @@ def _check_tls(mapping: Mapping, certificate: str) -> None:
     """TLS is over TCP, at a listener, and is not looked at from outside where it ends."""
     if mapping.listen is None:
         raise InvalidValue("tls", certificate, "no certificate without listen: routed TLS passes through")
-    if not set(mapping.protocols) <= _OVER_TCP:
-        raise InvalidValue("protocols", ",".join(mapping.protocols), "tcp, http, https or grpc with tls")
+    if not set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else _OVER_TCP):
+        expected = "tcp, http, https or grpc with tls; beside https also quic, which is HTTP/3 there"
+        raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
     if mapping.sni:
         expected = "no certificate with sni, which is for TLS that passes through: with tls it ends here"
         raise InvalidValue("tls", certificate, expected)

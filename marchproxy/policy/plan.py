@@ -127,6 +127,8 @@ class Rule:
     """How backends are told who the client is."""
     route: Route | None = None
     """Its protocols are HTTP's; None: they are not, or what passes is to stay as it is."""
+    http3: bool = False
+    """It has HTTP/3 spoken over UDP at its listener, with `tls`."""
     http2: Http2 = Http2.NEVER
 
     @property
@@ -304,6 +306,9 @@ class Plan:
     """Those of `explicit` where TLS is spoken, with the qualified names of certificates."""
     certificates: frozenset[str] = frozenset()
     """Qualified names of all certificates that listeners want."""
+    http3: frozenset[ListenerKey] = frozenset()
+    """Those of `admitted` where HTTP/3 is spoken, too, over UDP at the same address and port. It has no rules
+    of its own: requests are decided by those of the listener, whatever brought them."""
     watched: tuple[Watched, ...] = ()
     """Backends that are checked or drained, each once."""
     findings: tuple[Finding, ...] = ()

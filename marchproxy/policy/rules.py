@@ -10,7 +10,7 @@ from marchproxy.model.entities import Action, Auth, Mapping, WithoutSni
 from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import qualify
 from marchproxy.model.ports import PortRange
-from marchproxy.model.protocol import OVER_HTTP, Protocol, Transport
+from marchproxy.model.protocol import OVER_HTTP, WITH_HTTP3, Protocol, Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.checks import Watched
 from marchproxy.policy.directory import Audience, Directory, Referents
@@ -96,7 +96,9 @@ class _Reading(NamedTuple):
 
     @property
     def transports(self) -> list[Transport]:
-        """What carries its protocols, ICMP aside."""
+        """What carries its protocols, ICMP aside; HTTP/3 has no rules of its own."""
+        if self.mapping.http3:
+            return [Transport.TCP]
         carried = {protocol.transport for protocol in self.mapping.protocols}
         return [transport for transport in Transport if transport in carried]
 
@@ -121,7 +123,8 @@ class _Reading(NamedTuple):
     def route(self) -> Route | None:
         """As of `Rule`."""
         mapping = self.mapping
-        if mapping.listen is None or mapping.sni or not set(mapping.protocols) <= OVER_HTTP:
+        over_http = set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else OVER_HTTP)
+        if mapping.listen is None or mapping.sni or not over_http:
             return None
         return Route(mapping.host or "", canonical_prefix(mapping.path_prefix or ""))
 
@@ -167,6 +170,7 @@ class _Reading(NamedTuple):
                 proxy_from=mapping.proxy_from,
                 send_proxy=mapping.send_proxy,
                 route=self.route,
+                http3=mapping.http3 and mapping.action is Action.ALLOW,
                 http2=self.http2,
             )
             for included, excluded in self.audiences

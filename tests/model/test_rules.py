@@ -194,3 +194,30 @@ def test_which_listeners_of_the_appliance_speak_tls(kind: str, tls: str | None, 
             read_entity(ApplianceListener, document)
     else:
         assert read_entity(ApplianceListener, document).tls == read
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"protocols": ["https", "quic"]}, None),
+        ({"protocols": ["https", "quic"], "host": "h.example", "path_prefix": "/x"}, None),
+        ({"protocols": ["http", "https", "quic"]}, None),
+        ({"protocols": ["quic"]}, "protocols"),
+        ({"protocols": ["http", "quic"]}, "protocols"),
+        ({"protocols": ["https", "quic", "udp"]}, "protocols"),
+        ({"protocols": ["https", "quic"], "tls": None, "host": "h.example"}, "protocols"),
+        ({"protocols": ["https", "quic"], "sni": True}, "protocols"),
+        ({"protocols": ["https", "quic"], "tls": None}, None),
+    ],
+)
+def test_quic_beside_https_is_http3_where_tls_ends(fields: Document, field: str | None) -> None:
+    document: Document = {
+        **{"name": "m", "sources": ["a"], "destinations": ["b"], "tls": "proxy", "listen": "10.0.0.1:443"},
+        **fields,
+    }
+    if field is None:
+        assert read_entity(Mapping, document).http3 is (document["tls"] is not None)
+        return
+    with pytest.raises(InvalidValue) as refused:
+        read_entity(Mapping, document)
+    assert refused.value.field == field
