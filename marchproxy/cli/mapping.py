@@ -18,7 +18,13 @@ _WHO = "Services by name, collection:NAME, external or all"
 FIELDS = (
     Field("sources", "--from", "S[,S]", f"{_WHO}: the clients", many=True, suggest=suggest.references),
     Field("destinations", "--to", "S[,S]", f"{_WHO}: the servers", many=True, suggest=suggest.references),
-    Field("protocols", "--protocol", "P[,P]", "tcp, udp, icmp, http, https, grpc or quic", many=True),
+    Field(
+        "protocols",
+        "--protocol",
+        "P[,P]",
+        "tcp, udp, icmp, http, https, grpc or quic; https,quic with --tls is HTTP/3, too",
+        many=True,
+    ),
     Field("ports", "--ports", "PORTS", "Ports of the destination, such as 443,8000-8100", many=True),
     Field(
         "listen",
@@ -107,6 +113,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocomple
     "marchproxy mapping add out --from clients --to external --protocol tcp,udp,icmp --ports 53,443",
     "marchproxy mapping add db --from clients --to db --protocol tcp --listen 10.1.0.1:5432 --auth-required"
     " --tls proxy",
+    "marchproxy mapping add shop --from all --to shop --protocol https,quic --listen '*:443' --tls shop",
     "marchproxy mapping add not-lab --from lab --to web --protocol tcp --listen 10.1.0.1:80"
     " --action deny --priority 10",
     fields=FIELDS,

@@ -295,6 +295,9 @@ class ClientConnection(asyncio.Protocol):
         self._keeps = self._keeps and not last
         self._chunks = response.length is None and not response.bodiless and self._version == "1.1"
         self._pending = write_response(response, self._version, keeps=self._keeps)
+        if self.secure and self._visitor.alternative:
+            told = self._visitor.alternative
+            self._pending = b"".join((self._pending[:-2], b"alt-svc: ", told, b"\r\n\r\n"))
 
     def send(self, data: memoryview | bytes) -> None:
         """See `Stream`."""

@@ -60,6 +60,11 @@ class HttpListeners(Arrivals):
         self._draining = False
 
     @property
+    def site(self) -> Site:
+        """What HTTP/3 has in common with it."""
+        return self._site
+
+    @property
     def conversations(self) -> Iterator[Conversation]:
         """What goes on."""
         return (each for connection in self.live for each in connection.conversations)

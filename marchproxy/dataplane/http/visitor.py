@@ -12,6 +12,8 @@ from marchproxy.policy.evaluate import Answer, Evaluator, decided
 from marchproxy.policy.plan import Listener, Rule
 from marchproxy.policy.routes import Routes
 
+REMEMBERED_FOR = 3600
+"""Seconds for which clients keep in mind that HTTP/3 is spoken; who finds that it is not comes by TCP."""
 _REMEMBERED = 16
 """Requests: clients ask for the same again, and nobody shall fill memory by asking for more."""
 
@@ -26,6 +28,7 @@ class Visitor:
         "_open",
         "_routes",
         "_services",
+        "alternative",
         "blocked",
         "evaluator",
         "listens",
@@ -41,6 +44,10 @@ class Visitor:
         self._listener: Listener | None = evaluator.listener(query)
         self.listens = self._listener is not None and self._listener.key in evaluator.reading
         """Whether requests are read there at all."""
+        self.alternative = b""
+        """What `Alt-Svc` says over TCP, of HTTP/3 (RFC 7838); empty: it is not spoken there."""
+        if self._listener is not None and self._listener.key in evaluator.plan.http3:
+            self.alternative = b'h3=":%d"; ma=%d' % (who.local_port, REMEMBERED_FOR)
         self._routes = evaluator.routes(self._listener, services) if self._listener else Routes()
         self._answers: dict[int, Answer] = {}
         """By identity of the rule, which the plan keeps."""

@@ -55,6 +55,16 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
+class Steer:
+    """Of the connection IDs of QUIC, give out those of process `index` of `count`."""
+
+    secret: bytes = field(repr=False)
+    """Of all workers, and of those that take their places."""
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Want:
     """Report events of these kinds."""
 

@@ -31,6 +31,7 @@ from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.proxy import ledger
 from marchproxy.dataplane.proxy.connecting import connect, connected
 from marchproxy.dataplane.proxy.relay import Relay
+from marchproxy.dataplane.quic.steering import Steering
 from marchproxy.dataplane.records import Event
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.workers import messages
@@ -96,6 +97,8 @@ class Worker:
                 self.book = parts.book()
             case messages.Prove(identities):
                 self._contexts.learn(identities)
+            case messages.Steer(secret, index, count):
+                self._admission.steer(Steering(secret, index, count))
             case messages.Want(kinds):
                 self._admission.want(kinds)
             case messages.Ask(number, question):
@@ -216,6 +219,7 @@ class Worker:
 
     def _orphaned(self) -> None:
         self._alone = True
+        self._admission.leave_ports()
         for future in self._asked.values():
             future.cancel()
         self._asked.clear()

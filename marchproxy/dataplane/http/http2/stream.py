@@ -125,7 +125,10 @@ class ClientStream:
 
     def respond(self, response: Response) -> None:
         """See `Stream`."""
-        self.out.head(write_response(response))
+        fields, told = write_response(response), self.visitor.alternative
+        if told and self.secure:
+            fields = (*fields, ("alt-svc", told.decode()))
+        self.out.head(fields)
 
     def send(self, data: memoryview | bytes) -> None:
         """See `Stream`."""
