@@ -95,14 +95,13 @@ class Http3Connection:
     def recheck(self) -> None:
         """End what the plan in force no longer allows."""
         visitor = self.visitor
-        if visitor.blocked or not visitor.listens:
+        if visitor.blocked or not visitor.alternative:
+            # Where nobody listens over UDP any more, the socket goes, too.
             self.end(Reason.POLICY_CHANGED)
             return
         for stream in tuple(self._streams.values()):
             if stream.exchange is not None and not stream.exchange.still_allowed():
                 stream.give_up(ErrorCode.H3_REQUEST_CANCELLED)
-        if not visitor.alternative:
-            self.drain()
 
     def tick(self, now: float) -> None:
         """See to what takes too long; called about once a second."""

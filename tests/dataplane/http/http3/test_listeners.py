@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import socket
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -224,6 +225,10 @@ async def test_a_plan_that_takes_it_away_ends_connections_and_the_socket() -> No
         at.apply(plan(at, backend, protocols="https"))
         async with asyncio.timeout(5):
             await client.gone.wait()
+        assert client.ended is not None
+        assert client.ended.error_code == ErrorCode.H3_NO_ERROR
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", at.port))
 
 
 @looped
