@@ -127,7 +127,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=(await intent.settings()).flow_table)
         admission = choose_admission(tier, resolver.find, credentials, certificates, store, options, ring.add)
         keeper = TierKeeper(tier, why, admission)
-        export = LogExport(intent, keeper)
+        export = LogExport(intent, keeper, options.log_dir)
         # Ends what is told when the tier ends: so it is closed after it.
         stack.push_async_callback(export.close)
         stack.push_async_callback(keeper.close)

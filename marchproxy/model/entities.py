@@ -205,12 +205,16 @@ class ClusterFields:
     """What admission let in, and refused."""
     log_netflow: bool = False
     """Beginnings and ends of flows, and what was denied."""
+    log_access: bool = False
+    """Every HTTP request that is read."""
     log_debug: bool = False
     """Backends that come and go; the cluster `default` also gets what the daemon logs."""
     ipfix: Collector | None = None
     """Where flow records go by IPFIX; None: nowhere."""
     log_http: str | None = None
     """Where flow records and refusals go as JSON in batches; None: nowhere."""
+    access_log: bool = False
+    """HTTP requests go as JSON lines to a file of this machine, whatever the classes above say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,6 +301,14 @@ def log_settings(dal: "DAL") -> None:
     )
 
 
+def access_log(dal: "DAL") -> None:
+    """HTTP requests in logs."""
+    from pydal import Field
+
+    for field in ("log_access", "access_log"):
+        add(dal, "cluster", Field(field, "boolean"), "F")
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -310,6 +318,7 @@ MIGRATIONS: tuple[Step, ...] = (
     tunnel_settings,
     certificates,
     log_settings,
+    access_log,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

@@ -112,6 +112,12 @@ class ClientConnection(asyncio.Protocol):
         return self._visitor
 
     @property
+    def tls(self) -> str:
+        """See `Stream`."""
+        tls = self.transport.get_extra_info("ssl_object")
+        return str(tls.version() or "") if tls is not None else ""
+
+    @property
     def conversations(self) -> tuple[Conversation, ...]:
         """What its requests count for."""
         own = tuple(self._conversations.values())

@@ -21,14 +21,14 @@ from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import write_request
 from marchproxy.dataplane.http.site import Site
+from marchproxy.dataplane.http.telling import exchanged
+from marchproxy.dataplane.http.tracing import REQUEST_ID, new_id, settle_id, with_id
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.credential import read_authorization
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
-from marchproxy.dataplane.records import Exchanged
-from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
@@ -45,6 +45,10 @@ class Stream(Protocol):
 
     secure: bool
     """It came under TLS."""
+
+    @property
+    def tls(self) -> str:
+        """Its version, as OpenSSL names it; empty: none."""
 
     @property
     def visitor(self) -> Visitor:
@@ -101,7 +105,9 @@ class Exchange:
         self.phase = Phase.REACHING
         self.began = self.waits_since = time.monotonic()
         self.status = 0
-        self.responded = 0.0
+        self.connected = self.responded = 0.0
+        self.attempts = 0
+        self._id = ""
         self.verified: Verified | None = None
         self.conversation: Conversation | None = None
         self._site = site
@@ -112,8 +118,8 @@ class Exchange:
         self._upstream: Upstream | None = None
         self._kept = False
         """The connection was used before: that it has ended says nothing about the backend."""
-        self._sent = False
-        """Some of the body has gone."""
+        self._sent = 0
+        """Bytes of the body that have gone."""
         self._full = False
         """The backend takes no more for now."""
         self._held_back = False
@@ -159,7 +165,7 @@ class Exchange:
     def send(self, data: memoryview | bytes) -> None:
         """A piece of the request's body."""
         if self._upstream is not None:
-            self._sent = True
+            self._sent += len(data)
             self._upstream.send(data)
 
     def finish(self, trailers: Fields) -> None:
@@ -209,6 +215,18 @@ class Exchange:
             return False
         answer = self._stream.visitor.answer(self.request.host, self.request.path)
         return self._site.judge.keeps(answer, self.verified)
+
+    @property
+    def id(self) -> str:
+        """What it is known by, here and behind us."""
+        if not self._id:
+            self._id = settle_id(self.request) or new_id()
+        return self._id
+
+    @property
+    def sent_bytes(self) -> int:
+        """Of the request's body."""
+        return self._sent
 
     @property
     def presented(self) -> Presented | None:
@@ -329,6 +347,7 @@ class Exchange:
                     async with asyncio.timeout(max(0.0, min(limits.each, left))):
                         upstream = await self._site.pool.connect(backend)
                 except OSError as error:
+                    self.attempts += 1
                     untrusted = isinstance(error, ssl.SSLError)
                     reason = Reason.TLS_FAILED if untrusted else sockets.refusal_reason(error)
                     log.debug("%s at %s:%d: %s", backend.service, backend.address, backend.port, error)
@@ -355,16 +374,18 @@ class Exchange:
         visitor = self._stream.visitor
         self._upstream = upstream
         self.phase = Phase.ASKED
-        self.waits_since = time.monotonic()
+        self.attempts += 1
+        self.connected = self.waits_since = time.monotonic()
         if self.conversation is not None:
             self._site.open(self.conversation, upstream.backend, begins=not self.request.websocket)
         request = self.request
+        given = settle_id(request)
         if not request.encoded:
             scheme = "https" if self._stream.secure else "http"
             about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
             place = Endpoint(upstream.backend.address, upstream.backend.port)
             request.encoded = write_request(request, about, place)
-        upstream.ask(self, request)
+        upstream.ask(self, request, request.encoded if given else with_id(request.encoded, self.id))
         if self._held_back:
             upstream.transport.pause_reading()
         if self._trailers is not None:
@@ -391,6 +412,7 @@ class Exchange:
         response, body = refusal(unfit)
         self.status = response.status
         self.responded = time.monotonic()
+        response.fields = (*response.fields, (REQUEST_ID, self.id))
         response.bodiless = self.request.method == "HEAD"
         self._end()
         self._stream.respond(response)
@@ -411,22 +433,10 @@ class Exchange:
     def tell(self) -> None:
         """Write the request down."""
         request, visitor, conversation = self.request, self._stream.visitor, self.conversation
-        backend = conversation.backend if conversation else None
-        now = time.monotonic()
-        facts = Exchanged(
-            method=request.method,
-            path=request.path,
-            version=request.version,
-            secure=self._stream.secure,
-            status=self.status,
-            backend=str(Endpoint(backend.address, backend.port)) if backend else "",
-            received=self.received_bytes,
-            waited=(self.responded or now) - self.began,
-            took=now - self.began,
-        )
         answer = self._answer
         if self._refused is not None:
             answer = replace(answer, verdict=Verdict.DENY, reason=self._refused)
         query = self._site.query(visitor.who, request)
         number = conversation.number if conversation else 0
+        facts = exchanged(self, conversation, answer, self._stream.tls)
         self._site.ledger.exchanged(query, visitor.who.port, answer, number, facts)

@@ -31,6 +31,8 @@ class Request:
     """It asks to become a WebSocket."""
     trailers: bool = False
     """The client takes trailers."""
+    given_id: str | None = None
+    """The id that it came with; None: nobody has looked (`tracing.settle_id`)."""
     encoded: bytes = b""
     """The head as it went to a backend; what a client says again need not be written again."""
 

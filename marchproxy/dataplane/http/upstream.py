@@ -84,8 +84,8 @@ class Upstream(asyncio.Protocol):
 
     # ---- for exchanges
 
-    def ask(self, asking: Asking, request: Request) -> None:
-        """Send the head of a request, which is encoded; its body follows by `send` and `finish`."""
+    def ask(self, asking: Asking, request: Request, head: bytes) -> None:
+        """Send the head of a request as `head` says it; its body follows by `send` and `finish`."""
         self._asking = asking
         self.used += 1
         self._method = request.method
@@ -93,7 +93,7 @@ class Upstream(asyncio.Protocol):
         self._sent = False
         self._interim = 0
         self._body = self._response = None
-        self.transport.write(request.encoded)
+        self.transport.write(head)
 
     def send(self, data: memoryview | bytes) -> None:
         """Send a piece of the body."""
