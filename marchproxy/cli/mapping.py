@@ -7,7 +7,7 @@ import typer
 from marchproxy.cli import suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
-from marchproxy.cli.fields import Field, Switch, grace, number, on_off
+from marchproxy.cli.fields import Field, Switch, grace, number, on_off, seconds
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.model.change import Kind
@@ -63,6 +63,24 @@ FIELDS = (
         "Certificate with which TLS is spoken where it listens",
         suggest=suggest.certificates,
     ),
+    Field("connect_timeout", "--connect-timeout", "TIME", "HTTP: for a connection to a backend, 5s", seconds),
+    Field("response_timeout", "--response-timeout", "TIME", "HTTP: until an answer begins, 60s", seconds),
+    Field("idle_timeout", "--idle-timeout", "TIME", "HTTP: of silence within an answer, 60s", seconds),
+    Field(
+        "retry_on",
+        "--retry",
+        "WHAT[,…]",
+        "HTTP: send GET and the like again, once or twice, on reset, timeout, 502, 503 or 504",
+        many=True,
+    ),
+    Field(
+        "retry_budget", "--retry-budget", "PERCENT", "HTTP: of requests that may be sent again, 20", number
+    ),
+    Field("eject_after", "--eject-after", "N", "HTTP: failures in a row of a backend, 5; 0: never", number),
+    Field("eject_for", "--eject-for", "TIME", "HTTP: time without such a backend, at first, 10s", seconds),
+    Field("eject_most", "--eject-most", "PERCENT", "HTTP: of backends that may be left out, 50", number),
+    Field("max_requests", "--max-requests", "N", "HTTP: at one time with each backend; 0: any", number),
+    Field("max_waiting", "--max-waiting", "N", "HTTP: that wait where --max-requests are under way", number),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
 EDITOR = Editor(

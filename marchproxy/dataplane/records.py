@@ -172,7 +172,8 @@ class BackendState:
     port: int
     """0 where it is pinged: then it stands for all ports."""
     check: str
-    """`tcp`, `icmp`, `http`, `https` or `none`."""
+    """`tcp`, `icmp`, `http`, `https` or `none`; `requests`: nobody checks, requests have failed there, and
+    it is left out for a while."""
     up: bool | None
     """Whether it gets new flows by its health; None: not checked."""
     checked: bool
@@ -182,6 +183,21 @@ class BackendState:
     """Seconds since the epoch; 0 where it is not checked."""
     why: str
     """What the last check found wrong; empty: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """A backend that requests leave out, in one process or added up over all."""
+
+    service: str
+    """Qualified name."""
+    address: IPAddress
+    port: int
+    since: float
+    """Seconds since the epoch."""
+    why: str
+    processes: int = 1
+    """How many of those that carry requests leave it out."""
 
 
 @dataclass(frozen=True, slots=True)

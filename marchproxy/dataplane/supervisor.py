@@ -45,6 +45,7 @@ from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.naming import AllServices
 from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
+from marchproxy.dataplane.outliers import Outliers
 from marchproxy.dataplane.preview import SCANNED, Preview, preview
 from marchproxy.dataplane.probation import Probation
 from marchproxy.dataplane.records import BackendEvent, EventKind, InterfaceEvent, InterfaceState, ProblemEvent
@@ -203,6 +204,7 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._started = time.time()
         self._top = TopLists(keeper)
+        self._outliers = Outliers(lambda state: keeper.events.tell(BackendEvent(state)))
         self._known: frozenset[Problem] = frozenset()
         self._attached: dict[str, InterfaceState] = {}
         self._retrying: asyncio.Task[None] | None = None
@@ -238,7 +240,8 @@ class Supervisor:
             names=self._resolver.states(),
             dns=self._dns.state(),
             trial=self._probation.trial,
-            backends=self._checks.states(),
+            backends=[*self._checks.states(), *self._outliers.states()],
+            requests=self._keeper.admission.request_counts(),
             certificates=self._certificates.states(),
             sinks=self._export.states(),
             problems=self._problems(),
@@ -367,6 +370,7 @@ class Supervisor:
         turn = 0
         while True:
             await self._keeper.poll()
+            self._outliers.look(self._keeper.admission.outliers())
             if self._keeper.alive:
                 self._notifier.alive()
             if self._intent.is_stale():

@@ -20,7 +20,7 @@ from marchproxy.model.errors import InvalidValue
 from marchproxy.model.ports import format_ports
 from marchproxy.model.protocol import Protocol, parse_protocol
 from marchproxy.model.publickey import PublicKey, parse_keys
-from marchproxy.model.readers import Reader, choice, each, flag, line, optional, parsed, whole
+from marchproxy.model.readers import Reader, choice, choices, each, flag, line, optional, parsed, whole
 
 type Document = dict[str, Any]
 type Entity = (
@@ -192,6 +192,16 @@ _FORMS: dict[type[Any], _Form] = {
             "sni": flag,
             "sni_missing": choice(entities.WithoutSni),
             "tls": optional(parsed(names.parse_name)),
+            "connect_timeout": optional(whole(1, 60)),
+            "response_timeout": optional(whole(1, 3600)),
+            "idle_timeout": optional(whole(1, 3600)),
+            "retry_on": choices(entities.Retry),
+            "retry_budget": whole(1, 100),
+            "eject_after": whole(0, 1000),
+            "eject_for": whole(1, 3600),
+            "eject_most": whole(1, 100),
+            "max_requests": whole(0, 65535),
+            "max_waiting": whole(0, 65535),
             "description": line,
         },
         rules.check_mapping,

@@ -60,6 +60,18 @@ class WithoutSni(StrEnum):
     """Decide by the destination's address alone."""
 
 
+class Retry(StrEnum):
+    """What a request is sent again for, that does no more when it comes twice (RFC 9110 section 9.2.2)."""
+
+    RESET = "reset"
+    """The connection ended before a byte of the answer."""
+    TIMEOUT = "timeout"
+    """No byte of the answer came in time."""
+    BAD_GATEWAY = "502"
+    UNAVAILABLE = "503"
+    GATEWAY_TIMEOUT = "504"
+
+
 class Action(StrEnum):
     """What a mapping does with what it matches."""
 
@@ -163,6 +175,27 @@ class Mapping:
     sni_missing: WithoutSni = WithoutSni.DENY
     tls: str | None = None
     """The certificate of its cluster with which TLS is spoken where it listens; None: it is not."""
+    connect_timeout: int | None = None
+    """Seconds for a backend to be connected to, 1 to 60, TLS included; None: 5. This and what follows is for
+    HTTP where requests are read."""
+    response_timeout: int | None = None
+    """Seconds from a request to the head of its answer, 1 to 3600; None: 60."""
+    idle_timeout: int | None = None
+    """Seconds that nothing may come within an answer, 1 to 3600; None: 60."""
+    retry_on: tuple[Retry, ...] = ()
+    """What a request is sent to another backend for; empty: only where a connection cannot be made."""
+    retry_budget: int = 20
+    """Percent of requests that may be sent again, 1 to 100."""
+    eject_after: int = 5
+    """Failures in a row after which a backend is left out for a while, 0 to 1000; 0: never."""
+    eject_for: int = 10
+    """Seconds that it is left out at first, 1 to 3600."""
+    eject_most: int = 50
+    """Percent of its backends that may be left out at one time, 1 to 100."""
+    max_requests: int = 0
+    """Requests at one time with each backend, in each worker, 0 to 65535; 0: any number."""
+    max_waiting: int = 0
+    """Requests that wait for one of these to be over, 0 to 65535."""
     description: str = ""
 
     @property

@@ -234,6 +234,18 @@ def choice(enum: type[StrEnum]) -> Reader:
     return read
 
 
+def choices(enum: type[StrEnum]) -> Reader:
+    """A list of the enum's texts, each once, in the enum's order."""
+    one, order = choice(enum), list(enum)
+
+    def read(raw: Any, field: str) -> tuple[StrEnum, ...]:
+        if not isinstance(raw, list):
+            raise InvalidValue(field, raw, "a list")
+        return tuple(sorted({one(item, field) for item in raw}, key=order.index))
+
+    return read
+
+
 def each(parse: Callable[..., Any], *, order: Callable[[Any], Any], empty: bool = False) -> Reader:
     """A list of texts that `parse` understands, each once, sorted."""
     read = in_order(parse, empty=empty)

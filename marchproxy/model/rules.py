@@ -92,6 +92,7 @@ def check_mapping(mapping: Mapping) -> None:
         raise InvalidValue("sni_missing", str(mapping.sni_missing), "deny, unless sni is wanted")
     if mapping.tls is not None:
         _check_tls(mapping, mapping.tls)
+    _check_requests(mapping)
 
 
 def _check_tls(mapping: Mapping, certificate: str) -> None:
@@ -103,6 +104,30 @@ def _check_tls(mapping: Mapping, certificate: str) -> None:
     if mapping.sni:
         expected = "no certificate with sni, which is for TLS that passes through: with tls it ends here"
         raise InvalidValue("tls", certificate, expected)
+
+
+OF_REQUESTS = {
+    name: Mapping.__dataclass_fields__[name].default
+    for name in (
+        *("connect_timeout", "response_timeout", "idle_timeout", "retry_on", "retry_budget"),
+        *("eject_after", "eject_for", "eject_most", "max_requests", "max_waiting"),
+    )
+}
+"""Fields of a mapping that say something where requests are read only, and their defaults."""
+
+
+def _check_requests(mapping: Mapping) -> None:
+    """Requests are read of HTTP, at a listener."""
+    said = [name for name, default in OF_REQUESTS.items() if getattr(mapping, name) != default]
+    if said and mapping.listen is None:
+        raise InvalidValue("listen", None, f"an address and port with {said[0]}: routed traffic is not read")
+    if said and not set(mapping.protocols) <= OVER_HTTP:
+        expected = f"http, https or grpc with {said[0]}"
+        raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
+    if mapping.sni and said:
+        raise InvalidValue(said[0], "", "nothing with sni: what passes under TLS is not read")
+    if mapping.max_waiting and not mapping.max_requests:
+        raise InvalidValue("max_requests", 0, "a bound that max_waiting requests can wait for")
 
 
 def check_interface(interface: Interface) -> None:

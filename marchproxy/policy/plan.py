@@ -80,6 +80,29 @@ class Route(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Handling:
+    """How requests are carried that a rule lets through: the fields of the mapping. Times are in seconds;
+    None: as `AdmissionLimits` has it."""
+
+    connect: float | None = None
+    response: float | None = None
+    idle: float | None = None
+    retry_on: frozenset[str] = frozenset()
+    """Of `entities.Retry`."""
+    retry_budget: float = 0.2
+    """Of requests, 0 to 1."""
+    eject_after: int = 5
+    eject_for: float = 10.0
+    eject_most: float = 0.5
+    """Of backends, 0 to 1."""
+    max_requests: int = 0
+    max_waiting: int = 0
+
+
+DEFAULT_HANDLING = Handling()
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One mapping at one listener; two rules if its sources are `external` *and* services."""
 
@@ -112,12 +135,14 @@ class Rule:
     """The qualified name of the certificate with which TLS is spoken first of all; None: it is not."""
     route: Route | None = None
     """Its protocols are HTTP's; None: they are not, or what passes is to stay as it is."""
+    handling: Handling = DEFAULT_HANDLING
+    """What becomes of its requests; another than the default wants them to be read."""
 
     @property
     def is_admitted(self) -> bool:
         """Whether connections must be understood before they may go to the pool."""
         asks = bool(self.credentials) or self.sni is not None or self.tls is not None
-        return self.is_routed or (self.pool is not None and asks)
+        return self.is_routed or (self.pool is not None and (asks or self._is_handled))
 
     @property
     def is_routed(self) -> bool:
@@ -127,8 +152,15 @@ class Rule:
     @property
     def reads_http(self) -> bool:
         """Whether it needs requests to be read."""
-        asks = self.pool is not None and (bool(self.credentials) or self.tls is not None)
-        return self.route is not None and (self.is_routed or asks)
+        asks = bool(self.credentials) or self.tls is not None or self._is_handled
+        return self.route is not None and (self.is_routed or (self.pool is not None and asks))
+
+    @property
+    def _is_handled(self) -> bool:
+        # In other processes the default is an equal object, and here the same one for almost all rules.
+        return self.route is not None and not (
+            self.handling is DEFAULT_HANDLING or self.handling == DEFAULT_HANDLING
+        )
 
 
 ICMP = 1

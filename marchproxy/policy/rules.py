@@ -14,10 +14,13 @@ from marchproxy.model.protocol import OVER_HTTP, Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.checks import Watched
 from marchproxy.policy.directory import Audience, Directory, Referents
+from marchproxy.policy.handling import handling_of
 from marchproxy.policy.paths import canonical_prefix
 from marchproxy.policy.plan import (
+    DEFAULT_HANDLING,
     WILDCARDS,
     Finding,
+    Handling,
     ListenerKey,
     Pool,
     Route,
@@ -124,6 +127,11 @@ class _Reading(NamedTuple):
             return None
         return Route(mapping.host or "", canonical_prefix(mapping.path_prefix or ""))
 
+    @property
+    def handling(self) -> Handling:
+        """As of `Rule`; the default is one object."""
+        return handling_of(self.mapping) if self.mapping.action is Action.ALLOW else DEFAULT_HANDLING
+
     def refusal(self) -> Refusal | None:
         """What it says itself, whatever its destinations want."""
         own = refusal_of(self.mapping)
@@ -138,7 +146,7 @@ class _Reading(NamedTuple):
         credentials: tuple[str, ...] = (),
     ) -> list[Rule]:
         """Its rules at a listener."""
-        name, mapping = self.name, self.mapping
+        name, mapping, handling = self.name, self.mapping, self.handling
         return [
             Rule(
                 mapping=name,
@@ -156,6 +164,7 @@ class _Reading(NamedTuple):
                 sni=self.sni,
                 tls=self.tls,
                 route=self.route,
+                handling=handling,
             )
             for included, excluded in self.audiences
         ]

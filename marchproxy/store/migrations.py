@@ -309,6 +309,18 @@ def access_log(dal: "DAL") -> None:
         add(dal, "cluster", Field(field, "boolean"), "F")
 
 
+def resilience(dal: "DAL") -> None:
+    """What mappings ask of backends that read requests: time, tries, and how many at once."""
+    from pydal import Field
+
+    for field in ("connect_timeout", "response_timeout", "idle_timeout"):
+        add(dal, "mapping", Field(field, "integer"), None)
+    add(dal, "mapping", Field("retry_on", "text"), "[]")
+    defaults = {"retry_budget": 20, "eject_after": 5, "eject_for": 10, "eject_most": 50}
+    for field, value in (*defaults.items(), ("max_requests", 0), ("max_waiting", 0)):
+        add(dal, "mapping", Field(field, "integer"), value)
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -319,6 +331,7 @@ MIGRATIONS: tuple[Step, ...] = (
     certificates,
     log_settings,
     access_log,
+    resilience,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

@@ -4,7 +4,20 @@ import pytest
 
 from tests.cli.console import Console
 
+REQUESTS = {
+    "connect_timeout": None,
+    "response_timeout": None,
+    "idle_timeout": None,
+    "retry_on": [],
+    "retry_budget": 20,
+    "eject_after": 5,
+    "eject_for": 10,
+    "eject_most": 50,
+    "max_requests": 0,
+    "max_waiting": 0,
+}
 CW = {
+    **REQUESTS,
     "name": "cw",
     "cluster": "default",
     "sources": ["clients"],
@@ -38,6 +51,7 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         *("--output", "json"),
     ).json
     assert added == {
+        **REQUESTS,
         "name": "m",
         "cluster": "default",
         "sources": ["clients", "external"],
@@ -58,6 +72,28 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "sni_missing": "address",
         "tls": None,
         "description": "text",
+    }
+
+
+def test_what_is_said_about_requests(site: Console) -> None:
+    added = site.ok(
+        *("mapping", "add", "m", "--from", "clients", "--to", "web", "--protocol", "http"),
+        *("--listen", "10.1.0.1:8080", "--connect-timeout", "2s", "--response-timeout", "10m"),
+        *("--idle-timeout", "30", "--retry", "503,reset", "--retry", "502", "--retry-budget", "50"),
+        *("--eject-after", "3", "--eject-for", "1m", "--eject-most", "34", "--max-requests", "200"),
+        *("--max-waiting", "100", "--output", "json"),
+    ).json
+    assert {name: added[name] for name in REQUESTS} == {
+        "connect_timeout": 2,
+        "response_timeout": 600,
+        "idle_timeout": 30,
+        "retry_on": ["reset", "502", "503"],
+        "retry_budget": 50,
+        "eject_after": 3,
+        "eject_for": 60,
+        "eject_most": 34,
+        "max_requests": 200,
+        "max_waiting": 100,
     }
 
 

@@ -172,3 +172,36 @@ def test_which_listeners_of_the_appliance_speak_tls(kind: str, tls: str | None, 
             read_entity(ApplianceListener, document)
     else:
         assert read_entity(ApplianceListener, document).tls == read
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"max_requests": 5, "max_waiting": 5}, None),
+        ({"retry_on": ["503", "reset"]}, None),
+        ({"max_waiting": 5}, "max_requests"),
+        ({"retry_on": ["503"], "protocols": ["tcp"]}, "protocols"),
+        ({"eject_after": 0, "listen": None}, "listen"),
+        ({"connect_timeout": 1, "sni": True}, "connect_timeout"),
+        ({"retry_on": ["500"]}, "retry_on"),
+        ({"eject_most": 0}, "eject_most"),
+        ({"response_timeout": 3601}, "response_timeout"),
+    ],
+)
+def test_what_is_said_about_requests_needs_http_at_a_listener(
+    fields: dict[str, object], wrong: str | None
+) -> None:
+    document = {
+        "name": "www",
+        "sources": ["lan"],
+        "destinations": ["web"],
+        "protocols": ["http"],
+        "listen": "10.1.0.1:80",
+        **fields,
+    }
+    if wrong is None:
+        read_entity(Mapping, document)
+        return
+    with pytest.raises(InvalidValue) as raised:
+        read_entity(Mapping, document)
+    assert raised.value.field == wrong

@@ -32,7 +32,7 @@ from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.proxy.tcp import TcpListener
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
@@ -189,6 +189,14 @@ class Admission:
             TableFill("tunnels", self._gate.inside, self.limits.connections),
             TableFill("associations", len(self._associations.live), self.limits.associations),
         ]
+
+    def outliers(self) -> Sequence[Outlier]:
+        """Backends that requests leave out for a while."""
+        return self._http.care.outliers()
+
+    def request_counts(self) -> Mapping[str, int]:
+        """What was taken care of between requests and backends; see `circuits.Changes`."""
+        return self._http.care.counts()
 
     def problems(self) -> Sequence[str]:
         """Listeners that cannot accept, or whose address is not here."""

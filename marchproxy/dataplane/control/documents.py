@@ -84,7 +84,7 @@ def flow_document(flow: Flow) -> Document:
 
 
 def backend_document(state: BackendState) -> Document:
-    """A backend that is checked or drained."""
+    """A backend that is checked or drained, or that requests leave out."""
     return {
         "service": state.service,
         "address": str(state.address),
@@ -275,6 +275,7 @@ def status_document(status: Status) -> Document:
         "reloads": status.reloads,
         "failed_reloads": status.failed_reloads,
         "backends": [backend_document(state) for state in status.backends],
+        "requests": dict(status.requests),
         "sinks": [_sink_document(sink) for sink in status.sinks],
         "names": {name.name: [str(each.address) for each in name.addresses] for name in status.names},
         "host_names": [_name_document(name) for name in status.names],

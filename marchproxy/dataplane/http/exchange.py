@@ -17,6 +17,8 @@ from typing import Protocol
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.http.answers import refusal
+from marchproxy.dataplane.http.care import MOST_REPEATS, handling_of
+from marchproxy.dataplane.http.circuits import FAILURES
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import write_request
@@ -29,10 +31,11 @@ from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.credential import read_authorization
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.entities import Retry
 from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
-from marchproxy.policy.plan import Backend
+from marchproxy.policy.plan import DEFAULT_HANDLING, Backend
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +133,10 @@ class Exchange:
         """Of a request whose body is complete; None: it is not."""
         self._task: asyncio.Task[None] | None = None
         self._deadline = 0.0
+        self._handling = DEFAULT_HANDLING
+        self._repeats = 0
+        self._seat: Backend | None = None
+        """Where it takes room, of which there is not any amount."""
 
     # ---- from the client
 
@@ -152,9 +159,15 @@ class Exchange:
         else:
             conversation = self._stream.conversation(opened, request)
         self.conversation = conversation
-        self._deadline = self.began + self._site.limits.opening
+        handling = handling_of(answer)
+        self._handling = handling
+        self._deadline = self.began + max(self._site.limits.opening, handling.connect or 0.0)
+        if handling.retry_on:
+            self._site.care.earn(answer.mapping, handling)
         first = self._site.settled(conversation) or self._following()
-        upstream = self._site.pool.take(first) if first and not ledger.is_blocked(first) else None
+        upstream = None
+        if first is not None and not ledger.is_blocked(first) and self._enters(first):
+            upstream = self._site.pool.take(first)
         if upstream is not None:
             self._kept = True
             self._ask(upstream)
@@ -185,6 +198,7 @@ class Exchange:
         if self._upstream is not None:
             upstream, self._upstream = self._upstream, None
             upstream.abandon()
+            self._site.care.circuits.gave_up(upstream.backend)
 
     def client_full(self) -> None:
         """The client takes no more for now."""
@@ -242,6 +256,11 @@ class Exchange:
 
     def answered(self, response: Response) -> None:
         """See `Asking`."""
+        upstream, care = self._upstream, self._site.care
+        if upstream is not None and (response.status in FAILURES or care.circuits):
+            care.answered(upstream.backend, self._answer, self._handling, response.status)
+            if response.status in FAILURES and self._repeats_for(str(response.status), upstream):
+                return
         self.phase = Phase.ANSWERING
         self.status = response.status
         self.responded = self.waits_since = time.monotonic()
@@ -253,6 +272,7 @@ class Exchange:
             return
         if self.request.websocket and self.conversation is not None:
             self.phase = Phase.OVER
+            self._leave()
             self._stream.switch(self, self.conversation, response, upstream)
             return
         upstream.abandon()
@@ -279,7 +299,9 @@ class Exchange:
 
     def failed(self, reason: Reason, detail: str) -> None:
         """See `Asking`."""
-        self._upstream = None
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None and not (self._kept and self.phase is Phase.ASKED):
+            self._site.care.failed(upstream.backend, self._answer, self._handling, detail or reason.meaning)
         if self.phase is Phase.ASKED and self._kept and self._can_repeat():
             self._kept = False
             self.phase = Phase.REACHING
@@ -287,7 +309,8 @@ class Exchange:
             self._stream.pause()
             self._task = self._site.tasks.start(self._reach(backend), name=f"reach {self.request.host} again")
             return
-        self._broken(reason, detail)
+        if upstream is None or not self._repeats_for(Retry.RESET, upstream):
+            self._broken(reason, detail)
 
     def upstream_full(self) -> None:
         """See `Asking`."""
@@ -303,12 +326,18 @@ class Exchange:
 
     def overdue(self, now: float) -> None:
         """Give up a backend that has stayed silent for too long, or takes nothing of the request."""
-        waiting = self._upstream is not None and (self._trailers is not None or self._full)
+        upstream = self._upstream
         # A backend that is not read from, because the client does not read, is not silent.
-        if waiting and not self._held_back and now - self.waits_since > self._site.limits.silence:
-            upstream, self._upstream = self._upstream, None
-            if upstream is not None:
-                upstream.abandon()
+        if upstream is None or self._held_back or not (self._trailers is not None or self._full):
+            return
+        handling = self._handling
+        limit = handling.idle if self.phase is Phase.ANSWERING else handling.response
+        if now - self.waits_since <= (limit or self._site.limits.silence):
+            return
+        self._upstream = None
+        upstream.abandon()
+        self._site.care.failed(upstream.backend, self._answer, handling, Reason.UPSTREAM_TIMEOUT.meaning)
+        if not self._repeats_for(Retry.TIMEOUT, upstream):
             self._broken(Reason.UPSTREAM_TIMEOUT, "")
 
     # ---- within
@@ -334,22 +363,33 @@ class Exchange:
             self.request = replace(self.request, fields=(*fields, named), encoded=b"")
 
     async def _reach(self, first: Backend | None) -> None:
-        """Connect to the first backend that can be reached, `first` before the others."""
-        reason = Reason.NO_BACKEND
-        ledger, limits = self._site.ledger, self._site.limits
-        backend = first
-        while backend is not None and self.phase is Phase.REACHING:
-            if ledger.is_blocked(backend):
-                reason = Reason.BLOCKED_DESTINATION
+        """Connect to the first backend that can be reached and has room, `first` before the others."""
+        unfit = Unfit(Reason.NO_BACKEND)
+        site, handling = self._site, self._handling
+        backend, crowded = first, None
+        while self.phase is Phase.REACHING:
+            if backend is None:
+                if crowded is None:
+                    break
+                if not await site.care.wait_for_room(crowded, handling, self._deadline):
+                    unfit = Unfit(Reason.NO_BACKEND, "as many requests are with the backends as may be")
+                    break
+                self._seat, backend, crowded = crowded, crowded, None
+            if site.ledger.is_blocked(backend):
+                unfit = Unfit(Reason.BLOCKED_DESTINATION)
+            elif not self._enters(backend):
+                crowded = crowded or backend
             else:
                 try:
                     left = self._deadline - time.monotonic()
-                    async with asyncio.timeout(max(0.0, min(limits.each, left))):
-                        upstream = await self._site.pool.connect(backend)
+                    async with asyncio.timeout(max(0.0, min(handling.connect or site.limits.each, left))):
+                        upstream = await site.pool.connect(backend)
                 except OSError as error:
                     self.attempts += 1
+                    self._leave()
                     untrusted = isinstance(error, ssl.SSLError)
-                    reason = Reason.TLS_FAILED if untrusted else sockets.refusal_reason(error)
+                    unfit = Unfit(Reason.TLS_FAILED if untrusted else sockets.refusal_reason(error))
+                    site.care.failed(backend, self._answer, handling, unfit.reason.meaning)
                     log.debug("%s at %s:%d: %s", backend.service, backend.address, backend.port, error)
                 else:
                     self._task = None
@@ -360,14 +400,50 @@ class Exchange:
             backend = self._following()
         self._task = None
         if self.phase is Phase.REACHING:
-            self.refuse(Unfit(reason))
+            self.refuse(unfit)
+
+    def _enters(self, backend: Backend) -> bool:
+        """Whether there is room with a backend, which is taken."""
+        most = self._handling.max_requests
+        if not most or self._seat is backend:
+            return True
+        if not self._site.care.room.enter(backend, most):
+            return False
+        self._seat = backend
+        return True
+
+    def _leave(self) -> None:
+        if self._seat is not None:
+            seat, self._seat = self._seat, None
+            self._site.care.room.leave(seat)
+
+    def _repeats_for(self, what: str, upstream: Upstream) -> bool:
+        """Whether it is sent again, to another backend if there is one, after this one has failed."""
+        care, mapping = self._site.care, self._answer.mapping
+        chosen = what in self._handling.retry_on and self.phase is Phase.ASKED and self._can_repeat()
+        if not chosen or self._repeats >= MOST_REPEATS or not care.may_retry(mapping):
+            return False
+        self._upstream = None
+        upstream.abandon()
+        self._leave()
+        self._repeats += 1
+        self._kept = False
+        self.phase = Phase.REACHING
+        self._deadline = time.monotonic() + max(self._site.limits.opening, self._handling.connect or 0.0)
+        other = self._following()
+        if other == upstream.backend:
+            other = self._following()
+        self._stream.pause()
+        self._task = self._site.tasks.start(self._reach(other or upstream.backend), name=f"repeat {self.request.host}")
+        return True
 
     def _following(self) -> Backend | None:
         """The next backend to try; None: there is no other."""
         if self._candidates is None:
             if self.conversation is None:
                 return None
-            self._candidates = self._site.ledger.candidates(self.conversation)
+            found = self._site.ledger.candidates(self.conversation)
+            self._candidates = self._site.care.candidates(found, self._handling)
         return next(self._candidates, None)
 
     def _ask(self, upstream: Upstream) -> None:
@@ -424,6 +500,7 @@ class Exchange:
         if self.phase is Phase.OVER:
             return
         self.phase = Phase.OVER
+        self._leave()
         if self._site.tells:
             self.tell()
         if self.request.websocket and self.conversation is not None:

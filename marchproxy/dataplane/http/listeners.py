@@ -51,6 +51,7 @@ class HttpListeners(Arrivals):
         self.live: set[ClientConnection] = set()
         self._pool = Pool(connecting, contexts.client)
         self._site = Site(judge, self._pool, limits, self._tasks)
+        self.care = self._site.care
         self._switching = Switching(self._site, tunnels)
         self._draining = False
 
@@ -63,6 +64,8 @@ class HttpListeners(Arrivals):
         """There is a new plan: end what it does not allow."""
         for connection in tuple(self.live):
             connection.recheck()
+        rules = (rule for item in self._judge.ledger.evaluator.plan.listeners for rule in item.rules)
+        self.care.keep(frozenset(rule.mapping for rule in rules if rule.handling.retry_on))
 
     def tick(self) -> None:
         """See to what takes too long; called about once a second."""
@@ -70,6 +73,7 @@ class HttpListeners(Arrivals):
         for connection in tuple(self.live):
             connection.tick(now)
         self._pool.expire()
+        self.care.tick()
 
     def cut(self, ids: frozenset[int]) -> set[int]:
         """End the connections of these conversations. Returns those that there were."""

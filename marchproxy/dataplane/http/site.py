@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits
+from marchproxy.dataplane.http.care import Care
 from marchproxy.dataplane.http.messages import Request
 from marchproxy.dataplane.http.pool import Pool
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
@@ -26,6 +27,7 @@ class Site:
     pool: Pool
     limits: AdmissionLimits
     tasks: Tasks
+    care: Care = field(default_factory=Care)
     ledger: Ledger = field(init=False)
     """Where things are written down."""
 
@@ -59,7 +61,7 @@ class Site:
         if backend is None or pool is None or not isinstance(rule, Rule):
             return None
         stays = rule.balance in _BY_CLIENT and backend in pool.backends and backend not in pool.idle
-        return backend if stays else None
+        return backend if stays and not self.care.avoids(backend) else None
 
     def closed(self, conversation: Conversation) -> None:
         """Tell of a conversation that had not begun, and is over."""

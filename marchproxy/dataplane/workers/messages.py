@@ -9,7 +9,15 @@ from types import MappingProxyType
 from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.credentials.parts import BookParts
 from marchproxy.dataplane.logring import Said
-from marchproxy.dataplane.records import Denials, Event, EventKind, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import (
+    Denials,
+    Event,
+    EventKind,
+    LimitState,
+    Outlier,
+    TableFill,
+    Traffic,
+)
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import ListenerKey, Plan
@@ -166,6 +174,9 @@ class Facts:
     """Tokens that were used since the last time."""
     unknown_keys: frozenset[str] = frozenset()
     """See `CredentialBook.unknown_keys`."""
+    outliers: tuple[Outlier, ...] = ()
+    requests: Mapping[str, int] = field(default_factory=dict)
+    """See `Care.counts`."""
 
 
 # ---- both ways

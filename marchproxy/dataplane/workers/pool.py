@@ -25,7 +25,7 @@ from marchproxy.dataplane.logring import Said
 from marchproxy.dataplane.logs import LogFormat
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import LookupFailed
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.dataplane.workers import messages
@@ -187,6 +187,14 @@ class WorkerPool:
     def fill(self) -> Sequence[TableFill]:
         """See `Admission.fill`."""
         return self._totals().fill
+
+    def outliers(self) -> Sequence[Outlier]:
+        """See `Admission.outliers`."""
+        return self._totals().outliers
+
+    def request_counts(self) -> Mapping[str, int]:
+        """See `Admission.request_counts`."""
+        return self._totals().requests
 
     def problems(self) -> Sequence[str]:
         """See `Admission.problems`, and workers that keep dying."""

@@ -208,6 +208,8 @@ class Worker:
                 tuple(admission.problems()),
                 tuple(uses.items()),
                 frozenset(unknown),
+                tuple(admission.outliers()),
+                admission.request_counts(),
             )
         )
 
