@@ -81,6 +81,11 @@ FIELDS = (
     Field("eject_most", "--eject-most", "PERCENT", "HTTP: of backends that may be left out, 50", number),
     Field("max_requests", "--max-requests", "N", "HTTP: at one time with each backend; 0: any", number),
     Field("max_waiting", "--max-waiting", "N", "HTTP: that wait where --max-requests are under way", number),
+    Field(
+        "limit_requests", "--limit-requests", "RATE", "HTTP: requests that may come: 100/s, 10/m or 5000/h"
+    ),
+    Field("limit_burst", "--limit-burst", "N", "HTTP: of these at once; the number of the rate", number),
+    Field("limit_per", "--limit-per", "WHAT", "HTTP: counted by source (unless given), token or mapping"),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
 EDITOR = Editor(
@@ -111,6 +116,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocomple
     "marchproxy mapping add out --from clients --to external --protocol tcp,udp,icmp --ports 53,443",
     "marchproxy mapping add db --from clients --to db --protocol tcp --listen 10.1.0.1:5432 --auth-required"
     " --tls proxy",
+    "marchproxy mapping add login --from all --to web --protocol http --listen '*:80' --host shop.example"
+    " --path-prefix /login --limit-requests 10/m",
     "marchproxy mapping add not-lab --from lab --to web --protocol tcp --listen 10.1.0.1:80"
     " --action deny --priority 10",
     fields=FIELDS,

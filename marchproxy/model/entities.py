@@ -72,6 +72,17 @@ class Retry(StrEnum):
     GATEWAY_TIMEOUT = "504"
 
 
+class LimitPer(StrEnum):
+    """What requests are counted by."""
+
+    SOURCE = "source"
+    """Each client's address, an IPv6 /64 as one."""
+    TOKEN = "token"  # noqa: S105  (the name of a kind, not a secret)
+    """Each credential; who presents none is counted by address."""
+    MAPPING = "mapping"
+    """All of them together."""
+
+
 class Action(StrEnum):
     """What a mapping does with what it matches."""
 
@@ -196,6 +207,11 @@ class Mapping:
     """Requests at one time with each backend, in each worker, 0 to 65535; 0: any number."""
     max_waiting: int = 0
     """Requests that wait for one of these to be over, 0 to 65535."""
+    limit_requests: str | None = None
+    """How many requests may come, such as `100/s`, `10/m` or `5000/h`; None: any number."""
+    limit_burst: int | None = None
+    """How many of them at once, 1 to 1000000; None: as many as the number of `limit_requests`."""
+    limit_per: LimitPer = LimitPer.SOURCE
     description: str = ""
 
     @property

@@ -10,6 +10,7 @@ from marchproxy.model.entities import (
     ClusterHead,
     Interface,
     JwtAlgorithm,
+    LimitPer,
     Mapping,
     Service,
     WithoutSni,
@@ -111,6 +112,7 @@ OF_REQUESTS = {
     for name in (
         *("connect_timeout", "response_timeout", "idle_timeout", "retry_on", "retry_budget"),
         *("eject_after", "eject_for", "eject_most", "max_requests", "max_waiting"),
+        *("limit_requests", "limit_burst", "limit_per"),
     )
 }
 """Fields of a mapping that say something where requests are read only, and their defaults."""
@@ -126,6 +128,12 @@ def _check_requests(mapping: Mapping) -> None:
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
     if mapping.sni and said:
         raise InvalidValue(said[0], "", "nothing with sni: what passes under TLS is not read")
+    if mapping.limit_requests is None and (
+        mapping.limit_burst is not None or mapping.limit_per is not LimitPer.SOURCE
+    ):
+        raise InvalidValue(
+            "limit_requests", None, "a rate such as 100/s, which limit_burst and limit_per are for"
+        )
     if mapping.max_waiting and not mapping.max_requests:
         raise InvalidValue("max_requests", 0, "a bound that max_waiting requests can wait for")
 

@@ -1,8 +1,9 @@
 """What a mapping says about its requests, as rules have it."""
 
 from marchproxy.model.entities import Mapping
+from marchproxy.model.readers import RATES
 from marchproxy.model.rules import OF_REQUESTS
-from marchproxy.policy.plan import DEFAULT_HANDLING, Handling
+from marchproxy.policy.plan import DEFAULT_HANDLING, Handling, RequestLimit
 
 
 def handling_of(mapping: Mapping) -> Handling:
@@ -20,4 +21,13 @@ def handling_of(mapping: Mapping) -> Handling:
         eject_most=mapping.eject_most / 100,
         max_requests=mapping.max_requests,
         max_waiting=mapping.max_waiting,
+        limit=_limit(mapping),
     )
+
+
+def _limit(mapping: Mapping) -> RequestLimit | None:
+    if mapping.limit_requests is None:
+        return None
+    digits, _, unit = mapping.limit_requests.partition("/")
+    burst = mapping.limit_burst or int(digits)
+    return RequestLimit(int(digits) / RATES[unit], burst, mapping.limit_per)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Limit, Settings
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface, WithoutSni
+from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface, LimitPer, WithoutSni
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -80,6 +80,16 @@ class Route(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestLimit:
+    """How many requests may come."""
+
+    rate: float
+    """A second."""
+    burst: int
+    per: LimitPer
+
+
+@dataclass(frozen=True, slots=True)
 class Handling:
     """How requests are carried that a rule lets through: the fields of the mapping. Times are in seconds;
     None: as `AdmissionLimits` has it."""
@@ -97,6 +107,7 @@ class Handling:
     """Of backends, 0 to 1."""
     max_requests: int = 0
     max_waiting: int = 0
+    limit: RequestLimit | None = None
 
 
 DEFAULT_HANDLING = Handling()

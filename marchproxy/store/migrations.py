@@ -321,6 +321,15 @@ def resilience(dal: "DAL") -> None:
         add(dal, "mapping", Field(field, "integer"), value)
 
 
+def request_limits(dal: "DAL") -> None:
+    """How many requests may come to a mapping."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("limit_requests", "text"), None)
+    add(dal, "mapping", Field("limit_burst", "integer"), None)
+    add(dal, "mapping", Field("limit_per", "text"), "source")
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -332,6 +341,7 @@ MIGRATIONS: tuple[Step, ...] = (
     log_settings,
     access_log,
     resilience,
+    request_limits,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

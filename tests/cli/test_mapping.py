@@ -4,7 +4,7 @@ import pytest
 
 from tests.cli.console import Console
 
-REQUESTS = {
+REQUESTS: dict[str, object] = {
     "connect_timeout": None,
     "response_timeout": None,
     "idle_timeout": None,
@@ -15,6 +15,9 @@ REQUESTS = {
     "eject_most": 50,
     "max_requests": 0,
     "max_waiting": 0,
+    "limit_requests": None,
+    "limit_burst": None,
+    "limit_per": "source",
 }
 CW = {
     **REQUESTS,
@@ -81,7 +84,8 @@ def test_what_is_said_about_requests(site: Console) -> None:
         *("--listen", "10.1.0.1:8080", "--connect-timeout", "2s", "--response-timeout", "10m"),
         *("--idle-timeout", "30", "--retry", "503,reset", "--retry", "502", "--retry-budget", "50"),
         *("--eject-after", "3", "--eject-for", "1m", "--eject-most", "34", "--max-requests", "200"),
-        *("--max-waiting", "100", "--output", "json"),
+        *("--max-waiting", "100", "--limit-requests", "10/min", "--limit-burst", "3", "--limit-per", "token"),
+        *("--output", "json"),
     ).json
     assert {name: added[name] for name in REQUESTS} == {
         "connect_timeout": 2,
@@ -94,6 +98,9 @@ def test_what_is_said_about_requests(site: Console) -> None:
         "eject_most": 34,
         "max_requests": 200,
         "max_waiting": 100,
+        "limit_requests": "10/m",
+        "limit_burst": 3,
+        "limit_per": "token",
     }
 
 

@@ -28,6 +28,7 @@ from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.http.listeners import HttpListeners
+from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
@@ -65,9 +66,11 @@ class Admission:
         limits: AdmissionLimits | None = None,
         shared: bool = False,
         contexts: Contexts | None = None,
+        rates: Rates | None = None,
     ) -> None:
         """`find` looks names up; `handover` gives tunnels to the kernel; `shared`: with a tier that needs
-        descriptors for connections too; `contexts` has what TLS is spoken with.
+        descriptors for connections too; `contexts` has what TLS is spoken with;
+        `rates` counts requests with other processes.
         """
         self.limits = limits or default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0], shared=shared)
         self._ledger = Ledger()
@@ -83,7 +86,7 @@ class Admission:
         self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
         self._mappings = MappingListeners(*shared_parts)
         self._passing = PassingTls(*shared_parts)
-        self._http = HttpListeners(*shared_parts)
+        self._http = HttpListeners(*shared_parts, rates or Rates())
         self._open: dict[ListenerKey, TcpListener] = {}
         self._sockets = sockets or ListeningSockets()
         self._plan = Plan()

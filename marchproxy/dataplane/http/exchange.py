@@ -356,6 +356,10 @@ class Exchange:
             raise Unfit(answer.reason)
         if answer.pool is None:
             raise Unfit(Reason.NO_MAPPING)
+        limit = handling_of(answer).limit
+        if limit is not None:
+            token = self.verified.token if self.verified else ""
+            self._site.limit(answer.mapping, limit, self._stream.visitor.who.source, token)
         if self.verified is not None:
             # It was for us: what opens a door here is not for who is behind it.
             fields = tuple([each for each in self.request.fields if each[0] != "authorization"])

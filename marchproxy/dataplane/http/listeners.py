@@ -16,6 +16,7 @@ from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.client import ClientConnection
 from marchproxy.dataplane.http.pool import Pool
+from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.http.responses import write_response
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.switching import Switching
@@ -46,11 +47,12 @@ class HttpListeners(Arrivals):
         limits: AdmissionLimits,
         connecting: Connect,
         contexts: Contexts,
+        rates: Rates,
     ) -> None:
         super().__init__(judge, tunnels, gate, limits, connecting, contexts)
         self.live: set[ClientConnection] = set()
         self._pool = Pool(connecting, contexts.client)
-        self._site = Site(judge, self._pool, limits, self._tasks)
+        self._site = Site(judge, self._pool, limits, self._tasks, rates)
         self.care = self._site.care
         self._switching = Switching(self._site, tunnels)
         self._draining = False

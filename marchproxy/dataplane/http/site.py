@@ -1,20 +1,24 @@
 """What all HTTP connections of a process share."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.judge import Judge
-from marchproxy.dataplane.admission.limits import AdmissionLimits
+from marchproxy.dataplane.admission.limits import AdmissionLimits, source_key
+from marchproxy.dataplane.http.answers import Later
 from marchproxy.dataplane.http.care import Care
 from marchproxy.dataplane.http.messages import Request
 from marchproxy.dataplane.http.pool import Pool
+from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.records import EventKind
 from marchproxy.dataplane.tasks import Tasks
-from marchproxy.model.entities import Balance
+from marchproxy.model.address import IPAddress
+from marchproxy.model.entities import Balance, LimitPer
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Query
-from marchproxy.policy.plan import Backend, Rule
+from marchproxy.policy.plan import Backend, RequestLimit, Rule
 
 _BY_CLIENT = frozenset({Balance.MAGLEV, Balance.SOURCE})
 
@@ -27,6 +31,7 @@ class Site:
     pool: Pool
     limits: AdmissionLimits
     tasks: Tasks
+    rates: Rates
     care: Care = field(default_factory=Care)
     ledger: Ledger = field(init=False)
     """Where things are written down."""
@@ -37,6 +42,15 @@ class Site:
     def query(self, who: Client, request: Request) -> Query:
         """What a record of a request is about."""
         return replace(who.query(), host=request.host, path=request.path)
+
+    def limit(self, mapping: str, limit: RequestLimit, source: IPAddress, token: str) -> None:
+        """Count a request. Raises `Later` where it is one too many; `token` is empty where none opened it."""
+        key = "" if limit.per is LimitPer.MAPPING else f"source {source_key(source)}"
+        if limit.per is LimitPer.TOKEN and token:
+            key = f"token {token}"
+        wait = self.rates.wait(mapping, key, limit)
+        if wait:
+            raise Later(Reason.RATE_LIMITED, "more requests than may come here", max(math.ceil(wait), 1))
 
     def carry(self, conversation: Conversation | None, size: int) -> None:
         """Count what a client has sent."""
