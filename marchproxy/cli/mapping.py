@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from marchproxy.cli import suggest
+from marchproxy.cli import pemfiles, suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.fields import Field, Switch, grace, number, on_off, seconds
@@ -86,8 +86,18 @@ FIELDS = (
     ),
     Field("limit_burst", "--limit-burst", "N", "HTTP: of these at once; the number of the rate", number),
     Field("limit_per", "--limit-per", "WHAT", "HTTP: counted by source (unless given), token or mapping"),
+    Field("client_ca", "--client-ca", "FILE", "HTTP with --tls: CA that clients' certificates are of; PEM"),
+    Field("client_crl", "--client-crl", "FILE", "HTTP: which of them were revoked, as its CA says; PEM"),
+    Field(
+        "client_names",
+        "--client-name",
+        "KIND:NAME[,…]",
+        "HTTP: names that one must have: cn, ou, o, dns, email, uri or ip, with * for any characters",
+        many=True,
+    ),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
+_FILES = ("client_ca", "client_crl")
 EDITOR = Editor(
     Kind.MAPPING,
     {
@@ -133,6 +143,7 @@ def add(
     for traffic that is routed through it, to the destination's own addresses. Without --ports the
     destinations' own ports are used, or any.
     """
+    pemfiles.read(context, _FILES)
     return EDITOR.add(context, name, cluster, output)
 
 
@@ -165,6 +176,7 @@ def change(
     Only the flags that are given change anything; lists are replaced whole. An empty value, such as --expires
     '', returns a field to its default. Flows that stay allowed are not disturbed.
     """
+    pemfiles.read(context, _FILES)
     return EDITOR.change(context, name, cluster, output)
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from marchproxy.model import address, appliance, collector, entities, names, readers, rules
+from marchproxy.model import address, appliance, clientnames, collector, entities, names, readers, rules
 from marchproxy.model.appliance import ApplianceListener, Block, BlockList, Limit, Settings
 from marchproxy.model.endpoint import Endpoint, Endpoints, parse_endpoint, parse_endpoints
 from marchproxy.model.entities import ClusterHead, Interface, Mapping, Service
@@ -156,6 +156,7 @@ _FORMS: dict[type[Any], _Form] = {
             "auth": choice(entities.Auth),
             "weight": whole(1, entities.MAX_WEIGHT),
             "tls": flag,
+            "tls_ca": parsed(collector.parse_certificates),
             "health": parsed(readers.parse_health),
             "health_interval": optional(whole(1, 3600)),
             "health_timeout": optional(whole(1, 60)),
@@ -205,6 +206,9 @@ _FORMS: dict[type[Any], _Form] = {
             "limit_requests": optional(parsed(readers.parse_rate)),
             "limit_burst": optional(whole(1, 1_000_000)),
             "limit_per": choice(entities.LimitPer),
+            "client_ca": parsed(collector.parse_certificates),
+            "client_crl": parsed(clientnames.parse_crl),
+            "client_names": each(clientnames.parse_client_name, order=str, empty=True),
             "description": line,
         },
         rules.check_mapping,

@@ -132,6 +132,8 @@ class Service:
     weight: int = 1
     """Share of new flows of each of its addresses beside other backends, 1 to 256."""
     tls: bool = False
+    tls_ca: str = ""
+    """With `tls`, certificates in PEM form that vouch for its backends; empty: the system's."""
     health: str = "none"
     """`none`, `tcp`, `icmp`, `http:PATH` or `https:PATH`."""
     health_interval: int | None = None
@@ -212,6 +214,12 @@ class Mapping:
     limit_burst: int | None = None
     """How many of them at once, 1 to 1000000; None: as many as the number of `limit_requests`."""
     limit_per: LimitPer = LimitPer.SOURCE
+    client_ca: str = ""
+    """Certificates in PEM form, one of which has to vouch for a client's own; empty: nobody needs one."""
+    client_crl: str = ""
+    """Revocation lists in PEM form, of whoever issues clients' certificates; empty: nothing is revoked."""
+    client_names: tuple[str, ...] = ()
+    """Patterns, `KIND:NAME`, one of which a client's certificate has to fit; empty: none."""
     description: str = ""
 
     @property

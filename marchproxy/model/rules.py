@@ -39,6 +39,8 @@ def check_cluster(cluster: ClusterHead) -> None:
 def check_service(service: Service) -> None:
     """What is drained is one of its own addresses; JWTs have keys of their algorithm, or a secret."""
     _check_drain(service)
+    if service.tls_ca and not service.tls:
+        raise InvalidValue("tls", False, "true, which tls_ca is for")
     if service.auth is Auth.JWT:
         _check_jwt(service)
     else:
@@ -113,6 +115,7 @@ OF_REQUESTS = {
         *("connect_timeout", "response_timeout", "idle_timeout", "retry_on", "retry_budget"),
         *("eject_after", "eject_for", "eject_most", "max_requests", "max_waiting"),
         *("limit_requests", "limit_burst", "limit_per"),
+        *("client_ca", "client_crl", "client_names"),
     )
 }
 """Fields of a mapping that say something where requests are read only, and their defaults."""
@@ -128,6 +131,10 @@ def _check_requests(mapping: Mapping) -> None:
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
     if mapping.sni and said:
         raise InvalidValue(said[0], "", "nothing with sni: what passes under TLS is not read")
+    if mapping.client_ca and mapping.tls is None:
+        raise InvalidValue("tls", None, "a certificate of ours with client_ca: clients show theirs under TLS")
+    if (mapping.client_crl or mapping.client_names) and not mapping.client_ca:
+        raise InvalidValue("client_ca", None, "the CA of clients, which client_crl and client_names are for")
     if mapping.limit_requests is None and (
         mapping.limit_burst is not None or mapping.limit_per is not LimitPer.SOURCE
     ):

@@ -3,7 +3,7 @@
 from marchproxy.model.entities import Mapping
 from marchproxy.model.readers import RATES
 from marchproxy.model.rules import OF_REQUESTS
-from marchproxy.policy.plan import DEFAULT_HANDLING, Handling, RequestLimit
+from marchproxy.policy.plan import DEFAULT_HANDLING, ClientTls, Handling, RequestLimit
 
 
 def handling_of(mapping: Mapping) -> Handling:
@@ -22,6 +22,8 @@ def handling_of(mapping: Mapping) -> Handling:
         max_requests=mapping.max_requests,
         max_waiting=mapping.max_waiting,
         limit=_limit(mapping),
+        client=ClientTls(mapping.client_ca, mapping.client_crl) if mapping.client_ca else None,
+        client_names=mapping.client_names,
     )
 
 

@@ -43,6 +43,8 @@ class Backend:
     weight: int = 1
     tls: str = ""
     """Where HTTP is read, the name or address that it proves in TLS; empty: it speaks in the clear."""
+    tls_ca: str = ""
+    """Certificates in PEM form that vouch for it; empty: the system's."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -90,6 +92,16 @@ class RequestLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientTls:
+    """Which certificates of clients are taken."""
+
+    ca: str
+    """PEM."""
+    crl: str
+    """PEM; empty: nothing is revoked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Handling:
     """How requests are carried that a rule lets through: the fields of the mapping. Times are in seconds;
     None: as `AdmissionLimits` has it."""
@@ -108,6 +120,8 @@ class Handling:
     max_requests: int = 0
     max_waiting: int = 0
     limit: RequestLimit | None = None
+    client: ClientTls | None = None
+    client_names: tuple[str, ...] = ()
 
 
 DEFAULT_HANDLING = Handling()

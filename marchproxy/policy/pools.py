@@ -116,7 +116,7 @@ def _build_pool(members: Members, version: int, balance: Balance) -> Pool:
 
 def _backend(entry: Entry, address: IPAddress, port: int) -> Backend:
     tls = (entry.hosts[0] if entry.hosts else str(address)) if entry.service.tls else ""
-    return Backend(address, port, entry.name, entry.service.weight, tls)
+    return Backend(address, port, entry.name, entry.service.weight, tls, entry.service.tls_ca)
 
 
 def _weighted_keys(backends: Sequence[Backend]) -> list[tuple[bytes, int]]:

@@ -330,6 +330,16 @@ def request_limits(dal: "DAL") -> None:
     add(dal, "mapping", Field("limit_per", "text"), "source")
 
 
+def client_certificates(dal: "DAL") -> None:
+    """Certificates that clients show to mappings, and who vouches for those of backends."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("client_ca", "text"), "")
+    add(dal, "mapping", Field("client_crl", "text"), "")
+    add(dal, "mapping", Field("client_names", "text"), "[]")
+    add(dal, "service", Field("tls_ca", "text"), "")
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -342,6 +352,7 @@ MIGRATIONS: tuple[Step, ...] = (
     access_log,
     resilience,
     request_limits,
+    client_certificates,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

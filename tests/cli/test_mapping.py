@@ -18,6 +18,9 @@ REQUESTS: dict[str, object] = {
     "limit_requests": None,
     "limit_burst": None,
     "limit_per": "source",
+    "client_ca": "",
+    "client_crl": "",
+    "client_names": [],
 }
 CW = {
     **REQUESTS,
@@ -101,6 +104,9 @@ def test_what_is_said_about_requests(site: Console) -> None:
         "limit_requests": "10/m",
         "limit_burst": 3,
         "limit_per": "token",
+        "client_ca": "",
+        "client_crl": "",
+        "client_names": [],
     }
 
 

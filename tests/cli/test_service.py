@@ -15,6 +15,7 @@ WEB = {
     "auth": "none",
     "weight": 1,
     "tls": False,
+    "tls_ca": "",
     "health": "none",
     "health_interval": None,
     "health_timeout": None,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY
+from marchproxy.dataplane.credentials.clientcerts import Shown, read_peer
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.bodies import Body, chunk, last_chunk
 from marchproxy.dataplane.http.exchange import Exchange, Phase
@@ -20,6 +21,7 @@ from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.dataplane.proxy.protocol.http_head import head_length
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer
+from marchproxy.policy.plan import ClientTls
 
 AHEAD = 64 * 1024
 """Bytes that a client may send before its last request was answered."""
@@ -66,8 +68,19 @@ class Owner(Protocol):
 class ClientConnection(asyncio.Protocol):
     """The connection."""
 
-    def __init__(self, site: Site, visitor: Visitor, owner: Owner, switch: Switch, *, secure: bool) -> None:
+    def __init__(
+        self,
+        site: Site,
+        visitor: Visitor,
+        owner: Owner,
+        switch: Switch,
+        *,
+        secure: bool,
+        asked: ClientTls | None = None,
+    ) -> None:
+        """`asked`: the certificate that the client is asked for in its handshake."""
         self.secure = secure
+        self.shown = Shown(asked)
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.draining = False
@@ -188,6 +201,9 @@ class ClientConnection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
+        if self.shown.asked is not None:
+            tls = transport.get_extra_info("ssl_object")
+            self.shown = Shown(self.shown.asked, read_peer(tls.getpeercert(binary_form=True)))
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""

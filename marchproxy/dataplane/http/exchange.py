@@ -16,9 +16,11 @@ from typing import Protocol
 
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.credentials.book import Verified
+from marchproxy.dataplane.credentials.clientcerts import Shown
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.care import MOST_REPEATS, handling_of
 from marchproxy.dataplane.http.circuits import FAILURES
+from marchproxy.dataplane.http.clientauth import prove
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import write_request
@@ -48,6 +50,9 @@ class Stream(Protocol):
 
     secure: bool
     """It came under TLS."""
+
+    shown: Shown
+    """The certificate that it came with."""
 
     @property
     def tls(self) -> str:
@@ -228,6 +233,9 @@ class Exchange:
         if backend and self._site.ledger.is_blocked(backend):
             return False
         answer = self._stream.visitor.answer(self.request.host, self.request.path)
+        wanted = handling_of(answer).client
+        if wanted is not None and wanted != self._stream.shown.asked:
+            return False
         return self._site.judge.keeps(answer, self.verified)
 
     @property
@@ -344,6 +352,8 @@ class Exchange:
 
     def _judge(self, answer: Answer) -> None:
         """Raises `Unfit` where policy, or a credential, says no."""
+        handling = handling_of(answer)
+        proven = prove(handling, self._stream.shown)
         openers = answer.openers
         if openers:
             given = next((value for name, value in self.request.fields if name == "authorization"), None)
@@ -356,10 +366,11 @@ class Exchange:
             raise Unfit(answer.reason)
         if answer.pool is None:
             raise Unfit(Reason.NO_MAPPING)
-        limit = handling_of(answer).limit
-        if limit is not None:
+        if handling.limit is not None:
             token = self.verified.token if self.verified else ""
-            self._site.limit(answer.mapping, limit, self._stream.visitor.who.source, token)
+            self._site.limit(answer.mapping, handling.limit, self._stream.visitor.who.source, token)
+        if proven:
+            self.request = replace(self.request, fields=(*self.request.fields, *proven), encoded=b"")
         if self.verified is not None:
             # It was for us: what opens a door here is not for who is behind it.
             fields = tuple([each for each in self.request.fields if each[0] != "authorization"])

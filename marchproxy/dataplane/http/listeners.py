@@ -15,6 +15,7 @@ from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.client import ClientConnection
+from marchproxy.dataplane.http.hello import hello_name
 from marchproxy.dataplane.http.pool import Pool
 from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.http.responses import write_response
@@ -28,6 +29,7 @@ from marchproxy.dataplane.proxy.protocol.admission import DEADLINE
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Query
+from marchproxy.policy.plan import ClientTls
 
 log = logging.getLogger(__name__)
 
@@ -139,21 +141,41 @@ class HttpListeners(Arrivals):
             return False
         names = visitor.certificates
         context: ssl.SSLContext | None = None
+        asked: ClientTls | None = None
         if names:
-            context = self._contexts.choosing(names, PROTOCOLS)
+            if not await self._speaks_tls(client, who):
+                return False
+            if visitor.asks:
+                context, asked = self._asking(visitor, names, await hello_name(client))
+            else:
+                context = self._contexts.choosing(names, PROTOCOLS)
             if context is None:
                 self._note_refusal(who, who.query(), BEFORE_POLICY, Reason.NOT_CARRIED)
                 return False
-            if not await self._speaks_tls(client, who):
-                return False
-        return await self._connect_client(client, visitor, context)
+        return await self._connect_client(client, visitor, context, asked)
+
+    def _asking(
+        self, visitor: Visitor, names: tuple[str, ...], host: str
+    ) -> tuple[ssl.SSLContext | None, ClientTls | None]:
+        """What TLS is spoken with a client that names this host, and the certificate it is asked for."""
+        certificate = self._contexts.named(names, host)
+        if certificate is None:
+            return None, None
+        asked, required = visitor.demand(host)
+        if asked is None:
+            return self._contexts.server(certificate, PROTOCOLS), None
+        return self._contexts.asking(certificate, PROTOCOLS, asked, required=required), asked
 
     async def _connect_client(
-        self, client: socket.socket, visitor: Visitor, context: ssl.SSLContext | None
+        self,
+        client: socket.socket,
+        visitor: Visitor,
+        context: ssl.SSLContext | None,
+        asked: ClientTls | None,
     ) -> bool:
         who = visitor.who
         connection = ClientConnection(
-            self._site, visitor, self, self._switching.begin, secure=context is not None
+            self._site, visitor, self, self._switching.begin, secure=context is not None, asked=asked
         )
         loop = asyncio.get_running_loop()
         try:
