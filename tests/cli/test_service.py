@@ -52,6 +52,7 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "tags": ["a", "b", "c"],
         "auth": "jwt",
         "weight": 7,
+        "tls_ca": "",
         "tls": True,
         "health": "https:/ok",
         "health_interval": 60,
