@@ -95,6 +95,7 @@ FIELDS = (
         "HTTP: names that one must have: cn, ou, o, dns, email, uri or ip, with * for any characters",
         many=True,
     ),
+    Switch("trace", "trace", "HTTP: whether requests without traceparent get one"),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
 _FILES = ("client_ca", "client_crl")

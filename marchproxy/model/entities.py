@@ -218,6 +218,8 @@ class Mapping:
     """Certificates in PEM form, one of which has to vouch for a client's own; empty: nobody needs one."""
     client_crl: str = ""
     """Revocation lists in PEM form, of whoever issues clients' certificates; empty: nothing is revoked."""
+    trace: bool = False
+    """Requests that are part of no trace begin one (W3C Trace Context), as sampled."""
     client_names: tuple[str, ...] = ()
     """Patterns, `KIND:NAME`, one of which a client's certificate has to fit; empty: none."""
     description: str = ""

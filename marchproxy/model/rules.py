@@ -115,7 +115,7 @@ OF_REQUESTS = {
         *("connect_timeout", "response_timeout", "idle_timeout", "retry_on", "retry_budget"),
         *("eject_after", "eject_for", "eject_most", "max_requests", "max_waiting"),
         *("limit_requests", "limit_burst", "limit_per"),
-        *("client_ca", "client_crl", "client_names"),
+        *("client_ca", "client_crl", "client_names", "trace"),
     )
 }
 """Fields of a mapping that say something where requests are read only, and their defaults."""

@@ -24,6 +24,7 @@ def handling_of(mapping: Mapping) -> Handling:
         limit=_limit(mapping),
         client=ClientTls(mapping.client_ca, mapping.client_crl) if mapping.client_ca else None,
         client_names=mapping.client_names,
+        trace=mapping.trace,
     )
 
 

@@ -122,6 +122,7 @@ class Handling:
     limit: RequestLimit | None = None
     client: ClientTls | None = None
     client_names: tuple[str, ...] = ()
+    trace: bool = False
 
 
 DEFAULT_HANDLING = Handling()

@@ -331,12 +331,13 @@ def request_limits(dal: "DAL") -> None:
 
 
 def client_certificates(dal: "DAL") -> None:
-    """Certificates that clients show to mappings, and who vouches for those of backends."""
+    """Certificates that clients show to mappings, who vouches for those of backends, and traces."""
     from pydal import Field
 
     add(dal, "mapping", Field("client_ca", "text"), "")
     add(dal, "mapping", Field("client_crl", "text"), "")
     add(dal, "mapping", Field("client_names", "text"), "[]")
+    add(dal, "mapping", Field("trace", "boolean"), "F")
     add(dal, "service", Field("tls_ca", "text"), "")
 
 

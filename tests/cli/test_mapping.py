@@ -21,6 +21,7 @@ REQUESTS: dict[str, object] = {
     "client_ca": "",
     "client_crl": "",
     "client_names": [],
+    "trace": False,
 }
 CW = {
     **REQUESTS,
@@ -88,6 +89,7 @@ def test_what_is_said_about_requests(site: Console) -> None:
         *("--idle-timeout", "30", "--retry", "503,reset", "--retry", "502", "--retry-budget", "50"),
         *("--eject-after", "3", "--eject-for", "1m", "--eject-most", "34", "--max-requests", "200"),
         *("--max-waiting", "100", "--limit-requests", "10/min", "--limit-burst", "3", "--limit-per", "token"),
+        "--trace",
         *("--output", "json"),
     ).json
     assert {name: added[name] for name in REQUESTS} == {
@@ -107,6 +109,7 @@ def test_what_is_said_about_requests(site: Console) -> None:
         "client_ca": "",
         "client_crl": "",
         "client_names": [],
+        "trace": True,
     }
 
 

@@ -26,13 +26,14 @@ from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import write_request
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.telling import exchanged
-from marchproxy.dataplane.http.tracing import REQUEST_ID, new_id, settle_id, with_id
+from marchproxy.dataplane.http.tracing import REQUEST_ID, begin_trace, new_id, settle_id, with_id
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.credential import read_authorization
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Retry
 from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason, Verdict
@@ -167,6 +168,8 @@ class Exchange:
         handling = handling_of(answer)
         self._handling = handling
         self._deadline = self.began + max(self._site.limits.opening, handling.connect or 0.0)
+        if handling.trace:
+            self.request = begin_trace(request)
         if handling.retry_on:
             self._site.care.earn(answer.mapping, handling)
         first = self._site.settled(conversation) or self._following()
@@ -449,7 +452,9 @@ class Exchange:
         if other == upstream.backend:
             other = self._following()
         self._stream.pause()
-        self._task = self._site.tasks.start(self._reach(other or upstream.backend), name=f"repeat {self.request.host}")
+        self._task = self._site.tasks.start(
+            self._reach(other or upstream.backend), name=f"repeat {self.request.host}"
+        )
         return True
 
     def _following(self) -> Backend | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.model.reason import Verdict
 from marchproxy.policy.evaluate import Answer, Evaluator, decided
-from marchproxy.policy.plan import ClientTls, Listener, Rule
+from marchproxy.policy.plan import DEFAULT_HANDLING, ClientTls, Listener, Rule
 from marchproxy.policy.routes import Routes
 
 _REMEMBERED = 16
@@ -71,12 +71,14 @@ class Visitor:
         found = self._answers.get(id(rule))
         if found is None:
             found = self._answers[id(rule)] = Answer(*decided(rule), self._services, self._listener, rule)
-            if found.verdict.lets_through and found.pool is not None and not found.openers:
+            handling = rule.handling if rule is not None else DEFAULT_HANDLING
+            asks = found.openers or handling.client is not None or handling.limit is not None
+            if found.verdict.lets_through and found.pool is not None and not asks:
                 self._open.add(id(found))
         return found
 
     def lets_anyone(self, answer: Answer) -> bool:
-        """Whether one of our answers wants no credential and refuses nobody."""
+        """Whether one of our answers wants no credential, counts nobody and refuses nobody."""
         return id(answer) in self._open
 
     @property

@@ -1,5 +1,7 @@
 """Ids of requests, and trace contexts."""
 
+import re
+
 import pytest
 
 from marchproxy.dataplane.http.messages import Request
@@ -76,3 +78,22 @@ async def test_who_is_refused_can_say_which_request_it_was() -> None:
     async with served(answer()) as (at, _):
         [(head, _)] = await ask(at, get("/other", "h.example", "X-Request-ID: mine"))
         assert said(head, "x-request-id") == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "given", [None, "nonsense", PARENT.replace("00-", "ff-", 1), f"00-{'0' * 32}-{'1' * 16}-01"]
+)
+@looped
+async def test_a_trace_is_begun_where_the_mapping_says_so(given: str | None) -> None:
+    fields = (f"Traceparent: {given}", "Tracestate: old=1") if given else ()
+    async with served(answer(), trace=True) as (at, backend):
+        await ask(at, get("/here", "h.example", *fields))
+        await ask(at, get("/here", "h.example", *fields))
+        await ask(at, get("/here", "h.example", f"Traceparent: {PARENT}", "Tracestate: old=1"))
+        made = [backend.said("traceparent", index) or "" for index in range(3)]
+        assert all(re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", each) for each in made)
+        assert made[0] != made[1]
+        assert made[2] == PARENT
+        assert [backend.said("tracestate", index) for index in range(3)] == [None, None, "old=1"]
+        await until(lambda: len([event for event in at.events if event.exchanged]) == 3)
+        assert [event.exchanged.traceparent for event in at.events if event.exchanged] == made
