@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """Methods of which once more does no more (RFC 9110 section 9.2.2)."""
 
+_OUR_OWN = frozenset({Reason.NO_NAT_PORT, Reason.FLOW_TABLE_FULL})
+"""Why a connection was not made, and no backend is to blame: ports or descriptors are used up here."""
+
 
 class Stream(Protocol):
     """The client's side of an exchange."""
@@ -407,7 +410,8 @@ class Exchange:
                     self._leave()
                     untrusted = isinstance(error, ssl.SSLError)
                     unfit = Unfit(Reason.TLS_FAILED if untrusted else sockets.refusal_reason(error))
-                    site.care.failed(backend, self._answer, handling, unfit.reason.meaning)
+                    if unfit.reason not in _OUR_OWN:
+                        site.care.failed(backend, self._answer, handling, unfit.reason.meaning)
                     log.debug("%s at %s:%d: %s", backend.service, backend.address, backend.port, error)
                 else:
                     self._task = None
@@ -446,6 +450,9 @@ class Exchange:
         self._leave()
         self._repeats += 1
         self._kept = False
+        if not self.request.authority:
+            # It names the backend itself.
+            self.request.encoded = b""
         self.phase = Phase.REACHING
         self._deadline = time.monotonic() + max(self._site.limits.opening, self._handling.connect or 0.0)
         other = self._following()

@@ -57,8 +57,9 @@ class JsonFile:
 
     async def close(self) -> int:
         """See `Delivery`."""
+        # Behind what is being written: the number of a closed descriptor may soon be another file's.
+        self._thread.submit(self._let_go)
         self._thread.shutdown(wait=False)
-        self._let_go()
         return 0
 
     def _write(self, records: Sequence[Record]) -> None:

@@ -1,6 +1,7 @@
 """Exchanges between several backends, some of which fail."""
 
 import asyncio
+import errno
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -187,3 +188,23 @@ async def test_clients_that_are_cut_leave_their_room() -> None:
             for connection in tuple(at.admission._http.live):
                 connection.end()
             await until(lambda: not room._inside and not room._waiting)
+
+
+@looped
+async def test_no_backend_is_to_blame_for_what_is_used_up_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def used_up(*_: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async with pair(free_port(), eject_after=1) as (at, _):
+        monkeypatch.setattr(at.admission._http._pool, "connect", used_up)
+        assert await statuses(at, 6) == ["503"] * 6
+        assert not at.admission.outliers()
+
+
+@looped
+async def test_a_client_that_names_no_host_asks_each_backend_for_itself() -> None:
+    bad = Backend(BUSY)
+    async with pair(bad.serve, eject_after=0, retry_on=["503"]) as (at, good):
+        assert await statuses(at, 2, b"GET /here HTTP/1.0\r\n\r\n") == ["200"] * 2
+        assert (good.said("host"), bad.said("host")) != (None, None)
+        assert good.said("host") == f"127.0.0.2:{good.port}"
