@@ -48,6 +48,7 @@ from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.outliers import Outliers
 from marchproxy.dataplane.preview import SCANNED, Preview, preview
 from marchproxy.dataplane.probation import Probation
+from marchproxy.dataplane.pulling import Pulling
 from marchproxy.dataplane.records import BackendEvent, EventKind, InterfaceEvent, InterfaceState, ProblemEvent
 from marchproxy.dataplane.renewal import Renewal
 from marchproxy.dataplane.runtime import RuntimeDir
@@ -205,6 +206,7 @@ class Supervisor:
         self._started = time.time()
         self._top = TopLists(keeper)
         self._outliers = Outliers(lambda state: keeper.events.tell(BackendEvent(state)))
+        self._pulling = Pulling(intent)
         self._known: frozenset[Problem] = frozenset()
         self._attached: dict[str, InterfaceState] = {}
         self._retrying: asyncio.Task[None] | None = None
@@ -362,6 +364,7 @@ class Supervisor:
     async def close(self) -> None:
         """End what runs in the background."""
         await self._tasks.stop()
+        await self._pulling.close()
         self.learning.save()
         await self._health.close()
 
@@ -386,6 +389,7 @@ class Supervisor:
                 self._tell_problems()
                 self._tell_interfaces()
                 self._top.rest()
+                self._pulling.look()
                 await self._health.ensure()
             turn += 1
             await asyncio.sleep(POLL)
@@ -431,6 +435,7 @@ class Supervisor:
             *self._checks.problems(),
             *self._credentials.problems(),
             *self._certificates.problems(),
+            *self._pulling.problems(),
             *self._export.problems(),
             *self._health.problems(),
         ]

@@ -341,6 +341,20 @@ def client_certificates(dal: "DAL") -> None:
     add(dal, "service", Field("tls_ca", "text"), "")
 
 
+def certificate_sources(dal: "DAL") -> None:
+    """Where certificates are fetched from."""
+    from pydal import Field
+
+    create(
+        dal,
+        "certificate_source",
+        Field("certificate", "reference certificate", notnull=True, unique=True, ondelete="CASCADE"),
+        Field("document", "text", notnull=True),
+        Field("sealed", "text", notnull=True),
+        time("created"),
+    )
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -354,6 +368,7 @@ MIGRATIONS: tuple[Step, ...] = (
     resilience,
     request_limits,
     client_certificates,
+    certificate_sources,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 
