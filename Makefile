@@ -11,7 +11,7 @@ DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
 SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/sbom.py
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo screenshots test boot qemu lint format bench soak bpf ship wheel payload binary deb again audit release-check man lock clean
+.PHONY: help setup run demo screenshots test boot qemu lint format bench soak profile bpf ship wheel payload binary deb again audit release-check man lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ SECONDS := 600
 soak: ## let mixed traffic run for ten minutes and look for what grows (root); SECONDS=3600, ARGS="--faults --seed 7"
 	@scripts/setup.sh test
 	$(PYTHON) -m benchmarks.soak --seconds $(SECONDS) $(ARGS)
+
+profile: ## show where the time goes (root, a minute); ARGS="http packets" chooses
+	@scripts/setup.sh bench
+	$(PYTHON) -m benchmarks.profiles $(ARGS)
 
 wheel: setup ## build the wheel and the source archive into dist/
 	SOURCE_DATE_EPOCH=$(EPOCH) $(PYTHON) -m hatchling build --target sdist --target wheel

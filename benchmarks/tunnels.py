@@ -50,7 +50,7 @@ class Asked(Contender):
 
     def reached(self) -> bool:
         try:
-            self.bed.rig.client.run([*_command(self, "ping", 0.01), "1"])
+            self.bed.rig.client.run([*command(self, "ping", 0.01), "1"])
         except RigError:
             return False
         return True
@@ -160,7 +160,8 @@ ROWS = (
 )  # fmt: skip
 
 
-def _command(contender: Contender, mode: str, seconds: float) -> list[str]:
+def command(contender: Contender, mode: str, seconds: float) -> list[str]:
+    """The program that measures, up to its number of sockets."""
     program = compiled("tunnel")
     via = contender.via if isinstance(contender, Asked) else "-"
     return [program, mode, via, contender.target, str(TUNNEL.number), f"{seconds:g}"]
@@ -169,7 +170,7 @@ def _command(contender: Contender, mode: str, seconds: float) -> list[str]:
 def figures(contender: Contender, rows: Sequence[Row], seconds: float) -> Iterator[tuple[Row, float, float]]:
     """Of rows that one run of the program gives, and the processor time of each byte, answer or talk."""
     first = rows[0]
-    argv = [*_command(contender, first.mode, seconds), str(first.sockets)]
+    argv = [*command(contender, first.mode, seconds), str(first.sockets)]
     printed, busy = busy_during(lambda: contender.bed.rig.client.run(argv, timeout=seconds + 20).stdout)
     ran = json.loads(printed)
     if ran["failed"] > ran["count"] / 1000:
@@ -245,7 +246,7 @@ def memory(bed: Bed) -> str:
     with contender.standing():
         contender.wait_ready()
         before = _resident(contender)
-        holding = client.popen([*_command(contender, "hold", 60), str(HELD)])
+        holding = client.popen([*command(contender, "hold", 60), str(HELD)])
         holding.expect("open", timeout=60)
         held = _resident(contender)
         holding.stop()

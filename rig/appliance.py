@@ -1,12 +1,15 @@
 """The real `marchproxy` in the middle host."""
 
 import json
+import socket
 import sys
 from collections.abc import Mapping
 from subprocess import CompletedProcess
 from types import TracebackType
 from typing import Any, Self
 
+from rig.commands import COMMANDS
+from rig.host import expect_success
 from rig.lifecycle import BPFFS, close_at_exit, remove_tree
 from rig.network import Rig
 from rig.process import Process
@@ -14,6 +17,7 @@ from rig.servers import ROOT
 from rig.waiting import RigError, wait_for
 
 READY_TIMEOUT = 10.0
+CLI_TIMEOUT = 30.0
 COMMAND = (sys.executable, "-m", "marchproxy")
 
 
@@ -40,7 +44,12 @@ class Appliance:
 
     def cli(self, *words: str, check: bool = True, stdin: str = "") -> CompletedProcess[str]:
         """Run the real command to its end; `RigError` with what it said where it fails and `check`."""
-        return self.host.run([*self.command, *words], env=self.env, check=check, stdin=stdin)
+        if self.command != COMMAND:
+            return self.host.run([*self.command, *words], env=self.env, check=check, stdin=stdin)
+        done = COMMANDS.run(words, namespace=self.host.path, env=self.env, stdin=stdin, timeout=CLI_TIMEOUT)
+        if check:
+            expect_success(done)
+        return done
 
     def json(self, *words: str, check: bool = True) -> Any:
         """What a command prints with `--output json`."""
@@ -69,7 +78,8 @@ class Appliance:
         def serves() -> bool:
             if not daemon.running:
                 raise RigError(f"marchproxy run ended with {daemon.wait()}", hint=daemon.tail())
-            return self.cli("status", check=False).returncode in {0, 1}
+            # Each command that finds nobody takes from the daemon the time that it needs to start.
+            return self._listens() and self.cli("status", check=False).returncode in {0, 1}
 
         wait_for(serves, "marchproxy run to serve", timeout=timeout)
 
@@ -97,6 +107,10 @@ class Appliance:
         """Detach it, and remove the pins whatever became of that. May be called twice."""
         self.detach()
         remove_tree(self.bpffs)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(self.runtime / "control.sock")) == 0
 
     def _running(self) -> Process:
         if self.daemon is None:

@@ -134,7 +134,13 @@ def checked(
         raise RigError(f"{argv[0]} is not installed", hint=f"needed for: {command}") from None
     except subprocess.TimeoutExpired:
         raise RigError(f"{command} took longer than {timeout:g} s") from None
-    if check and result.returncode != 0:
-        said = (result.stderr or result.stdout)[-TAIL:].strip()
-        raise RigError(f"{command} failed with {result.returncode}", hint=said)
+    if check:
+        expect_success(result)
     return result
+
+
+def expect_success(result: subprocess.CompletedProcess[str]) -> None:
+    """`RigError` with what it said where a program has failed."""
+    if result.returncode != 0:
+        said = (result.stderr or result.stdout)[-TAIL:].strip()
+        raise RigError(f"{' '.join(result.args)} failed with {result.returncode}", hint=said)

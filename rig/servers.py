@@ -25,6 +25,11 @@ def start_sink(host: Host, port: int = 9, *addresses: str) -> Process:
     return _start("hash_sink", host, port, addresses)
 
 
+def start_grpc(host: Host, port: int = 50051, *addresses: str) -> Process:
+    """A server of gRPC that is healthy (`programs/grpc_server.py`)."""
+    return _start("grpc_server", host, port, addresses)
+
+
 def _start(program: str, host: Host, port: int, addresses: tuple[str, ...]) -> Process:
     binds = [word for address in addresses or (host.ipv4, host.ipv6) for word in ("--bind", address)]
     argv = [sys.executable, "-m", f"rig.programs.{program}", "--port", str(port), *binds]

@@ -66,6 +66,7 @@ readonly TEST_NEEDS=(
     "/usr/lib/*/rsyslog/lmnsd_ossl.so:rsyslog-openssl"
     shellcheck:shellcheck
     groff:groff-base
+    h2load:nghttp2-client
     lintian:lintian
     mmdebstrap:mmdebstrap
     tshark:tshark

@@ -35,7 +35,12 @@ FIELDS = (
     Field(jwtkeys.URL, "--jwks", "FILE|URL", "Public keys of an issuer, as a JWK Set"),
     Field("collection", "--collection", "NAME", "Group that mappings can name as collection:NAME"),
     Field("tags", "--tag", "TAG", "Label of your own; may be repeated", many=True),
-    Field("health", "--health", "CHECK", "none, tcp, icmp, http:/PATH or https:/PATH"),
+    Field(
+        "health",
+        "--health",
+        "CHECK",
+        "none, tcp, icmp, http:/PATH, https:/PATH, grpc or grpcs, these also with :SERVICE",
+    ),
     Field("health_interval", "--health-interval", "TIME", "Time between checks, 1s to 1h", seconds),
     Field("health_timeout", "--health-timeout", "TIME", "Time until a check has failed, 1s to 1m", seconds),
     Field("health_rise", "--health-rise", "N", "Good checks in a row that make it healthy, 1 to 100", number),

@@ -135,7 +135,7 @@ class Service:
     tls_ca: str = ""
     """With `tls`, certificates in PEM form that vouch for its backends; empty: the system's."""
     health: str = "none"
-    """`none`, `tcp`, `icmp`, `http:PATH` or `https:PATH`."""
+    """`none`, `tcp`, `icmp`, `http:PATH`, `https:PATH`; `grpc`, `grpcs`, each also with `:SERVICE`."""
     health_interval: int | None = None
     """Seconds between checks, 1 to 3600; None: the default."""
     health_timeout: int | None = None

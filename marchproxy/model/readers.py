@@ -3,6 +3,7 @@
 A reader takes the raw value and the field's name. `documents.py` puts them together to entities.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -25,6 +26,7 @@ from marchproxy.model.ports import PortRange, merge, parse_port, parse_ports
 type Reader = Callable[[Any, str], Any]
 
 DNS_PORT = 53
+_GRPC_SERVICE = re.compile(r"[A-Za-z0-9_./-]{1,255}")
 
 
 def parse_expiry(text: str, *, field: str = "expires") -> datetime:
@@ -43,12 +45,17 @@ def parse_expiry(text: str, *, field: str = "expires") -> datetime:
 
 
 def parse_health(text: str, *, field: str = "health") -> str:
-    """Read `none`, `tcp`, `icmp`, `http:PATH` or `https:PATH`; a path has at most 1024 characters."""
-    kind, colon, path = text.strip().partition(":")
-    plain = kind in ("none", "tcp", "icmp") and not colon
-    http = kind in ("http", "https") and _is_path(path)
-    if not (plain or http):
-        raise InvalidValue(field, text, "none, tcp, icmp, http:/PATH or https:/PATH")
+    """Read `none`, `tcp`, `icmp`, `http:PATH`, `https:PATH`; `grpc`, `grpcs`, each also with `:SERVICE`.
+
+    A path has at most 1024 characters, a service 255.
+    """
+    kind, colon, rest = text.strip().partition(":")
+    plain = kind in ("none", "tcp", "icmp", "grpc", "grpcs") and not colon
+    http = kind in ("http", "https") and _is_path(rest)
+    grpc = kind in ("grpc", "grpcs") and _GRPC_SERVICE.fullmatch(rest)
+    if not (plain or http or grpc):
+        expected = "none, tcp, icmp, http:/PATH, https:/PATH, grpc[:SERVICE] or grpcs[:SERVICE]"
+        raise InvalidValue(field, text, expected)
     return text.strip()
 
 

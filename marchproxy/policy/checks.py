@@ -29,11 +29,11 @@ class Check:
     """How to find out whether a backend works."""
 
     method: str
-    """`tcp`, `icmp`, `http` or `https`."""
+    """`tcp`, `icmp`, `http`, `https`, `grpc`, or `grpcs`, which is that under TLS."""
     path: str
-    """For http and https; begins with a slash."""
+    """For http and https, where it begins with a slash; for grpc the name of a service, or empty."""
     host: str
-    """Whom http asks for, and https by SNI: the service's first host name, else the backend's address."""
+    """Whom is asked for, and by TLS in SNI: the service's first host name, else the backend's address."""
     interval: int
     """Seconds, 1 to 3600."""
     timeout: float

@@ -7,7 +7,7 @@ The plan is in the terms of policy (prefixes, backends, ordered rules). Turning 
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import NamedTuple
@@ -45,6 +45,8 @@ class Backend:
     """Where HTTP is read, the name or address that it proves in TLS; empty: it speaks in the clear."""
     tls_ca: str = ""
     """Certificates in PEM form that vouch for it; empty: the system's."""
+    http2: bool = False
+    """It speaks HTTP/2 only, whatever the rule says."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -79,6 +81,15 @@ class Route(NamedTuple):
     """In lower case; `*.NAME` for every name below; empty: any."""
     path: str = ""
     """A prefix in whole segments, without `/` at its end; empty: any."""
+
+
+class Http2(Enum):
+    """Which requests go to backends by HTTP/2."""
+
+    NEVER = auto()
+    CALLS = auto()
+    """Those of gRPC; all others go by HTTP/1.1."""
+    ALWAYS = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,7 @@ class Rule:
     """Its protocols are HTTP's; None: they are not, or what passes is to stay as it is."""
     handling: Handling = DEFAULT_HANDLING
     """What becomes of its requests; another than the default wants them to be read."""
+    http2: Http2 = Http2.NEVER
 
     @property
     def is_admitted(self) -> bool:

@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Balance, Mapping, Service
 from marchproxy.model.ports import format_ports, single_port
+from marchproxy.model.protocol import Protocol
 from marchproxy.policy.checks import Watched, is_drained
 from marchproxy.policy.directory import Entry, Referents
 from marchproxy.policy.maglev import build_table, turns_table
@@ -116,7 +117,9 @@ def _build_pool(members: Members, version: int, balance: Balance) -> Pool:
 
 def _backend(entry: Entry, address: IPAddress, port: int) -> Backend:
     tls = (entry.hosts[0] if entry.hosts else str(address)) if entry.service.tls else ""
-    return Backend(address, port, entry.name, entry.service.weight, tls, entry.service.tls_ca)
+    http2 = entry.service.protocol is Protocol.GRPC
+    own = entry.service
+    return Backend(address, port, entry.name, own.weight, tls=tls, tls_ca=own.tls_ca, http2=http2)
 
 
 def _weighted_keys(backends: Sequence[Backend]) -> list[tuple[bytes, int]]:

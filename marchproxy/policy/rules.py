@@ -10,7 +10,7 @@ from marchproxy.model.entities import Action, Auth, Mapping, WithoutSni
 from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import qualify
 from marchproxy.model.ports import PortRange
-from marchproxy.model.protocol import OVER_HTTP, Transport
+from marchproxy.model.protocol import OVER_HTTP, Protocol, Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.checks import Watched
 from marchproxy.policy.directory import Audience, Directory, Referents
@@ -21,6 +21,7 @@ from marchproxy.policy.plan import (
     WILDCARDS,
     Finding,
     Handling,
+    Http2,
     ListenerKey,
     Pool,
     Route,
@@ -132,6 +133,14 @@ class _Reading(NamedTuple):
         """As of `Rule`; the default is one object."""
         return handling_of(self.mapping) if self.mapping.action is Action.ALLOW else DEFAULT_HANDLING
 
+    @property
+    def http2(self) -> Http2:
+        """As of `Rule`."""
+        protocols = self.mapping.protocols
+        if Protocol.GRPC not in protocols:
+            return Http2.NEVER
+        return Http2.ALWAYS if protocols == (Protocol.GRPC,) else Http2.CALLS
+
     def refusal(self) -> Refusal | None:
         """What it says itself, whatever its destinations want."""
         own = refusal_of(self.mapping)
@@ -165,6 +174,7 @@ class _Reading(NamedTuple):
                 tls=self.tls,
                 route=self.route,
                 handling=handling,
+                http2=self.http2,
             )
             for included, excluded in self.audiences
         ]

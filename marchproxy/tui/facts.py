@@ -87,10 +87,14 @@ class History:
         return self.samples[-1] if self.samples else None
 
 
+_TABLES = ("flows", "connections", "sessions", "tunnels", "associations")
+"""The tables whose entries are carried: those that are being opened, and claimed ports, are left out."""
+
+
 def flow_count(status: Document) -> int:
-    """Flows that are carried: in the kernel's table each has two entries."""
-    used = next((table["used"] for table in status["flow_table"] if table["name"] == "flows"), 0)
-    return int(used) // 2 if status["tier"]["name"] == "kernel" else int(used)
+    """Flows that are carried, by whatever tier; in the kernel's table each has two entries."""
+    used = {table["name"]: int(table["used"]) for table in status["flow_table"]}
+    return sum(used.get(name, 0) // (2 if name == "flows" else 1) for name in _TABLES)
 
 
 class Rates[K: Hashable]:

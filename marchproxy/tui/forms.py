@@ -76,7 +76,7 @@ FIELDS: Final[Mapping[Kind, Sequence[Field]]] = {
         Field("tags", "Tags", "site-a, public", Shape.LIST),
         Field("auth", "Credential", "", Shape.CHOICE, tuple(Auth)),
         Field("weight", "Weight", "1 to 256; 1 unless given", Shape.NUMBER),
-        Field("health", "Health check", "tcp, icmp, http:/PATH or https:/PATH"),
+        Field("health", "Health check", "tcp, icmp, http:/PATH, https:/PATH, grpc or grpcs"),
         Field("drain", "Drained", "addresses that get no new flows", Shape.LIST),
         Field("description", "Description", "what it is"),
     ),

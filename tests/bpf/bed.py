@@ -10,7 +10,7 @@ import ctypes as ct
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -28,10 +28,12 @@ from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.objects import BpfObject
 from marchproxy.dataplane.kernel.programs import Program
+from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.settings import Settings
 from marchproxy.dataplane.kernel.sourceaddress import source_towards
 from marchproxy.dataplane.kernel.tables import TableBuilder
 from marchproxy.model.reason import Reason
+from marchproxy.policy.limits import Bucket
 from marchproxy.policy.plan import Plan
 from rig import Host, Rig
 from rig.lifecycle import BPFFS
@@ -181,13 +183,19 @@ class Bed:
         }
         self.counters = Counters(self.maps["counters"])
         self.ifindex = _interfaces(rig)
+        self.settings = Settings(self.maps["settings"])
+        self.mappings: dict[str, int] = {}
+        self.limits = LimitSlots(self.maps)
+        # Kept from test to test, as the daemon keeps them from plan to plan: a bank as a whole takes 25 ms.
+        self._builder = self._new_builder()
+        self._banks = Banks(self.maps, self.settings)
+        self._blocks = BlockTables(self.maps, self.settings, self._number_of)
         self.reset()
 
     def reset(self) -> None:
         """As after loading: no policy, no flows, one source port, and TCP port 22 for management."""
         for name in ("flows", "opening", "fragments", "active", "denied", "repeats", "limited"):
             self.maps[name].delete_many(list(self.maps[name].keys()))
-        self.settings = Settings(self.maps["settings"])
         self.settings.change(revision=0, route_epoch=0, wanted_events=0, silent=0)
         self.settings.prepare(_ONE_PORT)
         guard = bytearray(layouts.MANAGEMENT.size)
@@ -197,20 +205,22 @@ class Bed:
             self.know_interface(own, native=True)
         for name in ("refusals", "denied_events"):
             self.maps[name].set_percpu(layouts.U32.pack(0), [bytes(16)] * possible_cpus())
-        self.mappings: dict[str, int] = {}
+        self.mappings.clear()
         names = self.maps["limit_names"]
         names.update_many([(key, bytes(names.value_size)) for key, _ in names.items()])
         self.limits = LimitSlots(self.maps)
-        self._builder = TableBuilder(self._number_of, source_towards, self.limits.settle)
-        self._banks = Banks(self.maps, self.settings)
-        self._blocks = BlockTables(self.maps, self.settings, self._number_of)
         self.apply(Plan())
         self.counters.difference()
 
     def apply(self, plan: Plan, revision: int = 1) -> None:
         """Make `plan` the policy that holds."""
         self._blocks.prepare(plan.blocks)
-        self._banks.switch(self._builder.build(plan), revision)
+        try:
+            tables = self._builder.build(plan)
+        except PlanTooLarge:
+            self._builder = self._new_builder()
+            raise
+        self._banks.switch(tables, revision)
         self._blocks.switch()
 
     def know_interface(self, own: bytes, *, native: bool, role: int = 0) -> None:
@@ -244,6 +254,13 @@ class Bed:
     def count(self, table: str) -> int:
         """How many entries a map has."""
         return len(list(self.maps[table].keys()))
+
+    def _new_builder(self) -> TableBuilder:
+        return TableBuilder(self._number_of, source_towards, self._slots_of)
+
+    def _slots_of(self, buckets: Iterable[Bucket]) -> Mapping[Bucket, int]:
+        # By a way of its own: `reset` makes the slots anew.
+        return self.limits.settle(buckets)
 
     def _number_of(self, mapping: str) -> int:
         return self.mappings.setdefault(mapping, len(self.mappings) + 1)

@@ -1,5 +1,5 @@
 """The command line's fixtures serve here as well."""
 
-from tests.cli.conftest import console, daemon, site
+from tests.cli.conftest import console, daemon, furnished, site
 
-__all__ = ["console", "daemon", "site"]
+__all__ = ["console", "daemon", "furnished", "site"]

@@ -194,7 +194,9 @@ def test_an_instant_in_another_zone_is_written_in_utc() -> None:
     assert write_field("expires", datetime(900, 1, 1, tzinfo=UTC)) == "0900-01-01T00:00:00Z"
 
 
-@pytest.mark.parametrize("text", ["none", "tcp", "icmp", "http:/", "https:/healthz?full=1"])
+@pytest.mark.parametrize(
+    "text", ["none", "tcp", "icmp", "http:/", "https:/healthz?full=1", "grpc", "grpcs:shop.Cart"]
+)
 def test_health_checks(text: str) -> None:
     assert parse_health(f" {text} ") == text
 

@@ -132,7 +132,7 @@ def talks(farm: Farm) -> Iterator[list[Talk]]:
         while held:
             held.pop().close()
         held.extend(farm.rig.client.call(lambda: [Talk(VIP, ECHO_PORT) for _ in BACKENDS]))
-        ports = {talk._socket.getsockname()[1] for talk in held}
+        ports = {talk.socket.getsockname()[1] for talk in held}
         rows = [row for row in echoes(farm) if row["source_port"] in ports]
         return {row["backend"] for row in rows} == set(BACKENDS)
 
@@ -235,7 +235,7 @@ def echoes(farm: Farm) -> list[dict[str, Any]]:
 def with_healthy(farm: Farm, talks: list[Talk]) -> list[Talk]:
     """Those whose backend is not the one that was cut off."""
     cut = {row["source_port"] for row in echoes(farm) if row["backend"] == BACKENDS[2]}
-    return [talk for talk in talks if talk._socket.getsockname()[1] not in cut]
+    return [talk for talk in talks if talk.socket.getsockname()[1] not in cut]
 
 
 def test_a_drained_backend_keeps_its_flows_and_gets_no_new_ones(farm: Farm, talks: list[Talk]) -> None:

@@ -231,7 +231,7 @@ def test_who_connects_during_a_restart_waits(rig: Rig, defined: Box) -> None:
     over, refused, connected = threading.Event(), list[OSError](), list[int]()
 
     def knock() -> None:
-        while not over.wait(0.005):
+        while not over.wait(0.02):
             try:
                 socket.create_connection((VIP, 3128), timeout=10).close()
                 connected.append(1)

@@ -5,9 +5,9 @@ import pytest
 from marchproxy.tui import app
 from marchproxy.tui.views.catalogue import Catalogue
 from marchproxy.tui.views.view import View
-from tests.cli.conftest import console, daemon, site
+from tests.cli.conftest import console, daemon, furnished, site
 
-__all__ = ["console", "daemon", "site"]
+__all__ = ["console", "daemon", "furnished", "site"]
 
 
 @pytest.fixture(autouse=True)

@@ -40,9 +40,17 @@ def test_curves_are_bounded() -> None:
     assert len(history.curve("packets", 20)) == 20
 
 
-@pytest.mark.parametrize(("tier", "flows"), [("kernel", 125), ("sockets", 250)])
-def test_a_flow_of_the_kernel_has_two_entries(tier: str, flows: int) -> None:
-    assert flow_count({**STATUS, "tier": {"name": tier, "reason": ""}}) == flows
+@pytest.mark.parametrize(
+    ("used", "flows"),
+    [
+        ({"flows": 42, "opening": 900, "ports of 10.2.0.1": 28, "tunnels": 2, "associations": 1}, 24),
+        ({"connections": 7, "sessions": 5, "tunnels": 1}, 13),
+        ({}, 0),
+    ],
+)
+def test_every_tier_s_flows_are_counted_once(used: dict[str, int], flows: int) -> None:
+    tables = [{"name": name, "used": count, "limit": 1000} for name, count in used.items()]
+    assert flow_count({**STATUS, "flow_table": tables}) == flows
 
 
 def test_rates_of_rows_that_stay() -> None:

@@ -64,6 +64,11 @@ class Shown:
     """None: for nothing."""
     peer: Peer | None = None
     """None: it showed no certificate."""
+    version: str = ""
+    """Of TLS, as OpenSSL names it; empty: none was spoken."""
+
+
+NOTHING_SHOWN = Shown()
 
 
 def read_peer(certificate: bytes | None, now: float | None = None) -> Peer | None:

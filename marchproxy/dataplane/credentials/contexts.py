@@ -30,8 +30,8 @@ class Contexts:
         self._identities: dict[str, Identity] = {}
         self._made: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
         self._choosing: dict[tuple[tuple[str, ...], tuple[str, ...]], ssl.SSLContext] = {}
-        self._trusting: dict[str, ssl.SSLContext] = {}
-        """By authorities."""
+        self._trusting: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
+        """By authorities and ALPN protocols."""
         self._asking: dict[tuple[str, tuple[str, ...], ClientTls, bool], ssl.SSLContext] = {}
 
     def learn(self, identities: Iterable[Identity]) -> None:
@@ -76,16 +76,19 @@ class Contexts:
 
         return hosts_of(self._identities[name].chain)
 
-    def client(self, authorities: str = "") -> ssl.SSLContext:
+    def client(self, authorities: str = "", protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
         """For backends: they prove their name by a certificate that `authorities` (PEM) vouch for, or without
-        any the system's.
+        any the system's. `protocols`: ALPN.
         """
-        made = self._trusting.get(authorities)
+        key = authorities, protocols
+        made = self._trusting.get(key)
         if made is None:
             if len(self._trusting) >= MOST_KEPT:
                 self._trusting.clear()
-            made = self._trusting[authorities] = ssl.create_default_context(cadata=authorities or None)
+            made = self._trusting[key] = ssl.create_default_context(cadata=authorities or None)
             made.minimum_version = ssl.TLSVersion.TLSv1_2
+            if protocols:
+                made.set_alpn_protocols(list(protocols))
         return made
 
     def named(self, names: tuple[str, ...], host: str) -> str | None:

@@ -69,16 +69,7 @@ async def _tcp(backend: BackendKey, _: Check) -> None:
 
 async def _http(backend: BackendKey, check: Check) -> None:
     """A GET is answered with 2xx or 3xx."""
-    sock = await _connect(backend.address, backend.port)
-    try:
-        secure = _tls() if check.method == "https" else None
-        name = check.host if secure and check.host != str(backend.address) else ""
-        reader, writer = await asyncio.open_connection(
-            sock=sock, ssl=secure, server_hostname=name if secure else None
-        )
-    except BaseException:
-        sockets.reset(sock)
-        raise
+    reader, writer = await _open(backend, check, _tls() if check.method == "https" else None)
     try:
         writer.write(request(check.method, check.path, check.host, backend.port))
         status = await _read_status(reader)
@@ -86,6 +77,28 @@ async def _http(backend: BackendKey, check: Check) -> None:
         writer.transport.abort()
     if not 200 <= status < 400:
         raise _Unhealthy(f"HTTP {status}")
+
+
+async def _grpc(backend: BackendKey, check: Check) -> None:
+    """The health service says that a service is serving."""
+    from marchproxy.dataplane.health.grpc import HealthCall
+
+    secure = check.method == "grpcs"
+    reader, writer = await _open(backend, check, _tls("h2") if secure else None)
+    host = f"[{check.host}]" if ":" in check.host else check.host
+    call = HealthCall(check.path, f"{host}:{backend.port}", secure=secure)
+    try:
+        writer.write(call.to_send())
+        while data := await reader.read(4096):
+            found = call.feed(data)
+            if found is not None:
+                if found:
+                    raise _Unhealthy(found)
+                return
+            writer.write(call.to_send())
+    finally:
+        writer.transport.abort()
+    raise _Unhealthy("closed without an answer")
 
 
 async def _icmp(backend: BackendKey, _: Check) -> None:
@@ -104,7 +117,9 @@ async def _icmp(backend: BackendKey, _: Check) -> None:
                 return
 
 
-METHODS: Mapping[str, Method] = MappingProxyType({"tcp": _tcp, "http": _http, "https": _http, "icmp": _icmp})
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {"tcp": _tcp, "http": _http, "https": _http, "icmp": _icmp, "grpc": _grpc, "grpcs": _grpc}
+)
 
 
 async def _connect(address: IPAddress, port: int) -> socket.socket:
@@ -112,6 +127,18 @@ async def _connect(address: IPAddress, port: int) -> socket.socket:
     # Whatever closes it resets: checks come by the thousand, and TIME_WAIT lasts a minute.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, sockets.RESET_ON_CLOSE)
     return sock
+
+
+async def _open(
+    backend: BackendKey, check: Check, secure: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    sock = await _connect(backend.address, backend.port)
+    try:
+        name = check.host if secure and check.host != str(backend.address) else ""
+        return await asyncio.open_connection(sock=sock, ssl=secure, server_hostname=name if secure else None)
+    except BaseException:
+        sockets.reset(sock)
+        raise
 
 
 async def _read_status(reader: asyncio.StreamReader) -> int:
@@ -124,11 +151,13 @@ async def _read_status(reader: asyncio.StreamReader) -> int:
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def _tls(*protocols: str) -> ssl.SSLContext:
     """Certificates are not verified: the check asks whether the backend answers, and carries no secret."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(protocols)
     return context
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY
-from marchproxy.dataplane.credentials.clientcerts import Shown, read_peer
+from marchproxy.dataplane.credentials.clientcerts import NOTHING_SHOWN, Shown
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.bodies import Body, chunk, last_chunk
+from marchproxy.dataplane.http.connections import Owner
 from marchproxy.dataplane.http.exchange import Exchange, Phase
+from marchproxy.dataplane.http.http2.frames import PREFACE
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import body_of, read_request
 from marchproxy.dataplane.http.responses import write_response
@@ -21,7 +23,6 @@ from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.dataplane.proxy.protocol.http_head import head_length
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer
-from marchproxy.policy.plan import ClientTls
 
 AHEAD = 64 * 1024
 """Bytes that a client may send before its last request was answered."""
@@ -55,14 +56,8 @@ type Switch = Callable[["ClientConnection", Exchange, Conversation, Upstream, by
 """Have an exchange become something else once 101 was sent; the bytes came from the client already."""
 
 
-class Owner(Protocol):
-    """Who has accepted the connection."""
-
-    def gone(self, connection: "ClientConnection") -> None:
-        """It has ended, or become something else."""
-
-    def leave(self, connection: "ClientConnection") -> None:
-        """The client is gone, whatever its connection had become."""
+type Speak2 = Callable[["ClientConnection", bytes], None]
+"""Have a connection speak HTTP/2 from its first byte on; the bytes have come already."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -74,13 +69,13 @@ class ClientConnection(asyncio.Protocol):
         visitor: Visitor,
         owner: Owner,
         switch: Switch,
+        speak2: Speak2,
         *,
         secure: bool,
-        asked: ClientTls | None = None,
+        shown: Shown = NOTHING_SHOWN,
     ) -> None:
-        """`asked`: the certificate that the client is asked for in its handshake."""
         self.secure = secure
-        self.shown = Shown(asked)
+        self.shown = shown
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.draining = False
@@ -92,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._stays = False
         """Its client stays when it ends."""
         self._switch = switch
+        self._speak2 = speak2
         self._held = bytearray()
         self._seen = 0
         self._body: Body | None = None
@@ -123,12 +119,6 @@ class ClientConnection(asyncio.Protocol):
         if self._visitor.evaluator is not self._site.ledger.evaluator:
             self._visitor = Visitor(self._site.ledger.evaluator, self._visitor.who)
         return self._visitor
-
-    @property
-    def tls(self) -> str:
-        """See `Stream`."""
-        tls = self.transport.get_extra_info("ssl_object")
-        return str(tls.version() or "") if tls is not None else ""
 
     @property
     def conversations(self) -> tuple[Conversation, ...]:
@@ -181,6 +171,14 @@ class ClientConnection(asyncio.Protocol):
             if idle and self.switched.conversation.idle() > idle:
                 self.switched.end(Reason.IDLE)
 
+    def revoke(self, token: str) -> int:
+        """See `Connection`."""
+        exchange = self.under_way
+        if exchange is None or exchange.verified is None or exchange.verified.token != token:
+            return 0
+        self.end(Reason.AUTH_REVOKED)
+        return 1
+
     def drain(self) -> None:
         """Let what is under way be the last."""
         self.draining = True
@@ -201,9 +199,7 @@ class ClientConnection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
-        if self.shown.asked is not None:
-            tls = transport.get_extra_info("ssl_object")
-            self.shown = Shown(self.shown.asked, read_peer(tls.getpeercert(binary_form=True)))
+        self._owner.begun(self)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -410,7 +406,11 @@ class ClientConnection(asyncio.Protocol):
                 return
             request = self._understand(bytes(held[:length]))
         except Unfit as unfit:
-            self._refuse(unfit)
+            # What HTTP/2 begins with is no head of HTTP/1.1. Under TLS it is spoken if it was agreed on.
+            if held.startswith(PREFACE[:18]) and self._last is None and not self.secure:
+                self._speak2(self, bytes(held))
+            else:
+                self._refuse(unfit)
             return
         self._seen = 0
         # What follows is held while the exchange begins, which may be over at once.

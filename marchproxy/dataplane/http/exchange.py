@@ -7,6 +7,7 @@ the request can be said again.
 
 import asyncio
 import logging
+import math
 import ssl
 import time
 from collections.abc import Iterator
@@ -17,33 +18,34 @@ from typing import Protocol
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.credentials.clientcerts import Shown
+from marchproxy.dataplane.http import grpc
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.care import MOST_REPEATS, handling_of
 from marchproxy.dataplane.http.circuits import FAILURES
 from marchproxy.dataplane.http.clientauth import prove
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
-from marchproxy.dataplane.http.requests import write_request
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.telling import exchanged
-from marchproxy.dataplane.http.tracing import REQUEST_ID, begin_trace, new_id, settle_id, with_id
-from marchproxy.dataplane.http.upstream import Upstream
+from marchproxy.dataplane.http.tracing import REQUEST_ID, begin_trace, new_id, settle_id
+from marchproxy.dataplane.http.upstream import Carrier, Connections, Upstream
 from marchproxy.dataplane.http.visitor import Visitor
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.credential import read_authorization
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
-from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import Retry
 from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
-from marchproxy.policy.plan import DEFAULT_HANDLING, Backend
+from marchproxy.policy.plan import DEFAULT_HANDLING, Backend, Http2, Rule
 
 log = logging.getLogger(__name__)
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """Methods of which once more does no more (RFC 9110 section 9.2.2)."""
+_GRACE = 0.5
+"""Seconds behind the deadline of a call: who has set it should notice first."""
 
 _OUR_OWN = frozenset({Reason.NO_NAT_PORT, Reason.FLOW_TABLE_FULL})
 """Why a connection was not made, and no backend is to blame: ports or descriptors are used up here."""
@@ -56,11 +58,7 @@ class Stream(Protocol):
     """It came under TLS."""
 
     shown: Shown
-    """The certificate that it came with."""
-
-    @property
-    def tls(self) -> str:
-        """Its version, as OpenSSL names it; empty: none."""
+    """What its connection has shown in TLS."""
 
     @property
     def visitor(self) -> Visitor:
@@ -127,7 +125,7 @@ class Exchange:
         self._answer: Answer
         self._presented: Presented | None = None
         self._candidates: Iterator[Backend] | None = None
-        self._upstream: Upstream | None = None
+        self._upstream: Carrier | None = None
         self._kept = False
         """The connection was used before: that it has ended says nothing about the backend."""
         self._sent = 0
@@ -146,6 +144,15 @@ class Exchange:
         self._repeats = 0
         self._seat: Backend | None = None
         """Where it takes room, of which there is not any amount."""
+        self._call = grpc.is_call(request)
+        """It is one of gRPC."""
+        self._expires = math.inf
+        self.patience: float = site.limits.silence
+        """Seconds that either side may be silent while it is waited for."""
+        if self._call:
+            # Calls that stream are silent for long, and say themselves how long they may take.
+            self.patience = site.ledger.evaluator.plan.settings.tunnel_idle or math.inf
+            self._expires = self.began + (grpc.timeout_of(request) or math.inf)
 
     # ---- from the client
 
@@ -178,7 +185,7 @@ class Exchange:
         first = self._site.settled(conversation) or self._following()
         upstream = None
         if first is not None and not ledger.is_blocked(first) and self._enters(first):
-            upstream = self._site.pool.take(first)
+            upstream = self._pool(first).take(first)
         if upstream is not None:
             self._kept = True
             self._ask(upstream)
@@ -215,14 +222,14 @@ class Exchange:
         """The client takes no more for now."""
         self._held_back = True
         if self._upstream is not None:
-            self._upstream.transport.pause_reading()
+            self._upstream.pause()
 
     def client_ready(self) -> None:
         """It does again."""
         self._held_back = False
         self.waits_since = time.monotonic()
         if self._upstream is not None:
-            self._upstream.transport.resume_reading()
+            self._upstream.resume()
 
     def refuse(self, unfit: Unfit) -> None:
         """Answer that it goes nowhere, and write that down."""
@@ -284,7 +291,7 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is None:
             return
-        if self.request.websocket and self.conversation is not None:
+        if self.request.websocket and self.conversation is not None and isinstance(upstream, Upstream):
             self.phase = Phase.OVER
             self._leave()
             self._stream.switch(self, self.conversation, response, upstream)
@@ -340,13 +347,16 @@ class Exchange:
 
     def overdue(self, now: float) -> None:
         """Give up a backend that has stayed silent for too long, or takes nothing of the request."""
+        if now > self._expires + _GRACE and self.phase is not Phase.OVER:
+            self._expire()
+            return
         upstream = self._upstream
         # A backend that is not read from, because the client does not read, is not silent.
         if upstream is None or self._held_back or not (self._trailers is not None or self._full):
             return
         handling = self._handling
         limit = handling.idle if self.phase is Phase.ANSWERING else handling.response
-        if now - self.waits_since <= (limit or self._site.limits.silence):
+        if now - self.waits_since <= (limit or self.patience):
             return
         self._upstream = None
         upstream.abandon()
@@ -404,7 +414,7 @@ class Exchange:
                 try:
                     left = self._deadline - time.monotonic()
                     async with asyncio.timeout(max(0.0, min(handling.connect or site.limits.each, left))):
-                        upstream = await site.pool.connect(backend)
+                        upstream = await self._pool(backend).connect(backend)
                 except OSError as error:
                     self.attempts += 1
                     self._leave()
@@ -439,7 +449,7 @@ class Exchange:
             seat, self._seat = self._seat, None
             self._site.care.room.leave(seat)
 
-    def _repeats_for(self, what: str, upstream: Upstream) -> bool:
+    def _repeats_for(self, what: str, upstream: Carrier) -> bool:
         """Whether it is sent again, to another backend if there is one, after this one has failed."""
         care, mapping = self._site.care, self._answer.mapping
         chosen = what in self._handling.retry_on and self.phase is Phase.ASKED and self._can_repeat()
@@ -464,6 +474,15 @@ class Exchange:
         )
         return True
 
+    def _pool(self, backend: Backend) -> Connections:
+        """Where its connections to a backend come from. A WebSocket asks by HTTP/1.1."""
+        site, rule = self._site, self._answer.rule
+        wanted = rule.http2 if isinstance(rule, Rule) else Http2.NEVER
+        if wanted is Http2.NEVER and not backend.http2:
+            return site.pool
+        calls = wanted is Http2.CALLS and not backend.http2
+        return site.pool if self.request.websocket or (calls and not self._call) else site.http2
+
     def _following(self) -> Backend | None:
         """The next backend to try; None: there is no other."""
         if self._candidates is None:
@@ -473,7 +492,7 @@ class Exchange:
             self._candidates = self._site.care.candidates(found, self._handling)
         return next(self._candidates, None)
 
-    def _ask(self, upstream: Upstream) -> None:
+    def _ask(self, upstream: Carrier) -> None:
         visitor = self._stream.visitor
         self._upstream = upstream
         self.phase = Phase.ASKED
@@ -483,40 +502,55 @@ class Exchange:
             self._site.open(self.conversation, upstream.backend, begins=not self.request.websocket)
         request = self.request
         given = settle_id(request)
-        if not request.encoded:
+        if not request.about:
             scheme = "https" if self._stream.secure else "http"
-            about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
-            place = Endpoint(upstream.backend.address, upstream.backend.port)
-            request.encoded = write_request(request, about, place)
-        upstream.ask(self, request, request.encoded if given else with_id(request.encoded, self.id))
+            request.about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
+        upstream.ask(self, request, "" if given else self.id)
         if self._held_back:
-            upstream.transport.pause_reading()
+            upstream.pause()
         if self._trailers is not None:
             upstream.finish(self._trailers)
         # Also where nothing more is to come: a client that leaves is noticed by reading.
         self._stream.resume()
 
+    def _expire(self) -> None:
+        """The client has said how long a call may take, and it took longer."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        self._fail(grpc.DeadlinePassed())
+
     def _can_repeat(self) -> bool:
         return not self._sent and (self.request.method in _REPEATABLE)
 
     def _broken(self, reason: Reason, detail: str) -> None:
-        """The backend failed. Before it answered, the client can be told; afterwards it must notice."""
+        """The backend failed."""
+        self._fail(Unfit(reason, detail))
+
+    def _fail(self, unfit: Unfit) -> None:
+        """Before the backend answered, the client can be told; afterwards it must notice."""
         if self.phase is Phase.ANSWERING:
             self._end()
-            self._stream.fail()
+            if self._call:
+                self._stream.finish(grpc.trailers_of(unfit))
+            else:
+                self._stream.fail()
             return
         visitor = self._stream.visitor
         query = self._site.query(visitor.who, self.request)
-        self._site.ledger.refuse(query, visitor.who.port, self._answer, reason, name=self.request.host)
-        self._answer_ourselves(Unfit(reason, detail))
+        self._site.ledger.refuse(query, visitor.who.port, self._answer, unfit.reason, name=self.request.host)
+        self._answer_ourselves(unfit)
 
     def _answer_ourselves(self, unfit: Unfit) -> None:
         self._refused = unfit.reason
-        response, body = refusal(unfit)
+        response, body = (grpc.failure(unfit), b"") if self._call else refusal(unfit)
         self.status = response.status
         self.responded = time.monotonic()
         response.fields = (*response.fields, (REQUEST_ID, self.id))
-        response.bodiless = self.request.method == "HEAD"
+        response.bodiless = self._call or self.request.method == "HEAD"
         self._end()
         self._stream.respond(response)
         if not response.bodiless:
@@ -542,5 +576,5 @@ class Exchange:
             answer = replace(answer, verdict=Verdict.DENY, reason=self._refused)
         query = self._site.query(visitor.who, request)
         number = conversation.number if conversation else 0
-        facts = exchanged(self, conversation, answer, self._stream.tls)
+        facts = exchanged(self, conversation, answer, self._stream.shown.version)
         self._site.ledger.exchanged(query, visitor.who.port, answer, number, facts)

@@ -12,10 +12,15 @@ from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
 from marchproxy.dataplane.admission.tunnels import Tunnels
 from marchproxy.dataplane.admission.wire import Wire
+from marchproxy.dataplane.credentials.clientcerts import NOTHING_SHOWN, Shown, read_peer
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.http.answers import refusal
+from marchproxy.dataplane.http.choosing import Choosing
 from marchproxy.dataplane.http.client import ClientConnection
+from marchproxy.dataplane.http.connections import Connection
 from marchproxy.dataplane.http.hello import hello_name
+from marchproxy.dataplane.http.http2.client import Http2Connection
+from marchproxy.dataplane.http.http2.pool import PROTOCOL, Http2Pool
 from marchproxy.dataplane.http.pool import Pool
 from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.http.responses import write_response
@@ -35,7 +40,7 @@ log = logging.getLogger(__name__)
 
 _HANDSHAKE = 0x16
 """The first byte of TLS."""
-PROTOCOLS = ("http/1.1",)
+PROTOCOLS = (PROTOCOL, "http/1.1")
 
 
 class HttpListeners(Arrivals):
@@ -52,9 +57,10 @@ class HttpListeners(Arrivals):
         rates: Rates,
     ) -> None:
         super().__init__(judge, tunnels, gate, limits, connecting, contexts)
-        self.live: set[ClientConnection] = set()
+        self.live: set[Connection] = set()
         self._pool = Pool(connecting, contexts.client)
-        self._site = Site(judge, self._pool, limits, self._tasks, rates)
+        self._http2 = Http2Pool(connecting, lambda ca: contexts.client(ca, (PROTOCOL,)))
+        self._site = Site(judge, self._pool, self._http2, limits, self._tasks, rates)
         self.care = self._site.care
         self._switching = Switching(self._site, tunnels)
         self._draining = False
@@ -78,6 +84,7 @@ class HttpListeners(Arrivals):
             connection.tick(now)
         self._pool.expire()
         self.care.tick()
+        self._http2.tick(now, self._limits.silence, self._limits.head)
 
     def cut(self, ids: frozenset[int]) -> set[int]:
         """End the connections of these conversations. Returns those that there were."""
@@ -91,19 +98,13 @@ class HttpListeners(Arrivals):
 
     def revoke(self, token: str) -> int:
         """End what a credential has opened, and is still under way. Returns how much."""
-        count = 0
-        for connection in tuple(self.live):
-            exchange = connection.under_way
-            if exchange is not None and exchange.verified and exchange.verified.token == token:
-                count += 1
-                connection.end(Reason.AUTH_REVOKED)
-        return count
+        return sum(connection.revoke(token) for connection in tuple(self.live))
 
-    def gone(self, connection: ClientConnection) -> None:
+    def gone(self, connection: Connection) -> None:
         """See `Owner`."""
         self.live.discard(connection)
 
-    def leave(self, connection: ClientConnection) -> None:
+    def leave(self, connection: Connection) -> None:
         """See `Owner`."""
         self._gate.leave(connection.visitor.who.source)
 
@@ -119,6 +120,7 @@ class HttpListeners(Arrivals):
             connection.end()
         await super().close()
         self._pool.close()
+        self._http2.close()
 
     async def _serve(self, client: socket.socket, who: Client) -> None:
         stays = False
@@ -174,16 +176,16 @@ class HttpListeners(Arrivals):
         asked: ClientTls | None,
     ) -> bool:
         who = visitor.who
-        connection = ClientConnection(
-            self._site, visitor, self, self._switching.begin, secure=context is not None, asked=asked
-        )
         loop = asyncio.get_running_loop()
         try:
             if context is None:
-                await loop.connect_accepted_socket(lambda: connection, client)
+                await loop.connect_accepted_socket(lambda: self._http1(visitor, secure=False), client)
             else:
                 await loop.connect_accepted_socket(
-                    lambda: connection, client, ssl=context, ssl_handshake_timeout=DEADLINE
+                    lambda: Choosing(lambda tls: self._chosen(visitor, tls, asked)),
+                    client,
+                    ssl=context,
+                    ssl_handshake_timeout=DEADLINE,
                 )
         except (OSError, TimeoutError) as error:
             log.debug("%s:%d: %s", who.source, who.port, error)
@@ -191,12 +193,40 @@ class HttpListeners(Arrivals):
             if not isinstance(error, ConnectionError):
                 self._note_refusal(who, who.query(), BEFORE_POLICY, reason)
             return False
+        return True
+
+    def begun(self, connection: Connection) -> None:
+        """See `Owner`."""
         self.live.add(connection)
-        if connection.transport.is_closing():
-            self.live.discard(connection)
         if self._draining:
             connection.drain()
-        return True
+
+    def _http1(self, visitor: Visitor, *, secure: bool, shown: Shown = NOTHING_SHOWN) -> ClientConnection:
+        return ClientConnection(
+            self._site,
+            visitor,
+            self,
+            self._switching.begin,
+            self._speak_http2,
+            secure=secure,
+            shown=shown,
+        )
+
+    def _chosen(self, visitor: Visitor, tls: ssl.SSLObject, asked: ClientTls | None) -> asyncio.Protocol:
+        """What speaks to a client that has chosen by ALPN (RFC 7301)."""
+        peer = read_peer(tls.getpeercert(binary_form=True)) if asked else None
+        shown = Shown(asked, peer, tls.version() or "")
+        if tls.selected_alpn_protocol() == PROTOCOL:
+            return Http2Connection(self._site, visitor, self, secure=True, shown=shown)
+        return self._http1(visitor, secure=True, shown=shown)
+
+    def _speak_http2(self, connection: ClientConnection, data: bytes) -> None:
+        """A client that knows without asking (RFC 9113 section 3.3)."""
+        other = Http2Connection(self._site, connection.visitor, self, secure=False)
+        self.live.discard(connection)
+        connection.transport.set_protocol(other)
+        other.connection_made(connection.transport)
+        other.data_received(data)
 
     async def _speaks_tls(self, client: socket.socket, who: Client) -> bool:
         """Whether the first byte is one of TLS; who speaks HTTP in the clear is told."""

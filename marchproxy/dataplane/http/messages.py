@@ -33,6 +33,8 @@ class Request:
     """The client takes trailers."""
     given_id: str | None = None
     """The id that it came with; None: nobody has looked (`tracing.settle_id`)."""
+    about: Fields = ()
+    """What its backend is told about the client."""
     encoded: bytes = b""
     """The head as it went to a backend; what a client says again need not be written again."""
 

@@ -8,6 +8,7 @@ from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, source_key
 from marchproxy.dataplane.http.answers import Later
 from marchproxy.dataplane.http.care import Care
+from marchproxy.dataplane.http.http2.pool import Http2Pool
 from marchproxy.dataplane.http.messages import Request
 from marchproxy.dataplane.http.pool import Pool
 from marchproxy.dataplane.http.rates import Rates
@@ -29,6 +30,7 @@ class Site:
 
     judge: Judge
     pool: Pool
+    http2: Http2Pool
     limits: AdmissionLimits
     tasks: Tasks
     rates: Rates

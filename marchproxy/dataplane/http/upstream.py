@@ -6,8 +6,11 @@ from typing import Protocol, cast
 
 from marchproxy.dataplane.http.bodies import Body, Counted, UntilClose, chunk, last_chunk
 from marchproxy.dataplane.http.messages import Fields, Request, Response
+from marchproxy.dataplane.http.requests import write_request
 from marchproxy.dataplane.http.responses import MAX_HEAD, SWITCHING, body_again, read_response
+from marchproxy.dataplane.http.tracing import with_id
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Backend
 
@@ -47,6 +50,42 @@ class Asking(Protocol):
         """Send on."""
 
 
+class Carrier(Protocol):
+    """What carries an exchange to a backend."""
+
+    backend: Backend
+
+    def ask(self, asking: Asking, request: Request, made: str) -> None:
+        """Send the head of a request; its body follows by `send` and `finish`. `made`: the id that it is
+        given; empty: it came with one.
+        """
+
+    def send(self, data: memoryview | bytes) -> None:
+        """Send a piece of the body."""
+
+    def finish(self, trailers: Fields) -> None:
+        """The body is complete."""
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+
+    def pause(self) -> None:
+        """Give no more of the answer for now."""
+
+    def resume(self) -> None:
+        """Give on."""
+
+
+class Connections(Protocol):
+    """Where carriers come from."""
+
+    def take(self, backend: Backend) -> Carrier | None:
+        """One that is at once; None: there is none."""
+
+    async def connect(self, backend: Backend) -> Carrier:
+        """One by a new connection. Raises `OSError`; TLS that fails is one."""
+
+
 class Keeper(Protocol):
     """Where connections go that are free."""
 
@@ -84,8 +123,8 @@ class Upstream(asyncio.Protocol):
 
     # ---- for exchanges
 
-    def ask(self, asking: Asking, request: Request, head: bytes) -> None:
-        """Send the head of a request as `head` says it; its body follows by `send` and `finish`."""
+    def ask(self, asking: Asking, request: Request, made: str) -> None:
+        """See `Carrier`."""
         self._asking = asking
         self.used += 1
         self._method = request.method
@@ -93,14 +132,17 @@ class Upstream(asyncio.Protocol):
         self._sent = False
         self._interim = 0
         self._body = self._response = None
-        self.transport.write(head)
+        if not request.encoded:
+            place = Endpoint(self.backend.address, self.backend.port)
+            request.encoded = write_request(request, request.about, place)
+        self.transport.write(with_id(request.encoded, made) if made else request.encoded)
 
     def send(self, data: memoryview | bytes) -> None:
-        """Send a piece of the body."""
+        """See `Carrier`."""
         self.transport.write(chunk(data) if self._chunked else data)
 
     def finish(self, trailers: Fields) -> None:
-        """The body is complete."""
+        """See `Carrier`."""
         if self._chunked:
             self.transport.write(last_chunk(trailers))
         self._sent = True
@@ -110,9 +152,17 @@ class Upstream(asyncio.Protocol):
         self._asking = asking
 
     def abandon(self) -> None:
-        """Nobody waits for the answer any more."""
+        """See `Carrier`."""
         self._asking = None
         self.transport.abort()
+
+    def pause(self) -> None:
+        """See `Carrier`."""
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """See `Carrier`."""
+        self.transport.resume_reading()
 
     @property
     def free(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from marchproxy.dataplane.credentials.contexts import Contexts
+from marchproxy.dataplane.http.client import ClientConnection
 from marchproxy.policy.plan import Plan
 from tests.dataplane.admission.desk import LIMITS, Desk, desk
 from tests.dataplane.proxy.peers import dial, tcp_server
@@ -120,6 +121,13 @@ async def ask(at: Desk, request: bytes, count: int = 1) -> list[tuple[str, bytes
     async with dial(at.port) as (reader, writer):
         writer.write(request)
         return [await response(reader, method) for _ in range(count)]
+
+
+def only(at: Desk) -> ClientConnection:
+    """The one connection of HTTP/1.1 that there is."""
+    [connection] = at.admission._http.live
+    assert isinstance(connection, ClientConnection)
+    return connection
 
 
 def get(path: str = "/here", host: str = "h.example", *fields: str, version: str = "1.1") -> bytes:

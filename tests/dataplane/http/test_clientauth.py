@@ -16,6 +16,7 @@ from marchproxy.dataplane.credentials.contexts import Contexts
 from tests.certificates import identity
 from tests.clientcerts import ClientAuthority, showing
 from tests.dataplane.admission.desk import Desk
+from tests.dataplane.http.http2.peer import Client
 from tests.dataplane.http.site import Backend, answer, get, response, said, served
 from tests.dataplane.loops import looped, until
 from tests.policy import build
@@ -220,3 +221,40 @@ async def test_no_name_in_a_certificate_begins_a_field(tmp_path: Path) -> None:
         told = backend.said("x-marchproxy-client-subject") or ""
         assert told.isascii()
         assert "%0D%0A" in told
+
+
+@asynccontextmanager
+async def over_http2(at: Desk, path: Path | None, name: str) -> AsyncGenerator[Client]:
+    """A connection that has chosen HTTP/2 by ALPN."""
+    context = showing(path)
+    context.set_alpn_protocols(["h2"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", at.port, ssl=context, server_hostname=name)
+    try:
+        made = Client(reader, writer)
+        made.flush()
+        yield made
+    finally:
+        writer.close()
+
+
+@looped
+async def test_over_http2_each_stream_is_asked_for_itself(tmp_path: Path) -> None:
+    path, _ = OURS.client(tmp_path, "alice", ou="ops")
+    async with guarded(client_names=["ou:ops"]) as (at, backend), over_http2(at, path, "a.example") as peer:
+        numbers = [
+            peer.ask("/x", ("x-marchproxy-client-subject", "CN=forged"), scheme="https", authority=host)
+            for host in ("a.example", "b.example", "open.example", "a.example")
+        ]
+        heard = [await peer.hear(number) for number in numbers]
+        assert [each.status for each in heard] == [200, 421, 200, 200]
+        assert heard[1].fields["x-marchproxy-reason"] == "SNI_MISMATCH"
+        assert not any("forged" in head for head in backend.heads)
+        told = [head for head in backend.heads if "x-marchproxy-client-subject: OU=ops,CN=alice" in head]
+        assert len(told) == 2
+        ids = [
+            line for head in backend.heads for line in head.split("\r\n") if line.startswith("x-request-id")
+        ]
+        assert len(set(ids)) == 3
+    async with guarded() as (at, _), over_http2(at, path, "open.example") as peer:
+        number = peer.ask("/x", scheme="https", authority="a.example")
+        assert (await peer.hear(number)).status == 421

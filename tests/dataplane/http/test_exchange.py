@@ -1,6 +1,6 @@
 """Requests whose sides are not equally fast."""
 
-from tests.dataplane.http.site import answer, get, response, served
+from tests.dataplane.http.site import answer, get, only, response, served
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import dial
 
@@ -11,7 +11,7 @@ async def test_a_slow_client_is_not_a_silent_backend() -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(get())
         await until(lambda: bool(at.admission._http.live))
-        [connection] = at.admission._http.live
+        connection = only(at)
         await until(lambda: connection._full)
         exchange = connection.exchange
         assert exchange is not None

@@ -52,7 +52,7 @@ def test_any_number_of_clients_has_room_and_most_are_remembered() -> None:
     for number in range(20_000):
         assert rates.wait("m", f"client {number}", one, 5.0) == 0.0
     again = sum(rates.wait("m", f"client {number}", one, 6.0) == 0.0 for number in range(20_000))
-    assert again < 20
+    assert again < 200
     for number in range(200_000):
         rates.wait("m", f"flood {number}", one, 7.0)
     # Whoever's time is over gives way first; a flood cannot make anybody wait who may come.

@@ -242,7 +242,7 @@ def heard(pieces: list[bytes]) -> Heard:
     told = Heard()
     upstream = Upstream(told, Backend(ip_address("192.0.2.9"), 80, "web"), secure=False)
     upstream.connection_made(Silent())
-    upstream.ask(told, Request("GET", "h", "h", "/", "/", (), 0, "1.1"), b"x")
+    upstream.ask(told, Request("GET", "h", "h", "/", "/", (), 0, "1.1", encoded=b"x"), "")
     upstream.finish(())
     for piece in pieces:
         upstream.data_received(piece)

@@ -12,7 +12,7 @@ from cryptography import x509
 from marchproxy.dataplane.credentials.contexts import Contexts, server_context
 from tests.certificates import authority, identity
 from tests.dataplane.admission.desk import TOKEN
-from tests.dataplane.http.site import Backend, answer, get, response, routed, said, served
+from tests.dataplane.http.site import Backend, answer, get, only, response, routed, said, served
 from tests.dataplane.http.test_switching import ACCEPTED, HANDSHAKE, websocket
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import Streams, dial
@@ -178,8 +178,8 @@ async def test_a_websocket_under_tls_whose_client_takes_nothing_ends_all_the_sam
     async with flooded as (at, _), securely(at.port, "h") as (_, writer):
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(HANDSHAKE)
-        await until(lambda: any(each.switched and each._full for each in at.admission._http.live))
-        [connection] = at.admission._http.live
+        await until(lambda: bool(at.admission._http.live) and bool(only(at).switched) and only(at)._full)
+        connection = only(at)
         assert connection.switched is not None
         connection.switched.end()
         await until(lambda: not at.admission._gate.inside and not at.admission._http._pool._every)
@@ -211,7 +211,7 @@ async def test_backends_prove_their_name(monkeypatch: pytest.MonkeyPatch) -> Non
             assert said(head, "x-marchproxy-reason") == ["TLS_FAILED"]
         trusting = ssl.create_default_context(cadata=TWO.chain)
         trusting.check_hostname = False
-        monkeypatch.setattr(contexts, "_trusting", {"": trusting})
+        monkeypatch.setattr(contexts, "_trusting", {("", ()): trusting})
         async with dial(at.port) as (reader, writer):
             writer.write(get())
             assert (await response(reader))[1] == b"hello"
@@ -226,7 +226,7 @@ async def test_a_websocket_under_tls_that_is_silent_ends() -> None:
         await response(reader)
         plan = routed(at, backend.port, tls="one")
         at.apply(replace(plan, settings=replace(plan.settings, tunnel_idle=1)), 3)
-        [connection] = at.admission._http.live
+        connection = only(at)
         assert connection.switched is not None
         connection.switched.conversation.last_seen -= 2
         connection.tick(0.0)

@@ -6,8 +6,8 @@ import struct
 from contextlib import suppress
 
 from marchproxy.dataplane.http.bodies import Counted
-from marchproxy.dataplane.http.upstream import HIGH_WATER
-from tests.dataplane.http.site import answer, get, response, served
+from marchproxy.dataplane.http.upstream import HIGH_WATER, Upstream
+from tests.dataplane.http.site import answer, get, only, response, served
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import dial
 
@@ -19,11 +19,11 @@ async def test_a_connection_is_not_kept_deaf_because_its_client_was_slow() -> No
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(get())
         await until(lambda: len(backend.heads) == 1)
-        [connection] = at.admission._http.live
+        connection = only(at)
         await until(lambda: connection._full)
         assert connection.exchange is not None
         upstream = connection.exchange._upstream
-        assert upstream is not None
+        assert isinstance(upstream, Upstream)
         assert not upstream.transport.is_reading()
         # As if all of the rest had come in one piece.
         assert isinstance(upstream._body, Counted)
@@ -48,11 +48,11 @@ async def test_a_connection_that_has_not_taken_its_request_is_not_kept() -> None
     async with served(serve=early) as (at, _), dial(at.port) as (reader, writer):
         writer.write(b"PUT /here HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size)
         await until(lambda: bool(at.admission._http.live))
-        [connection] = at.admission._http.live
+        connection = only(at)
         await until(lambda: connection.exchange is not None and connection.exchange._upstream is not None)
         assert connection.exchange is not None
         upstream = connection.exchange._upstream
-        assert upstream is not None
+        assert isinstance(upstream, Upstream)
         own = upstream.transport.get_extra_info("socket")
         own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         writer.write(bytes(size))

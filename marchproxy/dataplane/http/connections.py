@@ -1,0 +1,50 @@
+"""Connections of clients, whatever version of HTTP they speak, as the listeners see them."""
+
+import asyncio
+from typing import Protocol
+
+from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.dataplane.proxy.ledger import Conversation
+from marchproxy.model.reason import Reason
+
+
+class Connection(Protocol):
+    """One."""
+
+    transport: asyncio.Transport
+
+    @property
+    def visitor(self) -> Visitor:
+        """Who it is, by the plan in force."""
+
+    @property
+    def conversations(self) -> tuple[Conversation, ...]:
+        """What its requests count for."""
+
+    def recheck(self) -> None:
+        """End what the plan in force no longer allows."""
+
+    def tick(self, now: float) -> None:
+        """See to what takes too long; called about once a second."""
+
+    def revoke(self, token: str) -> int:
+        """End what a credential has opened, and is still under way. Returns how much."""
+
+    def drain(self) -> None:
+        """Let what is under way be the last."""
+
+    def end(self, reason: Reason = Reason.RESET) -> None:
+        """End at once; `reason` is that of what it has become by a switch of protocols."""
+
+
+class Owner(Protocol):
+    """Who has accepted connections."""
+
+    def begun(self, connection: Connection) -> None:
+        """One has its transport."""
+
+    def gone(self, connection: Connection) -> None:
+        """One has ended, or become something else."""
+
+    def leave(self, connection: Connection) -> None:
+        """Its client is gone, whatever the connection had become."""
