@@ -36,6 +36,7 @@ from marchproxy.dataplane.records import Event
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.channel import Channel
+from marchproxy.dataplane.workers.eventwire import pack
 from marchproxy.dataplane.workers.logsender import LogSender
 from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import MarchproxyError
@@ -187,7 +188,7 @@ class Worker:
             self._telling.cancel()
             self._telling = None
         if self._events:
-            self._channel.say(messages.Told(tuple(self._events)))
+            self._channel.say(messages.Told(tuple(map(pack, self._events))))
             self._events.clear()
 
     async def _poll(self) -> None:
