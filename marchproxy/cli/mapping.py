@@ -63,6 +63,20 @@ FIELDS = (
         "Certificate with which TLS is spoken where it listens",
         suggest=suggest.certificates,
     ),
+    Field(
+        "proxy_from",
+        "--proxy-from",
+        "CIDR",
+        "Whose connections say by the PROXY protocol who their client is, such as a load balancer; may be"
+        " repeated",
+        many=True,
+    ),
+    Field(
+        "send_proxy",
+        "--send-proxy",
+        "HOW",
+        "Tell backends who the client is, by version v1 or v2 of the PROXY protocol; none unless given",
+    ),
     Field("connect_timeout", "--connect-timeout", "TIME", "HTTP: for a connection to a backend, 5s", seconds),
     Field("response_timeout", "--response-timeout", "TIME", "HTTP: until an answer begins, 60s", seconds),
     Field("idle_timeout", "--idle-timeout", "TIME", "HTTP: of silence within an answer, 60s", seconds),

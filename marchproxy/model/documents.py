@@ -193,6 +193,8 @@ _FORMS: dict[type[Any], _Form] = {
             "sni": flag,
             "sni_missing": choice(entities.WithoutSni),
             "tls": optional(parsed(names.parse_name)),
+            "proxy_from": each(address.parse_prefix, order=address.address_order, empty=True),
+            "send_proxy": choice(entities.SendProxy),
             "connect_timeout": optional(whole(1, 60)),
             "response_timeout": optional(whole(1, 3600)),
             "idle_timeout": optional(whole(1, 3600)),

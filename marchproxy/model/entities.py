@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from marchproxy.model.address import Address
+from marchproxy.model.address import Address, Prefix
 from marchproxy.model.collector import Collector
 from marchproxy.model.endpoint import Endpoints
 from marchproxy.model.ports import Ports
@@ -58,6 +58,14 @@ class WithoutSni(StrEnum):
     ALLOW = "allow"
     ADDRESS = "address"
     """Decide by the destination's address alone."""
+
+
+class SendProxy(StrEnum):
+    """How backends are told who the client is, before its first byte: by HAProxy's PROXY protocol, or not."""
+
+    NONE = "none"
+    V1 = "v1"
+    V2 = "v2"
 
 
 class Retry(StrEnum):
@@ -188,6 +196,9 @@ class Mapping:
     sni_missing: WithoutSni = WithoutSni.DENY
     tls: str | None = None
     """The certificate of its cluster with which TLS is spoken where it listens; None: it is not."""
+    proxy_from: tuple[Prefix, ...] = ()
+    """Whoever connects from there where it listens says who its client is, by the PROXY protocol."""
+    send_proxy: SendProxy = SendProxy.NONE
     connect_timeout: int | None = None
     """Seconds for a backend to be connected to, 1 to 60, TLS included; None: 5. This and what follows is for
     HTTP where requests are read."""

@@ -12,6 +12,7 @@ from marchproxy.model.entities import (
     JwtAlgorithm,
     LimitPer,
     Mapping,
+    SendProxy,
     Service,
     WithoutSni,
 )
@@ -96,6 +97,18 @@ def check_mapping(mapping: Mapping) -> None:
     if mapping.tls is not None:
         _check_tls(mapping, mapping.tls)
     _check_requests(mapping)
+    if mapping.proxy_from or mapping.send_proxy is not SendProxy.NONE:
+        _check_proxy_protocol(mapping)
+
+
+def _check_proxy_protocol(mapping: Mapping) -> None:
+    """Its header stands before a stream that user space begins; HTTP says the same in a field of its own."""
+    field = "proxy_from" if mapping.proxy_from else "send_proxy"
+    value = str(mapping.proxy_from[0]) if mapping.proxy_from else str(mapping.send_proxy)
+    if mapping.listen is None:
+        raise InvalidValue(field, value, "no PROXY protocol without listen: routed traffic keeps its source")
+    if mapping.protocols != (Protocol.TCP,):
+        raise InvalidValue("protocols", ",".join(mapping.protocols), "tcp alone with the PROXY protocol")
 
 
 def _check_tls(mapping: Mapping, certificate: str) -> None:

@@ -301,6 +301,14 @@ def log_settings(dal: "DAL") -> None:
     )
 
 
+def proxy_protocol(dal: "DAL") -> None:
+    """Who says who its client is, and who is told."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("proxy_from", "text"), "[]")
+    add(dal, "mapping", Field("send_proxy", "text"), "none")
+
+
 def access_log(dal: "DAL") -> None:
     """HTTP requests in logs."""
     from pydal import Field
@@ -364,6 +372,7 @@ MIGRATIONS: tuple[Step, ...] = (
     tunnel_settings,
     certificates,
     log_settings,
+    proxy_protocol,
     access_log,
     resilience,
     request_limits,

@@ -19,7 +19,7 @@ import uvloop
 from marchproxy.dataplane.admission.limits import default_limits
 from marchproxy.dataplane.admission.ripe import ripe
 from marchproxy.dataplane.admission.service import Admission
-from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
+from marchproxy.dataplane.admission.tunnels import Tunnel
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.http.rates import Rates
@@ -168,9 +168,7 @@ class Worker:
                 relay.upstream.close()
                 gone()
                 return
-            if not (answer.cancelled() or answer.result()):
-                tunnel.tries = TRIES
-            if tunnel.tries >= TRIES:
+            if tunnel.refused(passes=answer.cancelled() or bool(answer.result())):
                 lift_limits(relay.client, relay.upstream)
             relay.start()
 
@@ -265,7 +263,6 @@ class Remote:
         relay = tunnel.relay
         if self._ports is None or relay is None or relay.ended:
             return
-        tunnel.tries += 1
         relay.when_quiet(lambda: self._offer(tunnel, relay, gone))
 
     def end_where(self, judge: object) -> None:
