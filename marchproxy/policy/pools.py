@@ -118,7 +118,8 @@ def _build_pool(members: Members, version: int, balance: Balance) -> Pool:
 def _backend(entry: Entry, address: IPAddress, port: int) -> Backend:
     tls = (entry.hosts[0] if entry.hosts else str(address)) if entry.service.tls else ""
     http2 = entry.service.protocol is Protocol.GRPC
-    return Backend(address, port, entry.name, entry.service.weight, tls, http2)
+    own = entry.service
+    return Backend(address, port, entry.name, own.weight, tls=tls, tls_ca=own.tls_ca, http2=http2)
 
 
 def _weighted_keys(backends: Sequence[Backend]) -> list[tuple[bytes, int]]:

@@ -14,10 +14,13 @@ from marchproxy.model.protocol import OVER_HTTP, WITH_HTTP3, Protocol, Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.checks import Watched
 from marchproxy.policy.directory import Audience, Directory, Referents
+from marchproxy.policy.handling import handling_of
 from marchproxy.policy.paths import canonical_prefix
 from marchproxy.policy.plan import (
+    DEFAULT_HANDLING,
     WILDCARDS,
     Finding,
+    Handling,
     Http2,
     ListenerKey,
     Pool,
@@ -129,6 +132,11 @@ class _Reading(NamedTuple):
         return Route(mapping.host or "", canonical_prefix(mapping.path_prefix or ""))
 
     @property
+    def handling(self) -> Handling:
+        """As of `Rule`; the default is one object."""
+        return handling_of(self.mapping) if self.mapping.action is Action.ALLOW else DEFAULT_HANDLING
+
+    @property
     def http2(self) -> Http2:
         """As of `Rule`."""
         protocols = self.mapping.protocols
@@ -150,7 +158,7 @@ class _Reading(NamedTuple):
         credentials: tuple[str, ...] = (),
     ) -> list[Rule]:
         """Its rules at a listener."""
-        name, mapping = self.name, self.mapping
+        name, mapping, handling = self.name, self.mapping, self.handling
         return [
             Rule(
                 mapping=name,
@@ -171,6 +179,7 @@ class _Reading(NamedTuple):
                 send_proxy=mapping.send_proxy,
                 route=self.route,
                 http3=mapping.http3 and mapping.action is Action.ALLOW,
+                handling=handling,
                 http2=self.http2,
             )
             for included, excluded in self.audiences

@@ -221,3 +221,43 @@ def test_quic_beside_https_is_http3_where_tls_ends(fields: Document, field: str 
     with pytest.raises(InvalidValue) as refused:
         read_entity(Mapping, document)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"max_requests": 5, "max_waiting": 5}, None),
+        ({"retry_on": ["503", "reset"]}, None),
+        ({"max_waiting": 5}, "max_requests"),
+        ({"retry_on": ["503"], "protocols": ["tcp"]}, "protocols"),
+        ({"eject_after": 0, "listen": None}, "listen"),
+        ({"connect_timeout": 1, "sni": True}, "connect_timeout"),
+        ({"retry_on": ["500"]}, "retry_on"),
+        ({"limit_requests": "100/s", "limit_burst": 10, "limit_per": "mapping"}, None),
+        ({"limit_burst": 10}, "limit_requests"),
+        ({"limit_per": "token"}, "limit_requests"),
+        ({"limit_requests": "100"}, "limit_requests"),
+        ({"limit_requests": "0/s"}, "limit_requests"),
+        ({"limit_requests": "5/d"}, "limit_requests"),
+        ({"limit_requests": "1000001/h"}, "limit_requests"),
+        ({"eject_most": 0}, "eject_most"),
+        ({"response_timeout": 3601}, "response_timeout"),
+    ],
+)
+def test_what_is_said_about_requests_needs_http_at_a_listener(
+    fields: dict[str, object], wrong: str | None
+) -> None:
+    document = {
+        "name": "www",
+        "sources": ["lan"],
+        "destinations": ["web"],
+        "protocols": ["http"],
+        "listen": "10.1.0.1:80",
+        **fields,
+    }
+    if wrong is None:
+        read_entity(Mapping, document)
+        return
+    with pytest.raises(InvalidValue) as raised:
+        read_entity(Mapping, document)
+    assert raised.value.field == wrong

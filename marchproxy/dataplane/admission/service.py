@@ -30,13 +30,14 @@ from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.http.listeners import HttpListeners
+from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.proxy.tcp import TcpListener
 from marchproxy.dataplane.quic.handshakes import MOST as MOST_HANDSHAKES
 from marchproxy.dataplane.quic.steering import Steering
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
@@ -72,9 +73,11 @@ class Admission:
         limits: AdmissionLimits | None = None,
         shared: bool = False,
         contexts: Contexts | None = None,
+        rates: Rates | None = None,
     ) -> None:
         """`find` looks names up; `handover` gives tunnels to the kernel; `shared`: with a tier that needs
-        descriptors for connections too; `contexts` has what TLS is spoken with.
+        descriptors for connections too; `contexts` has what TLS is spoken with;
+        `rates` counts requests with other processes.
         """
         self.limits = limits or default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0], shared=shared)
         self._ledger = Ledger()
@@ -90,7 +93,7 @@ class Admission:
         self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
         self._mappings = MappingListeners(*shared_parts)
         self._passing = PassingTls(*shared_parts)
-        self._http = HttpListeners(*shared_parts)
+        self._http = HttpListeners(*shared_parts, rates or Rates())
         self._contexts = contexts
         self._steering = Steering()
         self._http3: Http3Listeners | None = None
@@ -226,6 +229,14 @@ class Admission:
         if self._http3:
             tables.append(TableFill("quic-handshakes", self._http3.handshakes, MOST_HANDSHAKES))
         return tables
+
+    def outliers(self) -> Sequence[Outlier]:
+        """Backends that requests leave out for a while."""
+        return self._http.care.outliers()
+
+    def request_counts(self) -> Mapping[str, int]:
+        """What was taken care of between requests and backends; see `circuits.Changes`."""
+        return self._http.care.counts()
 
     def problems(self) -> Sequence[str]:
         """Listeners that cannot accept, or whose address is not here."""

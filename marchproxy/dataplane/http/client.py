@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY
+from marchproxy.dataplane.credentials.clientcerts import NOTHING_SHOWN, Shown
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.bodies import Body, chunk, last_chunk
 from marchproxy.dataplane.http.connections import Owner
@@ -63,9 +64,18 @@ class ClientConnection(asyncio.Protocol):
     """The connection."""
 
     def __init__(
-        self, site: Site, visitor: Visitor, owner: Owner, switch: Switch, speak2: Speak2, *, secure: bool
+        self,
+        site: Site,
+        visitor: Visitor,
+        owner: Owner,
+        switch: Switch,
+        speak2: Speak2,
+        *,
+        secure: bool,
+        shown: Shown = NOTHING_SHOWN,
     ) -> None:
         self.secure = secure
+        self.shown = shown
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.draining = False

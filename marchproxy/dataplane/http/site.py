@@ -1,20 +1,25 @@
 """What all HTTP connections of a process share."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.judge import Judge
-from marchproxy.dataplane.admission.limits import AdmissionLimits
+from marchproxy.dataplane.admission.limits import AdmissionLimits, source_key
+from marchproxy.dataplane.http.answers import Later
+from marchproxy.dataplane.http.care import Care
 from marchproxy.dataplane.http.http2.pool import Http2Pool
 from marchproxy.dataplane.http.messages import Request
 from marchproxy.dataplane.http.pool import Pool
+from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.records import EventKind
 from marchproxy.dataplane.tasks import Tasks
-from marchproxy.model.entities import Balance
+from marchproxy.model.address import IPAddress
+from marchproxy.model.entities import Balance, LimitPer
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Query
-from marchproxy.policy.plan import Backend, Rule
+from marchproxy.policy.plan import Backend, RequestLimit, Rule
 
 _BY_CLIENT = frozenset({Balance.MAGLEV, Balance.SOURCE})
 
@@ -28,6 +33,8 @@ class Site:
     http2: Http2Pool
     limits: AdmissionLimits
     tasks: Tasks
+    rates: Rates
+    care: Care = field(default_factory=Care)
     ledger: Ledger = field(init=False)
     """Where things are written down."""
 
@@ -37,6 +44,15 @@ class Site:
     def query(self, who: Client, request: Request) -> Query:
         """What a record of a request is about."""
         return replace(who.query(), host=request.host, path=request.path)
+
+    def limit(self, mapping: str, limit: RequestLimit, source: IPAddress, token: str) -> None:
+        """Count a request. Raises `Later` where it is one too many; `token` is empty where none opened it."""
+        key = "" if limit.per is LimitPer.MAPPING else f"source {source_key(source)}"
+        if limit.per is LimitPer.TOKEN and token:
+            key = f"token {token}"
+        wait = self.rates.wait(mapping, key, limit)
+        if wait:
+            raise Later(Reason.RATE_LIMITED, "more requests than may come here", max(math.ceil(wait), 1))
 
     def carry(self, conversation: Conversation | None, size: int) -> None:
         """Count what a client has sent."""
@@ -61,7 +77,7 @@ class Site:
         if backend is None or pool is None or not isinstance(rule, Rule):
             return None
         stays = rule.balance in _BY_CLIENT and backend in pool.backends and backend not in pool.idle
-        return backend if stays else None
+        return backend if stays and not self.care.avoids(backend) else None
 
     def closed(self, conversation: Conversation) -> None:
         """Tell of a conversation that had not begun, and is over."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.model.reason import Verdict
 from marchproxy.policy.evaluate import Answer, Evaluator, decided
-from marchproxy.policy.plan import Listener, Rule
+from marchproxy.policy.plan import DEFAULT_HANDLING, ClientTls, Listener, Rule
 from marchproxy.policy.routes import Routes
 
 REMEMBERED_FOR = 3600
@@ -78,12 +78,14 @@ class Visitor:
         found = self._answers.get(id(rule))
         if found is None:
             found = self._answers[id(rule)] = Answer(*decided(rule), self._services, self._listener, rule)
-            if found.verdict.lets_through and found.pool is not None and not found.openers:
+            handling = rule.handling if rule is not None else DEFAULT_HANDLING
+            asks = found.openers or handling.client is not None or handling.limit is not None
+            if found.verdict.lets_through and found.pool is not None and not asks:
                 self._open.add(id(found))
         return found
 
     def lets_anyone(self, answer: Answer) -> bool:
-        """Whether one of our answers wants no credential and refuses nobody."""
+        """Whether one of our answers wants no credential, counts nobody and refuses nobody."""
         return id(answer) in self._open
 
     @property
@@ -95,6 +97,24 @@ class Visitor:
     def certificates(self) -> tuple[str, ...]:
         """Qualified names of those with which TLS is spoken to it, each once; empty: it is not."""
         return tuple(dict.fromkeys(rule.tls for rule in self._rules() if rule.tls and rule.pool))
+
+    @property
+    def asks(self) -> bool:
+        """Whether any mapping wants a certificate of the client."""
+        return any(rule.handling.client for rule in self._rules() if rule.pool)
+
+    def demand(self, host: str) -> tuple[ClientTls | None, bool]:
+        """What a client that names this host in TLS is asked for; and whether all that it may ask for there
+        wants that. Of several kinds it is the one of the most specific route: there is one for a connection.
+        """
+        routes, rest = self._routes, host
+        found = [*(routes.exact.get(host, ()) if host else ())]
+        while (rest := rest.partition(".")[2]) != "":
+            found += routes.below.get(rest, ())
+        found += routes.exact.get("", ())
+        kinds = [rule.handling.client for rule in found if rule.pool]
+        wanted = next((kind for kind in kinds if kind is not None), None)
+        return wanted, bool(kinds) and all(kind == wanted for kind in kinds)
 
     def _rules(self) -> Iterator[Rule]:
         for rules in (*self._routes.exact.values(), *self._routes.below.values()):

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.credentials.parts import BookParts
 from marchproxy.dataplane.logring import Said
-from marchproxy.dataplane.records import Denials, EventKind, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.workers.eventwire import Packed
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
@@ -177,6 +177,9 @@ class Facts:
     """Tokens that were used since the last time."""
     unknown_keys: frozenset[str] = frozenset()
     """See `CredentialBook.unknown_keys`."""
+    outliers: tuple[Outlier, ...] = ()
+    requests: Mapping[str, int] = field(default_factory=dict)
+    """See `Care.counts`."""
 
 
 # ---- both ways

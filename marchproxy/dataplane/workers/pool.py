@@ -7,6 +7,7 @@ sockets are still ours, and another takes its place.
 
 import asyncio
 import logging
+import os
 import secrets
 import socket
 import subprocess
@@ -22,11 +23,12 @@ from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.http.rates import share
 from marchproxy.dataplane.logring import Said
 from marchproxy.dataplane.logs import LogFormat
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import LookupFailed
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.dataplane.workers import messages
@@ -72,6 +74,8 @@ class WorkerPool:
     ) -> None:
         """`logged` takes what workers log; their lines on stderr are their own."""
         self.logged = logged
+        self.rates = share()
+        """The descriptor by which all workers count requests together."""
         self._own = Admission(find, credentials, handover=handover)
         self._find = find
         self._credentials = credentials
@@ -192,6 +196,14 @@ class WorkerPool:
         """See `Admission.fill`."""
         return self._totals().fill
 
+    def outliers(self) -> Sequence[Outlier]:
+        """See `Admission.outliers`."""
+        return self._totals().outliers
+
+    def request_counts(self) -> Mapping[str, int]:
+        """See `Admission.request_counts`."""
+        return self._totals().requests
+
     def problems(self) -> Sequence[str]:
         """See `Admission.problems`, and workers that keep dying."""
         said = (text for place in self._workers for text in place.problems())
@@ -209,6 +221,9 @@ class WorkerPool:
         await asyncio.gather(*(place.drain(0) for place in self._workers))
         await self._tasks.stop()
         await self._own.close()
+        rates, self.rates = self.rates, -1
+        if rates >= 0:
+            os.close(rates)
 
     def _say(self, message: object) -> None:
         for place in self._workers:
@@ -414,13 +429,14 @@ class _Place:
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            words = [str(theirs.fileno()), str(self.index + 1), *self._logging]
+            rates = self._pool.rates
+            words = [str(theirs.fileno()), str(self.index + 1), str(rates), *self._logging]
             # Where environment and working folder have no say in what we import, they have none in workers.
             isolated = ["-I"] if sys.flags.isolated else []
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, *isolated, "-m", "marchproxy.dataplane.workers.worker", *words],
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), rates],
                     stdin=subprocess.DEVNULL,
                 )
             except OSError:

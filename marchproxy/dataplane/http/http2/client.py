@@ -15,6 +15,7 @@ from h2.events import (
 from h2.settings import SettingCodes, Settings
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY
+from marchproxy.dataplane.credentials.clientcerts import NOTHING_SHOWN, Shown
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.connections import Owner
 from marchproxy.dataplane.http.conversations import Conversations
@@ -54,10 +55,13 @@ type Head = tuple[tuple[bytes, bytes], ...]
 class Http2Connection(Link):
     """The connection."""
 
-    def __init__(self, site: Site, visitor: Visitor, owner: Owner, *, secure: bool) -> None:
+    def __init__(
+        self, site: Site, visitor: Visitor, owner: Owner, *, secure: bool, shown: Shown = NOTHING_SHOWN
+    ) -> None:
         super().__init__(speak(client=False, settings=_SETTINGS), Frames(preface=True, resets=RESETS))
         self.site = site
         self.secure = secure
+        self.shown = shown
         self.asked = Conversations(site)
         self.streams: dict[int, ClientStream] = {}
         self._visitor = visitor

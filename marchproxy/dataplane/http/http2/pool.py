@@ -24,8 +24,9 @@ _KEEPALIVE = 30
 _TRIES = 3
 PROTOCOL = "h2"
 
-type Context = Callable[[], ssl.SSLContext]
-type _Place = tuple[IPAddress, int, str, str]
+type Context = Callable[[str], ssl.SSLContext]
+"""By who vouches for backends."""
+type _Place = tuple[IPAddress, int, str, str, str]
 
 
 class Http2Pool:
@@ -96,7 +97,7 @@ class Http2Pool:
         try:
             if backend.tls:
                 transport, _ = await loop.create_connection(
-                    lambda: link, sock=sock, ssl=self._context(), server_hostname=backend.tls
+                    lambda: link, sock=sock, ssl=self._context(backend.tls_ca), server_hostname=backend.tls
                 )
                 if transport.get_extra_info("ssl_object").selected_alpn_protocol() != PROTOCOL:
                     transport.abort()
@@ -141,4 +142,4 @@ class Http2Pool:
 
 
 def _place(backend: Backend) -> _Place:
-    return backend.address, backend.port, backend.service, backend.tls
+    return backend.address, backend.port, backend.service, backend.tls, backend.tls_ca

@@ -29,6 +29,7 @@ class ClientStream:
     def __init__(self, connection: "Http2Connection", number: int, request: Request) -> None:
         self.number = number
         self.secure = connection.secure
+        self.shown = connection.shown
         self.out = Outgoing(connection, number, self)
         self.exchange = Exchange(connection.site, self, request)
         self.carrying: Carrying | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -27,6 +28,7 @@ from marchproxy.dataplane.http.pseudofields import (
     write_request,
 )
 from marchproxy.dataplane.http.responses import MAX_HEAD
+from marchproxy.dataplane.http.tracing import REQUEST_ID
 from marchproxy.dataplane.http.upstream import MOST_INTERIM, Asking
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.endpoint import Endpoint
@@ -70,8 +72,10 @@ class BackendStream:
 
     # ---- for exchanges
 
-    def ask(self, asking: Asking, request: Request) -> None:
+    def ask(self, asking: Asking, request: Request, made: str) -> None:
         """See `Carrier`."""
+        if made:
+            request = replace(request, fields=(*request.fields, (REQUEST_ID, made)))
         self._asking, self._request = asking, request
         self._begin()
 

@@ -22,6 +22,7 @@ async def test_http_1_goes_on_as_http_2() -> None:
         [(head, body)] = await ask(at, get("/here/a?b", "h.example", "Cookie: a=1", "Connection: close"))
         assert head.startswith("HTTP/1.1 200 OK\r\n")
         assert body == b"hello"
+        assert len(backend.asked[0].pop("x-request-id")) == 32
         assert backend.asked == [
             {
                 ":method": "GET",
