@@ -46,8 +46,8 @@ _SETTINGS = {
 }
 _MORE = {SettingCodes.MAX_CONCURRENT_STREAMS: 10 * MOST_STREAMS}
 _DRAINING = b"draining"
-_REMEMBERED = 8
-"""Heads."""
+_REMEMBERED, _SMALL = 8, 4096
+"""Heads, and bytes of one."""
 
 type Head = tuple[tuple[bytes, bytes], ...]
 
@@ -248,10 +248,11 @@ class Http2Connection(Link):
         known = self._known.get((raw, ends))
         if known is None:
             request = read_request(raw, "2", ends=ends)
-            known = request, sum(len(name) + len(value) for name, value in raw)
+            size = sum(len(name) + len(value) for name, value in raw)
+            known = request, size
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            if not request.websocket:
+            if size <= _SMALL and not request.websocket:
                 self._known[raw, ends] = known
         return known
 

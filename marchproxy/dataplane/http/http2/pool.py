@@ -19,8 +19,14 @@ ONCE_MORE = 5.0
 """Seconds for a connection to a backend that has refused a request unread."""
 GREETING = 5.0
 """Seconds for a backend to send its settings (RFC 9113 section 3.4): of HTTP/1.1 it may wait for more."""
-_KEEPALIVE = 30
-"""Seconds of silence before TCP asks whether a backend is still there: calls may be silent for long."""
+_KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 30,
+    socket.TCP_KEEPINTVL: 10,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 60_000,
+}
+"""TCP asks whether a backend is still there, for calls may be silent for long. HTTP/2's own pings are no choice:
+servers of gRPC end a connection on which more than one comes in five minutes."""
 _TRIES = 3
 PROTOCOL = "h2"
 
@@ -92,7 +98,8 @@ class Http2Pool:
         loop = asyncio.get_running_loop()
         sock = await self._connect(backend.address, backend.port, None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
+        for option, value in _KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         link = BackendLink(backend, self._gone)
         try:
             if backend.tls:

@@ -7,7 +7,16 @@ from h2.events import DataReceived, Event, RequestReceived, StreamEnded, Trailer
 from h2.settings import SettingCodes
 
 from marchproxy.dataplane.http.http2.frames import Frames
-from marchproxy.dataplane.http.http2.link import HIGH, LOW, MOST_HELD, Link, Outgoing, header_fields, speak
+from marchproxy.dataplane.http.http2.link import (
+    HIGH,
+    LOW,
+    MAX_TABLE,
+    MOST_HELD,
+    Link,
+    Outgoing,
+    header_fields,
+    speak,
+)
 from marchproxy.dataplane.http.messages import Fields
 from tests.dataplane.loops import looped
 
@@ -192,3 +201,19 @@ def test_secrets_are_not_compressed() -> None:
         (("authorization", "Bearer x"), ("cookie", "a=1"), ("cookie", "a" * 30), ("a", "b"))
     )
     assert [getattr(field, "indexable", True) for field in fields] == [False, False, True, True]
+
+
+@looped
+async def test_a_peer_that_remembers_much_does_not_make_us() -> None:
+    client, server = pair()
+    await exchange(client, server)
+    client.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: 2**30})
+    client.flush_soon()
+    await exchange(client, server)
+    assert server.h2.encoder.header_table_size == MAX_TABLE
+    begin(client, 1)
+    await exchange(client, server)
+    out = Outgoing(server, 1, Owner())
+    out.head(((":status", "200"), ("a", "b")))
+    await exchange(client, server)
+    assert not client.over
