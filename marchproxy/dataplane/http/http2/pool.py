@@ -25,7 +25,7 @@ _KEEPALIVE = {
     socket.TCP_KEEPCNT: 3,
     socket.TCP_USER_TIMEOUT: 60_000,
 }
-"""TCP asks whether a backend is still there, for calls may be silent for long. HTTP/2's own pings are no choice:
+"""TCP asks whether a backend is still there, for calls may be silent for long. HTTP/2's own pings cannot:
 servers of gRPC end a connection on which more than one comes in five minutes."""
 _TRIES = 3
 PROTOCOL = "h2"
