@@ -125,7 +125,7 @@ class HttpListeners(Arrivals):
             connection.end()
         await super().close()
         self._pool.close()
-        self._http2.close()
+        await self._http2.close()
 
     async def _serve(self, client: socket.socket, who: Client) -> None:
         stays = False

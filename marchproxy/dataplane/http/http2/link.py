@@ -292,8 +292,8 @@ class Link(asyncio.Protocol):
         except Flood as flood:
             self.flooded(str(flood))
             self.protest(ErrorCodes.ENHANCE_YOUR_CALM)
-        except Broken:
-            self.protest(ErrorCodes.PROTOCOL_ERROR)
+        except Broken as broken:
+            self.protest(broken.code)
         except ProtocolError as error:
             # The library has put a GOAWAY to what it has to say.
             log.debug("%s: %s", type(self).__name__, error)

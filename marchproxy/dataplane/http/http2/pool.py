@@ -63,8 +63,9 @@ class Http2Pool:
                 link.farewell()
                 link.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End all."""
+        await self._tasks.stop()
         for task in self._opening.values():
             task.cancel()
         for link in [link for links in self._links.values() for link in links]:
