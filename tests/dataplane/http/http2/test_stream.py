@@ -5,9 +5,11 @@ import hashlib
 import os
 from dataclasses import replace
 
+import pytest
 from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
 
-from marchproxy.dataplane.http.http2.link import CONNECTION_WINDOW, HIGH, STREAM_WINDOW
+from marchproxy.dataplane.http.http2.link import CONNECTION_WINDOW, HIGH, LINGER, STREAM_WINDOW
 from tests.dataplane.http.http2.peer import client, codes
 from tests.dataplane.http.http2.test_client import only2
 from tests.dataplane.http.site import QUICK, answer, served
@@ -134,6 +136,21 @@ async def test_an_answer_that_does_not_wait_for_the_body_ends_the_stream() -> No
         number = peer.ask(method="POST", ends=False)
         heard = await peer.hear(number)
         assert (heard.status, bytes(heard.body)) == (413, b"no")
+        # What is on its way is thrown away for a moment; then the client is told.
+        for _ in range(10):
+            peer.send(number, bytes(16_384))
+            await peer.settled()
+        stream = only2(at).streams[number]
+        assert stream._lingers is not None
+        stream._lingers -= LINGER
+        at.admission._http.tick()
+        assert not only2(at).streams
+        await peer.settled()
+        with pytest.raises(ProtocolError):
+            peer.send(number, b"more")
+        number = peer.ask(method="POST", ends=False)
+        await peer.hear(number)
+        peer.send(number, b"", ends=True)
         await until(lambda: not only2(at).streams)
 
 
