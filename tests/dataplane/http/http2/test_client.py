@@ -390,3 +390,28 @@ async def test_garbage_behind_the_preface_is_answered_with_goodbye() -> None:
     async with served(answer()) as (at, _), dial(at.port) as (reader, writer):
         writer.write(b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n" + bytes(100))
         assert b"\x07" in await reader.read()
+
+
+@looped
+async def test_what_requests_count_for_lasts_until_the_last_of_them_ends() -> None:
+    goes_on = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"host: first" in head:
+            await goes_on.wait()
+        writer.write(answer(b"hello", "200 OK", "Connection: close"))
+        writer.close()
+
+    async with served(serve=wait) as (at, _), client(at.port) as peer:
+        first = peer.ask(authority="first.example")
+        await met(at)
+        for name in ("second", "third"):
+            assert (await peer.hear(peer.ask(authority=f"{name}.example"))).status == 200
+        await until(lambda: len(only2(at).streams) == 1)
+        assert {each.name for each in only2(at).conversations} == {"first.example", "third.example"}
+        goes_on.set()
+        assert (await peer.hear(first)).status == 200
+        await until(lambda: len(only2(at).conversations) == 1)
+        ended = [event.flow for event in at.events if event.flow and event.decision.reason.name == "CLOSED"]
+        assert {each.decision.name for each in ended} == {"second.example", "first.example"}
