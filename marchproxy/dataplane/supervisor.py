@@ -337,10 +337,6 @@ class Supervisor:
         # What is wrong with it is in the log already, and `status` goes on saying it.
         with suppress(Exception):
             await self.reload()
-        # What start-up made stays. Out of the collector's sight, a policy of ten thousand mappings no longer
-        # costs a fifth of a second whenever the collector looks through everything.
-        gc.collect()
-        gc.freeze()
         await self._keeper.poll()
         await self._health.ensure()
 
@@ -351,6 +347,10 @@ class Supervisor:
         text = self._summary()
         log.info("marchproxy %s is ready: %s", VERSION, text)
         self._notifier.ready(text)
+        # What start-up made stays. Out of the collector's sight, a policy of ten thousand mappings no longer
+        # costs a fifth of a second whenever the collector looks through everything.
+        gc.collect()
+        gc.freeze()
         tending = self._tasks.start(self._tend(), name="tend")
         self._tasks.start(self._renewal.run(), name="renewal")
         await self._stop.wait()
