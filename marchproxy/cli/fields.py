@@ -33,6 +33,8 @@ class Field:
     """From the text of the flag to the document's value."""
     many: bool = False
     """Whether the flag repeats, and takes comma lists; the field is a list."""
+    whole: bool = False
+    """Whether each text is one entry, commas and all."""
     suggest: Callable[[typer.Context, str], list[str]] | None = None
 
     def option(self, *, required: bool) -> TyperOption:
@@ -60,6 +62,8 @@ class Field:
 
     def split(self, values: Sequence[str]) -> list[Any]:
         """Entries of repeated flags and comma lists: `--tag a,b --tag c` is three, `--tag ''` none."""
+        if self.whole:
+            return [self.read(value) for value in values if value.strip()]
         return [self.read(part.strip()) for value in values if value.strip() for part in value.split(",")]
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from marchproxy.model import address, appliance, collector, entities, names, readers, rules
+from marchproxy.model import address, appliance, collector, conditions, entities, names, readers, rules
 from marchproxy.model.appliance import ApplianceListener, Block, BlockList, Limit, Settings
 from marchproxy.model.endpoint import Endpoint, Endpoints, parse_endpoint, parse_endpoints
 from marchproxy.model.entities import ClusterHead, Interface, Mapping, Service
@@ -182,6 +182,10 @@ _FORMS: dict[type[Any], _Form] = {
             "action": choice(entities.Action),
             "host": optional(parsed(readers.parse_host_rule)),
             "path_prefix": optional(parsed(readers.parse_path)),
+            "path": optional(parsed(readers.parse_path)),
+            "methods": each(conditions.parse_method, order=str, empty=True),
+            "headers": each(conditions.parse_header_condition, order=str, empty=True),
+            "query": each(conditions.parse_query_condition, order=str, empty=True),
             "auth_required": flag,
             "expires": _EXPIRES,
             "audit": flag,

@@ -150,6 +150,14 @@ class Mapping:
     action: Action = Action.ALLOW
     host: str | None = None
     path_prefix: str | None = None
+    path: str | None = None
+    """The whole path instead of its beginning."""
+    methods: tuple[str, ...] = ()
+    """Of HTTP requests, any of these; empty: any at all."""
+    headers: tuple[str, ...] = ()
+    """What they must bring: `name: value`, `name` for any value, `!name` for none."""
+    query: tuple[str, ...] = ()
+    """The same of the query's parameters: `name=value`, `name`, `!name`."""
     auth_required: bool = False
     expires: datetime | None = None
     """From this instant (UTC) on the mapping matches nothing."""
@@ -169,6 +177,19 @@ class Mapping:
     def precedence(self) -> tuple[int, bool, str]:
         """Sort key: the order in which mappings are tried, lowest priority first, then deny before allow."""
         return (self.priority, self.action is Action.ALLOW, self.name)
+
+    @property
+    def reads_requests(self) -> tuple[str, ...]:
+        """What it looks at that only HTTP requests have, in words."""
+        wanted = {
+            "host": self.host is not None,
+            "path": self.path is not None,
+            "path prefix": self.path_prefix is not None,
+            "method": bool(self.methods),
+            "header": bool(self.headers),
+            "query": bool(self.query),
+        }
+        return tuple([what for what, looks in wanted.items() if looks])
 
     @property
     def grace(self) -> int | None:

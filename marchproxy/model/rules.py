@@ -71,7 +71,7 @@ def _check_drain(service: Service) -> None:
 
 
 def check_mapping(mapping: Mapping) -> None:
-    """ICMP has no ports, only HTTP has hosts and paths, only TCP has TLS that can be read."""
+    """ICMP has no ports, only HTTP has hosts, paths and the like, only TCP has TLS that can be read."""
     portless = mapping.protocols == (Protocol.ICMP,)
     if portless and mapping.ports:
         raise InvalidValue("ports", str(mapping.ports[0]), "no ports with protocol icmp: ICMP has none")
@@ -81,10 +81,12 @@ def check_mapping(mapping: Mapping) -> None:
         )
     if mapping.listen and len(mapping.listen.ports) > MAX_LISTEN_PORTS:
         raise InvalidValue("listen", str(mapping.listen), f"at most {MAX_LISTEN_PORTS} ports")
-    routed = mapping.host is not None or mapping.path_prefix is not None
+    routed = mapping.reads_requests
     if routed and not set(mapping.protocols) <= OVER_HTTP:
-        expected = "http, https or grpc with a host or path prefix"
+        expected = f"http, https or grpc with a {routed[0]}"
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
+    if mapping.path is not None and mapping.path_prefix is not None:
+        raise InvalidValue("path", mapping.path, "no path with a path prefix: the one is the whole path")
     if mapping.sni and not set(mapping.protocols) <= _OVER_TCP:
         expected = "tcp, http, https or grpc with sni: the name is read from TLS over TCP"
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)

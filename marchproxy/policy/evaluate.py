@@ -43,6 +43,11 @@ class Query:
     """What an HTTP request asks for where requests are read; in lower case, without a port."""
     path: str = ""
     """The same, as `canonical_path` gives it; empty: nothing was asked yet."""
+    method: str = "GET"
+    target: str = ""
+    """Path and query as the client wrote them."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """Headers, their names in lower case."""
 
     @property
     def protocol(self) -> str:
@@ -233,7 +238,7 @@ class Evaluator:
 
     def _rule(self, listener: Listener, services: frozenset[str], query: Query) -> Rule | None:
         if listener.key in self.reading:
-            return self.routes(listener, services).find(query.host, query.path)
+            return self.routes(listener, services).find(query.host, query.path, query)
         return next((each.rule for each in self.matchers(listener) if each.matches(services)), None)
 
     def _set(self, names: tuple[str, ...]) -> frozenset[str]:

@@ -21,6 +21,7 @@ from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.blocks import NOTHING_BLOCKED, Blocks
 from marchproxy.policy.checks import Watched
+from marchproxy.policy.conditions import Conditions
 
 LAST_PRIORITY = MAX_PRIORITY + 1
 """Of rules that come from no mapping, behind all that do."""
@@ -79,6 +80,10 @@ class Route(NamedTuple):
     """In lower case; `*.NAME` for every name below; empty: any."""
     path: str = ""
     """A prefix in whole segments, without `/` at its end; empty: any."""
+    exact: bool = False
+    """It is the whole path, and may end with `/`."""
+    conditions: Conditions | None = None
+    """What else; None: nothing."""
 
 
 class Http2(Enum):

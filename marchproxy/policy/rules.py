@@ -13,8 +13,9 @@ from marchproxy.model.ports import PortRange
 from marchproxy.model.protocol import OVER_HTTP, Protocol, Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.checks import Watched
+from marchproxy.policy.conditions import Conditions
 from marchproxy.policy.directory import Audience, Directory, Referents
-from marchproxy.policy.paths import canonical_prefix
+from marchproxy.policy.paths import canonical_prefix, canonical_whole
 from marchproxy.policy.plan import (
     WILDCARDS,
     Finding,
@@ -123,7 +124,10 @@ class _Reading(NamedTuple):
         mapping = self.mapping
         if mapping.listen is None or mapping.sni or not set(mapping.protocols) <= OVER_HTTP:
             return None
-        return Route(mapping.host or "", canonical_prefix(mapping.path_prefix or ""))
+        exact = mapping.path is not None
+        path = canonical_whole(mapping.path) if mapping.path else canonical_prefix(mapping.path_prefix or "")
+        conditions = Conditions.of(mapping.methods, mapping.headers, mapping.query)
+        return Route(mapping.host or "", path, exact, conditions)
 
     @property
     def http2(self) -> Http2:

@@ -301,6 +301,15 @@ def log_settings(dal: "DAL") -> None:
     )
 
 
+def request_conditions(dal: "DAL") -> None:
+    """What mappings want of HTTP requests beside host and path prefix."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("path", "text"), None)
+    for field in ("methods", "headers", "query"):
+        add(dal, "mapping", Field(field, "text"), "[]")
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -310,6 +319,7 @@ MIGRATIONS: tuple[Step, ...] = (
     tunnel_settings,
     certificates,
     log_settings,
+    request_conditions,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

@@ -100,7 +100,7 @@ class Exchange:
     """From the head of a request to the end of its response."""
 
     def __init__(self, site: Site, stream: Stream, request: Request) -> None:
-        self.request = request
+        self.request = self._asked = request
         self.phase = Phase.REACHING
         self.began = self.waits_since = time.monotonic()
         self.status = 0
@@ -141,8 +141,8 @@ class Exchange:
 
     def begin(self) -> None:
         """Decide, and send the request on its way."""
-        visitor = self._stream.visitor
-        answer = self._answer = visitor.answer(self.request.host, self.request.path)
+        visitor, request = self._stream.visitor, self.request
+        answer = self._answer = visitor.answer(request.host, request.path, request)
         opened = answer
         if not visitor.lets_anyone(answer):
             try:
@@ -216,10 +216,10 @@ class Exchange:
         """Whether the plan in force would let it go on."""
         if self.conversation is None:
             return True
-        backend = self.conversation.backend
+        backend, asked = self.conversation.backend, self._asked
         if backend and self._site.ledger.is_blocked(backend):
             return False
-        answer = self._stream.visitor.answer(self.request.host, self.request.path)
+        answer = self._stream.visitor.answer(asked.host, asked.path, asked)
         return self._site.judge.keeps(answer, self.verified)
 
     @property
@@ -321,7 +321,7 @@ class Exchange:
                 raise Unfit(outcome)
             self.verified = outcome
         if self.verified is None and not answer.verdict.lets_through:
-            raise Unfit(answer.reason)
+            raise self._stream.visitor.unfit(answer, self.request)
         if answer.pool is None:
             raise Unfit(Reason.NO_MAPPING)
         if self.verified is not None:

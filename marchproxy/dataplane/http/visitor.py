@@ -1,17 +1,22 @@
 """What policy says to the requests of one client connection.
 
 Who the client is, and which rules are for it, is found once for a plan; each request then costs a look-up by
-host and path, whatever the number of mappings.
+host and path, whatever the number of mappings. Where some mapping for them looks at more, it is decided anew.
 """
 
 from collections.abc import Iterator
 
 from marchproxy.dataplane.admission.arrivals import Client
-from marchproxy.model.reason import Verdict
+from marchproxy.dataplane.http.answers import WrongMethod
+from marchproxy.dataplane.http.messages import Request
+from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.conditions import Asked, Plain
 from marchproxy.policy.evaluate import Answer, Evaluator, decided
 from marchproxy.policy.plan import Listener, Rule
 from marchproxy.policy.routes import Routes
 
+_PLAIN = Plain()
 _REMEMBERED = 16
 """Requests: clients ask for the same again, and nobody shall fill memory by asking for more."""
 
@@ -54,14 +59,16 @@ class Visitor:
         if found:
             self.blocked = Answer(Verdict.DENY, found[0], self._services, blocked_by=found[1])
 
-    def answer(self, host: str, path: str) -> Answer:
-        """What becomes of a request."""
+    def answer(self, host: str, path: str, asked: Asked = _PLAIN) -> Answer:
+        """What becomes of a request; `asked` is all of it."""
         if self.blocked:
             return self.blocked
         known = self._asked.get((host, path))
         if known is not None:
             return known
-        found = self._by_rule(self._routes.find(host, path))
+        found = self._by_rule(self._routes.find(host, path, asked))
+        if self._routes.depends(host, path):
+            return found
         if len(self._asked) >= _REMEMBERED:
             self._asked.clear()
         self._asked[host, path] = found
@@ -78,6 +85,14 @@ class Visitor:
     def lets_anyone(self, answer: Answer) -> bool:
         """Whether one of our answers wants no credential and refuses nobody."""
         return id(answer) in self._open
+
+    def unfit(self, answer: Answer, request: Request) -> Unfit:
+        """How a request is refused: with the methods by which it would not be, where there are any."""
+        if answer.reason is Reason.NO_MAPPING:
+            allowed = self._routes.methods(request.host, request.path, request)
+            if allowed:
+                return WrongMethod(request.method, allowed)
+        return Unfit(answer.reason)
 
     @property
     def expected(self) -> bool:
