@@ -7,7 +7,7 @@ import typer
 from marchproxy.cli import suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
-from marchproxy.cli.fields import Field, Switch, grace, number, on_off
+from marchproxy.cli.fields import Field, Switch, given, grace, number, on_off
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.model.change import Kind
@@ -81,6 +81,31 @@ FIELDS = (
         "Certificate with which TLS is spoken where it listens",
         suggest=suggest.certificates,
     ),
+    Field(
+        "redirect",
+        "--redirect",
+        "URL",
+        "Send HTTP clients there instead of to a service; {host} and {path} are those of the request",
+    ),
+    Field("redirect_status", "--redirect-status", "N", "301, 302, 303, 307, or 308 unless given", number),
+    Field("rewrite_prefix", "--rewrite-prefix", "PATH", "What backends get for --path-prefix or --path"),
+    Field("rewrite_host", "--rewrite-host", "HOST", "What backends get as Host"),
+    Field(
+        "request_headers",
+        "--request-header",
+        "ACTION",
+        "Change what backends get: 'set NAME VALUE', 'add NAME VALUE' or 'remove NAME'; repeatable",
+        many=True,
+        whole=True,
+    ),
+    Field(
+        "response_headers",
+        "--response-header",
+        "ACTION",
+        "The same of what clients get",
+        many=True,
+        whole=True,
+    ),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
 EDITOR = Editor(
@@ -113,8 +138,12 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocomple
     " --tls proxy",
     "marchproxy mapping add not-lab --from lab --to web --protocol tcp --listen 10.1.0.1:80"
     " --action deny --priority 10",
+    "marchproxy mapping add shop --from all --to shop --protocol https --listen '*:443' --tls shop"
+    " --host shop.example.com --path-prefix /api --method GET,POST --rewrite-prefix /v2"
+    " --response-header 'set Strict-Transport-Security max-age=31536000'",
+    "marchproxy mapping add to-https --from all --protocol http --listen '*:80' --redirect 'https://{host}{path}'",
     fields=FIELDS,
-    required="sources destinations protocols",
+    required="sources protocols",
 )
 def add(
     context: typer.Context, name: NewName, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE
@@ -126,6 +155,8 @@ def add(
     for traffic that is routed through it, to the destination's own addresses. Without --ports the
     destinations' own ports are used, or any.
     """
+    if not given(context).keys() & {"destinations", "redirect"}:
+        raise typer.BadParameter("needed, or --redirect", param_hint="--to")
     return EDITOR.add(context, name, cluster, output)
 
 

@@ -12,7 +12,17 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from marchproxy.model import address, appliance, collector, conditions, entities, names, readers, rules
+from marchproxy.model import (
+    actions,
+    address,
+    appliance,
+    collector,
+    conditions,
+    entities,
+    names,
+    readers,
+    rules,
+)
 from marchproxy.model.appliance import ApplianceListener, Block, BlockList, Limit, Settings
 from marchproxy.model.endpoint import Endpoint, Endpoints, parse_endpoint, parse_endpoints
 from marchproxy.model.entities import ClusterHead, Interface, Mapping, Service
@@ -103,7 +113,7 @@ class _Form:
     label: str
     readers: MappingABC[str, Reader]
     check: Callable[[Any], None] = lambda entity: None
-    derived: MappingABC[str, Callable[[MappingABC[str, Any]], str]] = field(default_factory=dict)
+    derived: MappingABC[str, Callable[[MappingABC[str, Any]], Any]] = field(default_factory=dict)
     """Fields that a document may leave out because others say them."""
 
 
@@ -174,7 +184,7 @@ _FORMS: dict[type[Any], _Form] = {
         {
             "name": parsed(names.parse_name),
             "sources": each(names.parse_reference, order=str),
-            "destinations": each(names.parse_reference, order=str),
+            "destinations": each(names.parse_reference, order=str, empty=True),
             "protocols": each(parse_protocol, order=_PROTOCOL_ORDER.__getitem__),
             "ports": readers.ports,
             "listen": optional(parsed(parse_endpoints)),
@@ -194,9 +204,16 @@ _FORMS: dict[type[Any], _Form] = {
             "sni": flag,
             "sni_missing": choice(entities.WithoutSni),
             "tls": optional(parsed(names.parse_name)),
+            "redirect": optional(parsed(actions.parse_redirect)),
+            "redirect_status": whole(300, 399),
+            "rewrite_prefix": optional(parsed(actions.parse_new_path)),
+            "rewrite_host": optional(parsed(actions.parse_new_host)),
+            "request_headers": readers.in_order(actions.parse_header_action),
+            "response_headers": readers.in_order(actions.parse_header_action),
             "description": line,
         },
         rules.check_mapping,
+        {"destinations": lambda values: ()},
     ),
     Interface: _Form(
         "interface",

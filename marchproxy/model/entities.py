@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from marchproxy.model.actions import DEFAULT_REDIRECT
 from marchproxy.model.address import Address
 from marchproxy.model.collector import Collector
 from marchproxy.model.endpoint import Endpoints
@@ -171,6 +172,16 @@ class Mapping:
     sni_missing: WithoutSni = WithoutSni.DENY
     tls: str | None = None
     """The certificate of its cluster with which TLS is spoken where it listens; None: it is not."""
+    redirect: str | None = None
+    """Where HTTP clients are sent instead of to a destination, with `{host}` and `{path}`."""
+    redirect_status: int = DEFAULT_REDIRECT
+    rewrite_prefix: str | None = None
+    """What backends get in place of the path prefix, or of the whole path."""
+    rewrite_host: str | None = None
+    """What they get as `Host`."""
+    request_headers: tuple[str, ...] = ()
+    """`set NAME VALUE`, `add NAME VALUE` or `remove NAME`, in the order in which it is done."""
+    response_headers: tuple[str, ...] = ()
     description: str = ""
 
     @property
@@ -192,11 +203,19 @@ class Mapping:
         return tuple([what for what, looks in wanted.items() if looks])
 
     @property
+    def acts(self) -> str:
+        """The first field that says what it does with HTTP requests it allows; empty: none does."""
+        return next((name for name in _ACTING if getattr(self, name)), "")
+
+    @property
     def grace(self) -> int | None:
         """Seconds that a tunnel goes on after its credential has expired; None: it is not ended for that."""
         if self.on_expiry == KEEP:
             return None
         return 0 if self.on_expiry == CUT else int(self.on_expiry.removeprefix(GRACE))
+
+
+_ACTING = ("redirect", "rewrite_prefix", "rewrite_host", "request_headers", "response_headers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from ipaddress import ip_address
 
+from marchproxy.model.actions import REDIRECT_STATUSES
 from marchproxy.model.address import HostName
 from marchproxy.model.appliance import MAX_BURST, ApplianceListener, Limit, ListenerKind, Per
 from marchproxy.model.entities import (
     MAX_LISTEN_PORTS,
+    Action,
     Auth,
     ClusterHead,
     Interface,
@@ -94,6 +96,25 @@ def check_mapping(mapping: Mapping) -> None:
         raise InvalidValue("sni_missing", str(mapping.sni_missing), "deny, unless sni is wanted")
     if mapping.tls is not None:
         _check_tls(mapping, mapping.tls)
+    if mapping.acts:
+        _check_actions(mapping, mapping.acts)
+    if bool(mapping.destinations) is (mapping.redirect is not None):
+        leads = mapping.redirect is not None
+        expected = "none with redirect: nothing goes there" if leads else "one: it is required"
+        raise InvalidValue("destinations", list(mapping.destinations), expected)
+    if mapping.redirect_status not in REDIRECT_STATUSES:
+        raise InvalidValue("redirect_status", mapping.redirect_status, "301, 302, 303, 307 or 308")
+
+
+def _check_actions(mapping: Mapping, field: str) -> None:
+    """They are for requests that are read, and that go on."""
+    if not set(mapping.protocols) <= OVER_HTTP:
+        raise InvalidValue("protocols", ",".join(mapping.protocols), f"http, https or grpc with {field}")
+    if mapping.listen is None or mapping.sni:
+        expected = "nothing where HTTP is not read: without listen, with sni"
+        raise InvalidValue(field, getattr(mapping, field), expected)
+    if mapping.action is Action.DENY:
+        raise InvalidValue(field, getattr(mapping, field), "nothing in a mapping that denies")
 
 
 def _check_tls(mapping: Mapping, certificate: str) -> None:

@@ -29,7 +29,7 @@ def let_through(rules: tuple[Rule, ...], audited: AbstractSet[str]) -> tuple[Rul
 
 
 def _leads(rule: Rule) -> bool:
-    return rule.reason is Reason.FORWARDED
+    return rule.reason is Reason.FORWARDED and rule.pool is not None
 
 
 def _led(rule: Rule) -> bool:
@@ -40,7 +40,8 @@ def _led(rule: Rule) -> bool:
 def _sent(rule: Rule, way: Rule | None) -> Rule:
     if way is None:
         return replace(rule, audit=False)
-    return replace(rule, pool=way.pool, balance=way.balance, tls=rule.tls or way.tls)
+    tls = rule.tls or way.tls
+    return replace(rule, pool=way.pool, balance=way.balance, tls=tls, actions=way.actions)
 
 
 def _last(rules: tuple[Rule, ...], audited: AbstractSet[str]) -> tuple[Rule, ...]:

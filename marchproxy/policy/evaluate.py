@@ -10,6 +10,7 @@ from functools import cached_property
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Protocol, Transport
 from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.actions import Actions
 from marchproxy.policy.bits import TransitIndex
 from marchproxy.policy.plan import (
     ANYONE,
@@ -118,6 +119,11 @@ class Answer:
         if self.pool:
             ends.update(backend.service for backend in self.pool.backends)
         return tuple([name for name in self.rule.credentials if name in ends]) or self.rule.credentials
+
+    @property
+    def actions(self) -> Actions | None:
+        """What is done with the request beside passing it on."""
+        return self.rule.actions if isinstance(self.rule, Rule) else None
 
     @property
     def pool(self) -> Pool | None:

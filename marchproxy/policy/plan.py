@@ -19,6 +19,7 @@ from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface, 
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.actions import Actions
 from marchproxy.policy.blocks import NOTHING_BLOCKED, Blocks
 from marchproxy.policy.checks import Watched
 from marchproxy.policy.conditions import Conditions
@@ -107,7 +108,8 @@ class Rule:
     excluded: tuple[str, ...]
     """Keys of `Plan.sources` that do not match although `sources` do: how `external` is said."""
     pool: Pool | None
-    """Where allowed flows go; None where `reason` refuses, but for want of backends that take any."""
+    """Where allowed flows go; None where `reason` refuses, but for want of backends that take any, and where
+    a redirect leads elsewhere."""
     reason: Reason
     """FORWARDED, or why what matches is refused: DENY_MAPPING, NO_BACKEND, AUTH_MISSING, SNI_MISSING,
     NOT_CARRIED."""
@@ -129,12 +131,19 @@ class Rule:
     route: Route | None = None
     """Its protocols are HTTP's; None: they are not, or what passes is to stay as it is."""
     http2: Http2 = Http2.NEVER
+    actions: Actions | None = None
+    """What it does with requests beside passing them on; None: nothing."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether what matches has somewhere to go: to a backend, or elsewhere by a redirect."""
+        return self.pool is not None or (self.actions is not None and bool(self.actions.redirect))
 
     @property
     def is_admitted(self) -> bool:
         """Whether connections must be understood before they may go to the pool."""
         asks = bool(self.credentials) or self.sni is not None or self.tls is not None
-        return self.is_routed or (self.pool is not None and asks)
+        return self.is_routed or self.actions is not None or (self.pool is not None and asks)
 
     @property
     def is_routed(self) -> bool:
@@ -145,7 +154,7 @@ class Rule:
     def reads_http(self) -> bool:
         """Whether it needs requests to be read."""
         asks = self.pool is not None and (bool(self.credentials) or self.tls is not None)
-        return self.route is not None and (self.is_routed or asks)
+        return self.route is not None and (self.is_routed or asks or self.actions is not None)
 
 
 ICMP = 1

@@ -12,6 +12,7 @@ from marchproxy.model.names import qualify
 from marchproxy.model.ports import PortRange
 from marchproxy.model.protocol import OVER_HTTP, Protocol, Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.actions import Actions
 from marchproxy.policy.checks import Watched
 from marchproxy.policy.conditions import Conditions
 from marchproxy.policy.directory import Audience, Directory, Referents
@@ -35,6 +36,7 @@ from marchproxy.policy.remarks import (
     backend_findings,
     listen_findings,
     loop_findings,
+    redirect_findings,
     reference_findings,
 )
 from marchproxy.policy.restrictions import Restriction
@@ -152,6 +154,7 @@ class _Reading(NamedTuple):
     ) -> list[Rule]:
         """Its rules at a listener."""
         name, mapping = self.name, self.mapping
+        actions = Actions.of(mapping) if mapping.acts else None
         return [
             Rule(
                 mapping=name,
@@ -170,6 +173,7 @@ class _Reading(NamedTuple):
                 tls=self.tls,
                 route=self.route,
                 http2=self.http2,
+                actions=actions,
             )
             for included, excluded in self.audiences
         ]
@@ -268,7 +272,9 @@ def _listen(
     # Under audit a mapping that allows is carried out, whatever keeps it from being so otherwise.
     served: Sequence[_Served] = ()
     asks = bool(credentials) or (refusal is not None and refusal.reason is Reason.SNI_MISSING)
-    if refusal is None or asks or (audit and mapping.action is Action.ALLOW):
+    if mapping.redirect is not None:
+        findings += redirect_findings(subject, mapping)
+    elif refusal is None or asks or (audit and mapping.action is Action.ALLOW):
         served = list(_serve(mapping, listen, reading.destinations, pools, subject))
     problems = dict.fromkeys(problem for each in served for problem in each.problems)
     hopeless = any(problem.severity is Severity.ERROR for problem in problems)
@@ -304,7 +310,8 @@ def _place(
     for ports, _, backing, _ in served:
         backed = any(pool for _, pool in backing)
         for address, pool in backing:
-            able = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
+            leads = reading.mapping.redirect is not None or (pool and pool.table)
+            able = Reason.FORWARDED if leads else Reason.NO_BACKEND
             reason = refusal.reason if refusal else able
             rules = reading.rules(reason, pool, audit=audit, credentials=credentials)
             keys = [listener_key(each, address, port) for each in reading.transports for port in ports]

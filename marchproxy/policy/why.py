@@ -10,6 +10,7 @@ from marchproxy.model.ports import format_ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy import routes
+from marchproxy.policy.actions import Actions
 from marchproxy.policy.evaluate import Answer, Evaluator, Matcher, Query
 from marchproxy.policy.plan import ICMP, WILDCARDS, Backend, Listener, Match, Pool, Rule, TransitRule
 
@@ -147,8 +148,26 @@ def _routes(evaluator: Evaluator, answer: Answer, listener: Listener, query: Que
         yield f"TLS is spoken there, with certificate {answer.rule.tls}"
     if answer.openers:
         yield f"a credential of {_listed(answer.openers)} opens it, presented as Authorization"
+    if answer.actions is not None:
+        yield from _acts(answer.actions, query)
     if answer.pool is not None:
         yield from _backends(answer.rule, answer.pool)
+
+
+def _acts(actions: Actions, query: Query) -> Iterator[str]:
+    asked = query.target or query.path
+    if actions.redirect:
+        yield f"the answer is {actions.status}, to {actions.location(query.host, asked, query.path)}"
+        return
+    target = actions.target(asked, query.path)
+    if target != asked:
+        yield f"the backend gets {target}"
+    if actions.host:
+        yield f"the backend gets the host {actions.host}"
+    for what, steps in (("request", actions.request), ("answer", actions.response)):
+        said = [f"{verb} {name}" + (f": {value}" if value else "") for verb, name, value in steps]
+        if said:
+            yield f"headers of the {what}: {', '.join(said)}"
 
 
 def _wants(rule: Rule | TransitRule) -> str:

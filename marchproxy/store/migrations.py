@@ -310,6 +310,17 @@ def request_conditions(dal: "DAL") -> None:
         add(dal, "mapping", Field(field, "text"), "[]")
 
 
+def request_actions(dal: "DAL") -> None:
+    """What mappings do with HTTP requests and answers."""
+    from pydal import Field
+
+    for field in ("redirect", "rewrite_prefix", "rewrite_host"):
+        add(dal, "mapping", Field(field, "text"), None)
+    add(dal, "mapping", Field("redirect_status", "integer"), 308)
+    for field in ("request_headers", "response_headers"):
+        add(dal, "mapping", Field(field, "text"), "[]")
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -320,6 +331,7 @@ MIGRATIONS: tuple[Step, ...] = (
     certificates,
     log_settings,
     request_conditions,
+    request_actions,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

@@ -1,5 +1,7 @@
 """`marchproxy mapping`, as an operator uses it."""
 
+import json
+
 import pytest
 
 from tests.cli.console import Console
@@ -28,6 +30,12 @@ CW = {
     "sni": False,
     "sni_missing": "deny",
     "tls": None,
+    "redirect": None,
+    "redirect_status": 308,
+    "rewrite_prefix": None,
+    "rewrite_host": None,
+    "request_headers": [],
+    "response_headers": [],
     "description": "",
 }
 
@@ -66,8 +74,35 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "sni": True,
         "sni_missing": "address",
         "tls": None,
+        "redirect": None,
+        "redirect_status": 308,
+        "rewrite_prefix": None,
+        "rewrite_host": None,
+        "request_headers": [],
+        "response_headers": [],
         "description": "text",
     }
+
+
+def test_what_becomes_of_requests_is_said_by_flags(site: Console) -> None:
+    flags = ("--from", "clients", "--protocol", "http", "--listen", "10.1.0.1:8080")
+    added = site.ok(
+        *("mapping", "add", "app", *flags, "--to", "web", "--path-prefix", "/api", "--rewrite-prefix", "/v2"),
+        *("--rewrite-host", "App.internal", "--request-header", "set X-Env prod, or not"),
+        *("--request-header", "remove Cookie", "--response-header", "add Vary Accept"),
+    )
+    assert not added.out
+    shown = site.ok("mapping", "show", "app", "--output", "json").json
+    assert (shown["rewrite_prefix"], shown["rewrite_host"]) == ("/v2", "app.internal")
+    assert shown["request_headers"] == ["set x-env prod, or not", "remove cookie"]
+    assert shown["response_headers"] == ["add vary Accept"]
+    site.ok("mapping", "add", "away", *flags, "--redirect", "https://{host}", "--redirect-status", "301")
+    shown = site.ok("mapping", "show", "away", "--output", "json").json
+    assert (shown["redirect"], shown["redirect_status"]) == ("https://{host}", 301)
+    assert shown["destinations"] == []
+    whole = site.ok("export").out
+    site.ok("apply", "-f", site.write("same.json", json.loads(whole)), "--yes")
+    assert site.ok("export").out == whole
 
 
 def test_lists_may_be_repeated_flags(site: Console) -> None:
@@ -147,6 +182,23 @@ def test_list_is_in_the_order_in_which_they_are_tried(site: Console) -> None:
         ("--from clients --to web --protocol tcp --balance best", 5, "round-robin"),
         ("--from clients --to web --protocol icmp --listen 10.1.0.1:80", 5, "listen: '10.1.0.1:80' is not"),
         ("--from clients --to web", 2, "--protocol"),
+        ("--from clients --protocol tcp", 2, "--to"),
+        ("--from clients --to web --protocol tcp --method GET", 5, "http, https or grpc with a method"),
+        ("--from clients --to web --protocol http --path /a --path-prefix /b", 5, "the whole path"),
+        ("--from clients --to web --protocol http --header Host:a", 5, "other than Host"),
+        ("--from clients --to web --protocol http --redirect https://a", 5, "HTTP is not read"),
+        (
+            "--from clients --to web --protocol http --listen *:8081 --redirect https://a",
+            5,
+            "nothing goes there",
+        ),
+        ("--from clients --protocol http --listen *:8081 --redirect nowhere", 5, "a URL such as"),
+        ("--from clients --protocol http --listen *:8081 --redirect /a --redirect-status 304", 5, "303, 307"),
+        (
+            "--from clients --to web --protocol http --listen *:8081 --rewrite-host a --action deny",
+            5,
+            "denies",
+        ),
         ("--to web --protocol tcp", 2, "--from"),
     ],
 )

@@ -21,6 +21,7 @@ from marchproxy.dataplane.http import grpc
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
+from marchproxy.dataplane.http.rewriting import for_backend, for_client, redirection
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.upstream import Carrier, Connections, Upstream
 from marchproxy.dataplane.http.visitor import Visitor
@@ -32,6 +33,7 @@ from marchproxy.dataplane.records import Exchanged
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.actions import Actions
 from marchproxy.policy.evaluate import Answer
 from marchproxy.policy.plan import Backend, Http2, Rule
 
@@ -110,6 +112,7 @@ class Exchange:
         self._site = site
         self._stream = stream
         self._answer: Answer
+        self._actions: Actions | None = None
         self._presented: Presented | None = None
         self._candidates: Iterator[Backend] | None = None
         self._upstream: Carrier | None = None
@@ -143,6 +146,7 @@ class Exchange:
         """Decide, and send the request on its way."""
         visitor, request = self._stream.visitor, self.request
         answer = self._answer = visitor.answer(request.host, request.path, request)
+        actions = self._actions = answer.actions
         opened = answer
         if not visitor.lets_anyone(answer):
             try:
@@ -151,6 +155,9 @@ class Exchange:
                 self.refuse(unfit)
                 return
             opened = opened_by(answer, self.verified)
+            if actions is not None and actions.redirect:
+                self._redirect(actions)
+                return
         request, ledger = self.request, self._site.ledger
         if request.websocket:
             query = self._site.query(visitor.who, request)
@@ -240,7 +247,7 @@ class Exchange:
         self.status = response.status
         self.responded = self.waits_since = time.monotonic()
         if response.status != 101:
-            self._stream.respond(response)
+            self._stream.respond(for_client(response, self._actions) if self._actions else response)
             return
         upstream, self._upstream = self._upstream, None
         if upstream is None:
@@ -322,7 +329,7 @@ class Exchange:
             self.verified = outcome
         if self.verified is None and not answer.verdict.lets_through:
             raise self._stream.visitor.unfit(answer, self.request)
-        if answer.pool is None:
+        if answer.pool is None and not (self._actions and self._actions.redirect):
             raise Unfit(Reason.NO_MAPPING)
         if self.verified is not None:
             # It was for us: what opens a door here is not for who is behind it.
@@ -386,7 +393,7 @@ class Exchange:
         if not request.about:
             scheme = "https" if self._stream.secure else "http"
             request.about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
-        upstream.ask(self, request)
+        upstream.ask(self, for_backend(request, self._actions) if self._actions else request)
         if self._held_back:
             upstream.pause()
         if self._trailers is not None:
@@ -428,6 +435,18 @@ class Exchange:
     def _answer_ourselves(self, unfit: Unfit) -> None:
         self._refused = unfit.reason
         response, body = (grpc.failure(unfit), b"") if self._call else refusal(unfit)
+        self._say(response, body)
+
+    def _redirect(self, actions: Actions) -> None:
+        try:
+            said = redirection(self.request, actions)
+        except Unfit as unfit:
+            self.refuse(unfit)
+        else:
+            self._say(*said)
+
+    def _say(self, response: Response, body: bytes) -> None:
+        """Answer in place of a backend."""
         self.status = response.status
         self.responded = time.monotonic()
         response.bodiless = self._call or self.request.method == "HEAD"

@@ -102,7 +102,7 @@ class Visitor:
     @property
     def certificates(self) -> tuple[str, ...]:
         """Qualified names of those with which TLS is spoken to it, each once; empty: it is not."""
-        return tuple(dict.fromkeys(rule.tls for rule in self._rules() if rule.tls and rule.pool))
+        return tuple(dict.fromkeys(rule.tls for rule in self._rules() if rule.tls and rule.leads))
 
     def _rules(self) -> Iterator[Rule]:
         for rules in (*self._routes.exact.values(), *self._routes.below.values()):

@@ -1,0 +1,44 @@
+"""Requests and answers as the actions of a mapping make them (`policy.actions`)."""
+
+from dataclasses import replace
+from http import HTTPStatus
+
+from marchproxy.dataplane.http.messages import Request, Response
+from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.reason import Reason
+from marchproxy.policy.actions import Actions, act
+
+
+def for_backend(request: Request, actions: Actions) -> Request:
+    """The request that a backend gets. What it is told about the client is what the client asked."""
+    if actions.path is None and not (actions.host or actions.request):
+        return request
+    return replace(
+        request,
+        target=actions.target(request.target, request.path),
+        authority=actions.host or request.authority,
+        fields=act(actions.request, request.fields) if actions.request else request.fields,
+        encoded=b"",
+    )
+
+
+def for_client(response: Response, actions: Actions) -> Response:
+    """The answer that a client gets."""
+    if not actions.response:
+        return response
+    return replace(response, fields=act(actions.response, response.fields), encoded={})
+
+
+def redirection(request: Request, actions: Actions) -> tuple[Response, bytes]:
+    """The answer that leads elsewhere, and its body. Raises `Unfit` where there is no host to lead to."""
+    if "{host}" in actions.redirect and not request.host:
+        raise Unfit(Reason.MALFORMED, "the request names no host, which it would be led to")
+    status = HTTPStatus(actions.status)
+    location = actions.location(request.host, request.target, request.path)
+    body = f"{status.value} {status.phrase}\n\nThis is found at {location}\n".encode()
+    fields = (
+        ("location", location),
+        ("content-type", "text/plain; charset=utf-8"),
+        ("x-content-type-options", "nosniff"),
+    )
+    return for_client(Response(status.value, status.phrase, fields, len(body)), actions), body
