@@ -7,7 +7,7 @@ import typer
 from marchproxy.cli import suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
-from marchproxy.cli.fields import Field, Switch, given, grace, number, on_off
+from marchproxy.cli.fields import Field, Switch, given, grace, number, on_off, shares
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.model.change import Kind
@@ -17,7 +17,15 @@ app = noun("Manage mappings: who may talk to whom")
 _WHO = "Services by name, collection:NAME, external or all"
 FIELDS = (
     Field("sources", "--from", "S[,S]", f"{_WHO}: the clients", many=True, suggest=suggest.references),
-    Field("destinations", "--to", "S[,S]", f"{_WHO}: the servers", many=True, suggest=suggest.references),
+    Field(
+        "destinations",
+        "--to",
+        "S[=N][,S…]",
+        f"{_WHO}: the servers; with --listen, =N says what share of new flows each gets",
+        many=True,
+        suggest=suggest.references,
+        parts=shares,
+    ),
     Field("protocols", "--protocol", "P[,P]", "tcp, udp, icmp, http, https, grpc or quic", many=True),
     Field("ports", "--ports", "PORTS", "Ports of the destination, such as 443,8000-8100", many=True),
     Field(
@@ -81,6 +89,7 @@ FIELDS = (
         "Certificate with which TLS is spoken where it listens",
         suggest=suggest.certificates,
     ),
+    Switch("sticky", "sticky", "Whether browsers stay with one backend, by a cookie; where HTTP is read"),
     Field(
         "redirect",
         "--redirect",
@@ -141,6 +150,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocomple
     "marchproxy mapping add shop --from all --to shop --protocol https --listen '*:443' --tls shop"
     " --host shop.example.com --path-prefix /api --method GET,POST --rewrite-prefix /v2"
     " --response-header 'set Strict-Transport-Security max-age=31536000'",
+    "marchproxy mapping set shop --to shop=90 --to shop-canary=10 --sticky",
     "marchproxy mapping add to-https --from all --protocol http --listen '*:80' --redirect 'https://{host}{path}'",
     fields=FIELDS,
     required="sources protocols",

@@ -204,6 +204,8 @@ _FORMS: dict[type[Any], _Form] = {
             "sni": flag,
             "sni_missing": choice(entities.WithoutSni),
             "tls": optional(parsed(names.parse_name)),
+            "weights": each(readers.parse_share, order=str, empty=True),
+            "sticky": flag,
             "redirect": optional(parsed(actions.parse_redirect)),
             "redirect_status": whole(300, 399),
             "rewrite_prefix": optional(parsed(actions.parse_new_path)),

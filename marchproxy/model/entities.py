@@ -15,6 +15,7 @@ from marchproxy.model.publickey import PublicKey
 DEFAULT_PRIORITY = 100
 MAX_PRIORITY = 65535
 MAX_WEIGHT = 256
+MAX_SHARE = 1000
 KEEP = "keep"
 CUT = "cut"
 GRACE = "grace:"
@@ -172,6 +173,10 @@ class Mapping:
     sni_missing: WithoutSni = WithoutSni.DENY
     tls: str | None = None
     """The certificate of its cluster with which TLS is spoken where it listens; None: it is not."""
+    weights: tuple[str, ...] = ()
+    """`SERVICE=N`, 0 to 1000: the share of each destination, together with its backends; empty: by theirs."""
+    sticky: bool = False
+    """Browsers stay with one backend, by a cookie."""
     redirect: str | None = None
     """Where HTTP clients are sent instead of to a destination, with `{host}` and `{path}`."""
     redirect_status: int = DEFAULT_REDIRECT
@@ -215,7 +220,7 @@ class Mapping:
         return 0 if self.on_expiry == CUT else int(self.on_expiry.removeprefix(GRACE))
 
 
-_ACTING = ("redirect", "rewrite_prefix", "rewrite_host", "request_headers", "response_headers")
+_ACTING = ("sticky", "redirect", "rewrite_prefix", "rewrite_host", "request_headers", "response_headers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,8 @@ def check_mapping(mapping: Mapping) -> None:
         raise InvalidValue("sni_missing", str(mapping.sni_missing), "deny, unless sni is wanted")
     if mapping.tls is not None:
         _check_tls(mapping, mapping.tls)
+    if mapping.weights:
+        _check_weights(mapping)
     if mapping.acts:
         _check_actions(mapping, mapping.acts)
     if bool(mapping.destinations) is (mapping.redirect is not None):
@@ -104,6 +106,17 @@ def check_mapping(mapping: Mapping) -> None:
         raise InvalidValue("destinations", list(mapping.destinations), expected)
     if mapping.redirect_status not in REDIRECT_STATUSES:
         raise InvalidValue("redirect_status", mapping.redirect_status, "301, 302, 303, 307 or 308")
+
+
+def _check_weights(mapping: Mapping) -> None:
+    """Every destination is a service that has one, and some has more than nothing."""
+    shares, said = dict(each.split("=") for each in mapping.weights), ", ".join(mapping.weights)
+    if mapping.listen is None:
+        raise InvalidValue("weights", said, "none without listen: routed traffic goes where it says")
+    if len(shares) < len(mapping.weights) or sorted(shares) != sorted(mapping.destinations):
+        raise InvalidValue("weights", said, "one for each destination, which is a service")
+    if not any(map(int, shares.values())):
+        raise InvalidValue("weights", said, "one above 0 at least")
 
 
 def _check_actions(mapping: Mapping, field: str) -> None:

@@ -24,6 +24,8 @@ class Actions:
     """The beginning of canonical paths, in whole segments; empty: nothing is taken away."""
     whole: bool = False
     """All of the path is replaced."""
+    sticky: bool = False
+    """A cookie keeps browsers with one backend."""
     host: str = ""
     """What `Host` says; empty: what the client wrote."""
     request: tuple[HeaderAction, ...] = ()
@@ -38,6 +40,7 @@ class Actions:
             path=mapping.rewrite_prefix,
             instead=canonical_prefix(mapping.path_prefix or "") if mapping.rewrite_prefix else "",
             whole=mapping.rewrite_prefix is not None and mapping.path is not None,
+            sticky=mapping.sticky,
             host=mapping.rewrite_host or "",
             request=tuple([header_action(text) for text in mapping.request_headers]),
             response=tuple([header_action(text) for text in mapping.response_headers]),

@@ -250,7 +250,10 @@ def _serve(
     apart = may_keep_port(mapping, destinations)
     for ports in [PortRange(port, port) for port in listen.ports] if apart else [listen.ports]:
         choice = choose_backends(mapping, ports.first, destinations)
-        backing = [(at, pools.pool(choice.members, at.version, mapping.balance)) for at in _places(listen)]
+        backing = [
+            (at, pools.pool(choice.members, at.version, mapping.balance, choice.shares))
+            for at in _places(listen)
+        ]
         problems = [
             *backend_findings(subject, mapping, choice, backing),
             *loop_findings(subject, listen, choice, backing),

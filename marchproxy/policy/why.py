@@ -164,6 +164,8 @@ def _acts(actions: Actions, query: Query) -> Iterator[str]:
         yield f"the backend gets {target}"
     if actions.host:
         yield f"the backend gets the host {actions.host}"
+    if actions.sticky:
+        yield "a cookie of ours comes first: its browser stays with one backend"
     for what, steps in (("request", actions.request), ("answer", actions.response)):
         said = [f"{verb} {name}" + (f": {value}" if value else "") for verb, name, value in steps]
         if said:

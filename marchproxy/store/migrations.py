@@ -317,7 +317,8 @@ def request_actions(dal: "DAL") -> None:
     for field in ("redirect", "rewrite_prefix", "rewrite_host"):
         add(dal, "mapping", Field(field, "text"), None)
     add(dal, "mapping", Field("redirect_status", "integer"), 308)
-    for field in ("request_headers", "response_headers"):
+    add(dal, "mapping", Field("sticky", "boolean"), "F")
+    for field in ("weights", "request_headers", "response_headers"):
         add(dal, "mapping", Field(field, "text"), "[]")
 
 

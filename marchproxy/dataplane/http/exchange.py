@@ -166,7 +166,8 @@ class Exchange:
             conversation = self._stream.conversation(opened, request)
         self.conversation = conversation
         self._deadline = self.began + self._site.limits.opening
-        first = self._site.settled(conversation) or self._following()
+        stuck = self._site.stuck(opened, request) if actions is not None and actions.sticky else None
+        first = stuck or self._site.settled(conversation) or self._following()
         upstream = self._pool(first).take(first) if first and not ledger.is_blocked(first) else None
         if upstream is not None:
             self._kept = True
@@ -247,7 +248,7 @@ class Exchange:
         self.status = response.status
         self.responded = self.waits_since = time.monotonic()
         if response.status != 101:
-            self._stream.respond(for_client(response, self._actions) if self._actions else response)
+            self._stream.respond(self._changed(response, self._actions) if self._actions else response)
             return
         upstream, self._upstream = self._upstream, None
         if upstream is None:
@@ -410,6 +411,14 @@ class Exchange:
         if upstream is not None:
             upstream.abandon()
         self._fail(grpc.DeadlinePassed())
+
+    def _changed(self, response: Response, actions: Actions) -> Response:
+        """The answer as the client gets it."""
+        cookie = ""
+        if actions.sticky and self._upstream is not None:
+            backend, secure = self._upstream.backend, self._stream.secure
+            cookie = self._site.sticking(self._answer, self._asked, backend, secure=secure)
+        return for_client(response, actions, cookie)
 
     def _can_repeat(self) -> bool:
         return not self._sent and (self.request.method in _REPEATABLE)

@@ -22,11 +22,12 @@ def for_backend(request: Request, actions: Actions) -> Request:
     )
 
 
-def for_client(response: Response, actions: Actions) -> Response:
-    """The answer that a client gets."""
-    if not actions.response:
+def for_client(response: Response, actions: Actions, cookie: str = "") -> Response:
+    """The answer that a client gets, with a cookie of ours if there is one."""
+    if not (actions.response or cookie):
         return response
-    return replace(response, fields=act(actions.response, response.fields), encoded={})
+    fields = act(actions.response, response.fields)
+    return replace(response, fields=(*fields, ("set-cookie", cookie)) if cookie else fields, encoded={})
 
 
 def redirection(request: Request, actions: Actions) -> tuple[Response, bytes]:

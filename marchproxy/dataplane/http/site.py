@@ -8,12 +8,13 @@ from marchproxy.dataplane.admission.limits import AdmissionLimits
 from marchproxy.dataplane.http.http2.pool import Http2Pool
 from marchproxy.dataplane.http.messages import Request
 from marchproxy.dataplane.http.pool import Pool
+from marchproxy.dataplane.http.sticky import Sticky
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.records import EventKind
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.entities import Balance
 from marchproxy.model.reason import Reason
-from marchproxy.policy.evaluate import Query
+from marchproxy.policy.evaluate import Answer, Query
 from marchproxy.policy.plan import Backend, Rule
 
 _BY_CLIENT = frozenset({Balance.MAGLEV, Balance.SOURCE})
@@ -28,6 +29,7 @@ class Site:
     http2: Http2Pool
     limits: AdmissionLimits
     tasks: Tasks
+    sticky: Sticky = field(default_factory=Sticky)
     ledger: Ledger = field(init=False)
     """Where things are written down."""
 
@@ -52,6 +54,19 @@ class Site:
     def tells(self) -> bool:
         """Whether anybody wants to know of requests."""
         return EventKind.REQUEST in self.ledger.wanted
+
+    def stuck(self, answer: Answer, request: Request) -> Backend | None:
+        """The backend that a request's cookie stands for; None: it has none."""
+        rule = answer.rule
+        found = isinstance(rule, Rule) and self.sticky.backend(rule, request, self.judge.cookie_key)
+        return found or None
+
+    def sticking(self, answer: Answer, request: Request, backend: Backend, *, secure: bool) -> str:
+        """The cookie for the answer; empty: the client has it."""
+        rule, key = answer.rule, self.judge.cookie_key
+        if not isinstance(rule, Rule):
+            return ""
+        return self.sticky.cookie(rule, request, backend, key, secure=secure)
 
     def settled(self, conversation: Conversation) -> Backend | None:
         """The backend that the last request of a conversation went to, where its strategy gives every
