@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from hmac import digest
 
 from marchproxy.dataplane.http.messages import Request
+from marchproxy.model.address import IPAddress
 from marchproxy.policy.plan import Backend, Rule
 
 _MOST = 1024
 """Rules that are prepared at one time."""
 _LENGTH = 22
 """Characters of a value: 132 bits."""
+
+
+type _Place = tuple[str, IPAddress, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class _Prepared:
     name: str
     backends: dict[str, Backend]
     """By value, those that take requests."""
-    values: dict[Backend, str]
+    values: dict[_Place, str]
+    """Not by backend: a kept connection may be one of another mapping, where the same place weighs other."""
 
 
 class Sticky:
@@ -48,7 +53,7 @@ class Sticky:
         Until the browser ends, not for scripts, and not for requests that other sites make (RFC 6265).
         """
         found = self._of(rule, key)
-        value = found.values.get(backend, "") if found else ""
+        value = found.values.get(_place(backend), "") if found else ""
         if found is None or not value or _value(request, found.name) == value:
             return ""
         return f"{found.name}={value}; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
@@ -60,17 +65,21 @@ class Sticky:
         if found is None or found.rule is not rule or found.key != key:
             if len(self._prepared) >= _MOST:
                 self._prepared.clear()
-            values = {each: _hashed(key, rule.mapping, each) for each in rule.pool.backends}
-            backends = {values[each]: each for each in rule.pool.taking}
+            values = {
+                _place(each): _hashed(key, rule.mapping, *map(str, _place(each)))
+                for each in rule.pool.backends
+            }
+            backends = {values[_place(each)]: each for each in rule.pool.taking}
             name = f"marchproxy-{_hashed(key, rule.mapping)[:8]}"
             found = self._prepared[id(rule)] = _Prepared(rule, key, name, backends, values)
         return found
 
 
-def _hashed(key: bytes, mapping: str, backend: Backend | None = None) -> str:
-    parts = [mapping]
-    if backend is not None:
-        parts += [backend.service, str(backend.address), str(backend.port)]
+def _place(backend: Backend) -> _Place:
+    return backend.service, backend.address, backend.port
+
+
+def _hashed(key: bytes, *parts: str) -> str:
     return urlsafe_b64encode(digest(key, "\0".join(parts).encode(), "sha256"))[:_LENGTH].decode()
 
 
