@@ -19,6 +19,8 @@ _OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-ove
 """Headers in whose place some frameworks take the method."""
 _OVERRIDING_PARAMETERS = frozenset({"_method", "x-http-method-override"})
 _SEPARATORS = re.compile("[&;]")
+_WRITTEN = frozenset("%+;[")
+"""What a query without which has one reading, but for case."""
 _DEPTH = 4
 """Times that a query may be decoded, as of `paths`."""
 
@@ -107,12 +109,17 @@ def _methods(asked: Asked) -> set[str]:
     """What a server may take for the method."""
     found = {asked.method, asked.method.upper()}
     overriding = [value for name, value in asked.fields if plain_name(name) in _OVERRIDES]
-    if "?" in asked.target:
+    if "?" in asked.target and _may_override(asked.target):
         overriding += [
             value for name, value in _Query(asked.target).possible if name in _OVERRIDING_PARAMETERS
         ]
     found.update(word.strip().upper() for value in overriding for word in value.split(","))
     return found
+
+
+def _may_override(target: str) -> bool:
+    """Whether a query may name a method: a look that costs little."""
+    return "%" in target or "method" in target.lower()
 
 
 def _header(wanted: Condition, fields: Sequence[tuple[str, str]], *, denies: bool) -> bool:
@@ -161,6 +168,9 @@ class _Query:
 def _possible(query: str) -> frozenset[tuple[str, str]]:
     """Whatever a server may make of it: `;` for `&`, decoded more than once, a NUL or bracket as an end."""
     found = set()
+    if query.isascii() and not set(query) & _WRITTEN:
+        pairs = [part.partition("=") for part in query.lower().split("&")]
+        return frozenset([(name, value) for name, _, value in pairs if name or value])
     for text in _decodings(query):
         for part in _SEPARATORS.split(text):
             name, _, value = part.partition("=")

@@ -27,6 +27,7 @@ class Visitor:
     __slots__ = (
         "_answers",
         "_asked",
+        "_last",
         "_listener",
         "_open",
         "_routes",
@@ -53,6 +54,8 @@ class Visitor:
         """Identities of those of `_answers` that let any request through."""
         self._asked: dict[tuple[str, str], Answer] = {}
         """By host and path, the last few."""
+        self._last: tuple[Asked, Answer] | None = None
+        """The last request for which these two do not say everything."""
         found = evaluator.blocked(query)
         self.blocked: Answer | None = None
         """Why nobody listens to it; None: somebody may."""
@@ -66,8 +69,13 @@ class Visitor:
         known = self._asked.get((host, path))
         if known is not None:
             return known
+        last = self._last
+        if last is not None and last[0] is asked:
+            return last[1]
         found = self._by_rule(self._routes.find(host, path, asked))
         if self._routes.depends(host, path):
+            # What is asked again word for word is the same object (`ClientConnection`).
+            self._last = (asked, found) if asked is not _PLAIN else None
             return found
         if len(self._asked) >= _REMEMBERED:
             self._asked.clear()
