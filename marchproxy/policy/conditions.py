@@ -74,6 +74,12 @@ class Conditions:
         """How many there are; the methods count as one."""
         return bool(self.methods) + len(self.headers) + len(self.query)
 
+    @property
+    def heeded(self) -> frozenset[str]:
+        """Headers that are looked at, as of `plain_name`."""
+        names = frozenset([plain_name(each.name) for each in self.headers])
+        return names | _OVERRIDES if self.methods else names
+
     def words(self) -> list[str]:
         """What is wanted, for people."""
         found = [f"method {' or '.join(sorted(self.methods))}"] if self.methods else []

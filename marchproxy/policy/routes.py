@@ -6,10 +6,11 @@ the first by precedence. A mapping that denies, and has a lower priority number 
 whatever its route says: so a ban that was meant to come first is not undone by somebody's exact path.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from marchproxy.model.entities import Action
+from marchproxy.model.httpfields import plain_name
 from marchproxy.policy.conditions import Asked, Plain
 from marchproxy.policy.paths import decoded
 from marchproxy.policy.plan import ANY_ROUTE, Route, Rule, precedence
@@ -29,6 +30,8 @@ class Routes:
     """Those that deny, in first-match order."""
     conditional: tuple[Rule, ...] = ()
     """Those that look at more than host and path."""
+    headers: frozenset[str] = frozenset()
+    """What mappings look at, or change: names as of `plain_name`. Behind a body nobody would have looked."""
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> "Routes":
@@ -45,6 +48,7 @@ class Routes:
             {host: _ordered(found) for host, found in below.items()},
             tuple([rule for rule in every if rule.action is Action.DENY]),
             tuple([rule for rule in every if rule.route is not None and rule.route.conditions]),
+            frozenset([name for rule in every for name in _heeded(rule)]),
         )
 
     def find(self, host: str, path: str, asked: Asked = _PLAIN) -> Rule | None:
@@ -110,6 +114,13 @@ def unmet(rule: Rule, asked: Asked) -> tuple[str, ...]:
     """What else it wants that a request does not meet."""
     conditions = rule.route.conditions if rule.route else None
     return conditions.unmet(asked, denies=rule.action is Action.DENY) if conditions else ()
+
+
+def _heeded(rule: Rule) -> Iterator[str]:
+    if rule.route is not None and rule.route.conditions is not None:
+        yield from rule.route.conditions.heeded
+    if rule.actions is not None:
+        yield from (plain_name(action.name) for action in rule.actions.request)
 
 
 def _meets(rule: Rule, asked: Asked) -> bool:

@@ -184,6 +184,8 @@ class Exchange:
 
     def finish(self, trailers: Fields) -> None:
         """The request's body is complete."""
+        if trailers:
+            trailers = self._stream.visitor.trailing(trailers)
         self._trailers = trailers
         self.waits_since = time.monotonic()
         if self._upstream is not None:

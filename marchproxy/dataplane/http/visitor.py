@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.http.answers import WrongMethod
-from marchproxy.dataplane.http.messages import Request
+from marchproxy.dataplane.http.messages import Fields, Request
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.httpfields import plain_name
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.conditions import Asked, Plain
 from marchproxy.policy.evaluate import Answer, Evaluator, decided
@@ -101,6 +102,11 @@ class Visitor:
             if allowed:
                 return WrongMethod(request.method, allowed)
         return Unfit(answer.reason)
+
+    def trailing(self, trailers: Fields) -> Fields:
+        """What of a request's trailers goes on: some servers take them for headers, after the decision."""
+        heeded = self._routes.headers
+        return tuple([each for each in trailers if plain_name(each[0]) not in heeded]) if heeded else trailers
 
     @property
     def expected(self) -> bool:

@@ -1,5 +1,6 @@
 """Requests and answers that mappings change, on their way through a listener."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from marchproxy.model.documents import read_mapping
 from marchproxy.policy.actions import Actions
 from tests.dataplane.http.site import LAN, answer, ask, response, routed, served
 from tests.dataplane.loops import looped
-from tests.dataplane.proxy.peers import dial
+from tests.dataplane.proxy.peers import dial, tcp_server
 from tests.policy import build
 from tests.policy.build import mapping, service
 
@@ -113,6 +114,33 @@ async def test_conditions_choose_and_a_method_that_does_not_fit_is_told() -> Non
         [(good, _)] = await ask(at, asking(b"GET /here", b"X-Bad: no"))
         assert good.startswith("HTTP/1.1 200 ")
     assert [head.split()[1] for head in backend.heads] == ["/posted/x", "/here"]
+
+
+@looped
+async def test_what_mappings_look_at_does_not_come_behind_a_body() -> None:
+    async with served(answer(b"web")) as (at, backend):
+        ban = mapping(
+            *("ban", "lan", "all", f"127.0.0.1:{at.port}", "http"),
+            headers=["x-bad"],
+            action="deny",
+            priority=1,
+        )
+        at.apply(routed(at, backend.port, ban, request_headers=["remove x-gone"], methods=["POST"]))
+        trailers = b"X-Bad: 1\r\nx_gone: 1\r\nX-HTTP-Method-Override: DELETE\r\nX-Fine: 1\r\n"
+        body = b"1\r\nx\r\n0\r\n" + trailers + b"\r\n"
+        heard: list[bytes] = []
+
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.append(await reader.readuntil(b"\r\n\r\n"))
+            heard.append(await reader.readuntil(b"\r\n0\r\n"))
+            heard.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(answer())
+
+        async with tcp_server(listen, "127.0.0.2") as port:
+            at.apply(routed(at, port, ban, request_headers=["remove x-gone"], methods=["POST"]))
+            [(head, _)] = await ask(at, asking(b"POST /here", b"Transfer-Encoding: chunked") + body)
+        assert head.startswith("HTTP/1.1 200 ")
+        assert heard[-1] == b"x-fine: 1\r\n\r\n"
 
 
 def test_a_redirect_to_the_host_that_was_asked_for_needs_one() -> None:
