@@ -48,6 +48,14 @@ def test_a_cookie_stands_for_the_backend_that_set_it() -> None:
         assert "10.1" not in cookie
 
 
+def test_http_2_sends_cookies_in_pieces() -> None:
+    cookies, made = Sticky(), rule()
+    cookie = given(cookies, made, 1).partition(";")[0]
+    pieces = Request("GET", "h", "h", "/", "/", (("cookie", "a=b"), ("cookie", cookie)), 0, "2")
+    assert made.pool is not None
+    assert cookies.backend(made, pieces, KEY) is made.pool.backends[1]
+
+
 def test_it_is_kept_from_scripts_and_other_sites() -> None:
     cookies, made = Sticky(), rule()
     assert given(cookies, made, 0).endswith("; Path=/; HttpOnly; SameSite=Lax")
