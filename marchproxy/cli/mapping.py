@@ -150,7 +150,6 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocomple
     "marchproxy mapping add shop --from all --to shop --protocol https --listen '*:443' --tls shop"
     " --host shop.example.com --path-prefix /api --method GET,POST --rewrite-prefix /v2"
     " --response-header 'set Strict-Transport-Security max-age=31536000'",
-    "marchproxy mapping set shop --to shop=90 --to shop-canary=10 --sticky",
     "marchproxy mapping add to-https --from all --protocol http --listen '*:80' --redirect 'https://{host}{path}'",
     fields=FIELDS,
     required="sources protocols",
@@ -189,6 +188,7 @@ def show(
     "set",
     "marchproxy mapping set clients-web --action deny",
     "marchproxy mapping set clients-web --ports 443,8000-8100 --expires ''",
+    "marchproxy mapping set shop --to shop=90 --to shop-canary=10 --sticky",
     fields=FIELDS,
 )
 def change(
