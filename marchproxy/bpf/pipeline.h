@@ -206,9 +206,11 @@ static __always_inline int pipeline_splice(mp_context *context, const struct pac
 	pipeline_hand_up(verdict);
 	return 0;
 #else
-	splice_clone(context);
-	if (!splice_is_old(splice, flow, packet))
-		return 1;
+	if (!splice_is_over(context, packet)) {
+		splice_clone(context);
+		if (!splice_is_old(splice, flow, packet))
+			return 1;
+	}
 	verdict_sent(verdict, flow, packet_drop());
 	return 0;
 #endif

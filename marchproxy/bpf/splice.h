@@ -298,6 +298,15 @@ static __noinline int splice_expected(mp_context *context, const struct packet *
 	return found;
 }
 
+/* Whether a reset is about nothing: who sends it has no connection any more, for it ended in order with the local socket after user
+ * space had looked at that one last, and answers with it what went on from here. */
+static __noinline int splice_is_over(mp_context *context, const struct packet *packet)
+{
+	__u32 sequence, sent;
+
+	return packet->tcp_flags & TCP_RST && splice_expected(context, packet, &sequence, &sent);
+}
+
 /* A TCP header under way, with room for every offset that its options can name. */
 struct mp_tcp_header {
 	union {

@@ -115,6 +115,20 @@ FIELDS = (
         many=True,
         whole=True,
     ),
+    Field(
+        "proxy_from",
+        "--proxy-from",
+        "CIDR",
+        "Whose connections say by the PROXY protocol who their client is, such as a load balancer; may be"
+        " repeated",
+        many=True,
+    ),
+    Field(
+        "send_proxy",
+        "--send-proxy",
+        "HOW",
+        "Tell backends who the client is, by version v1 or v2 of the PROXY protocol; none unless given",
+    ),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
 EDITOR = Editor(

@@ -204,6 +204,8 @@ _FORMS: dict[type[Any], _Form] = {
             "sni": flag,
             "sni_missing": choice(entities.WithoutSni),
             "tls": optional(parsed(names.parse_name)),
+            "proxy_from": each(address.parse_prefix, order=address.address_order, empty=True),
+            "send_proxy": choice(entities.SendProxy),
             "weights": each(readers.parse_share, order=str, empty=True),
             "sticky": flag,
             "redirect": optional(parsed(actions.parse_redirect)),

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from marchproxy.model.actions import DEFAULT_REDIRECT
-from marchproxy.model.address import Address
+from marchproxy.model.address import Address, Prefix
 from marchproxy.model.collector import Collector
 from marchproxy.model.endpoint import Endpoints
 from marchproxy.model.ports import Ports
@@ -60,6 +60,14 @@ class WithoutSni(StrEnum):
     ALLOW = "allow"
     ADDRESS = "address"
     """Decide by the destination's address alone."""
+
+
+class SendProxy(StrEnum):
+    """How backends are told who the client is, before its first byte: by HAProxy's PROXY protocol, or not."""
+
+    NONE = "none"
+    V1 = "v1"
+    V2 = "v2"
 
 
 class Action(StrEnum):
@@ -173,6 +181,9 @@ class Mapping:
     sni_missing: WithoutSni = WithoutSni.DENY
     tls: str | None = None
     """The certificate of its cluster with which TLS is spoken where it listens; None: it is not."""
+    proxy_from: tuple[Prefix, ...] = ()
+    """Whoever connects from there where it listens says who its client is, by the PROXY protocol."""
+    send_proxy: SendProxy = SendProxy.NONE
     weights: tuple[str, ...] = ()
     """`SERVICE=N`, 0 to 1000: the share of each destination, together with its backends; empty: by theirs."""
     sticky: bool = False

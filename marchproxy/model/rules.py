@@ -13,6 +13,7 @@ from marchproxy.model.entities import (
     Interface,
     JwtAlgorithm,
     Mapping,
+    SendProxy,
     Service,
     WithoutSni,
 )
@@ -96,6 +97,13 @@ def check_mapping(mapping: Mapping) -> None:
         raise InvalidValue("sni_missing", str(mapping.sni_missing), "deny, unless sni is wanted")
     if mapping.tls is not None:
         _check_tls(mapping, mapping.tls)
+    if mapping.proxy_from or mapping.send_proxy is not SendProxy.NONE:
+        _check_proxy_protocol(mapping)
+    _check_goal(mapping)
+
+
+def _check_goal(mapping: Mapping) -> None:
+    """There are destinations, or a redirect; and what becomes of requests is right."""
     if mapping.weights:
         _check_weights(mapping)
     if mapping.acts:
@@ -128,6 +136,16 @@ def _check_actions(mapping: Mapping, field: str) -> None:
         raise InvalidValue(field, getattr(mapping, field), expected)
     if mapping.action is Action.DENY:
         raise InvalidValue(field, getattr(mapping, field), "nothing in a mapping that denies")
+
+
+def _check_proxy_protocol(mapping: Mapping) -> None:
+    """Its header stands before a stream that user space begins; HTTP says the same in a field of its own."""
+    field = "proxy_from" if mapping.proxy_from else "send_proxy"
+    value = str(mapping.proxy_from[0]) if mapping.proxy_from else str(mapping.send_proxy)
+    if mapping.listen is None:
+        raise InvalidValue(field, value, "no PROXY protocol without listen: routed traffic keeps its source")
+    if mapping.protocols != (Protocol.TCP,):
+        raise InvalidValue("protocols", ",".join(mapping.protocols), "tcp alone with the PROXY protocol")
 
 
 def _check_tls(mapping: Mapping, certificate: str) -> None:

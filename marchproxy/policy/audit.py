@@ -40,8 +40,14 @@ def _led(rule: Rule) -> bool:
 def _sent(rule: Rule, way: Rule | None) -> Rule:
     if way is None:
         return replace(rule, audit=False)
-    tls = rule.tls or way.tls
-    return replace(rule, pool=way.pool, balance=way.balance, tls=tls, actions=way.actions)
+    return replace(
+        rule,
+        pool=way.pool,
+        balance=way.balance,
+        tls=rule.tls or way.tls,
+        send_proxy=way.send_proxy,
+        actions=way.actions,
+    )
 
 
 def _last(rules: tuple[Rule, ...], audited: AbstractSet[str]) -> tuple[Rule, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from marchproxy.model.address import IPAddress
+from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.protocol import Protocol, Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.actions import Actions
@@ -146,6 +146,10 @@ class Matcher:
         return included and services.isdisjoint(self.excluded)
 
 
+def _proxies(listener: Listener) -> tuple[Prefix, ...]:
+    return tuple(dict.fromkeys(prefix for rule in listener.rules for prefix in rule.proxy_from))
+
+
 class Evaluator:
     """A plan, indexed for questions.
 
@@ -165,6 +169,11 @@ class Evaluator:
             if listener.key in plan.admitted and listener.reads_http
         )
         """Listeners that read HTTP requests."""
+        self._proxies = {
+            listener.key: proxies
+            for listener in plan.listeners
+            if listener.key in plan.admitted and (proxies := _proxies(listener))
+        }
         self._routes: dict[tuple[ListenerKey, frozenset[str]], Routes] = {}
 
     @cached_property
@@ -191,6 +200,11 @@ class Evaluator:
         destinations = self.sources.services(query.destination)
         passing = self.transit.find(services, destinations, query.number, query.port)
         return Answer(*decided(passing), named, None, passing, tuple(sorted(destinations)))
+
+    def proxies(self, query: Query) -> tuple[Prefix, ...]:
+        """From where whoever connects to a listener says who its client is."""
+        listener = self.listener(query) if self._proxies else None
+        return self._proxies.get(listener.key, ()) if listener else ()
 
     def is_management(self, query: Query) -> bool:
         """Whether it goes to a management port of the appliance, which no policy can take over."""

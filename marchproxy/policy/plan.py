@@ -15,7 +15,7 @@ from typing import NamedTuple
 from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Limit, Settings
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface, WithoutSni
+from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface, SendProxy, WithoutSni
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -128,6 +128,10 @@ class Rule:
     looks. With SNI_MISSING or AUTH_MISSING, because no tier can tell."""
     tls: str | None = None
     """The qualified name of the certificate with which TLS is spoken first of all; None: it is not."""
+    proxy_from: tuple[Prefix, ...] = ()
+    """Who connects from there says by the PROXY protocol who its client is: rules are asked about that."""
+    send_proxy: SendProxy = SendProxy.NONE
+    """How backends are told who the client is."""
     route: Route | None = None
     """Its protocols are HTTP's; None: they are not, or what passes is to stay as it is."""
     http2: Http2 = Http2.NEVER
@@ -143,6 +147,7 @@ class Rule:
     def is_admitted(self) -> bool:
         """Whether connections must be understood before they may go to the pool."""
         asks = bool(self.credentials) or self.sni is not None or self.tls is not None
+        asks = asks or bool(self.proxy_from) or self.send_proxy is not SendProxy.NONE
         return self.is_routed or self.actions is not None or (self.pool is not None and asks)
 
     @property

@@ -171,6 +171,8 @@ class _Reading(NamedTuple):
                 grace=mapping.grace,
                 sni=self.sni,
                 tls=self.tls,
+                proxy_from=mapping.proxy_from,
+                send_proxy=mapping.send_proxy,
                 route=self.route,
                 http2=self.http2,
                 actions=actions,

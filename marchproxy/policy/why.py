@@ -5,7 +5,7 @@ from itertools import islice, takewhile
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import Balance
+from marchproxy.model.entities import Balance, SendProxy
 from marchproxy.model.ports import format_ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -129,6 +129,8 @@ def _rules(evaluator: Evaluator, answer: Answer, listener: Listener) -> Iterator
     yield from _opens(answer)
     if answer.pool is not None:
         yield from _backends(answer.rule, answer.pool)
+        if isinstance(answer.rule, Rule) and answer.rule.send_proxy is not SendProxy.NONE:
+            yield f"backends are told who the client is, by the PROXY protocol {answer.rule.send_proxy}"
 
 
 def _routes(evaluator: Evaluator, answer: Answer, listener: Listener, query: Query) -> Iterator[str]:

@@ -301,6 +301,14 @@ def log_settings(dal: "DAL") -> None:
     )
 
 
+def proxy_protocol(dal: "DAL") -> None:
+    """Who says who its client is, and who is told."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("proxy_from", "text"), "[]")
+    add(dal, "mapping", Field("send_proxy", "text"), "none")
+
+
 def request_conditions(dal: "DAL") -> None:
     """What mappings want of HTTP requests beside host and path prefix."""
     from pydal import Field
@@ -331,6 +339,7 @@ MIGRATIONS: tuple[Step, ...] = (
     tunnel_settings,
     certificates,
     log_settings,
+    proxy_protocol,
     request_conditions,
     request_actions,
 )

@@ -358,6 +358,20 @@ def test_while_draining_what_the_local_socket_has_already_does_not_go_on(
 
 
 @WAYS
+def test_while_draining_a_reset_about_no_connection_of_ours_ends_nothing(
+    join: Join, way: str, bed: Bed
+) -> None:
+    """Nobody here has a socket; what a peer of one says is in tests/dataplane/kernel/test_handoff.py."""
+    joined = join(draining=True)
+    outcome = joined.send(way, transport__flags="R")
+    assert (outcome.reason, outcome.action) == (Reason.HANDED_OFF, Action.DROP)
+    assert bed.is_established(joined.arriving(way))
+    joined = join()
+    assert joined.send(way, transport__flags="R").action is Action.REDIRECT
+    assert not bed.is_established(joined.arriving(way))
+
+
+@WAYS
 def test_while_draining_blocks_begin_behind_what_the_local_socket_has(join: Join, way: str) -> None:
     joined = join(draining=True)
     sender, hearer = joined.sides(way)

@@ -30,6 +30,8 @@ CW = {
     "sni": False,
     "sni_missing": "deny",
     "tls": None,
+    "proxy_from": [],
+    "send_proxy": "none",
     "weights": [],
     "sticky": False,
     "redirect": None,
@@ -76,6 +78,8 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "sni": True,
         "sni_missing": "address",
         "tls": None,
+        "proxy_from": [],
+        "send_proxy": "none",
         "weights": [],
         "sticky": False,
         "redirect": None,
@@ -86,6 +90,17 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "response_headers": [],
         "description": "text",
     }
+
+
+def test_who_says_who_its_client_is_and_who_is_told(site: Console) -> None:
+    added = site.ok(
+        *("mapping", "add", "m", "--from", "clients", "--to", "web", "--protocol", "tcp"),
+        *("--listen", "10.1.0.1:81", "--proxy-from", "10.1.0.5", "--proxy-from", "fd01::/64"),
+        *("--send-proxy", "v2", "--output", "json"),
+    ).json
+    assert (added["proxy_from"], added["send_proxy"]) == (["10.1.0.5", "fd01::/64"], "v2")
+    assert site("mapping", "set", "m", "--send-proxy", "v3").code == 5
+    assert site.ok("mapping", "set", "m", "--proxy-from", "", "--output", "json").json["proxy_from"] == []
 
 
 def test_what_becomes_of_requests_is_said_by_flags(site: Console) -> None:

@@ -48,6 +48,8 @@ class Report:
     refusals: Counter[str] = field(default_factory=Counter)
     ends: list[tuple[int, str, int, int, int, int]] = field(default_factory=list)
     """Flow-end events: id, reason, packets and bytes from the client, from the server."""
+    moments: list[tuple[int, float, float]] = field(default_factory=list)
+    """Of tunnels that went to the kernel: the client's port, and when it began and was done."""
 
     def hear(self, event: Event) -> None:
         """A fact of the tier."""
@@ -147,9 +149,12 @@ class Relay:
             held = any(half.pending for half in halves)
             if threshold is not None and passed >= threshold and not held:
                 facts = TunnelFacts(new_flow_id(), 1, 1, started, Tunnel("default/clients", "7", "example"))
+                port, began = client.getpeername()[1], time.time()
                 result = self._handoff.attempt(client, upstream, facts)
                 if isinstance(result, Draining):
-                    return await self._drain(result)
+                    outcome = await self._drain(result)
+                    self._report.moments.append((port, began, time.time()))
+                    return outcome
                 self._report.refusals[result.name] += 1
                 if not result.passes:
                     threshold = None
@@ -206,7 +211,13 @@ async def _main(server: str, mode: str, most: int) -> None:
     await tier.poll()
     counters = {reason.name: traffic.packets for reason, traffic in tier.counters().items()}
     flows = [flow.decision.reason.name for flow in await tier.flows(1 << 20)]
-    told = {"open": len(tasks), "ends": report.ends, "counters": counters, "flows": flows}
+    told = {
+        "open": len(tasks),
+        "ends": report.ends,
+        "moments": report.moments,
+        "counters": counters,
+        "flows": flows,
+    }
     print(
         "REPORT", json.dumps({**told, "outcomes": report.outcomes, "refusals": report.refusals}), flush=True
     )

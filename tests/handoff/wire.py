@@ -56,6 +56,9 @@ def bad_link(rig: Rig, host: Host, impairment: Impairment) -> Iterator[None]:
             f"route add default via {v4}.1",
             f"route add default via {v6}1",
         )
+        # A virtual link takes what XDP sends where its other end has GRO, which shall put nothing together.
+        wire.ip("link set near gro_max_size 1500")
+        wire.call(switch, "near", Offload.GRO, True)
         # Without checksums left to the device there is no segmentation left to it: frames are as on a wire.
         host.call(switch, "eth0", Offload.CHECKSUM, False)
         rig.middle.call(switch, side, Offload.CHECKSUM, False)

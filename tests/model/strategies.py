@@ -179,10 +179,17 @@ def mappings(draw: st.DrawFn) -> Document:
     )
     kinds = [["icmp"], ["tcp", "udp", "quic"], ["http", "https", "grpc"]]
     allowed = draw(st.sampled_from(kinds))
-    document["protocols"] = draw(st.lists(st.sampled_from(allowed), min_size=1))
+    protocols = draw(st.lists(st.sampled_from(allowed), min_size=1))
+    document["protocols"] = protocols
     if allowed != ["icmp"]:
         document["ports"] = draw(ports() | st.just(""))
         document["listen"] = draw(st.none() | LISTENS | LISTEN_RANGES)
+    if set(protocols) == {"tcp"} and document["listen"] is not None:
+        optional = {
+            "proxy_from": st.lists(prefixes(), max_size=2),
+            "send_proxy": st.sampled_from(["none", "v1", "v2"]),
+        }
+        document |= draw(st.fixed_dictionaries({}, optional=optional))
     if "http" in allowed and document["listen"] is not None and draw(st.booleans()):
         document["tls"] = draw(NAMES)
     elif "http" in allowed:

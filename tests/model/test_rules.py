@@ -4,7 +4,7 @@ import pytest
 
 from marchproxy.model.appliance import ApplianceListener, Limit
 from marchproxy.model.documents import Document, read_entity, read_service
-from marchproxy.model.entities import MAX_LISTEN_PORTS, Auth, Interface, Mapping, Service
+from marchproxy.model.entities import MAX_LISTEN_PORTS, Auth, Interface, Mapping, SendProxy, Service
 from marchproxy.model.errors import InvalidValue
 from tests.model.strategies import KEYS
 
@@ -151,6 +151,28 @@ def test_tls_is_spoken_over_tcp_at_a_listener_of_our_own(fields: Document, field
         return
     with pytest.raises(InvalidValue, match=f'mapping "m": {field}'):
         read_entity(Mapping, document)
+
+
+@pytest.mark.parametrize("own", [{"proxy_from": ["10.0.0.5"]}, {"send_proxy": "v1"}])
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"listen": "10.0.0.1:443"}, ""),
+        ({"listen": "10.0.0.1:443", "tls": "proxy"}, ""),
+        ({}, "own"),
+        ({"listen": "10.0.0.1:443", "protocols": ["tcp", "udp"]}, "protocols"),
+        ({"listen": "10.0.0.1:443", "protocols": ["http"]}, "protocols"),
+    ],
+)
+def test_the_proxy_protocol_is_of_streams_at_a_listener(own: Document, fields: Document, wrong: str) -> None:
+    document = MAPPING | own | fields
+    if not wrong:
+        made = read_entity(Mapping, document)
+        assert made.proxy_from or made.send_proxy is SendProxy.V1
+        return
+    with pytest.raises(InvalidValue) as caught:
+        read_entity(Mapping, document)
+    assert caught.value.field == (next(iter(own)) if wrong == "own" else wrong)
 
 
 @pytest.mark.parametrize(

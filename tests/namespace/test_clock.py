@@ -34,8 +34,8 @@ class Clock:
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
     with Rig() as built:
-        built.server.add_address("eth0", "10.2.0.3/24", "10.2.0.4/24")
-        start_echo(built.server, 7, "10.2.0.2", "10.2.0.3", "10.2.0.4")
+        built.server.add_address("eth0", "10.2.0.3/24", "10.2.0.4/24", "10.2.0.5/24")
+        start_echo(built.server, 7, "10.2.0.2", "10.2.0.3", "10.2.0.4", "10.2.0.5")
         yield built
 
 
@@ -58,8 +58,12 @@ def appliance(request: pytest.FixtureRequest, rig: Rig, clock: Clock) -> Iterato
             built.cli("interface", "add", name, "--role", role)
         built.cli("service", "add", "lan", "--address", "10.1.0.0/24")
         built.cli("service", "add", "open", "--address", "10.2.0.2")
-        for name, address, end in (("keeping", "10.2.0.3", "keep"), ("cutting", "10.2.0.4", "cut")):
-            built.cli("service", "add", name, "--address", address, "--auth", "jwt")
+        for name, address, end, auth in (
+            ("keeping", "10.2.0.3", "keep", "jwt"),
+            ("cutting", "10.2.0.4", "cut", "jwt"),
+            ("opaque", "10.2.0.5", "cut", "token"),
+        ):
+            built.cli("service", "add", name, "--address", address, "--auth", auth)
             built.cli(
                 *("mapping", "add", name, "--from", "lan", "--to", name, "--protocol", "tcp"),
                 *("--auth-required", "--on-expiry", end),
@@ -113,17 +117,19 @@ def test_credentials_follow_the_clock_and_tunnels_do_as_their_mapping_says(
     clock.set("+0")
     tokens = {
         name: appliance.cli("token", "issue", name, "--ttl", "1h").stdout.strip()
-        for name in ("keeping", "cutting")
+        for name in ("keeping", "cutting", "opaque")
     }
     with (
         connect(rig, "10.2.0.3", tokens["keeping"]) as kept,
         connect(rig, "10.2.0.4", tokens["cutting"]) as cut,
+        connect(rig, "10.2.0.5", tokens["opaque"]) as opaque,
         connect(rig, "10.2.0.2") as free,
     ):
-        assert all(map(echoes, (kept, cut, free)))
+        assert all(map(echoes, (kept, cut, opaque, free)))
         clock.set("+2h")
         wait_for(lambda: refusal(rig, "10.2.0.3", tokens["keeping"]) == "AUTH_EXPIRED", "the token to expire")
-        wait_for(lambda: not echoes(cut), "the tunnel to be cut")
+        wait_for(lambda: refusal(rig, "10.2.0.5", tokens["opaque"]) == "AUTH_EXPIRED", "the other one, too")
+        wait_for(lambda: not echoes(cut) and not echoes(opaque), "the tunnels to be cut")
         assert echoes(kept)
         assert echoes(free)
         with connect(rig, "10.2.0.2") as another:

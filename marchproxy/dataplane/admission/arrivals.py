@@ -30,6 +30,13 @@ class Client:
     port: int
     local: IPAddress
     local_port: int
+    proxy: IPAddress | None = None
+    """Who has connected and says that it speaks for this client; None: the client itself."""
+
+    @property
+    def peer(self) -> IPAddress:
+        """Whom the gate counts."""
+        return self.proxy or self.source
 
     def query(self, address: IPAddress | None = None, port: int | None = None) -> Query:
         """What a record of this client is about: what it asked for, or else the listener."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Container
 
 from marchproxy.dataplane.admission.ripe import Ripe, ripe
-from marchproxy.dataplane.admission.tunnels import TRIES, Judged, Tunnel
+from marchproxy.dataplane.admission.tunnels import Judged, Tunnel
 from marchproxy.dataplane.kernel.handoff import (
     Draining,
     Handoff,
@@ -77,7 +77,6 @@ class Handover:
         relay = tunnel.relay
         if self._handoff is None or relay is None or relay.ended:
             return
-        tunnel.tries += 1
         mapping = tunnel.conversation.answer.mapping
         self.when_numbered(mapping, lambda: relay.when_quiet(lambda: self._attempt(tunnel, relay, gone)))
 
@@ -158,9 +157,7 @@ class Handover:
             relay.leave()
             gone()
             return
-        if not refused.passes:
-            tunnel.tries = TRIES
-        if tunnel.tries >= TRIES:
+        if tunnel.refused(passes=refused.passes):
             lift_limits(relay.client, relay.upstream)
         relay.start()
 

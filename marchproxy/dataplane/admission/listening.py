@@ -1,10 +1,12 @@
 """Listeners of mappings that want to be told something: a token (`preface`), a TLS name (`sni`)."""
 
 import asyncio
+import logging
 from collections.abc import Set as AbstractSet
 from functools import partial
 
-from marchproxy.dataplane.admission.arrivals import Client
+from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Client
+from marchproxy.dataplane.admission.introduction import introduce, introduced, is_trusted
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.admission.reception import Admitted, Guarded, Reception
 from marchproxy.dataplane.admission.session import Opening
@@ -15,16 +17,31 @@ from marchproxy.dataplane.proxy.protocol.exchange import Refused, Request, Speec
 from marchproxy.dataplane.proxy.protocol.preface import GREETING, PATIENCE, PrefaceLayer
 from marchproxy.dataplane.proxy.protocol.sni import SniLayer
 from marchproxy.dataplane.proxy.reach import Unreachable, reach
-from marchproxy.model.entities import WithoutSni
+from marchproxy.model.entities import SendProxy, WithoutSni
 from marchproxy.model.presented import Presented
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Query
 from marchproxy.policy.plan import Rule
 
+log = logging.getLogger(__name__)
+
 
 class MappingListeners(Reception):
     """Serves all of them."""
+
+    async def _introduced(self, wire: Wire, who: Client) -> Client | None:
+        evaluator = self._judge.ledger.evaluator
+        proxies = evaluator.proxies(who.query())
+        if not is_trusted(who.source, proxies):
+            return who
+        found = await introduced(wire, who)
+        if isinstance(found, Client):
+            return found
+        if found is not None:
+            log.debug("%s:%d: %s", who.source, who.port, found.detail)
+            self._refused(who, who.query(), BEFORE_POLICY, Reason.MALFORMED)
+        return None
 
     def _certificate(self, who: Client) -> str | None:
         if not self._judge.ledger.evaluator.plan.certificates:
@@ -123,10 +140,17 @@ class MappingListeners(Reception):
             )
         except Unreachable as error:
             return self._refused(who, query, answer, error.reason, name=name)
+        try:
+            introduce(
+                upstream, answer.rule.send_proxy if isinstance(answer.rule, Rule) else SendProxy.NONE, who
+            )
+        except OSError:
+            upstream.close()
+            return self._refused(who, query, answer, Reason.UPSTREAM_REFUSED, name=name)
         tunnel = Tunnel(conversation, verified, None, evaluator, presented)
-        return Admitted(
-            self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.source)
-        )
+        # A flow of the kernel's would be the proxy's, and judged as that.
+        tunnel.stays = who.proxy is not None
+        return Admitted(self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.peer))
 
     def _ask(self, who: Client) -> tuple[Query, Answer]:
         return self._judge.ledger.decide(Transport.TCP, who.source, who.local, who.local_port)

@@ -127,7 +127,7 @@ class Reception(Arrivals):
             if not relayed:
                 opening.abandon()
                 wire.reset()
-                self._gate.leave(who.source)
+                self._gate.leave(who.peer)
 
     def _name_reason(
         self,
@@ -141,6 +141,10 @@ class Reception(Arrivals):
         name = hello.host if isinstance(hello.host, str) else ""
         blocked = self._judge.tunnels.refuse(who.source, name)
         return blocked.reason if blocked else refusal(hello, without, fits, by_address)
+
+    async def _introduced(self, wire: Wire, who: Client) -> Client | None:
+        """Who the client is; None: it is refused, and that written down. Raises `OSError`."""
+        return who
 
     def _certificate(self, who: Client) -> str | None:
         """The qualified name of the certificate with which TLS is spoken to a client; None: it is not."""
@@ -203,9 +207,14 @@ class Reception(Arrivals):
         return Refused(reason, detail)
 
     async def _serve(self, client: socket.socket, who: Client) -> None:
-        wire: Wire | None = Wire(client)
+        plain = Wire(client)
+        wire: Wire | None = plain
         relayed = False
         try:
+            introduced = await self._introduced(plain, who)
+            if introduced is None:
+                return
+            who = introduced
             certificate = self._certificate(who)
             if certificate is not None:
                 wire = await self._secure(client, who, certificate)
@@ -216,4 +225,4 @@ class Reception(Arrivals):
             self._talking.discard(client)
             if not relayed:
                 sockets.reset(client)
-                self._gate.leave(who.source)
+                self._gate.leave(who.peer)

@@ -219,7 +219,7 @@ class Admission:
             async with asyncio.timeout(seconds):
                 while self._has_clients():
                     # The kernel goes on with what it has, however little that has carried.
-                    self._tunnels.offer(1 if hands_over else 0, 0)
+                    self._tunnels.offer(1 if hands_over else 0, 0, urgent=True)
                     if self._tunnels.live:
                         await self._tunnels.wait_empty(OFFER_EVERY)
                     else:

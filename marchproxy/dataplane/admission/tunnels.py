@@ -28,10 +28,14 @@ from marchproxy.policy.tunnels import Wish
 log = logging.getLogger(__name__)
 
 TRIES = 16
-"""To hand one tunnel to the kernel, where what is in the way may pass: after so many bytes, and twice as many
-each time, and whenever somebody looks (`Tunnels.offer`).
+"""To hand one tunnel to the kernel, where what is in the way may pass, before it takes pauses: after so many
+bytes, and twice as many each time, and whenever somebody looks (`Tunnels.offer`).
 """
-
+PAUSE = 10.0
+"""Seconds after those tries, and twice as long after each that follows."""
+LONGEST_PAUSE = 640.0
+SETTLE = 1.0
+"""Seconds between the moment when queues are made small once more, and the try."""
 
 FEW = 4096
 """Bytes, as `Relay.when_carried` counts them, until a tunnel is prepared for an offer: those that end with a
@@ -77,6 +81,7 @@ class Tunnel:
     """A client's connection and its upstream."""
 
     __slots__ = (
+        "again",
         "conversation",
         "evaluator",
         "expected",
@@ -84,6 +89,7 @@ class Tunnel:
         "offered",
         "presented",
         "relay",
+        "stays",
         "tries",
         "verified",
         "wish",
@@ -110,10 +116,21 @@ class Tunnel:
         """Whether its sockets are prepared for an offer, or need not be."""
         self.tries = 0
         """How often it was offered to the kernel."""
+        self.again = 0.0
+        """By the loop's clock: before this moment it is not offered once more."""
+        self.stays = False
+        """The kernel can never have it."""
         self.offered = False
         """Paused until somebody else decides about an offer: it is not offered again meanwhile."""
         self.leave: Callable[[], None] = _nothing
         """Called once, when it is no longer here."""
+
+    def refused(self, *, passes: bool) -> bool:
+        """The kernel has not taken it. Whether its queues may be as large as they like for now."""
+        self.stays = self.stays or not passes
+        if self.stays or self.tries >= TRIES:
+            self.expected = False
+        return not self.expected
 
 
 class Tunnels:
@@ -163,9 +180,8 @@ class Tunnels:
         reason = self._judge.taken_back(presented, tunnel.verified) or (
             None if same else self._refusal(tunnel)
         )
-        if not relay.joinable:
-            tunnel.tries = TRIES
-        elif self.handover is not None and self.hands_over:
+        tunnel.stays = tunnel.stays or not relay.joinable
+        if self.handover is not None and self.hands_over and not tunnel.stays:
             # What is bound mostly stays here to its end, and small queues would slow it down for nothing.
             tunnel.expected = bound is not None
             if self.ripe_bytes:
@@ -191,16 +207,22 @@ class Tunnels:
             elif reason := deadlines.overdue_conversation(conversation, tunnel.verified):
                 _end(tunnel, reason)
 
-    def offer(self, bytes_: int, seconds: float) -> None:
+    def offer(self, bytes_: int, seconds: float, *, urgent: bool = False) -> None:
         """Offer the kernel what has carried so many bytes, or is so old (0: does not matter).
 
-        `ripe_bytes` is quicker; this is for what is old, and for what could not be taken before.
+        `ripe_bytes` is quicker; this is for what is old, and for what could not be taken before. `urgent`:
+        there are no pauses, for soon they end.
         """
         if self.handover is None or not (bytes_ or seconds):
             return
-        ripe = (tunnel for tunnel in tuple(self.live) if _is_ripe(tunnel.conversation, bytes_, seconds))
-        for tunnel in islice(filter(_may_be_offered, ripe), OFFERED_AT_ONCE):
-            self._offer(tunnel)
+        now = float("inf") if urgent else asyncio.get_running_loop().time()
+        ripe = (
+            tunnel
+            for tunnel in tuple(self.live)
+            if _may_be_offered(tunnel, now) and _is_ripe(tunnel.conversation, bytes_, seconds)
+        )
+        for tunnel in islice(ripe, OFFERED_AT_ONCE):
+            self._offer(tunnel, urgent=urgent)
 
     async def wait_empty(self, seconds: float) -> None:
         """Until nothing lives, or so long."""
@@ -239,13 +261,21 @@ class Tunnels:
         else:
             self._offer(tunnel)
 
-    def _offer(self, tunnel: Tunnel) -> None:
-        if self.handover is None or not _may_be_offered(tunnel):
+    def _offer(self, tunnel: Tunnel, *, urgent: bool = False) -> None:
+        now = asyncio.get_running_loop().time()
+        relay = tunnel.relay
+        if self.handover is None or relay is None or not (urgent or _may_be_offered(tunnel, now)):
             return
-        if tunnel.relay:
-            self._prepare(tunnel, tunnel.relay)
-            if self.ripe_bytes:
-                tunnel.relay.when_carried(self.ripe_bytes << tunnel.tries + 1, partial(self._offer, tunnel))
+        has_grown = tunnel.tries >= TRIES and not tunnel.expected
+        self._prepare(tunnel, relay)
+        if has_grown and not urgent:
+            tunnel.again = now + SETTLE
+            return
+        if self.ripe_bytes and tunnel.tries < TRIES:
+            relay.when_carried(self.ripe_bytes << tunnel.tries + 1, partial(self._offer, tunnel))
+        tunnel.tries += 1
+        if tunnel.tries >= TRIES:
+            tunnel.again = now + min(PAUSE * (1 << min(tunnel.tries - TRIES, 8)), LONGEST_PAUSE)
         self.handover.offer(tunnel, partial(self._passed_on, tunnel))
 
     def _prepare(self, tunnel: Tunnel, relay: Relay) -> None:
@@ -293,8 +323,8 @@ def _nothing() -> None:
     """Nobody waits for its end."""
 
 
-def _may_be_offered(tunnel: Tunnel) -> bool:
-    return not tunnel.offered and tunnel.tries < TRIES
+def _may_be_offered(tunnel: Tunnel, now: float) -> bool:
+    return not (tunnel.offered or tunnel.stays) and now >= tunnel.again
 
 
 def _is_ripe(conversation: Conversation, bytes_: int, seconds: float) -> bool:

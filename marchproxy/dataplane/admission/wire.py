@@ -54,6 +54,11 @@ class Wire:
                 if not await self._readiness.readable(self.socket, until):
                     return b""
 
+    def discard(self, size: int) -> None:
+        """Take so many of the bytes that were peeked at. Raises `OSError`."""
+        while size:
+            size -= len(self.socket.recv(size))
+
     async def send(self, data: bytes, within: float) -> None:
         """Send all of it. Raises `OSError`; a client that does not take it in `within` seconds is one."""
         until = self._loop.time() + within

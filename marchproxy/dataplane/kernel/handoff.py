@@ -270,6 +270,8 @@ class Handoff:
         if refused:
             self.splices.give_back(place)
             return refused
+        if self._has_ended(client, upstream) and self._withdraw(keys):
+            return HandoffRefusal.CLOSED
         ends = _End(client, keys[0], states[0], states[1]), _End(upstream, keys[1], states[1], states[0])
         client.setblocking(False)
         upstream.setblocking(False)
@@ -323,6 +325,27 @@ class Handoff:
                 return HandoffRefusal.TABLE_FULL
             raise
         return None
+
+    def _has_ended(self, client: socket.socket, upstream: socket.socket) -> bool:
+        """Whether one of the connections came to its end between the first look and the flow.
+
+        Its peer has closed, and knows of no connection that could go on. What its socket has received is all
+        that there was, so the sockets can finish as if nothing had been tried.
+        """
+        try:
+            return not all(joining.may_carry(self.sockets.ask(sock)) for sock in (client, upstream))
+        except OSError:
+            return True
+
+    def _withdraw(self, keys: tuple[bytes, bytes]) -> bool:
+        """Take the flow back; False where it has ended. Its place is found to be free by the next sweep: a
+        packet may be on its way there.
+        """
+        client, backend = keys
+        if not self._flows.delete(client):
+            return False
+        self._flows.delete(backend)
+        return True
 
     def _is_attached(self, ifindex: int) -> bool:
         if not 0 < ifindex < self._interfaces.max_entries:

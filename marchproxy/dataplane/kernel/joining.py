@@ -72,11 +72,16 @@ _AGREED = {
 }
 
 
+def may_carry(state: TcpSocket | None) -> bool:
+    """Whether a connection is open, in one direction at least; None: its socket knows of none."""
+    return state is not None and state.state in _CARRYING
+
+
 def refusal(
     client: TcpSocket, upstream: TcpSocket, is_attached: Callable[[int], bool]
 ) -> HandoffRefusal | None:
     """Why these two cannot be joined now; None: they can. What does not pass is found before what does."""
-    if not {client.state, upstream.state} <= _CARRYING:
+    if not (may_carry(client) and may_carry(upstream)):
         return HandoffRefusal.CLOSED
     if not is_attached(client.ifindex) or not is_attached(upstream.ifindex):
         return HandoffRefusal.NOT_ATTACHED

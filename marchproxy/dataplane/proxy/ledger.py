@@ -6,7 +6,7 @@ without bytes.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from marchproxy.dataplane.proxy.balance import Balancer
@@ -135,21 +135,25 @@ class Conversation:
         """Seconds since bytes were last carried."""
         return time.monotonic() - self.last_seen
 
-    def flow(self) -> Flow:
-        """The record as it stands. Until a backend is chosen, its place holds what the client asked for."""
-        query, backend = self.query, self.backend
+    def flow(self, ended: Reason | None = None) -> Flow:
+        """The record as it stands, or as it is told when it has `ended`. Until a backend is chosen, its place
+        holds what the client asked for.
+        """
+        query, backend, now = self.query, self.backend, time.time()
+        decision = _decision(
+            *(query, self.source_port, self.answer, self.revision, self.name),
+            time=self.started if ended is None else now,
+            id=self.number,
+            reason=ended,
+            destination_service=backend.service if backend else "",
+        )
         return Flow(
-            decision=replace(
-                _decision(query, self.source_port, self.answer, self.revision, self.name),
-                time=self.started,
-                id=self.number,
-                destination_service=backend.service if backend else "",
-            ),
+            decision=decision,
             backend=backend.address if backend else query.destination,
             backend_port=backend.port if backend else query.port,
             state=self.state,
             started=self.started,
-            last_seen=time.time() - self.idle(),
+            last_seen=now - self.idle(),
             sent=self.sent.traffic(),
             received=self.received.traffic(),
         )
@@ -273,9 +277,8 @@ class Ledger:
         self._leave(conversation)
         conversation.state = FlowState.CLOSED
         if EventKind.FLOW_END in self.wanted:
-            flow = conversation.flow()
-            decision = replace(flow.decision, time=time.time(), reason=reason)
-            self.sink(Event(EventKind.FLOW_END, decision, replace(flow, decision=decision)))
+            flow = conversation.flow(reason)
+            self.sink(Event(EventKind.FLOW_END, flow.decision, flow))
 
     def refuse(
         self, query: Query, source_port: int, answer: Answer, reason: Reason, size: int = 0, name: str = ""
@@ -288,8 +291,7 @@ class Ledger:
 
     def exchanged(self, query: Query, port: int, answer: Answer, number: int, facts: Exchanged) -> None:
         """An HTTP request is over; `number` is that of its conversation, 0 without one."""
-        decision = _decision(query, port, answer, self.revision, query.host)
-        decision = replace(decision, time=time.time(), id=number)
+        decision = _decision(query, port, answer, self.revision, query.host, time=time.time(), id=number)
         self.sink(Event(EventKind.REQUEST, decision, exchanged=facts))
 
     def drop(self, reason: Reason, size: int) -> None:
@@ -298,8 +300,8 @@ class Ledger:
 
     def _tell(self, kind: EventKind, query: Query, source_port: int, answer: Answer, name: str) -> None:
         if kind in self.wanted:
-            decision = _decision(query, source_port, answer, self.revision, name)
-            self.sink(Event(kind, replace(decision, time=time.time())))
+            decision = _decision(query, source_port, answer, self.revision, name, time=time.time())
+            self.sink(Event(kind, decision))
 
     def _leave(self, conversation: Conversation) -> None:
         if conversation.backend and conversation.answer.pool:
@@ -317,11 +319,25 @@ def _always(_: IPAddress) -> bool:
     return True
 
 
-def _decision(query: Query, source_port: int, answer: Answer, revision: int, name: str) -> Decision:
-    named = set(answer.rule.sources) & set(answer.source_services) if answer.rule else set()
+def _decision(
+    query: Query,
+    source_port: int,
+    answer: Answer,
+    revision: int,
+    name: str,
+    *,
+    time: float,
+    id: int = 0,
+    reason: Reason | None = None,
+    destination_service: str = "",
+) -> Decision:
+    """`reason`: another than the answer's."""
+    services: Iterable[str] = answer.source_services
+    if len(answer.source_services) > 1 and answer.rule:
+        services = set(answer.rule.sources).intersection(services) or services
     return Decision(
-        time=0.0,
-        id=0,
+        time=time,
+        id=id,
         source=query.source,
         source_port=source_port,
         destination=query.destination,
@@ -329,9 +345,10 @@ def _decision(query: Query, source_port: int, answer: Answer, revision: int, nam
         protocol=query.protocol,
         tier=Tier.SOCKETS,
         verdict=answer.verdict,
-        reason=answer.reason,
+        reason=answer.reason if reason is None else reason,
         mapping=answer.mapping,
         revision=revision,
-        source_service=min(named or answer.source_services, default=""),
+        source_service=min(services, default=""),
+        destination_service=destination_service,
         name=name,
     )

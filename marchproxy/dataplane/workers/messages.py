@@ -9,7 +9,8 @@ from types import MappingProxyType
 from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.credentials.parts import BookParts
 from marchproxy.dataplane.logring import Said
-from marchproxy.dataplane.records import Denials, Event, EventKind, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, LimitState, TableFill, Traffic
+from marchproxy.dataplane.workers.eventwire import Packed
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import ListenerKey, Plan
@@ -129,7 +130,7 @@ class Find:
 class Told:
     """Events in the order in which they came about."""
 
-    events: tuple[Event, ...]
+    events: tuple[Packed, ...]
 
 
 @dataclass(frozen=True, slots=True)

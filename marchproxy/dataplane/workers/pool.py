@@ -30,6 +30,7 @@ from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.channel import DESCRIPTORS, Channel
+from marchproxy.dataplane.workers.eventwire import unpack
 from marchproxy.dataplane.workers.totals import Totals
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
@@ -230,8 +231,8 @@ class WorkerPool:
 
     def told(self, message: messages.Told) -> None:
         """Pass events on."""
-        for event in message.events:
-            self._sink(event)
+        for packed in message.events:
+            self._sink(unpack(packed))
 
     def note(self, facts: messages.Facts) -> None:
         """What is not only looked at when somebody asks."""

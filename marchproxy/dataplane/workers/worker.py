@@ -19,7 +19,7 @@ import uvloop
 from marchproxy.dataplane.admission.limits import default_limits
 from marchproxy.dataplane.admission.ripe import ripe
 from marchproxy.dataplane.admission.service import Admission
-from marchproxy.dataplane.admission.tunnels import TRIES, Tunnel
+from marchproxy.dataplane.admission.tunnels import Tunnel
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.kernel.handoff import lift_limits, limit_backlog
@@ -35,6 +35,7 @@ from marchproxy.dataplane.records import Event
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.channel import Channel
+from marchproxy.dataplane.workers.eventwire import pack
 from marchproxy.dataplane.workers.logsender import LogSender
 from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import MarchproxyError
@@ -166,9 +167,7 @@ class Worker:
                 relay.upstream.close()
                 gone()
                 return
-            if not (answer.cancelled() or answer.result()):
-                tunnel.tries = TRIES
-            if tunnel.tries >= TRIES:
+            if tunnel.refused(passes=answer.cancelled() or bool(answer.result())):
                 lift_limits(relay.client, relay.upstream)
             relay.start()
 
@@ -186,7 +185,7 @@ class Worker:
             self._telling.cancel()
             self._telling = None
         if self._events:
-            self._channel.say(messages.Told(tuple(self._events)))
+            self._channel.say(messages.Told(tuple(map(pack, self._events))))
             self._events.clear()
 
     async def _poll(self) -> None:
@@ -261,7 +260,6 @@ class Remote:
         relay = tunnel.relay
         if self._ports is None or relay is None or relay.ended:
             return
-        tunnel.tries += 1
         relay.when_quiet(lambda: self._offer(tunnel, relay, gone))
 
     def end_where(self, judge: object) -> None:

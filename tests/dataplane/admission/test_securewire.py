@@ -239,7 +239,7 @@ async def test_a_tunnel_through_the_proxy_under_tls_is_never_the_kernels() -> No
             writer.write(b"hello")
             assert await reader.readexactly(5) == b"hello"
             (tunnel,) = at.admission._tunnels.live
-            assert tunnel.tries
+            assert tunnel.stays
             assert tunnel.conversation.sent.bytes == 10
         await until(lambda: at.reasons()[-1] == ("flow-end", "RESET"))
 

@@ -1,5 +1,6 @@
 """Tunnels as they live: credentials that expire, and the kernel that may take over."""
 
+import asyncio
 import gc
 import socket
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from marchproxy.dataplane.admission.tunnels import FEW, TRIES, Tunnel
+from marchproxy.dataplane.admission.tunnels import FEW, LONGEST_PAUSE, PAUSE, SETTLE, TRIES, Tunnel
 from marchproxy.dataplane.proxy.relay import Pump, Relay
 from marchproxy.model.reason import Reason
 from tests.dataplane.admission.desk import TOKEN, Desk, Keys, desk, explicit
@@ -101,8 +102,10 @@ async def test_a_credential_taken_back_while_a_tunnel_is_opened_opens_nothing(li
 class Kernel:
     """Takes tunnels over when told, or never."""
 
-    def __init__(self, takes: bool) -> None:
+    def __init__(self, takes: bool, *, passes: bool = True) -> None:
         self.takes = takes
+        self.passes = passes
+        self.lifted = 0
         self.offered = 0
         self.expected = 0
 
@@ -112,7 +115,6 @@ class Kernel:
 
     def offer(self, tunnel: Tunnel, gone: Callable[[], None]) -> None:
         self.offered += 1
-        tunnel.tries += 1
         relay = tunnel.relay
         assert relay is not None
 
@@ -123,6 +125,7 @@ class Kernel:
                 relay.client.close()
                 relay.upstream.close()
             else:
+                self.lifted += tunnel.refused(passes=self.passes)
                 relay.start()
 
         relay.when_quiet(quiet)
@@ -210,9 +213,61 @@ async def test_what_the_kernel_does_not_take_goes_on_here() -> None:
         await said(at, streams, port, 1000)
         for _ in range(TRIES + 5):
             tunnels.offer(1, 0)
-        assert kernel.offered == TRIES
+        assert (kernel.offered, kernel.lifted) == (TRIES, 1)
         streams[1].write(b"on")
         assert await streams[0].readexactly(2) == b"on"
+
+
+@looped
+async def test_what_it_can_never_take_is_offered_once() -> None:
+    out = mapping("m", "lan", "vault")
+    async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port, dial(at.port) as streams:
+        tunnels = at.admission._tunnels
+        tunnels.handover = kernel = Kernel(takes=False, passes=False)
+        await said(at, streams, port, 1000)
+        for _ in range(3):
+            tunnels.offer(1, 0, urgent=True)
+        assert (kernel.offered, kernel.lifted) == (1, 1)
+
+
+@looped
+async def test_what_it_could_not_take_is_offered_again_more_and_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each time its queues are made small first, and it takes a moment until they are."""
+    out = mapping("m", "lan", "vault")
+    async with desk(LAN, VAULT, out) as at, tcp_server(echo, "127.0.0.3") as port, dial(at.port) as streams:
+        tunnels = at.admission._tunnels
+        tunnels.handover = kernel = Kernel(takes=False)
+        await said(at, streams, port, 1000)
+        for _ in range(TRIES):
+            tunnels.offer(1, 0)
+        (tunnel,) = tunnels.live
+        loop, now = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+        monkeypatch.setattr(loop, "time", lambda: now)
+        tunnel.again = now + PAUSE
+        for number, pause in enumerate((PAUSE, 2 * PAUSE, 4 * PAUSE), start=1):
+            now += pause - 0.01
+            tunnels.offer(1, 0)
+            assert kernel.expected == number
+            now += 0.01
+            tunnels.offer(1, 0)
+            now += SETTLE - 0.01
+            tunnels.offer(1, 0)
+            assert (kernel.expected, kernel.offered) == (number + 1, TRIES + number - 1)
+            now += 0.01
+            tunnels.offer(1, 0)
+            assert (kernel.offered, kernel.lifted) == (TRIES + number, number + 1)
+        tunnel.tries = 5000
+        now += LONGEST_PAUSE
+        tunnels.offer(1, 0)
+        now += SETTLE
+        tunnels.offer(1, 0)
+        assert tunnel.again == now + LONGEST_PAUSE
+        kernel.takes = True
+        # A daemon that stops does not wait.
+        tunnels.offer(1, 0, urgent=True)
+        assert not tunnels.live
 
 
 @looped

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -252,6 +253,77 @@ def test_a_half_close_is_one_whenever_it_comes(bench: Bench, moment: str, first:
         ((reason, *_),) = await daemon.ends()
         assert reason is Reason.CLOSED
         assert await daemon.flows() == []
+
+    bench.run(scenario)
+
+
+class Ending:
+    """A tunnel whose `first` end has closed, and whose other end says all it has and closes, too, after the
+    handoff has looked at the sockets and before there is a flow.
+    """
+
+    SAID = bytes(range(256)) * 300
+
+    def __init__(self, daemon: Daemon, first: str) -> None:
+        self.opened = opened = daemon.open()
+        self.waits, self.leaves = opened.client, opened.server
+        self.near_waits, self.near_leaves = opened.near, opened.upstream
+        if first == "server":
+            self.waits, self.leaves = self.leaves, self.waits
+            self.near_waits, self.near_leaves = self.near_leaves, self.near_waits
+        self.near_waits.setblocking(True)
+        self.waits.shutdown(socket.SHUT_WR)
+        assert self.near_waits.recv(1) == b""
+        self.near_leaves.shutdown(socket.SHUT_WR)
+        assert self.leaves.recv(1) == b""
+        self._sockets, self._enter = daemon.handoff.sockets, daemon.handoff._enter
+
+    def enter(self, *args: Any) -> HandoffRefusal | None:
+        """For `Handoff._enter`."""
+        self.leaves.sendall(self.SAID)
+        self.leaves.close()
+        wait_for(lambda: self._sockets.ask(self.near_leaves) is None, "the end of one connection")
+        return self._enter(*args)
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_what_ends_at_that_very_moment_is_left_to_its_sockets(
+    bench: Bench, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(daemon: Daemon) -> None:
+        ending = Ending(daemon, first)
+        monkeypatch.setattr(daemon.handoff, "_enter", ending.enter)
+        assert ending.opened.attempt() is HandoffRefusal.CLOSED
+        assert await daemon.flows() == []
+        ending.near_leaves.setblocking(True)
+        ending.near_waits.sendall(receive(ending.near_leaves, len(ending.SAID)))
+        ending.opened.near.close()
+        ending.opened.upstream.close()
+        assert receive(ending.waits, len(ending.SAID) + 1) == ending.SAID
+        ending.opened.close()
+
+    bench.run(scenario)
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_a_peer_that_knows_of_no_connection_any_more_resets_none(
+    bench: Bench, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it not for the second look, that comes too late where the process is kept from running."""
+
+    async def scenario(daemon: Daemon) -> None:
+        ending = Ending(daemon, first)
+        monkeypatch.setattr(daemon.handoff, "_enter", ending.enter)
+        monkeypatch.setattr(daemon.handoff, "_has_ended", lambda *socks: False)
+        assert await ending.opened.hand_off() in (Progress.HANDED_OFF, Progress.ENDED)
+        assert receive(ending.waits, len(ending.SAID) + 1) == ending.SAID
+        for _ in range(100):
+            if await daemon.ends():
+                break
+            await asyncio.sleep(0.01)
+        ((reason, *_),) = await daemon.ends()
+        assert reason is Reason.CLOSED
+        ending.opened.close()
 
     bench.run(scenario)
 
