@@ -30,6 +30,7 @@ _EXIT = {
     ExitCode.DENIED: "explain only: the answer is deny",
 }
 _FILES = {
+    "/var/log/marchproxy": "HTTP requests, where a cluster logs them (MARCHPROXY_LOG_DIR)",
     "/var/lib/marchproxy": "the store and the key of its secrets (MARCHPROXY_STATE_DIR)",
     "/run/marchproxy": "the control socket of the daemon (MARCHPROXY_RUNTIME_DIR)",
     "/sys/fs/bpf/marchproxy": "programs, flows and tables in the kernel (MARCHPROXY_BPFFS)",

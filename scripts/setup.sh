@@ -54,6 +54,7 @@ readonly SHIP_NEEDS=(
 readonly TEST_NEEDS=(
     git:git
     curl:curl
+    chromium:chromium
     dig:bind9-dnsutils
     dnsmasq:dnsmasq-base
     openssl:openssl

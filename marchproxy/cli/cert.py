@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marchproxy.cli import intent, suggest
+from marchproxy.cli.certpull import establish, pull
 from marchproxy.cli.context import Environment
-from marchproxy.cli.errors import ExitCode, WrongUsage, warn
+from marchproxy.cli.errors import ExitCode, WrongUsage, report, warn
 from marchproxy.cli.files import read_bytes
 from marchproxy.cli.framework import environment_of, noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.cli.output import Output, show_one, show_rows
 from marchproxy.cli.table import Columns
 from marchproxy.client import edits
-from marchproxy.model.certificate import Certificate, Origin
+from marchproxy.client.certsources import Origin, SourceFailed, check_origin
+from marchproxy.model import certificate as model
+from marchproxy.model.certificate import Certificate
+from marchproxy.model.collector import parse_certificates
 from marchproxy.model.documents import Document, write_field
-from marchproxy.model.errors import InvalidValue
+from marchproxy.model.errors import Conflict, InvalidValue, NotFound
 from marchproxy.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -147,6 +151,128 @@ def renew(
     return _tell(environment, made, snapshot, output)
 
 
+@verb(
+    app,
+    "source",
+    "marchproxy cert source web --vault https://vault.example:8200 --path pki/issue/web"
+    " --hosts www.example.com --secret-file token",
+    "marchproxy cert source web --vault https://vault.example:8200 --path secret/data/tls/web --role-id 5b1c…"
+    " --secret-file secret-id",
+    "marchproxy cert source web --infisical https://app.infisical.com --project 64a8… --environment prod"
+    " --certificate-secret TLS_CERT --key-secret TLS_KEY --client-id 9f2e… --secret-file client-secret",
+    "marchproxy cert source web --forget",
+    revises=False,
+)
+def source(
+    context: typer.Context,
+    name: NewName,
+    vault: Annotated[
+        str, typer.Option(metavar="URL", help="HashiCorp Vault, or what speaks as it does")
+    ] = "",
+    path: Annotated[
+        str, typer.Option(metavar="PATH", help="Vault: PKI/issue/ROLE, or of a secret: secret/data/NAME")
+    ] = "",
+    hosts: Annotated[
+        str, typer.Option(metavar="HOST[,…]", help="Vault's PKI: names and addresses it is to be for")
+    ] = "",
+    ttl: Annotated[str, typer.Option(metavar="TIME", help="Vault's PKI: how long, as of its role")] = "",
+    role_id: Annotated[str, typer.Option(metavar="ID", help="Vault: log in by AppRole")] = "",
+    namespace: Annotated[str, typer.Option(metavar="NAME", help="Vault: its namespace")] = "",
+    infisical: Annotated[str, typer.Option(metavar="URL", help="Infisical")] = "",
+    project: Annotated[str, typer.Option(metavar="ID", help="Infisical: the project")] = "",
+    environment_name: Annotated[
+        str, typer.Option("--environment", metavar="SLUG", help="Infisical: its environment, such as prod")
+    ] = "",
+    folder: Annotated[str, typer.Option(metavar="PATH", help="Infisical: folder of the secrets, /")] = "",
+    certificate_secret: Annotated[
+        str, typer.Option(metavar="NAME", help="Infisical: the secret that holds the chain")
+    ] = "",
+    key_secret: Annotated[str, typer.Option(metavar="NAME", help="Infisical: the one with its key")] = "",
+    client_id: Annotated[str, typer.Option(metavar="ID", help="Infisical: of Universal Auth")] = "",
+    secret_file: Annotated[
+        str, typer.Option(metavar="FILE", help="What opens it: token, secret ID or client secret; - is stdin")
+    ] = "",
+    ca: Annotated[str, typer.Option(metavar="FILE", help="CA of its server in PEM form; the system's")] = "",
+    forget: Annotated[bool, typer.Option("--forget", help="Fetch it no more; it stays as it is")] = False,
+    cluster: ClusterOption = CLUSTER,
+    output: OutputOption = TABLE,
+) -> ExitCode:
+    """Have a certificate fetched from a secret store, now and from then on
+
+    It is fetched at once, and nothing changes unless it can be used. The daemon looks every five minutes for
+    another one: Vault's PKI is asked in the last third of a certificate's life, secrets are compared. What
+    opens the store is encrypted here, and in no revision, export or log.
+    """
+    environment = environment_of(context)
+    if forget:
+        with intent.opened(environment) as store:
+            if not store.certificate_sources.forget(cluster, name):
+                raise Conflict(f"certificate {name!r} is not fetched from anywhere")
+        environment.note(f"certificate {name} is fetched no more")
+        return ExitCode.DONE
+    if bool(vault) is bool(infisical):
+        raise WrongUsage("say one of --vault and --infisical")
+    given = {
+        "path": path,
+        "hosts": hosts.replace(" ", ""),
+        "ttl": ttl,
+        "role_id": role_id,
+        "namespace": namespace,
+        "project": project,
+        "environment": environment_name,
+        "folder": folder,
+        "certificate": certificate_secret,
+        "key": key_secret,
+        "client_id": client_id,
+    }
+    origin = check_origin(
+        Origin(
+            kind="vault" if vault else "infisical",
+            url=(vault or infisical).rstrip("/"),
+            options={option: value for option, value in given.items() if value},
+            ca=parse_certificates(read_bytes(environment, ca).decode("ascii", "replace"), field="ca")
+            if ca
+            else "",
+            secret=read_bytes(environment, secret_file).decode("utf-8", "replace").strip()
+            if secret_file
+            else "",
+        )
+    )
+    with intent.opened(environment) as store:
+        made = establish(store, cluster, name, origin)
+        snapshot = store.snapshot()
+    return _tell(environment, made, snapshot, output)
+
+
+@verb(app, "pull", "marchproxy cert pull", "marchproxy cert pull web --now", revises=False)
+def pull_all(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this one; all, of all clusters")] = "",
+    now: Annotated[bool, typer.Option("--now", help="Also where it is not time yet")] = False,
+    cluster: Annotated[str, typer.Option("--cluster", metavar="NAME", help="Only of this cluster")] = "",
+) -> ExitCode:
+    """Fetch certificates that come from a secret store, where it is time
+
+    The daemon does this every five minutes. What cannot be fetched stays as it is, and is an error here.
+    """
+    environment = environment_of(context)
+    with intent.opened(environment) as store:
+        found = list(pull(store, cluster or (CLUSTER if name else ""), name, now=now))
+    if name and not found:
+        raise NotFound("source", name, hint="marchproxy cert source says where a certificate comes from")
+    changed = [each for each in found if each.certificate is not None]
+    for each in changed:
+        environment.note(f"certificate {each.name} of cluster {each.cluster} is another one now")
+    for each in found:
+        if each.failure:
+            report(
+                SourceFailed(f"certificate {each.name} of cluster {each.cluster}: {each.failure}"),
+                environment,
+            )
+    announced = intent.announce(environment) if changed else ExitCode.DONE
+    return ExitCode.FAILED if any(each.failure for each in found) else announced
+
+
 @verb(app, "list", "marchproxy cert list", "marchproxy cert list --output json")
 def list_all(context: typer.Context, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE) -> None:
     """List the certificates of a cluster with their state and who uses them"""
@@ -230,7 +356,7 @@ def _tell(environment: Environment, made: Certificate, snapshot: Snapshot, outpu
     environment.note(f"certificate {made.name}: {facts.kind}, expires {row['expires']}")
     if output is not Output.TABLE:
         show_one(environment, output, row)
-    if not facts.hosts and made.origin is not Origin.AUTHORITY:
+    if not facts.hosts and made.origin is not model.Origin.AUTHORITY:
         message = f"certificate {made.name} names no host in its subject alternative names"
         warn(environment, message, "clients refuse it, whatever its subject says")
     if row["state"] not in ("valid", "expired"):

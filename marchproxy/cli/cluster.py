@@ -34,6 +34,8 @@ FIELDS = (
     Field(_CA, "--syslog-ca", "FILE", "Certificates that vouch for a syslog server on TLS; the system's"),
     Switch("log_auth", "log-auth", "Log who is let in and who is refused"),
     Switch("log_netflow", "log-netflow", "Log beginnings and ends of flows, and denials"),
+    Switch("log_access", "log-access", "Log every HTTP request that is read"),
+    Switch("access_log", "access-log", "Write these to /var/log/marchproxy/access-CLUSTER.jsonl"),
     Switch("log_debug", "log-debug", "Log what helps to find faults"),
     Field("ipfix", "--ipfix", "URL", "Send flow records by IPFIX: udp://ADDR:PORT or tcp://ADDR:PORT"),
     Field("log_http", "--log-http", "URL", "Send what is logged (else flows and denials) as JSON in batches"),
@@ -104,6 +106,7 @@ def show(context: typer.Context, name: Name, output: OutputOption = TABLE) -> No
     "marchproxy cluster set default --syslog tls://logs.example:6514 --syslog-ca ca.pem --log-auth",
     "marchproxy cluster set default --ipfix udp://192.0.2.5:4739",
     "marchproxy cluster set default --log-http https://logs.example/ingest --log-http-token token.txt",
+    "marchproxy cluster set default --access-log",
     "marchproxy cluster set default --syslog '' --no-log-debug",
     fields=FIELDS,
 )
@@ -113,8 +116,9 @@ def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> 
     With --audit on nothing is denied for want of a mapping of this cluster, or by one: what would be is
     reported and let through.
 
-    --syslog and --log-http take what --log-auth, --log-netflow and --log-debug switch on. An empty value,
-    such as --ipfix '', ends what it began; files are read now and stored.
+    --syslog and --log-http take what --log-auth, --log-netflow, --log-access and --log-debug switch on.
+    --access-log needs no other switch. An empty value, such as --ipfix '', ends what it began; files are read
+    now and stored.
     """
     environment, changes = environment_of(context), given(context)
     then = _read_files(environment, changes)
@@ -196,9 +200,11 @@ def _read_files(environment: Environment, changes: dict[str, Any]) -> "Callable[
 
 def _hint(environment: Environment, cluster: Cluster) -> None:
     """Say what is set up by half."""
-    classes = cluster.log_auth or cluster.log_netflow or cluster.log_debug
+    classes = cluster.log_auth or cluster.log_netflow or cluster.log_access or cluster.log_debug
     if cluster.syslog and not classes:
-        environment.note("nothing goes to syslog before --log-auth, --log-netflow or --log-debug")
+        environment.note(
+            "nothing goes to syslog before --log-auth, --log-netflow, --log-access or --log-debug"
+        )
     elif classes and not (cluster.syslog or cluster.log_http):
         environment.note("nothing is logged before --syslog or --log-http says where to")
 

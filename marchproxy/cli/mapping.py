@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from marchproxy.cli import suggest
+from marchproxy.cli import pemfiles, suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
-from marchproxy.cli.fields import Field, Switch, given, grace, number, on_off, shares
+from marchproxy.cli.fields import Field, Switch, given, grace, number, on_off, seconds, shares
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.model.change import Kind
@@ -26,7 +26,13 @@ FIELDS = (
         suggest=suggest.references,
         parts=shares,
     ),
-    Field("protocols", "--protocol", "P[,P]", "tcp, udp, icmp, http, https, grpc or quic", many=True),
+    Field(
+        "protocols",
+        "--protocol",
+        "P[,P]",
+        "tcp, udp, icmp, http, https, grpc or quic; https,quic with --tls is HTTP/3, too",
+        many=True,
+    ),
     Field("ports", "--ports", "PORTS", "Ports of the destination, such as 443,8000-8100", many=True),
     Field(
         "listen",
@@ -129,8 +135,42 @@ FIELDS = (
         "HOW",
         "Tell backends who the client is, by version v1 or v2 of the PROXY protocol; none unless given",
     ),
+    Field("connect_timeout", "--connect-timeout", "TIME", "HTTP: for a connection to a backend, 5s", seconds),
+    Field("response_timeout", "--response-timeout", "TIME", "HTTP: until an answer begins, 60s", seconds),
+    Field("idle_timeout", "--idle-timeout", "TIME", "HTTP: of silence within an answer, 60s", seconds),
+    Field(
+        "retry_on",
+        "--retry",
+        "WHAT[,…]",
+        "HTTP: send GET and the like again, once or twice, on reset, timeout, 502, 503 or 504",
+        many=True,
+    ),
+    Field(
+        "retry_budget", "--retry-budget", "PERCENT", "HTTP: of requests that may be sent again, 20", number
+    ),
+    Field("eject_after", "--eject-after", "N", "HTTP: failures in a row of a backend, 5; 0: never", number),
+    Field("eject_for", "--eject-for", "TIME", "HTTP: time without such a backend, at first, 10s", seconds),
+    Field("eject_most", "--eject-most", "PERCENT", "HTTP: of backends that may be left out, 50", number),
+    Field("max_requests", "--max-requests", "N", "HTTP: at one time with each backend; 0: any", number),
+    Field("max_waiting", "--max-waiting", "N", "HTTP: that wait where --max-requests are under way", number),
+    Field(
+        "limit_requests", "--limit-requests", "RATE", "HTTP: requests that may come: 100/s, 10/m or 5000/h"
+    ),
+    Field("limit_burst", "--limit-burst", "N", "HTTP: of these at once; the number of the rate", number),
+    Field("limit_per", "--limit-per", "WHAT", "HTTP: counted by source (unless given), token or mapping"),
+    Field("client_ca", "--client-ca", "FILE", "HTTP with --tls: CA that clients' certificates are of; PEM"),
+    Field("client_crl", "--client-crl", "FILE", "HTTP: which of them were revoked, as its CA says; PEM"),
+    Field(
+        "client_names",
+        "--client-name",
+        "KIND:NAME[,…]",
+        "HTTP: names that one must have: cn, ou, o, dns, email, uri or ip, with * for any characters",
+        many=True,
+    ),
+    Switch("trace", "trace", "HTTP: whether requests without traceparent get one"),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
+_FILES = ("client_ca", "client_crl")
 EDITOR = Editor(
     Kind.MAPPING,
     {
@@ -159,6 +199,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocomple
     "marchproxy mapping add out --from clients --to external --protocol tcp,udp,icmp --ports 53,443",
     "marchproxy mapping add db --from clients --to db --protocol tcp --listen 10.1.0.1:5432 --auth-required"
     " --tls proxy",
+    "marchproxy mapping add shop --from all --to shop --protocol https,quic --listen '*:443' --tls shop",
+    "marchproxy mapping add login --from all --to web --protocol http --listen '*:80' --host shop.example"
+    " --path-prefix /login --limit-requests 10/m",
     "marchproxy mapping add not-lab --from lab --to web --protocol tcp --listen 10.1.0.1:80"
     " --action deny --priority 10",
     "marchproxy mapping add shop --from all --to shop --protocol https --listen '*:443' --tls shop"
@@ -178,6 +221,7 @@ def add(
     for traffic that is routed through it, to the destination's own addresses. Without --ports the
     destinations' own ports are used, or any.
     """
+    pemfiles.read(context, _FILES)
     if not given(context).keys() & {"destinations", "redirect"}:
         raise typer.BadParameter("needed, or --redirect", param_hint="--to")
     return EDITOR.add(context, name, cluster, output)
@@ -213,6 +257,7 @@ def change(
     Only the flags that are given change anything; lists are replaced whole. An empty value, such as --expires
     '', returns a field to its default. Flows that stay allowed are not disturbed.
     """
+    pemfiles.read(context, _FILES)
     return EDITOR.change(context, name, cluster, output)
 
 

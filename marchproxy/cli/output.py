@@ -37,10 +37,16 @@ def show_one(environment: Environment, output: Output, document: Row) -> None:
     }
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        values = value if isinstance(value, list) else [value]
+        values = value if isinstance(value, list) else [_short(value)]
         labels = [name, *[""] * (len(values) - 1)]
         lines = (f"{label:<{width}}  {cell(item)}" for label, item in zip(labels, values, strict=True))
         show_lines(environment, lines)
+
+
+def _short(value: Any) -> Any:
+    """What is in PEM form says nothing to people."""
+    pem = isinstance(value, str) and value.startswith("-----BEGIN ")
+    return f"{value.count('-----BEGIN ')} in PEM form" if pem else value
 
 
 def show_lines(environment: Environment, lines: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from marchproxy.cli import jwtkeys, suggest
+from marchproxy.cli import jwtkeys, pemfiles, suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
 from marchproxy.cli.fields import Clear, Field, Switch, number, seconds
@@ -57,6 +57,7 @@ FIELDS = (
     Clear("drain", "--no-drain", "Give new flows to all of its addresses again"),
     Field("weight", "--weight", "N", "Share of new flows beside other backends, 1 to 256", number),
     Switch("tls", "tls", "Whether its backends speak TLS"),
+    Field("tls_ca", "--tls-ca", "FILE", "With --tls, CA of its backends in PEM form; the system's"),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
 EDITOR = Editor(
@@ -92,6 +93,7 @@ def add(
     As the source of a mapping its addresses say who a client is. As the destination they are the backends
     that new flows are spread over. A host name follows DNS.
     """
+    pemfiles.read(context, ["tls_ca"])
     return EDITOR.add(context, name, cluster, output, jwtkeys.read(context, cluster, name))
 
 
@@ -135,6 +137,7 @@ def change(
     --jwt-key and --jwks each other. An empty value, such as --port '', returns a field to its default, and
     so does another --auth than jwt with what is asked of JWTs.
     """
+    pemfiles.read(context, ["tls_ca"])
     return EDITOR.change(context, name, cluster, output, jwtkeys.read(context, cluster, name))
 
 

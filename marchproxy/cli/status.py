@@ -134,7 +134,7 @@ def _lines(environment: Environment, document: dict[str, Any]) -> Iterator[str]:
     backends = document.get("backends", [])
     down, drained = ([row for row in backends if wanted(row)] for wanted in (_is_down, _is_drained))
     if backends:
-        checked = sum(row["check"] != "none" for row in backends)
+        checked = sum(row["check"] not in ("none", "requests") for row in backends)
         yield f"backends: {checked} checked, {len(down)} down, {len(drained)} drained"
     for listener in document.get("dns", {}).get("listeners", ()):
         yield f"dns {listener['bind']}: for {', '.join(listener['interfaces']) or 'nobody'}"

@@ -64,7 +64,8 @@ def choose_admission(
     logged: Callable[[Said], None],
 ) -> Admission | WorkerPool:
     """Admission beside `tier`: in the daemon, or in processes of its own, whose log `logged` takes."""
-    handover, sockets = _handover_to(tier), ListeningSockets(_sharing_beside(tier), store, _diverted_by(tier))
+    handover, sharing = _handover_to(tier), _sharing_beside(tier)
+    sockets = ListeningSockets(sharing, store, _diverted_by(tier), max(1, options.workers))
     if options.workers:
         return WorkerPool(
             options.workers,

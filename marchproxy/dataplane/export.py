@@ -4,19 +4,28 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 from marchproxy.dataplane import logs
 from marchproxy.dataplane.events import Listener
 from marchproxy.dataplane.intent import Intent
-from marchproxy.dataplane.records import BackendEvent, Event, EventKind, Flow
+from marchproxy.dataplane.records import BackendEvent, Event, EventKind, Exchanged, Flow
 from marchproxy.dataplane.status import Problem
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.names import DEFAULT_CLUSTER, cluster_of
 from marchproxy.model.reason import Reason, Tier
 from marchproxy.store.credentials import Secrets
 from marchproxy.telemetry.logs.exports import Exports, targets
-from marchproxy.telemetry.logs.records import Carried, FlowRecord, Happening, LogClass, Message, Severity
+from marchproxy.telemetry.logs.records import (
+    Carried,
+    FlowRecord,
+    Happening,
+    LogClass,
+    Message,
+    RequestRecord,
+    Severity,
+)
 from marchproxy.telemetry.logs.sink import SinkState
 from marchproxy.version import VERSION
 
@@ -62,8 +71,10 @@ class Events(Protocol):
 class LogExport:
     """Keeps the sinks that the snapshot asks for, and listens to events while somebody wants them."""
 
-    def __init__(self, intent: Intent, events: Events) -> None:
+    def __init__(self, intent: Intent, events: Events, folder: Path) -> None:
+        """`folder` is for files."""
         self._intent = intent
+        self._folder = folder
         self._events = events
         self._kinds: frozenset[EventKind] = frozenset()
         self._exports = Exports(VERSION)
@@ -87,13 +98,15 @@ class LogExport:
         wanted = [
             target
             for cluster in snapshot.clusters
-            for target in targets(cluster.name, cluster, number, tokens.get(cluster.name))
+            for target in targets(cluster.name, cluster, number, tokens.get(cluster.name), self._folder)
         ]
         self._exports.configure(wanted)
         self._follow_logs(self._exports.wants_debug(DEFAULT_CLUSTER))
         kinds = {_KINDS[happening] for happening in self._exports.happenings}
         if any(LogClass.DEBUG in target.classes for target in wanted):
             kinds.add(EventKind.BACKEND)
+        if self._exports.wants_requests:
+            kinds.add(EventKind.REQUEST)
         if kinds == self._kinds:
             return
         self._kinds = frozenset(kinds)
@@ -106,6 +119,8 @@ class LogExport:
         """Take an event, completed with names. In the loop's thread."""
         if isinstance(event, BackendEvent):
             self._exports.offer(_backend(event))
+        elif event.exchanged is not None:
+            self._exports.offer(request_of(event, event.exchanged))
         else:
             self._exports.offer(record_of(event))
 
@@ -179,6 +194,42 @@ def record_of(event: Event) -> FlowRecord:
         interface=decision.interface,
         count=decision.count,
         carried=_carried(flow) if flow else None,
+    )
+
+
+def request_of(event: Event, exchanged: Exchanged) -> RequestRecord:
+    """A request as a record of the cluster of its mapping; where none decided, of its source's service."""
+    decision = event.decision
+    return RequestRecord(
+        cluster=cluster_of(decision.mapping or decision.source_service),
+        time=decision.time,
+        id=decision.id,
+        request_id=exchanged.request_id,
+        traceparent=exchanged.traceparent,
+        source=decision.source,
+        source_port=decision.source_port,
+        destination=decision.destination,
+        destination_port=decision.destination_port,
+        source_service=decision.source_service,
+        mapping=decision.mapping,
+        route=exchanged.route,
+        service=exchanged.service,
+        backend=exchanged.backend,
+        method=exchanged.method,
+        host=decision.name,
+        path=exchanged.path,
+        version=exchanged.version,
+        tls=exchanged.tls,
+        status=exchanged.status,
+        verdict=decision.verdict,
+        reason=decision.reason,
+        revision=decision.revision,
+        bytes_sent=exchanged.sent,
+        bytes_received=exchanged.received,
+        attempts=exchanged.attempts,
+        connected=exchanged.connected,
+        waited=exchanged.waited,
+        took=exchanged.took,
     )
 
 

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from marchproxy.dataplane.control.http1 import HttpError, Request, Response
 from marchproxy.dataplane.control.server import HttpServer
 from marchproxy.dataplane.devices import read_devices
+from marchproxy.dataplane.outliers import CHECK
 from marchproxy.dataplane.status import COMPONENTS, Problem, Status
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.telemetry import metrics
@@ -117,7 +118,10 @@ def facts(status: Status) -> Facts:
         backends=[
             BackendFact(state.service, str(state.address), state.port, state.up, state.drained)
             for state in status.backends
+            if state.check != CHECK
         ],
+        ejected=Counter(state.service for state in status.backends if state.check == CHECK),
+        requests=status.requests,
         certificates={state.name: state.expires for state in status.certificates},
         problems={component: problems[component] for component in COMPONENTS},
         sinks=status.sinks,

@@ -9,6 +9,7 @@ from marchproxy.dataplane.logs import LogFormat
 from marchproxy.model.endpoint import Endpoint, parse_endpoint
 from marchproxy.model.errors import InvalidValue
 from marchproxy.store.location import state_dir
+from marchproxy.telemetry.logs.records import DEFAULT_FOLDER
 
 DEFAULT_RUNTIME_DIR = Path("/run/marchproxy")
 DEFAULT_METRICS = Endpoint(parse_endpoint("127.0.0.1:9090").address, 9090)
@@ -28,6 +29,8 @@ class RunOptions:
     """Folder of the store; None: where the store looks by itself."""
     runtime_dir: Path = DEFAULT_RUNTIME_DIR
     """Folder of control socket and lock."""
+    log_dir: Path = DEFAULT_FOLDER
+    """Folder of files that requests are logged to."""
     metrics: Endpoint | None = DEFAULT_METRICS
     """Where `/metrics` and `/healthz` listen; None: nowhere."""
     drain: float = DEFAULT_DRAIN
@@ -47,8 +50,9 @@ class RunOptions:
         verbosity: int = 0,
         log_format: str = "",
     ) -> "RunOptions":
-        """`MARCHPROXY_STATE_DIR`, `_RUNTIME_DIR`, `_METRICS_LISTEN` (an endpoint or `off`), `_DRAIN_SECONDS`,
-        `_WORKERS` (as many as there are processors), `_LOG_FORMAT` unless `log_format` says it.
+        """`MARCHPROXY_STATE_DIR`, `_RUNTIME_DIR`, `_LOG_DIR`, `_METRICS_LISTEN` (an endpoint or `off`),
+        `_DRAIN_SECONDS`, `_WORKERS` (as many as there are processors), `_LOG_FORMAT` unless `log_format` says
+        it.
 
         The store's own variables come before the first, as for the command line.
         Raises `InvalidValue`.
@@ -57,6 +61,7 @@ class RunOptions:
             no_bpf=no_bpf,
             state_dir=state_dir(environment),
             runtime_dir=Path(environment.get("MARCHPROXY_RUNTIME_DIR") or DEFAULT_RUNTIME_DIR),
+            log_dir=Path(environment.get("MARCHPROXY_LOG_DIR") or DEFAULT_FOLDER),
             metrics=_metrics(environment.get("MARCHPROXY_METRICS_LISTEN", "")),
             drain=_seconds(environment.get("MARCHPROXY_DRAIN_SECONDS", "")),
             workers=_workers(environment.get("MARCHPROXY_WORKERS", "")),

@@ -116,14 +116,27 @@ class Exchanged:
     """Without the query, in which secrets may be."""
     version: str
     """`1.0`, `1.1`, `2` or `3`."""
-    secure: bool
-    """It came under TLS."""
+    tls: str
+    """`TLSv1.2` or `TLSv1.3`; empty: it came in the clear."""
     status: int
     """0: the client had gone before."""
     backend: str
     """Address and port; empty: none had it."""
+    service: str
+    """Qualified name of the backend's."""
+    route: str
+    """Host and path that the mapping wants; empty: any."""
+    request_id: str
+    traceparent: str
+    """As the backend got it (W3C Trace Context); empty: without."""
+    sent: int
+    """Bytes of the request's body."""
     received: int
-    """Bytes of the answer's body."""
+    """Of the answer's."""
+    attempts: int
+    """Backends that were asked, or tried to be reached."""
+    connected: float
+    """Seconds until one had it; 0: none did."""
     waited: float
     """Seconds until the head of the answer."""
     took: float
@@ -159,7 +172,8 @@ class BackendState:
     port: int
     """0 where it is pinged: then it stands for all ports."""
     check: str
-    """`tcp`, `icmp`, `http`, `https` or `none`."""
+    """`tcp`, `icmp`, `http`, `https` or `none`; `requests`: nobody checks, requests have failed there, and
+    it is left out for a while."""
     up: bool | None
     """Whether it gets new flows by its health; None: not checked."""
     checked: bool
@@ -169,6 +183,21 @@ class BackendState:
     """Seconds since the epoch; 0 where it is not checked."""
     why: str
     """What the last check found wrong; empty: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """A backend that requests leave out, in one process or added up over all."""
+
+    service: str
+    """Qualified name."""
+    address: IPAddress
+    port: int
+    since: float
+    """Seconds since the epoch."""
+    why: str
+    processes: int = 1
+    """How many of those that carry requests leave it out."""
 
 
 @dataclass(frozen=True, slots=True)

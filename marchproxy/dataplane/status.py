@@ -150,7 +150,9 @@ class Status:
     trial: Trial | None = None
     """The revision that waits to be confirmed."""
     backends: Sequence[BackendState] = ()
-    """Those that are checked or drained."""
+    """Those that are checked or drained, or that requests leave out."""
+    requests: Mapping[str, int] = field(default_factory=dict)
+    """What was taken care of between HTTP requests and backends, by `circuits.Changes`."""
     certificates: Sequence[CertificateState] = ()
     sinks: Sequence[SinkState] = ()
     """Where logs go."""

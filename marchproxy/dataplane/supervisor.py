@@ -45,8 +45,10 @@ from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.naming import AllServices
 from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
+from marchproxy.dataplane.outliers import Outliers
 from marchproxy.dataplane.preview import SCANNED, Preview, preview
 from marchproxy.dataplane.probation import Probation
+from marchproxy.dataplane.pulling import Pulling
 from marchproxy.dataplane.records import BackendEvent, EventKind, InterfaceEvent, InterfaceState, ProblemEvent
 from marchproxy.dataplane.renewal import Renewal
 from marchproxy.dataplane.runtime import RuntimeDir
@@ -127,7 +129,7 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=(await intent.settings()).flow_table)
         admission = choose_admission(tier, resolver.find, credentials, certificates, store, options, ring.add)
         keeper = TierKeeper(tier, why, admission)
-        export = LogExport(intent, keeper)
+        export = LogExport(intent, keeper, options.log_dir)
         # Ends what is told when the tier ends: so it is closed after it.
         stack.push_async_callback(export.close)
         stack.push_async_callback(keeper.close)
@@ -203,6 +205,8 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._started = time.time()
         self._top = TopLists(keeper)
+        self._outliers = Outliers(lambda state: keeper.events.tell(BackendEvent(state)))
+        self._pulling = Pulling(intent)
         self._known: frozenset[Problem] = frozenset()
         self._attached: dict[str, InterfaceState] = {}
         self._retrying: asyncio.Task[None] | None = None
@@ -238,7 +242,8 @@ class Supervisor:
             names=self._resolver.states(),
             dns=self._dns.state(),
             trial=self._probation.trial,
-            backends=self._checks.states(),
+            backends=[*self._checks.states(), *self._outliers.states()],
+            requests=self._keeper.admission.request_counts(),
             certificates=self._certificates.states(),
             sinks=self._export.states(),
             problems=self._problems(),
@@ -332,10 +337,6 @@ class Supervisor:
         # What is wrong with it is in the log already, and `status` goes on saying it.
         with suppress(Exception):
             await self.reload()
-        # What start-up made stays. Out of the collector's sight, a policy of ten thousand mappings no longer
-        # costs a fifth of a second whenever the collector looks through everything.
-        gc.collect()
-        gc.freeze()
         await self._keeper.poll()
         await self._health.ensure()
 
@@ -346,6 +347,10 @@ class Supervisor:
         text = self._summary()
         log.info("marchproxy %s is ready: %s", VERSION, text)
         self._notifier.ready(text)
+        # What start-up made stays. Out of the collector's sight, a policy of ten thousand mappings no longer
+        # costs a fifth of a second whenever the collector looks through everything.
+        gc.collect()
+        gc.freeze()
         tending = self._tasks.start(self._tend(), name="tend")
         self._tasks.start(self._renewal.run(), name="renewal")
         await self._stop.wait()
@@ -359,6 +364,7 @@ class Supervisor:
     async def close(self) -> None:
         """End what runs in the background."""
         await self._tasks.stop()
+        await self._pulling.close()
         self.learning.save()
         await self._health.close()
 
@@ -367,6 +373,7 @@ class Supervisor:
         turn = 0
         while True:
             await self._keeper.poll()
+            self._outliers.look(self._keeper.admission.outliers())
             if self._keeper.alive:
                 self._notifier.alive()
             if self._intent.is_stale():
@@ -382,6 +389,7 @@ class Supervisor:
                 self._tell_problems()
                 self._tell_interfaces()
                 self._top.rest()
+                self._pulling.look()
                 await self._health.ensure()
             turn += 1
             await asyncio.sleep(POLL)
@@ -427,6 +435,7 @@ class Supervisor:
             *self._checks.problems(),
             *self._credentials.problems(),
             *self._certificates.problems(),
+            *self._pulling.problems(),
             *self._export.problems(),
             *self._health.problems(),
         ]

@@ -16,6 +16,7 @@ from marchproxy.model import (
     actions,
     address,
     appliance,
+    clientnames,
     collector,
     conditions,
     entities,
@@ -30,7 +31,7 @@ from marchproxy.model.errors import InvalidValue
 from marchproxy.model.ports import format_ports
 from marchproxy.model.protocol import Protocol, parse_protocol
 from marchproxy.model.publickey import PublicKey, parse_keys
-from marchproxy.model.readers import Reader, choice, each, flag, line, optional, parsed, whole
+from marchproxy.model.readers import Reader, choice, choices, each, flag, line, optional, parsed, whole
 
 type Document = dict[str, Any]
 type Entity = (
@@ -146,9 +147,11 @@ _FORMS: dict[type[Any], _Form] = {
             "syslog_ca": parsed(collector.parse_certificates),
             "log_auth": flag,
             "log_netflow": flag,
+            "log_access": flag,
             "log_debug": flag,
             "ipfix": optional(parsed(collector.parse_ipfix)),
             "log_http": optional(parsed(collector.parse_log_url)),
+            "access_log": flag,
         },
         rules.check_cluster,
     ),
@@ -164,6 +167,7 @@ _FORMS: dict[type[Any], _Form] = {
             "auth": choice(entities.Auth),
             "weight": whole(1, entities.MAX_WEIGHT),
             "tls": flag,
+            "tls_ca": parsed(collector.parse_certificates),
             "health": parsed(readers.parse_health),
             "health_interval": optional(whole(1, 3600)),
             "health_timeout": optional(whole(1, 60)),
@@ -206,6 +210,23 @@ _FORMS: dict[type[Any], _Form] = {
             "tls": optional(parsed(names.parse_name)),
             "proxy_from": each(address.parse_prefix, order=address.address_order, empty=True),
             "send_proxy": choice(entities.SendProxy),
+            "connect_timeout": optional(whole(1, 60)),
+            "response_timeout": optional(whole(1, 3600)),
+            "idle_timeout": optional(whole(1, 3600)),
+            "retry_on": choices(entities.Retry),
+            "retry_budget": whole(1, 100),
+            "eject_after": whole(0, 1000),
+            "eject_for": whole(1, 3600),
+            "eject_most": whole(1, 100),
+            "max_requests": whole(0, 65535),
+            "max_waiting": whole(0, 65535),
+            "limit_requests": optional(parsed(readers.parse_rate)),
+            "limit_burst": optional(whole(1, 1_000_000)),
+            "limit_per": choice(entities.LimitPer),
+            "trace": flag,
+            "client_ca": parsed(collector.parse_certificates),
+            "client_crl": parsed(clientnames.parse_crl),
+            "client_names": each(clientnames.parse_client_name, order=str, empty=True),
             "weights": each(readers.parse_share, order=str, empty=True),
             "sticky": flag,
             "redirect": optional(parsed(actions.parse_redirect)),

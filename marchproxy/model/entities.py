@@ -70,6 +70,29 @@ class SendProxy(StrEnum):
     V2 = "v2"
 
 
+class Retry(StrEnum):
+    """What a request is sent again for, that does no more when it comes twice (RFC 9110 section 9.2.2)."""
+
+    RESET = "reset"
+    """The connection ended before a byte of the answer."""
+    TIMEOUT = "timeout"
+    """No byte of the answer came in time."""
+    BAD_GATEWAY = "502"
+    UNAVAILABLE = "503"
+    GATEWAY_TIMEOUT = "504"
+
+
+class LimitPer(StrEnum):
+    """What requests are counted by."""
+
+    SOURCE = "source"
+    """Each client's address, an IPv6 /64 as one."""
+    TOKEN = "token"  # noqa: S105  (the name of a kind, not a secret)
+    """Each credential; who presents none is counted by address."""
+    MAPPING = "mapping"
+    """All of them together."""
+
+
 class Action(StrEnum):
     """What a mapping does with what it matches."""
 
@@ -119,6 +142,8 @@ class Service:
     weight: int = 1
     """Share of new flows of each of its addresses beside other backends, 1 to 256."""
     tls: bool = False
+    tls_ca: str = ""
+    """With `tls`, certificates in PEM form that vouch for its backends; empty: the system's."""
     health: str = "none"
     """`none`, `tcp`, `icmp`, `http:PATH`, `https:PATH`; `grpc`, `grpcs`, each also with `:SERVICE`."""
     health_interval: int | None = None
@@ -184,6 +209,40 @@ class Mapping:
     proxy_from: tuple[Prefix, ...] = ()
     """Whoever connects from there where it listens says who its client is, by the PROXY protocol."""
     send_proxy: SendProxy = SendProxy.NONE
+    connect_timeout: int | None = None
+    """Seconds for a backend to be connected to, 1 to 60, TLS included; None: 5. This and what follows is for
+    HTTP where requests are read."""
+    response_timeout: int | None = None
+    """Seconds from a request to the head of its answer, 1 to 3600; None: 60."""
+    idle_timeout: int | None = None
+    """Seconds that nothing may come within an answer, 1 to 3600; None: 60."""
+    retry_on: tuple[Retry, ...] = ()
+    """What a request is sent to another backend for; empty: only where a connection cannot be made."""
+    retry_budget: int = 20
+    """Percent of requests that may be sent again, 1 to 100."""
+    eject_after: int = 5
+    """Failures in a row after which a backend is left out for a while, 0 to 1000; 0: never."""
+    eject_for: int = 10
+    """Seconds that it is left out at first, 1 to 3600."""
+    eject_most: int = 50
+    """Percent of its backends that may be left out at one time, 1 to 100."""
+    max_requests: int = 0
+    """Requests at one time with each backend, in each worker, 0 to 65535; 0: any number."""
+    max_waiting: int = 0
+    """Requests that wait for one of these to be over, 0 to 65535."""
+    limit_requests: str | None = None
+    """How many requests may come, such as `100/s`, `10/m` or `5000/h`; None: any number."""
+    limit_burst: int | None = None
+    """How many of them at once, 1 to 1000000; None: as many as the number of `limit_requests`."""
+    limit_per: LimitPer = LimitPer.SOURCE
+    client_ca: str = ""
+    """Certificates in PEM form, one of which has to vouch for a client's own; empty: nobody needs one."""
+    client_crl: str = ""
+    """Revocation lists in PEM form, of whoever issues clients' certificates; empty: nothing is revoked."""
+    trace: bool = False
+    """Requests that are part of no trace begin one (W3C Trace Context), as sampled."""
+    client_names: tuple[str, ...] = ()
+    """Patterns, `KIND:NAME`, one of which a client's certificate has to fit; empty: none."""
     weights: tuple[str, ...] = ()
     """`SERVICE=N`, 0 to 1000: the share of each destination, together with its backends; empty: by theirs."""
     sticky: bool = False
@@ -224,6 +283,12 @@ class Mapping:
         return next((name for name in _ACTING if getattr(self, name)), "")
 
     @property
+    def http3(self) -> bool:
+        """Whether HTTP/3 is spoken where it listens: what `quic` means where TLS ends here."""
+        spoken = Protocol.HTTPS in self.protocols and Protocol.QUIC in self.protocols
+        return self.tls is not None and spoken
+
+    @property
     def grace(self) -> int | None:
         """Seconds that a tunnel goes on after its credential has expired; None: it is not ended for that."""
         if self.on_expiry == KEEP:
@@ -261,12 +326,16 @@ class ClusterFields:
     """What admission let in, and refused."""
     log_netflow: bool = False
     """Beginnings and ends of flows, and what was denied."""
+    log_access: bool = False
+    """Every HTTP request that is read."""
     log_debug: bool = False
     """Backends that come and go; the cluster `default` also gets what the daemon logs."""
     ipfix: Collector | None = None
     """Where flow records go by IPFIX; None: nowhere."""
     log_http: str | None = None
     """Where flow records and refusals go as JSON in batches; None: nowhere."""
+    access_log: bool = False
+    """HTTP requests go as JSON lines to a file of this machine, whatever the classes above say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ class Protocol(StrEnum):
 
 OVER_HTTP = frozenset({Protocol.HTTP, Protocol.HTTPS, Protocol.GRPC})
 """Those that consist of HTTP requests, over TCP."""
+WITH_HTTP3 = OVER_HTTP | {Protocol.QUIC}
+"""And where TLS is spoken, `quic` beside `https` is HTTP/3; elsewhere it passes through unread."""
 
 
 class Transport(StrEnum):

@@ -73,6 +73,22 @@ def parse_on_expiry(text: str, *, field: str = "on_expiry") -> str:
     return f"{GRACE}{int(digits)}" if int(digits) else CUT
 
 
+RATES = {"s": 1, "m": 60, "h": 3600}
+"""Seconds of the units of `parse_rate`."""
+MAX_REQUESTS = 1_000_000
+
+
+def parse_rate(text: str, *, field: str) -> str:
+    """Read `N/s`, `N/m` or `N/h`, N from 1 to `MAX_REQUESTS`; `/sec`, `/min` and the like will do."""
+    digits, slash, unit = text.strip().lower().partition("/")
+    unit = unit.strip()
+    known = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h"}.get(unit, unit)
+    plain = slash and known in RATES and digits.strip().isascii() and digits.strip().isdigit()
+    if not plain or len(digits) > 8 or not 1 <= int(digits) <= MAX_REQUESTS:
+        raise InvalidValue(field, text, f"a number of 1 to {MAX_REQUESTS} and a unit: 100/s, 10/m or 5000/h")
+    return f"{int(digits)}/{known}"
+
+
 def parse_jwks_url(text: str, *, field: str = "jwks_url") -> str:
     """Read the address of a JWK Set: https, or http to loopback, without user, password or fragment."""
     said = text.strip()
@@ -247,6 +263,18 @@ def choice(enum: type[StrEnum]) -> Reader:
             return by_text[text(raw, field).lower()]
         except KeyError:
             raise InvalidValue(field, raw, "one of " + ", ".join(enum)) from None
+
+    return read
+
+
+def choices(enum: type[StrEnum]) -> Reader:
+    """A list of the enum's texts, each once, in the enum's order."""
+    one, order = choice(enum), list(enum)
+
+    def read(raw: Any, field: str) -> tuple[StrEnum, ...]:
+        if not isinstance(raw, list):
+            raise InvalidValue(field, raw, "a list")
+        return tuple(sorted({one(item, field) for item in raw}, key=order.index))
 
     return read
 

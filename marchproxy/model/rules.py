@@ -12,13 +12,14 @@ from marchproxy.model.entities import (
     ClusterHead,
     Interface,
     JwtAlgorithm,
+    LimitPer,
     Mapping,
     SendProxy,
     Service,
     WithoutSni,
 )
 from marchproxy.model.errors import InvalidValue
-from marchproxy.model.protocol import OVER_HTTP, Protocol
+from marchproxy.model.protocol import OVER_HTTP, WITH_HTTP3, Protocol
 
 OF_JWT = {
     "jwt_algorithm": JwtAlgorithm.HS256,
@@ -41,6 +42,8 @@ def check_cluster(cluster: ClusterHead) -> None:
 def check_service(service: Service) -> None:
     """What is drained is one of its own addresses; JWTs have keys of their algorithm, or a secret."""
     _check_drain(service)
+    if service.tls_ca and not service.tls:
+        raise InvalidValue("tls", False, "true, which tls_ca is for")
     if service.auth is Auth.JWT:
         _check_jwt(service)
     else:
@@ -85,7 +88,7 @@ def check_mapping(mapping: Mapping) -> None:
     if mapping.listen and len(mapping.listen.ports) > MAX_LISTEN_PORTS:
         raise InvalidValue("listen", str(mapping.listen), f"at most {MAX_LISTEN_PORTS} ports")
     routed = mapping.reads_requests
-    if routed and not set(mapping.protocols) <= OVER_HTTP:
+    if routed and not set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else OVER_HTTP):
         expected = f"http, https or grpc with a {routed[0]}"
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
     if mapping.path is not None and mapping.path_prefix is not None:
@@ -97,6 +100,7 @@ def check_mapping(mapping: Mapping) -> None:
         raise InvalidValue("sni_missing", str(mapping.sni_missing), "deny, unless sni is wanted")
     if mapping.tls is not None:
         _check_tls(mapping, mapping.tls)
+    _check_requests(mapping)
     if mapping.proxy_from or mapping.send_proxy is not SendProxy.NONE:
         _check_proxy_protocol(mapping)
     _check_goal(mapping)
@@ -129,7 +133,7 @@ def _check_weights(mapping: Mapping) -> None:
 
 def _check_actions(mapping: Mapping, field: str) -> None:
     """They are for requests that are read, and that go on."""
-    if not set(mapping.protocols) <= OVER_HTTP:
+    if not set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else OVER_HTTP):
         raise InvalidValue("protocols", ",".join(mapping.protocols), f"http, https or grpc with {field}")
     if mapping.listen is None or mapping.sni:
         expected = "nothing where HTTP is not read: without listen, with sni"
@@ -152,11 +156,48 @@ def _check_tls(mapping: Mapping, certificate: str) -> None:
     """TLS is over TCP, at a listener, and is not looked at from outside where it ends."""
     if mapping.listen is None:
         raise InvalidValue("tls", certificate, "no certificate without listen: routed TLS passes through")
-    if not set(mapping.protocols) <= _OVER_TCP:
-        raise InvalidValue("protocols", ",".join(mapping.protocols), "tcp, http, https or grpc with tls")
+    if not set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else _OVER_TCP):
+        expected = "tcp, http, https or grpc with tls; beside https also quic, which is HTTP/3 there"
+        raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
     if mapping.sni:
         expected = "no certificate with sni, which is for TLS that passes through: with tls it ends here"
         raise InvalidValue("tls", certificate, expected)
+
+
+OF_REQUESTS = {
+    name: Mapping.__dataclass_fields__[name].default
+    for name in (
+        *("connect_timeout", "response_timeout", "idle_timeout", "retry_on", "retry_budget"),
+        *("eject_after", "eject_for", "eject_most", "max_requests", "max_waiting"),
+        *("limit_requests", "limit_burst", "limit_per"),
+        *("client_ca", "client_crl", "client_names", "trace"),
+    )
+}
+"""Fields of a mapping that say something where requests are read only, and their defaults."""
+
+
+def _check_requests(mapping: Mapping) -> None:
+    """Requests are read of HTTP, at a listener."""
+    said = [name for name, default in OF_REQUESTS.items() if getattr(mapping, name) != default]
+    if said and mapping.listen is None:
+        raise InvalidValue("listen", None, f"an address and port with {said[0]}: routed traffic is not read")
+    if said and not set(mapping.protocols) <= OVER_HTTP:
+        expected = f"http, https or grpc with {said[0]}"
+        raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
+    if mapping.sni and said:
+        raise InvalidValue(said[0], "", "nothing with sni: what passes under TLS is not read")
+    if mapping.client_ca and mapping.tls is None:
+        raise InvalidValue("tls", None, "a certificate of ours with client_ca: clients show theirs under TLS")
+    if (mapping.client_crl or mapping.client_names) and not mapping.client_ca:
+        raise InvalidValue("client_ca", None, "the CA of clients, which client_crl and client_names are for")
+    if mapping.limit_requests is None and (
+        mapping.limit_burst is not None or mapping.limit_per is not LimitPer.SOURCE
+    ):
+        raise InvalidValue(
+            "limit_requests", None, "a rate such as 100/s, which limit_burst and limit_per are for"
+        )
+    if mapping.max_waiting and not mapping.max_requests:
+        raise InvalidValue("max_requests", 0, "a bound that max_waiting requests can wait for")
 
 
 def check_interface(interface: Interface) -> None:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from marchproxy.model.appliance import ListenerKind
 from marchproxy.model.names import cluster_of
+from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.checks import Watched
@@ -51,8 +52,11 @@ def assemble(
     if not any(item.kind is ListenerKind.EXPLICIT for item in snapshot.listeners):
         findings += _unasked_findings(routes.mapped)
     certificates = _certificates(parts)
+    http3 = _http3(parts)
     if certificates:
         findings += _mixed_findings(listeners)
+    if http3:
+        findings += _taken_findings(http3, listeners)
     findings += _unread_findings(listeners)
     findings += own_listener_findings(snapshot.listeners, listeners)
     return Plan(
@@ -68,6 +72,7 @@ def assemble(
         explicit=own_endpoints(snapshot.listeners, ListenerKind.EXPLICIT),
         tls=MappingProxyType(tls),
         certificates=certificates | frozenset(tls.values()),
+        http3=http3,
         names=frozenset(resolving),
         watched=_watched(parts),
         findings=tuple(findings),
@@ -88,6 +93,29 @@ def _admitted(places: Places) -> frozenset[ListenerKey]:
 def _certificates(parts: Iterable[Part]) -> frozenset[str]:
     securing = [part for part in parts if part.mapping.tls is not None]
     return frozenset(rule.tls for part in securing for _, rule in part.rules if rule.tls is not None)
+
+
+def _http3(parts: Iterable[Part]) -> frozenset[ListenerKey]:
+    """Where it is spoken: one mapping that says so opens it for all at its listener."""
+    speaking = [part for part in parts if part.mapping.http3]
+    return frozenset(key for part in speaking for key, rule in part.rules if rule.http3)
+
+
+def _taken_findings(http3: frozenset[ListenerKey], listeners: Iterable[Listener]) -> Iterator[Finding]:
+    """Mappings that would have its datagrams for themselves."""
+    by_port: dict[tuple[int, int], set[int]] = {}
+    for key in http3:
+        by_port.setdefault((key.version, key.port), set()).add(key.address)
+    for item in listeners:
+        own = item.key
+        spoken = by_port.get((own.version, own.port), set())
+        if item.transport is Transport.UDP and spoken & {own.address, 0} | (
+            spoken if not own.address else set()
+        ):
+            names = ", ".join(sorted({rule.mapping for rule in item.rules if rule.mapping}))
+            message = f"HTTP/3 is spoken at this port, where {names} listens over udp"
+            hint = "give one of them another port, or take quic from the mapping with --tls"
+            yield Finding(Severity.ERROR, f"listener {item}", message, hint)
 
 
 def _watched(parts: Iterable[Part]) -> tuple[Watched, ...]:

@@ -9,6 +9,7 @@ from marchproxy.model.address import HostName, IPAddress
 from marchproxy.model.entities import Action, Mapping, Service
 from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL, cluster_of, qualify
 from marchproxy.model.snapshot import Cluster, Snapshot
+from marchproxy.policy.clientcas import several_authorities
 from marchproxy.policy.compile import Compiled
 from marchproxy.policy.limits import idle_limits
 from marchproxy.policy.overlaps import overlaps
@@ -46,6 +47,7 @@ def check(
         ),
         *_hidden(compiled.plan, restricting),
         *overlaps(compiled.plan),
+        *several_authorities(compiled.plan),
         *(_unresolved(snapshot, compiled.plan.names - names.keys()) if names is not None else ()),
         *(finding for cluster in snapshot.clusters for finding in _unused(cluster)),
         *idle_limits(snapshot),

@@ -121,6 +121,11 @@ class Answer:
         return tuple([name for name in self.rule.credentials if name in ends]) or self.rule.credentials
 
     @property
+    def leads(self) -> bool:
+        """Whether there is somewhere to go from a listener."""
+        return isinstance(self.rule, Rule) and self.rule.leads
+
+    @property
     def actions(self) -> Actions | None:
         """What is done with the request beside passing it on."""
         return self.rule.actions if isinstance(self.rule, Rule) else None
@@ -226,11 +231,18 @@ class Evaluator:
         """The listener that a query reaches: the one at its very address, or else at every local address."""
         if query.transport is None:
             return None
-        exact = self._listeners.get(listener_key(query.transport, query.destination, query.port))
+        found = self._at(query, query.transport)
+        if found is None and query.transport is Transport.UDP and self.plan.http3:
+            # HTTP/3 is decided where HTTP/1.1 would be.
+            over_tcp = self._at(query, Transport.TCP)
+            return over_tcp if over_tcp is not None and over_tcp.key in self.plan.http3 else None
+        return found
+
+    def _at(self, query: Query, transport: Transport) -> Listener | None:
+        exact = self._listeners.get(listener_key(transport, query.destination, query.port))
         if exact is not None or not query.is_local():
             return exact
-        wildcard = WILDCARDS[query.destination.version]
-        return self._listeners.get(listener_key(query.transport, wildcard, query.port))
+        return self._listeners.get(listener_key(transport, WILDCARDS[query.destination.version], query.port))
 
     def matchers(self, listener: Listener) -> tuple[Matcher, ...]:
         """The rules of a listener of this plan, in order, prepared when they are first asked for."""

@@ -15,7 +15,15 @@ from typing import NamedTuple
 from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Limit, Settings
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import MAX_PRIORITY, Action, Balance, Interface, SendProxy, WithoutSni
+from marchproxy.model.entities import (
+    MAX_PRIORITY,
+    Action,
+    Balance,
+    Interface,
+    LimitPer,
+    SendProxy,
+    WithoutSni,
+)
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -45,6 +53,8 @@ class Backend:
     weight: int = 1
     tls: str = ""
     """Where HTTP is read, the name or address that it proves in TLS; empty: it speaks in the clear."""
+    tls_ca: str = ""
+    """Certificates in PEM form that vouch for it; empty: the system's."""
     http2: bool = False
     """It speaks HTTP/2 only, whatever the rule says."""
 
@@ -97,6 +107,53 @@ class Http2(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestLimit:
+    """How many requests may come."""
+
+    rate: float
+    """A second."""
+    burst: int
+    per: LimitPer
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """Which certificates of clients are taken."""
+
+    ca: str
+    """PEM."""
+    crl: str
+    """PEM; empty: nothing is revoked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """How requests are carried that a rule lets through: the fields of the mapping. Times are in seconds;
+    None: as `AdmissionLimits` has it."""
+
+    connect: float | None = None
+    response: float | None = None
+    idle: float | None = None
+    retry_on: frozenset[str] = frozenset()
+    """Of `entities.Retry`."""
+    retry_budget: float = 0.2
+    """Of requests, 0 to 1."""
+    eject_after: int = 5
+    eject_for: float = 10.0
+    eject_most: float = 0.5
+    """Of backends, 0 to 1."""
+    max_requests: int = 0
+    max_waiting: int = 0
+    limit: RequestLimit | None = None
+    client: ClientTls | None = None
+    client_names: tuple[str, ...] = ()
+    trace: bool = False
+
+
+DEFAULT_HANDLING = Handling()
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One mapping at one listener; two rules if its sources are `external` *and* services."""
 
@@ -134,6 +191,10 @@ class Rule:
     """How backends are told who the client is."""
     route: Route | None = None
     """Its protocols are HTTP's; None: they are not, or what passes is to stay as it is."""
+    http3: bool = False
+    """It has HTTP/3 spoken over UDP at its listener, with `tls`."""
+    handling: Handling = DEFAULT_HANDLING
+    """What becomes of its requests; another than the default wants them to be read."""
     http2: Http2 = Http2.NEVER
     actions: Actions | None = None
     """What it does with requests beside passing them on; None: nothing."""
@@ -148,7 +209,11 @@ class Rule:
         """Whether connections must be understood before they may go to the pool."""
         asks = bool(self.credentials) or self.sni is not None or self.tls is not None
         asks = asks or bool(self.proxy_from) or self.send_proxy is not SendProxy.NONE
-        return self.is_routed or self.actions is not None or (self.pool is not None and asks)
+        return (
+            self.is_routed
+            or self.actions is not None
+            or (self.pool is not None and (asks or self._is_handled))
+        )
 
     @property
     def is_routed(self) -> bool:
@@ -158,8 +223,16 @@ class Rule:
     @property
     def reads_http(self) -> bool:
         """Whether it needs requests to be read."""
-        asks = self.pool is not None and (bool(self.credentials) or self.tls is not None)
-        return self.route is not None and (self.is_routed or asks or self.actions is not None)
+        asks = bool(self.credentials) or self.tls is not None or self._is_handled
+        acts = self.actions is not None
+        return self.route is not None and (self.is_routed or acts or (self.pool is not None and asks))
+
+    @property
+    def _is_handled(self) -> bool:
+        # In other processes the default is an equal object, and here the same one for almost all rules.
+        return self.route is not None and not (
+            self.handling is DEFAULT_HANDLING or self.handling == DEFAULT_HANDLING
+        )
 
 
 ICMP = 1
@@ -318,6 +391,9 @@ class Plan:
     """Those of `explicit` where TLS is spoken, with the qualified names of certificates."""
     certificates: frozenset[str] = frozenset()
     """Qualified names of all certificates that listeners want."""
+    http3: frozenset[ListenerKey] = frozenset()
+    """Those of `admitted` where HTTP/3 is spoken, too, over UDP at the same address and port. It has no rules
+    of its own: requests are decided by those of the listener, whatever brought them."""
     watched: tuple[Watched, ...] = ()
     """Backends that are checked or drained, each once."""
     findings: tuple[Finding, ...] = ()

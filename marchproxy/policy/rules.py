@@ -10,16 +10,19 @@ from marchproxy.model.entities import Action, Auth, Mapping, WithoutSni
 from marchproxy.model.management import MANAGEMENT_PORTS
 from marchproxy.model.names import qualify
 from marchproxy.model.ports import PortRange
-from marchproxy.model.protocol import OVER_HTTP, Protocol, Transport
+from marchproxy.model.protocol import OVER_HTTP, WITH_HTTP3, Protocol, Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.actions import Actions
 from marchproxy.policy.checks import Watched
 from marchproxy.policy.conditions import Conditions
 from marchproxy.policy.directory import Audience, Directory, Referents
+from marchproxy.policy.handling import handling_of
 from marchproxy.policy.paths import canonical_prefix, canonical_whole
 from marchproxy.policy.plan import (
+    DEFAULT_HANDLING,
     WILDCARDS,
     Finding,
+    Handling,
     Http2,
     ListenerKey,
     Pool,
@@ -99,7 +102,9 @@ class _Reading(NamedTuple):
 
     @property
     def transports(self) -> list[Transport]:
-        """What carries its protocols, ICMP aside."""
+        """What carries its protocols, ICMP aside; HTTP/3 has no rules of its own."""
+        if self.mapping.http3:
+            return [Transport.TCP]
         carried = {protocol.transport for protocol in self.mapping.protocols}
         return [transport for transport in Transport if transport in carried]
 
@@ -124,12 +129,18 @@ class _Reading(NamedTuple):
     def route(self) -> Route | None:
         """As of `Rule`."""
         mapping = self.mapping
-        if mapping.listen is None or mapping.sni or not set(mapping.protocols) <= OVER_HTTP:
+        over_http = set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else OVER_HTTP)
+        if mapping.listen is None or mapping.sni or not over_http:
             return None
         exact = mapping.path is not None
         path = canonical_whole(mapping.path) if mapping.path else canonical_prefix(mapping.path_prefix or "")
         conditions = Conditions.of(mapping.methods, mapping.headers, mapping.query)
         return Route(mapping.host or "", path, exact, conditions)
+
+    @property
+    def handling(self) -> Handling:
+        """As of `Rule`; the default is one object."""
+        return handling_of(self.mapping) if self.mapping.action is Action.ALLOW else DEFAULT_HANDLING
 
     @property
     def http2(self) -> Http2:
@@ -153,7 +164,7 @@ class _Reading(NamedTuple):
         credentials: tuple[str, ...] = (),
     ) -> list[Rule]:
         """Its rules at a listener."""
-        name, mapping = self.name, self.mapping
+        name, mapping, handling = self.name, self.mapping, self.handling
         actions = Actions.of(mapping) if mapping.acts else None
         return [
             Rule(
@@ -174,6 +185,8 @@ class _Reading(NamedTuple):
                 proxy_from=mapping.proxy_from,
                 send_proxy=mapping.send_proxy,
                 route=self.route,
+                http3=mapping.http3 and mapping.action is Action.ALLOW,
+                handling=handling,
                 http2=self.http2,
                 actions=actions,
             )

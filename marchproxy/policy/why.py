@@ -148,6 +148,8 @@ def _routes(evaluator: Evaluator, answer: Answer, listener: Listener, query: Que
     yield f"{_decides(answer.rule)}{_wants(answer.rule)}"
     if isinstance(answer.rule, Rule) and answer.rule.tls:
         yield f"TLS is spoken there, with certificate {answer.rule.tls}"
+    if listener.key in evaluator.plan.http3:
+        yield "HTTP/3 is spoken there over UDP, too, and decided by the same mappings"
     if answer.openers:
         yield f"a credential of {_listed(answer.openers)} opens it, presented as Authorization"
     if answer.actions is not None:

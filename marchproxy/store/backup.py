@@ -36,6 +36,7 @@ _SEALED = {
     "jwt_secret": "SELECT 1 FROM jwt_secret LIMIT 1",
     "log_token": "SELECT 1 FROM log_token LIMIT 1",
     "certificate": "SELECT 1 FROM certificate LIMIT 1",
+    "certificate_source": "SELECT 1 FROM certificate_source LIMIT 1",
 }
 """By table: whether something is in it that only the key opens."""
 _HEAD = len(MAGIC) + _SALT + _NONCE

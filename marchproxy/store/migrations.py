@@ -309,6 +309,60 @@ def proxy_protocol(dal: "DAL") -> None:
     add(dal, "mapping", Field("send_proxy", "text"), "none")
 
 
+def access_log(dal: "DAL") -> None:
+    """HTTP requests in logs."""
+    from pydal import Field
+
+    for field in ("log_access", "access_log"):
+        add(dal, "cluster", Field(field, "boolean"), "F")
+
+
+def resilience(dal: "DAL") -> None:
+    """What mappings ask of backends that read requests: time, tries, and how many at once."""
+    from pydal import Field
+
+    for field in ("connect_timeout", "response_timeout", "idle_timeout"):
+        add(dal, "mapping", Field(field, "integer"), None)
+    add(dal, "mapping", Field("retry_on", "text"), "[]")
+    defaults = {"retry_budget": 20, "eject_after": 5, "eject_for": 10, "eject_most": 50}
+    for field, value in (*defaults.items(), ("max_requests", 0), ("max_waiting", 0)):
+        add(dal, "mapping", Field(field, "integer"), value)
+
+
+def request_limits(dal: "DAL") -> None:
+    """How many requests may come to a mapping."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("limit_requests", "text"), None)
+    add(dal, "mapping", Field("limit_burst", "integer"), None)
+    add(dal, "mapping", Field("limit_per", "text"), "source")
+
+
+def client_certificates(dal: "DAL") -> None:
+    """Certificates that clients show to mappings, who vouches for those of backends, and traces."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("client_ca", "text"), "")
+    add(dal, "mapping", Field("client_crl", "text"), "")
+    add(dal, "mapping", Field("client_names", "text"), "[]")
+    add(dal, "mapping", Field("trace", "boolean"), "F")
+    add(dal, "service", Field("tls_ca", "text"), "")
+
+
+def certificate_sources(dal: "DAL") -> None:
+    """Where certificates are fetched from."""
+    from pydal import Field
+
+    create(
+        dal,
+        "certificate_source",
+        Field("certificate", "reference certificate", notnull=True, unique=True, ondelete="CASCADE"),
+        Field("document", "text", notnull=True),
+        Field("sealed", "text", notnull=True),
+        time("created"),
+    )
+
+
 def request_conditions(dal: "DAL") -> None:
     """What mappings want of HTTP requests beside host and path prefix."""
     from pydal import Field
@@ -340,6 +394,11 @@ MIGRATIONS: tuple[Step, ...] = (
     certificates,
     log_settings,
     proxy_protocol,
+    access_log,
+    resilience,
+    request_limits,
+    client_certificates,
+    certificate_sources,
     request_conditions,
     request_actions,
 )

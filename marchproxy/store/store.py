@@ -12,6 +12,7 @@ from marchproxy.model.errors import Conflict
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store import keys, reader
 from marchproxy.store.certificates import Certificates, check_certificates
+from marchproxy.store.certificatesources import CertificateSources
 from marchproxy.store.contents import check_contents, read_contents, write_contents
 from marchproxy.store.credentials import Credentials
 from marchproxy.store.database import Database
@@ -52,6 +53,7 @@ class Store:
         """Whether `open` made this store's first revision just now."""
         self.credentials = Credentials(database, vault)
         self.certificates = Certificates(database, vault, lambda: self._read()[1])
+        self.certificate_sources = CertificateSources(database, vault)
         self._database = database
         self._known: tuple[Revision, Snapshot] | None = None
 

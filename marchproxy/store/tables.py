@@ -142,6 +142,13 @@ def _define(dal: DAL) -> None:
         Field("fingerprint", length=64, requires=_SHA256),
         *(Field(name, "datetime", requires=_instant) for name in ("created", "begins", "expires")),
     )
+    dal.define_table(
+        "certificate_source",
+        Field("certificate", "reference certificate", ondelete="CASCADE", requires=_POSITIVE),
+        Field("document", "text", requires=_document),
+        Field("sealed", "text", requires=_BASE64),
+        Field("created", "datetime", requires=_instant),
+    )
 
 
 def _fields(kind: Kind) -> list[Field]:

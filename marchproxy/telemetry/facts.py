@@ -78,6 +78,10 @@ class Facts:
     questions: Mapping[str, int]
     """That clients asked the DNS listeners, by what became of them."""
     backends: Sequence[BackendFact]
+    ejected: Mapping[str, int]
+    """Backends that HTTP requests leave out, by service."""
+    requests: Mapping[str, int]
+    """What was taken care of between HTTP requests and backends."""
     certificates: Mapping[str, float]
     """When each that is used expires, in seconds since the epoch, by qualified name."""
     problems: Mapping[str, int]

@@ -36,6 +36,7 @@ class _Snapshot(Collector):
         yield from self._names()
         yield from self._health()
         yield from self._backends()
+        yield from self._requests()
         yield from self._logs()
 
     def _policy(self) -> Iterator[Metric]:
@@ -227,6 +228,27 @@ class _Snapshot(Collector):
         for key, number in states.items():
             count.add_metric(key, number)
         yield count
+
+    def _requests(self) -> Iterator[Metric]:
+        out = GaugeMetricFamily(
+            "marchproxy_http_backends_ejected",
+            "Backends of a service that some process leaves out because requests failed there.",
+            labels=["service"],
+        )
+        ejected: Counter[str] = Counter()
+        for service, number in self._facts.ejected.items():
+            ejected[self._seats.seat("service", service)] += number
+        for service, number in ejected.items():
+            out.add_metric([service], number)
+        yield out
+        events = CounterMetricFamily(
+            "marchproxy_http_events",
+            "What was done about backends that fail, and about requests to them.",
+            labels=["event"],
+        )
+        for event, number in self._facts.requests.items():
+            events.add_metric([event], number)
+        yield events
 
     def _logs(self) -> Iterator[Metric]:
         labels = ["cluster", "sink"]

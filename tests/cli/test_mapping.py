@@ -6,7 +6,27 @@ import pytest
 
 from tests.cli.console import Console
 
+REQUESTS: dict[str, object] = {
+    "connect_timeout": None,
+    "response_timeout": None,
+    "idle_timeout": None,
+    "retry_on": [],
+    "retry_budget": 20,
+    "eject_after": 5,
+    "eject_for": 10,
+    "eject_most": 50,
+    "max_requests": 0,
+    "max_waiting": 0,
+    "limit_requests": None,
+    "limit_burst": None,
+    "limit_per": "source",
+    "client_ca": "",
+    "client_crl": "",
+    "client_names": [],
+    "trace": False,
+}
 CW = {
+    **REQUESTS,
     "name": "cw",
     "cluster": "default",
     "sources": ["clients"],
@@ -55,6 +75,7 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         *("--query", "v=2", "--query", "debug", "--output", "json"),
     ).json
     assert added == {
+        **REQUESTS,
         "name": "m",
         "cluster": "default",
         "sources": ["clients", "external"],
@@ -101,6 +122,37 @@ def test_who_says_who_its_client_is_and_who_is_told(site: Console) -> None:
     assert (added["proxy_from"], added["send_proxy"]) == (["10.1.0.5", "fd01::/64"], "v2")
     assert site("mapping", "set", "m", "--send-proxy", "v3").code == 5
     assert site.ok("mapping", "set", "m", "--proxy-from", "", "--output", "json").json["proxy_from"] == []
+
+
+def test_what_is_said_about_requests(site: Console) -> None:
+    added = site.ok(
+        *("mapping", "add", "m", "--from", "clients", "--to", "web", "--protocol", "http"),
+        *("--listen", "10.1.0.1:8080", "--connect-timeout", "2s", "--response-timeout", "10m"),
+        *("--idle-timeout", "30", "--retry", "503,reset", "--retry", "502", "--retry-budget", "50"),
+        *("--eject-after", "3", "--eject-for", "1m", "--eject-most", "34", "--max-requests", "200"),
+        *("--max-waiting", "100", "--limit-requests", "10/min", "--limit-burst", "3", "--limit-per", "token"),
+        "--trace",
+        *("--output", "json"),
+    ).json
+    assert {name: added[name] for name in REQUESTS} == {
+        "connect_timeout": 2,
+        "response_timeout": 600,
+        "idle_timeout": 30,
+        "retry_on": ["reset", "502", "503"],
+        "retry_budget": 50,
+        "eject_after": 3,
+        "eject_for": 60,
+        "eject_most": 34,
+        "max_requests": 200,
+        "max_waiting": 100,
+        "limit_requests": "10/m",
+        "limit_burst": 3,
+        "limit_per": "token",
+        "client_ca": "",
+        "client_crl": "",
+        "client_names": [],
+        "trace": True,
+    }
 
 
 def test_what_becomes_of_requests_is_said_by_flags(site: Console) -> None:

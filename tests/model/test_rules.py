@@ -194,3 +194,70 @@ def test_which_listeners_of_the_appliance_speak_tls(kind: str, tls: str | None, 
             read_entity(ApplianceListener, document)
     else:
         assert read_entity(ApplianceListener, document).tls == read
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"protocols": ["https", "quic"]}, None),
+        ({"protocols": ["https", "quic"], "host": "h.example", "path_prefix": "/x"}, None),
+        ({"protocols": ["http", "https", "quic"]}, None),
+        ({"protocols": ["quic"]}, "protocols"),
+        ({"protocols": ["http", "quic"]}, "protocols"),
+        ({"protocols": ["https", "quic", "udp"]}, "protocols"),
+        ({"protocols": ["https", "quic"], "tls": None, "host": "h.example"}, "protocols"),
+        ({"protocols": ["https", "quic"], "sni": True}, "protocols"),
+        ({"protocols": ["https", "quic"], "tls": None}, None),
+    ],
+)
+def test_quic_beside_https_is_http3_where_tls_ends(fields: Document, field: str | None) -> None:
+    document: Document = {
+        **{"name": "m", "sources": ["a"], "destinations": ["b"], "tls": "proxy", "listen": "10.0.0.1:443"},
+        **fields,
+    }
+    if field is None:
+        assert read_entity(Mapping, document).http3 is (document["tls"] is not None)
+        return
+    with pytest.raises(InvalidValue) as refused:
+        read_entity(Mapping, document)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"max_requests": 5, "max_waiting": 5}, None),
+        ({"retry_on": ["503", "reset"]}, None),
+        ({"max_waiting": 5}, "max_requests"),
+        ({"retry_on": ["503"], "protocols": ["tcp"]}, "protocols"),
+        ({"eject_after": 0, "listen": None}, "listen"),
+        ({"connect_timeout": 1, "sni": True}, "connect_timeout"),
+        ({"retry_on": ["500"]}, "retry_on"),
+        ({"limit_requests": "100/s", "limit_burst": 10, "limit_per": "mapping"}, None),
+        ({"limit_burst": 10}, "limit_requests"),
+        ({"limit_per": "token"}, "limit_requests"),
+        ({"limit_requests": "100"}, "limit_requests"),
+        ({"limit_requests": "0/s"}, "limit_requests"),
+        ({"limit_requests": "5/d"}, "limit_requests"),
+        ({"limit_requests": "1000001/h"}, "limit_requests"),
+        ({"eject_most": 0}, "eject_most"),
+        ({"response_timeout": 3601}, "response_timeout"),
+    ],
+)
+def test_what_is_said_about_requests_needs_http_at_a_listener(
+    fields: dict[str, object], wrong: str | None
+) -> None:
+    document = {
+        "name": "www",
+        "sources": ["lan"],
+        "destinations": ["web"],
+        "protocols": ["http"],
+        "listen": "10.1.0.1:80",
+        **fields,
+    }
+    if wrong is None:
+        read_entity(Mapping, document)
+        return
+    with pytest.raises(InvalidValue) as raised:
+        read_entity(Mapping, document)
+    assert raised.value.field == wrong

@@ -3,13 +3,16 @@
 from dataclasses import replace
 from ipaddress import ip_network
 
+import pytest
+
 from marchproxy.model.appliance import ApplianceListener, ListenerKind, Settings
 from marchproxy.model.endpoint import parse_endpoint
 from marchproxy.model.entities import Interface, Mapping, Service
+from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.compile import compile_plan
-from marchproxy.policy.plan import Plan
+from marchproxy.policy.plan import Plan, Severity
 from tests.policy.build import (
     INSIDE,
     NOW,
@@ -173,3 +176,44 @@ def test_mappings_that_differ_about_tls_at_one_place_are_told_of() -> None:
     assert [text for text in found if "listener 192.0.2.1:443/tcp: its mappings differ about TLS" in text]
     same = replace(other, tls="proxy")
     assert not [text for text in texts(plan(WEB, office, lab, secured, same).findings) if "TLS" in text]
+
+
+def http3(*more: Mapping, listen: str = "192.0.2.1:443") -> Plan:
+    spoken = mapping("h3", "all", "web", listen, "https,quic", tls="proxy", host="h.example")
+    return plan(WEB, spoken, *more)
+
+
+def test_http3_has_no_rules_of_its_own() -> None:
+    made = http3(mapping("other", "all", "web", "192.0.2.1:443", "https", tls="proxy"))
+    (only,) = made.listeners
+    assert only.transport is Transport.TCP
+    assert made.http3 == made.admitted == {only.key}
+    assert [rule.http3 for rule in only.rules] == [True, False]
+
+
+def test_who_denies_opens_nothing() -> None:
+    spoken = mapping("h3", "all", "web", "192.0.2.1:443", "https,quic", tls="proxy", action="deny")
+    assert not plan(WEB, spoken).http3
+
+
+def test_without_tls_quic_passes_through_as_it_did() -> None:
+    made = plan(WEB, mapping("pass", "all", "web", "192.0.2.1:443", "https,quic"))
+    assert {item.transport for item in made.listeners} == set(Transport)
+    assert not made.http3
+
+
+@pytest.mark.parametrize(
+    ("listen", "other", "conflict"),
+    [
+        ("192.0.2.1:443", "192.0.2.1:443", True),
+        ("192.0.2.1:443", "*:443", True),
+        ("*:443", "192.0.2.1:443", True),
+        ("192.0.2.1:443", "192.0.2.2:443", False),
+        ("192.0.2.1:443", "192.0.2.1:444", False),
+    ],
+)
+def test_who_wants_its_datagrams_is_told_of(listen: str, other: str, conflict: bool) -> None:
+    made = http3(mapping("games", "all", "web", other, "udp"), listen=listen)
+    told = [each for each in made.findings if "HTTP/3" in each.message]
+    assert bool(told) is conflict
+    assert {each.severity for each in told} <= {Severity.ERROR}

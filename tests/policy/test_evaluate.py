@@ -198,3 +198,19 @@ def test_a_running_flow_is_kept_where_only_backends_are_wanting() -> None:
     assert (answer.verdict, answer.reason, answer.keeps) == (Verdict.DENY, Reason.NO_BACKEND, True)
     denied = plan(OFFICE, web, mapping("www", "office", "web", "192.0.2.1:80", action="deny"))
     assert not evaluate(denied, query("10.0.9.1", "192.0.2.1")).keeps
+
+
+def test_http3_is_decided_where_http1_is() -> None:
+    """Whatever listener over TCP has an address, has it over UDP, too, or nobody has."""
+    web = service("web", "192.0.2.80", port=443)
+    spoken = mapping("h3", "all", "web", "*:443", "https,quic", tls="proxy", host="h.example")
+    own = mapping("own", "all", "web", "192.0.2.1:443", "https", tls="proxy")
+    made = Evaluator(plan(web, spoken, own))
+    over = {each: made.listener(query("198.51.100.1", "192.0.2.2", 443, each)) for each in Transport}
+    assert over[Transport.TCP] is over[Transport.UDP] is not None
+    # The one of the single address speaks no HTTP/3, and that of all addresses is not for it.
+    assert made.listener(query("198.51.100.1", "192.0.2.1", 443, Transport.UDP)) is None
+    answer = made.evaluate(
+        replace(query("198.51.100.1", "192.0.2.2", 443, Transport.UDP), host="h.example", path="/")
+    )
+    assert answer.mapping == "h3"

@@ -229,3 +229,10 @@ def test_where_http_is_read_routes_are_told() -> None:
     assert any("ban" in line and "another host or path" in line for line in said)
     nowhere = why(Evaluator(made), replace(asked, host="x", source=query("10.9.9.9", "192.0.2.1").source))
     assert nowhere[-1] == "no mapping is for this source and request: denied"
+
+
+def test_http3_is_told_of() -> None:
+    made = plan(OFFICE, WEB, mapping("www", "office", "web", "*:443", "https,quic", tls="proxy"))
+    asked = replace(query("10.0.0.1", "192.0.2.1", 443), host="h.example", path="/")
+    said = why(Evaluator(made), asked)
+    assert "HTTP/3 is spoken there over UDP, too, and decided by the same mappings" in said

@@ -41,6 +41,8 @@ FACTS = Facts(
         BackendFact("web", "10.2.0.3", 80, False, True),
         BackendFact("db", "fd02::2", 5432, None, True),
     ],
+    ejected={"web": 1},
+    requests={"ejected": 2, "retried": 7},
     certificates={"lab/web": 1_900_000_000.0},
     problems={"policy": 0, "tier": 2},
     sinks=[

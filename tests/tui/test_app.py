@@ -36,6 +36,8 @@ def test_pictures(tab: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPat
         # Only what a tab shows at first: rates come with the second answer.
         monkeypatch.setattr(view, "EVERY", 3600.0)
     monkeypatch.setattr("marchproxy.tui.app.EVERY", 3600.0)
+    # Nor is the stage's daemon, which ends when it has told what happens, asked again.
+    monkeypatch.setattr("marchproxy.tui.views.stream._PAUSE", 3600.0)
     stage = Stage()
     stage.happening = [{**decision(3), "kind": "denied"}]
 

@@ -30,6 +30,7 @@ class Client:
     port: int
     local: IPAddress
     local_port: int
+    transport: Transport = Transport.TCP
     proxy: IPAddress | None = None
     """Who has connected and says that it speaks for this client; None: the client itself."""
 
@@ -40,7 +41,7 @@ class Client:
 
     def query(self, address: IPAddress | None = None, port: int | None = None) -> Query:
         """What a record of this client is about: what it asked for, or else the listener."""
-        return Query(self.source, address or self.local, port or self.local_port, Transport.TCP, _always)
+        return Query(self.source, address or self.local, port or self.local_port, self.transport, _always)
 
 
 class Arrivals(ABC):

@@ -8,6 +8,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 from marchproxy.dataplane.admission.arrivals import Arrivals
 from marchproxy.dataplane.admission.association import Associations
@@ -20,6 +21,7 @@ from marchproxy.dataplane.admission.listeningsockets import (
     ListeningSockets,
     Prepared,
     explicit_listeners,
+    http3_listeners,
     wanted_by,
 )
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
@@ -28,11 +30,14 @@ from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.http.listeners import HttpListeners
+from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.proxy.tcp import TcpListener
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.quic.handshakes import MOST as MOST_HANDSHAKES
+from marchproxy.dataplane.quic.steering import Steering
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
@@ -45,6 +50,9 @@ from marchproxy.policy.plan import (
     Plan,
 )
 from marchproxy.policy.tunnels import Wish
+
+if TYPE_CHECKING:
+    from marchproxy.dataplane.http.http3.listeners import Http3Listeners
 
 EXPIRE_EVERY = 1.0
 OFFER_EVERY = 0.1
@@ -65,9 +73,11 @@ class Admission:
         limits: AdmissionLimits | None = None,
         shared: bool = False,
         contexts: Contexts | None = None,
+        rates: Rates | None = None,
     ) -> None:
         """`find` looks names up; `handover` gives tunnels to the kernel; `shared`: with a tier that needs
-        descriptors for connections too; `contexts` has what TLS is spoken with.
+        descriptors for connections too; `contexts` has what TLS is spoken with;
+        `rates` counts requests with other processes.
         """
         self.limits = limits or default_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0], shared=shared)
         self._ledger = Ledger()
@@ -83,7 +93,11 @@ class Admission:
         self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
         self._mappings = MappingListeners(*shared_parts)
         self._passing = PassingTls(*shared_parts)
-        self._http = HttpListeners(*shared_parts)
+        self._http = HttpListeners(*shared_parts, rates or Rates())
+        self._contexts = contexts
+        self._steering = Steering()
+        self._http3: Http3Listeners | None = None
+        """There once some plan has wanted it: what it needs takes longer to load than all the rest."""
         self._open: dict[ListenerKey, TcpListener] = {}
         self._sockets = sockets or ListeningSockets()
         self._plan = Plan()
@@ -105,6 +119,10 @@ class Admission:
     def want(self, kinds: frozenset[EventKind]) -> None:
         """Report only these kinds of events from now on."""
         self._ledger.wanted = kinds
+
+    def steer(self, steering: Steering) -> None:
+        """From now on give out these connection IDs of QUIC: where several processes share ports."""
+        self._steering = steering
 
     def prepare(self, plan: Plan) -> Prepared:
         """Open what `plan` needs and is not open. Raises `MarchproxyError`, and nothing has changed.
@@ -134,12 +152,29 @@ class Admission:
         explicit = explicit_listeners(plan)
         for key in self._open.keys() & wanted:
             self._open[key].carrier = self._reception(key, explicit)
+        self._serve_http3(plan, wanted, opened)
         for key, sock in opened.items():
+            if key.transport == Transport.UDP.number:
+                continue
             listener = self._open[key] = TcpListener(sock, self._reception(key, explicit))
             listener.start()
         for gone in self._open.keys() - wanted:
             self._open.pop(gone).close()
         self._look()
+
+    def _serve_http3(
+        self, plan: Plan, wanted: frozenset[ListenerKey], opened: Mapping[ListenerKey, socket.socket]
+    ) -> None:
+        spoken = {key: item for key, item in http3_listeners(plan).items() if key in wanted}
+        if self._http3 is None:
+            if not spoken:
+                return
+            from marchproxy.dataplane.http.http3.listeners import Http3Listeners
+
+            made = Http3Listeners(self._http.site, self._judge, self._gate, self._contexts, self._steering)
+            self._http3 = made
+        self._http3.recheck()
+        self._http3.serve({key: sock for key, sock in opened.items() if key in spoken}, spoken)
 
     async def inform(self) -> None:
         """Returns when a new plan, and credentials that have changed, hold. Here they do at once."""
@@ -154,6 +189,8 @@ class Admission:
             self._tunnels.expire(settings.tunnel_idle, self._deadlines)
             self._associations.expire(settings.timeout_udp, self._deadlines)
             self._http.tick()
+            if self._http3:
+                self._http3.tick()
             if self._handover and self._deadlines:
                 self._handover.end_where(self._overdue)
         if now - self._looked_at >= LOOK_EVERY:
@@ -185,10 +222,21 @@ class Admission:
         """Clients, let in or not."""
         if not self.ready:
             return []
-        return [
+        tables = [
             TableFill("tunnels", self._gate.inside, self.limits.connections),
             TableFill("associations", len(self._associations.live), self.limits.associations),
         ]
+        if self._http3:
+            tables.append(TableFill("quic-handshakes", self._http3.handshakes, MOST_HANDSHAKES))
+        return tables
+
+    def outliers(self) -> Sequence[Outlier]:
+        """Backends that requests leave out for a while."""
+        return self._http.care.outliers()
+
+    def request_counts(self) -> Mapping[str, int]:
+        """What was taken care of between requests and backends; see `circuits.Changes`."""
+        return self._http.care.counts()
 
     def problems(self) -> Sequence[str]:
         """Listeners that cannot accept, or whose address is not here."""
@@ -198,14 +246,22 @@ class Admission:
 
     async def cut(self, ids: frozenset[int]) -> set[int]:
         """End conversations by their ids. Returns those that there were."""
-        return self._tunnels.cut(ids) | self._associations.cut(ids) | self._http.cut(ids)
+        ended = self._tunnels.cut(ids) | self._associations.cut(ids)
+        ended |= self._http.cut(ids)
+        return ended | self._http3.cut(ids) if self._http3 else ended
 
     async def revoke(self, token: str) -> int:
         """End what a credential opened; see `Tunnels.revoke`."""
-        count = self._tunnels.revoke(token) + self._associations.revoke(token) + self._http.revoke(token)
+        count = self._tunnels.revoke(token) + self._associations.revoke(token)
+        count += self._http.revoke(token) + (self._http3.revoke(token) if self._http3 else 0)
         if self._handover:
             count += self._handover.revoke(token)
         return count
+
+    def leave_ports(self) -> None:
+        """Let go of what keeps another daemon from opening its sockets: QUIC is heard at the very socket."""
+        if self._http3:
+            self._http3.close()
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, wait for clients to be refused, for tunnels to end or to go to the kernel, then
@@ -213,6 +269,8 @@ class Admission:
         """
         self._stop_accepting()
         self._http.drain()
+        if self._http3:
+            self._http3.drain()
         settings = self._plan.settings
         hands_over = bool(settings.handoff_bytes or settings.handoff_seconds)
         with suppress(TimeoutError):
@@ -233,6 +291,8 @@ class Admission:
         await self._explicit.close()
         await self._mappings.close()
         await self._passing.close()
+        if self._http3:
+            self._http3.close()
         await self._http.close()
         await self._names.close()
         await self._associations.close()
@@ -290,6 +350,7 @@ class Admission:
             (tunnel.conversation for tunnel in self._tunnels.live),
             (each for association in self._associations.live for each in association.conversations),
             self._http.conversations,
+            self._http3.conversations if self._http3 else (),
         )
 
     def _look(self) -> None:

@@ -84,7 +84,7 @@ def flow_document(flow: Flow) -> Document:
 
 
 def backend_document(state: BackendState) -> Document:
-    """A backend that is checked or drained."""
+    """A backend that is checked or drained, or that requests leave out."""
     return {
         "service": state.service,
         "address": str(state.address),
@@ -160,10 +160,17 @@ def _exchanged_document(exchanged: Exchanged) -> Document:
         "method": exchanged.method,
         "path": exchanged.path,
         "version": exchanged.version,
-        "tls": exchanged.secure,
+        "tls": bool(exchanged.tls),
+        "tls_version": exchanged.tls,
         "status": exchanged.status,
         "backend": exchanged.backend,
+        "route": exchanged.route,
+        "request_id": exchanged.request_id,
+        "traceparent": exchanged.traceparent,
+        "bytes_sent": exchanged.sent,
         "bytes_received": exchanged.received,
+        "attempts": exchanged.attempts,
+        "connected_ms": milliseconds(exchanged.connected),
         "waited_ms": milliseconds(exchanged.waited),
         "took_ms": milliseconds(exchanged.took),
     }
@@ -268,6 +275,7 @@ def status_document(status: Status) -> Document:
         "reloads": status.reloads,
         "failed_reloads": status.failed_reloads,
         "backends": [backend_document(state) for state in status.backends],
+        "requests": dict(status.requests),
         "sinks": [_sink_document(sink) for sink in status.sinks],
         "names": {name.name: [str(each.address) for each in name.addresses] for name in status.names},
         "host_names": [_name_document(name) for name in status.names],

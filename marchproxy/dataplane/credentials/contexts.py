@@ -5,13 +5,18 @@ Connections that stand keep the context that they began with.
 
 import os
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from marchproxy.model.errors import MarchproxyError
+from marchproxy.policy.plan import ClientTls
 from marchproxy.store.certificates import Identity
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: those with forward secrecy and authenticated encryption. TLS 1.3 has no others."""
+
+MOST_KEPT = 64
+"""Contexts of one kind: those of policies that are no more go with the others."""
 
 
 class Unusable(MarchproxyError):
@@ -25,11 +30,14 @@ class Contexts:
         self._identities: dict[str, Identity] = {}
         self._made: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
         self._choosing: dict[tuple[tuple[str, ...], tuple[str, ...]], ssl.SSLContext] = {}
-        self._trusting: dict[tuple[str, ...], ssl.SSLContext] = {}
+        self._trusting: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
+        """By authorities and ALPN protocols."""
+        self._asking: dict[tuple[str, tuple[str, ...], ClientTls, bool], ssl.SSLContext] = {}
 
     def learn(self, identities: Iterable[Identity]) -> None:
         """These are all that there are. What has not changed keeps its context, and the sessions of it."""
         self._choosing.clear()
+        self._asking.clear()
         before, self._identities = self._identities, {each.name: each for each in identities}
         self._made = {
             key: context
@@ -63,19 +71,62 @@ class Contexts:
             self._choosing[key] = context
         return self._choosing[key]
 
+    def identity(self, name: str) -> Identity | None:
+        """A certificate with its key; None: it is not there."""
+        return self._identities.get(name)
+
     def _hosts(self, name: str) -> tuple[str, ...]:
         from marchproxy.store.x509 import hosts_of
 
         return hosts_of(self._identities[name].chain)
 
-    def client(self, protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
-        """For backends: who proves its name by a certificate that the system trusts. `protocols`: ALPN."""
-        if protocols not in self._trusting:
-            made = self._trusting[protocols] = ssl.create_default_context()
+    def client(self, authorities: str = "", protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
+        """For backends: they prove their name by a certificate that `authorities` (PEM) vouch for, or without
+        any the system's. `protocols`: ALPN.
+        """
+        key = authorities, protocols
+        made = self._trusting.get(key)
+        if made is None:
+            if len(self._trusting) >= MOST_KEPT:
+                self._trusting.clear()
+            made = self._trusting[key] = ssl.create_default_context(cadata=authorities or None)
             made.minimum_version = ssl.TLSVersion.TLSv1_2
             if protocols:
                 made.set_alpn_protocols(list(protocols))
-        return self._trusting[protocols]
+        return made
+
+    def named(self, names: tuple[str, ...], host: str) -> str | None:
+        """Which of several certificates a client gets that asks for `host`, as `choosing` does; None: no one
+        is there.
+        """
+        there = [name for name in names if name in self._identities]
+        wild = f"*.{host.partition('.')[2]}"
+        for wanted in (host, wild):
+            for name in there:
+                if wanted in self._hosts(name):
+                    return name
+        return there[0] if there else None
+
+    def asking(
+        self, name: str, protocols: tuple[str, ...], client: ClientTls, *, required: bool
+    ) -> ssl.SSLContext | None:
+        """As `server`, and clients are asked for a certificate that `client` takes; `required`: none without
+        gets in. Sessions are of this context alone: nobody resumes one here that began elsewhere.
+        """
+        identity, key = self._identities.get(name), (name, protocols, client, required)
+        if identity is None:
+            return None
+        if key not in self._asking:
+            if len(self._asking) >= MOST_KEPT:
+                self._asking.clear()
+            try:
+                context = server_context(identity, protocols)
+                _ask(context, client)
+            except Unusable:
+                return None
+            context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+            self._asking[key] = context
+        return self._asking[key]
 
     def server(self, name: str, protocols: tuple[str, ...] = ()) -> ssl.SSLContext | None:
         """The context of a certificate, and of ALPN `protocols`; None: it is not there, or of no use."""
@@ -102,17 +153,36 @@ def server_context(identity: Identity, protocols: tuple[str, ...] = ()) -> ssl.S
     return context
 
 
-def _load(context: ssl.SSLContext, identity: Identity) -> None:
+def _ask(context: ssl.SSLContext, client: ClientTls) -> None:
+    """Take certificates that `client` vouches for. Raises `Unusable`."""
+    try:
+        context.load_verify_locations(cadata=client.ca)
+        if client.crl:
+            context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+            with _in_memory(client.crl.encode("ascii")) as path:
+                context.load_verify_locations(path)
+    except (OSError, ValueError) as error:
+        raise Unusable(f"the TLS library does not take the CA of clients: {error}") from None
+
+
+@contextmanager
+def _in_memory(data: bytes) -> Iterator[str]:
     """Python's ssl takes files only: one in memory, which has no name that anybody else could open."""
     descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
     try:
         os.fchmod(descriptor, 0o600)
         with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(identity.key + identity.chain.encode("ascii"))
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+            file.write(data)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _load(context: ssl.SSLContext, identity: Identity) -> None:
+    try:
+        with _in_memory(identity.key + identity.chain.encode("ascii")) as path:
+            context.load_cert_chain(path)
     except (OSError, ValueError) as error:
         # An `ssl.SSLError` is an `OSError`, and its reason says what was wrong.
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise Unusable(f"the TLS library does not take certificate {identity.name!r}: {why}") from None
-    finally:
-        os.close(descriptor)

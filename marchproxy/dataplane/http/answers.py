@@ -50,6 +50,18 @@ _ADVICE: Mapping[HTTPStatus, str] = MappingProxyType(
     }
 )
 
+_LATER = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+"""Statuses with `Retry-After`."""
+
+
+class Later(Unfit):
+    """May be tried again."""
+
+    def __init__(self, reason: Reason, detail: str, after: int) -> None:
+        """`after` so many seconds."""
+        super().__init__(reason, detail)
+        self.after = after
+
 
 class WrongMethod(HttpUnfit):
     """There are routes for a request, but by other methods (RFC 9110 section 15.5.6)."""
@@ -79,6 +91,8 @@ def refusal(unfit: Unfit) -> tuple[Response, bytes]:
     )
     if status is HTTPStatus.UNAUTHORIZED:
         fields += _CHALLENGES
+    elif status in _LATER:
+        fields += (("retry-after", str(unfit.after if isinstance(unfit, Later) else 1)),)
     if isinstance(unfit, WrongMethod):
         fields += (("allow", unfit.allow),)
     return Response(status.value, status.phrase, fields, len(body)), body

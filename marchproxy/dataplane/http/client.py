@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY
+from marchproxy.dataplane.credentials.clientcerts import NOTHING_SHOWN, Shown
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.bodies import Body, chunk, last_chunk
 from marchproxy.dataplane.http.connections import Owner
@@ -63,9 +64,18 @@ class ClientConnection(asyncio.Protocol):
     """The connection."""
 
     def __init__(
-        self, site: Site, visitor: Visitor, owner: Owner, switch: Switch, speak2: Speak2, *, secure: bool
+        self,
+        site: Site,
+        visitor: Visitor,
+        owner: Owner,
+        switch: Switch,
+        speak2: Speak2,
+        *,
+        secure: bool,
+        shown: Shown = NOTHING_SHOWN,
     ) -> None:
         self.secure = secure
+        self.shown = shown
         self.transport: asyncio.Transport
         self.exchange: Exchange | None = None
         self.draining = False
@@ -295,6 +305,9 @@ class ClientConnection(asyncio.Protocol):
         self._keeps = self._keeps and not last
         self._chunks = response.length is None and not response.bodiless and self._version == "1.1"
         self._pending = write_response(response, self._version, keeps=self._keeps)
+        if self.secure and self._visitor.alternative:
+            told = self._visitor.alternative
+            self._pending = b"".join((self._pending[:-2], b"alt-svc: ", told, b"\r\n\r\n"))
 
     def send(self, data: memoryview | bytes) -> None:
         """See `Stream`."""

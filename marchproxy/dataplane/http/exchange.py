@@ -17,25 +17,29 @@ from typing import Protocol
 
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.credentials.book import Verified
+from marchproxy.dataplane.credentials.clientcerts import Shown
 from marchproxy.dataplane.http import grpc
 from marchproxy.dataplane.http.answers import refusal
+from marchproxy.dataplane.http.care import MOST_REPEATS, handling_of
+from marchproxy.dataplane.http.circuits import FAILURES
+from marchproxy.dataplane.http.clientauth import prove
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
-from marchproxy.dataplane.http.rewriting import for_backend, for_client, redirection
+from marchproxy.dataplane.http.rewriting import for_backend, redirection
 from marchproxy.dataplane.http.site import Site
+from marchproxy.dataplane.http.telling import exchanged
+from marchproxy.dataplane.http.tracing import REQUEST_ID, begin_trace, new_id, settle_id
 from marchproxy.dataplane.http.upstream import Carrier, Connections, Upstream
 from marchproxy.dataplane.http.visitor import Visitor
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.credential import read_authorization
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
-from marchproxy.dataplane.records import Exchanged
-from marchproxy.model.endpoint import Endpoint
+from marchproxy.model.entities import Retry
 from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason, Verdict
-from marchproxy.policy.actions import Actions
 from marchproxy.policy.evaluate import Answer
-from marchproxy.policy.plan import Backend, Http2, Rule
+from marchproxy.policy.plan import DEFAULT_HANDLING, Backend, Http2, Rule
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +48,18 @@ _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _GRACE = 0.5
 """Seconds behind the deadline of a call: who has set it should notice first."""
 
+_OUR_OWN = frozenset({Reason.NO_NAT_PORT, Reason.FLOW_TABLE_FULL})
+"""Why a connection was not made, and no backend is to blame: ports or descriptors are used up here."""
+
 
 class Stream(Protocol):
     """The client's side of an exchange."""
 
     secure: bool
     """It came under TLS."""
+
+    shown: Shown
+    """What its connection has shown in TLS."""
 
     @property
     def visitor(self) -> Visitor:
@@ -106,20 +116,21 @@ class Exchange:
         self.phase = Phase.REACHING
         self.began = self.waits_since = time.monotonic()
         self.status = 0
-        self.responded = 0.0
+        self.connected = self.responded = 0.0
+        self.attempts = 0
+        self._id = ""
         self.verified: Verified | None = None
         self.conversation: Conversation | None = None
         self._site = site
         self._stream = stream
         self._answer: Answer
-        self._actions: Actions | None = None
         self._presented: Presented | None = None
         self._candidates: Iterator[Backend] | None = None
         self._upstream: Carrier | None = None
         self._kept = False
         """The connection was used before: that it has ended says nothing about the backend."""
-        self._sent = False
-        """Some of the body has gone."""
+        self._sent = 0
+        """Bytes of the body that have gone."""
         self._full = False
         """The backend takes no more for now."""
         self._held_back = False
@@ -130,6 +141,10 @@ class Exchange:
         """Of a request whose body is complete; None: it is not."""
         self._task: asyncio.Task[None] | None = None
         self._deadline = 0.0
+        self._handling = DEFAULT_HANDLING
+        self._repeats = 0
+        self._seat: Backend | None = None
+        """Where it takes room, of which there is not any amount."""
         self._call = grpc.is_call(request)
         """It is one of gRPC."""
         self._expires = math.inf
@@ -146,17 +161,17 @@ class Exchange:
         """Decide, and send the request on its way."""
         visitor, request = self._stream.visitor, self.request
         answer = self._answer = visitor.answer(request.host, request.path, request)
-        actions = self._actions = answer.actions
         opened = answer
         if not visitor.lets_anyone(answer):
             try:
                 self._judge(answer)
+                led = redirection(request, answer.actions)
             except Unfit as unfit:
                 self.refuse(unfit)
                 return
             opened = opened_by(answer, self.verified)
-            if actions is not None and actions.redirect:
-                self._redirect(actions)
+            if led:
+                self._say(*led)
                 return
         request, ledger = self.request, self._site.ledger
         if request.websocket:
@@ -165,10 +180,17 @@ class Exchange:
         else:
             conversation = self._stream.conversation(opened, request)
         self.conversation = conversation
-        self._deadline = self.began + self._site.limits.opening
-        stuck = self._site.stuck(opened, request) if actions is not None and actions.sticky else None
-        first = stuck or self._site.settled(conversation) or self._following()
-        upstream = self._pool(first).take(first) if first and not ledger.is_blocked(first) else None
+        handling = handling_of(answer)
+        self._handling = handling
+        self._deadline = self.began + max(self._site.limits.opening, handling.connect or 0.0)
+        if handling.trace:
+            self.request = begin_trace(request)
+        if handling.retry_on:
+            self._site.care.earn(answer.mapping, handling)
+        first = self._site.settled(conversation, request) or self._following()
+        upstream = None
+        if first is not None and not ledger.is_blocked(first) and self._enters(first):
+            upstream = self._pool(first).take(first)
         if upstream is not None:
             self._kept = True
             self._ask(upstream)
@@ -179,13 +201,12 @@ class Exchange:
     def send(self, data: memoryview | bytes) -> None:
         """A piece of the request's body."""
         if self._upstream is not None:
-            self._sent = True
+            self._sent += len(data)
             self._upstream.send(data)
 
     def finish(self, trailers: Fields) -> None:
         """The request's body is complete."""
-        if trailers:
-            trailers = self._stream.visitor.trailing(trailers)
+        trailers = trailers and self._stream.visitor.trailing(trailers)
         self._trailers = trailers
         self.waits_since = time.monotonic()
         if self._upstream is not None:
@@ -201,6 +222,7 @@ class Exchange:
         if self._upstream is not None:
             upstream, self._upstream = self._upstream, None
             upstream.abandon()
+            self._site.care.circuits.gave_up(upstream.backend)
 
     def client_full(self) -> None:
         """The client takes no more for now."""
@@ -226,11 +248,27 @@ class Exchange:
         """Whether the plan in force would let it go on."""
         if self.conversation is None:
             return True
-        backend, asked = self.conversation.backend, self._asked
+        backend = self.conversation.backend
         if backend and self._site.ledger.is_blocked(backend):
             return False
+        asked = self._asked
         answer = self._stream.visitor.answer(asked.host, asked.path, asked)
+        wanted = handling_of(answer).client
+        if wanted is not None and wanted != self._stream.shown.asked:
+            return False
         return self._site.judge.keeps(answer, self.verified)
+
+    @property
+    def id(self) -> str:
+        """What it is known by, here and behind us."""
+        if not self._id:
+            self._id = settle_id(self.request) or new_id()
+        return self._id
+
+    @property
+    def sent_bytes(self) -> int:
+        """Of the request's body."""
+        return self._sent
 
     @property
     def presented(self) -> Presented | None:
@@ -246,17 +284,26 @@ class Exchange:
 
     def answered(self, response: Response) -> None:
         """See `Asking`."""
+        upstream, care = self._upstream, self._site.care
+        if upstream is not None and (response.status in FAILURES or care.circuits):
+            care.answered(upstream.backend, self._answer, self._handling, response.status)
+            if response.status in FAILURES and self._repeats_for(str(response.status), upstream):
+                return
         self.phase = Phase.ANSWERING
         self.status = response.status
         self.responded = self.waits_since = time.monotonic()
         if response.status != 101:
-            self._stream.respond(self._changed(response, self._actions) if self._actions else response)
+            answer, by, secure = self._answer, self._upstream, self._stream.secure
+            if answer.actions and by:
+                response = self._site.changed(response, answer, self._asked, by.backend, secure)
+            self._stream.respond(response)
             return
         upstream, self._upstream = self._upstream, None
         if upstream is None:
             return
         if self.request.websocket and self.conversation is not None and isinstance(upstream, Upstream):
             self.phase = Phase.OVER
+            self._leave()
             self._stream.switch(self, self.conversation, response, upstream)
             return
         upstream.abandon()
@@ -283,7 +330,9 @@ class Exchange:
 
     def failed(self, reason: Reason, detail: str) -> None:
         """See `Asking`."""
-        self._upstream = None
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None and not (self._kept and self.phase is Phase.ASKED):
+            self._site.care.failed(upstream.backend, self._answer, self._handling, detail or reason.meaning)
         if self.phase is Phase.ASKED and self._kept and self._can_repeat():
             self._kept = False
             self.phase = Phase.REACHING
@@ -291,7 +340,8 @@ class Exchange:
             self._stream.pause()
             self._task = self._site.tasks.start(self._reach(backend), name=f"reach {self.request.host} again")
             return
-        self._broken(reason, detail)
+        if upstream is None or not self._repeats_for(Retry.RESET, upstream):
+            self._broken(reason, detail)
 
     def upstream_full(self) -> None:
         """See `Asking`."""
@@ -310,18 +360,26 @@ class Exchange:
         if now > self._expires + _GRACE and self.phase is not Phase.OVER:
             self._expire()
             return
-        waiting = self._upstream is not None and (self._trailers is not None or self._full)
+        upstream = self._upstream
         # A backend that is not read from, because the client does not read, is not silent.
-        if waiting and not self._held_back and now - self.waits_since > self.patience:
-            upstream, self._upstream = self._upstream, None
-            if upstream is not None:
-                upstream.abandon()
+        if upstream is None or self._held_back or not (self._trailers is not None or self._full):
+            return
+        handling = self._handling
+        limit = handling.idle if self.phase is Phase.ANSWERING else handling.response
+        if now - self.waits_since <= (limit or self.patience):
+            return
+        self._upstream = None
+        upstream.abandon()
+        self._site.care.failed(upstream.backend, self._answer, handling, Reason.UPSTREAM_TIMEOUT.meaning)
+        if not self._repeats_for(Retry.TIMEOUT, upstream):
             self._broken(Reason.UPSTREAM_TIMEOUT, "")
 
     # ---- within
 
     def _judge(self, answer: Answer) -> None:
         """Raises `Unfit` where policy, or a credential, says no."""
+        handling = handling_of(answer)
+        proven = prove(handling, self._stream.shown)
         openers = answer.openers
         if openers:
             given = next((value for name, value in self.request.fields if name == "authorization"), None)
@@ -332,8 +390,13 @@ class Exchange:
             self.verified = outcome
         if self.verified is None and not answer.verdict.lets_through:
             raise self._stream.visitor.unfit(answer, self.request)
-        if answer.pool is None and not (self._actions and self._actions.redirect):
+        if not answer.leads:
             raise Unfit(Reason.NO_MAPPING)
+        if handling.limit is not None:
+            token = self.verified.token if self.verified else ""
+            self._site.limit(answer.mapping, handling.limit, self._stream.visitor.who.source, token)
+        if proven:
+            self.request = replace(self.request, fields=(*self.request.fields, *proven), encoded=b"")
         if self.verified is not None:
             # It was for us: what opens a door here is not for who is behind it.
             fields = tuple([each for each in self.request.fields if each[0] != "authorization"])
@@ -341,21 +404,34 @@ class Exchange:
             self.request = replace(self.request, fields=(*fields, named), encoded=b"")
 
     async def _reach(self, first: Backend | None) -> None:
-        """Connect to the first backend that can be reached, `first` before the others."""
-        reason = Reason.NO_BACKEND
-        ledger, limits = self._site.ledger, self._site.limits
-        backend = first
-        while backend is not None and self.phase is Phase.REACHING:
-            if ledger.is_blocked(backend):
-                reason = Reason.BLOCKED_DESTINATION
+        """Connect to the first backend that can be reached and has room, `first` before the others."""
+        unfit = Unfit(Reason.NO_BACKEND)
+        site, handling = self._site, self._handling
+        backend, crowded = first, None
+        while self.phase is Phase.REACHING:
+            if backend is None:
+                if crowded is None:
+                    break
+                if not await site.care.wait_for_room(crowded, handling, self._deadline):
+                    unfit = Unfit(Reason.NO_BACKEND, "as many requests are with the backends as may be")
+                    break
+                self._seat, backend, crowded = crowded, crowded, None
+            if site.ledger.is_blocked(backend):
+                unfit = Unfit(Reason.BLOCKED_DESTINATION)
+            elif not self._enters(backend):
+                crowded = crowded or backend
             else:
                 try:
                     left = self._deadline - time.monotonic()
-                    async with asyncio.timeout(max(0.0, min(limits.each, left))):
+                    async with asyncio.timeout(max(0.0, min(handling.connect or site.limits.each, left))):
                         upstream = await self._pool(backend).connect(backend)
                 except OSError as error:
+                    self.attempts += 1
+                    self._leave()
                     untrusted = isinstance(error, ssl.SSLError)
-                    reason = Reason.TLS_FAILED if untrusted else sockets.refusal_reason(error)
+                    unfit = Unfit(Reason.TLS_FAILED if untrusted else sockets.refusal_reason(error))
+                    if unfit.reason not in _OUR_OWN:
+                        site.care.failed(backend, self._answer, handling, unfit.reason.meaning)
                     log.debug("%s at %s:%d: %s", backend.service, backend.address, backend.port, error)
                 else:
                     self._task = None
@@ -366,7 +442,47 @@ class Exchange:
             backend = self._following()
         self._task = None
         if self.phase is Phase.REACHING:
-            self.refuse(Unfit(reason))
+            self.refuse(unfit)
+
+    def _enters(self, backend: Backend) -> bool:
+        """Whether there is room with a backend, which is taken."""
+        most = self._handling.max_requests
+        if not most or self._seat is backend:
+            return True
+        if not self._site.care.room.enter(backend, most):
+            return False
+        self._seat = backend
+        return True
+
+    def _leave(self) -> None:
+        if self._seat is not None:
+            seat, self._seat = self._seat, None
+            self._site.care.room.leave(seat)
+
+    def _repeats_for(self, what: str, upstream: Carrier) -> bool:
+        """Whether it is sent again, to another backend if there is one, after this one has failed."""
+        care, mapping = self._site.care, self._answer.mapping
+        chosen = what in self._handling.retry_on and self.phase is Phase.ASKED and self._can_repeat()
+        if not chosen or self._repeats >= MOST_REPEATS or not care.may_retry(mapping):
+            return False
+        self._upstream = None
+        upstream.abandon()
+        self._leave()
+        self._repeats += 1
+        self._kept = False
+        if not self.request.authority:
+            # It names the backend itself.
+            self.request.encoded = b""
+        self.phase = Phase.REACHING
+        self._deadline = time.monotonic() + max(self._site.limits.opening, self._handling.connect or 0.0)
+        other = self._following()
+        if other == upstream.backend:
+            other = self._following()
+        self._stream.pause()
+        self._task = self._site.tasks.start(
+            self._reach(other or upstream.backend), name=f"repeat {self.request.host}"
+        )
+        return True
 
     def _pool(self, backend: Backend) -> Connections:
         """Where its connections to a backend come from. A WebSocket asks by HTTP/1.1."""
@@ -382,21 +498,24 @@ class Exchange:
         if self._candidates is None:
             if self.conversation is None:
                 return None
-            self._candidates = self._site.ledger.candidates(self.conversation)
+            found = self._site.ledger.candidates(self.conversation)
+            self._candidates = self._site.care.candidates(found, self._handling)
         return next(self._candidates, None)
 
     def _ask(self, upstream: Carrier) -> None:
         visitor = self._stream.visitor
         self._upstream = upstream
         self.phase = Phase.ASKED
-        self.waits_since = time.monotonic()
+        self.attempts += 1
+        self.connected = self.waits_since = time.monotonic()
         if self.conversation is not None:
             self._site.open(self.conversation, upstream.backend, begins=not self.request.websocket)
         request = self.request
+        given = settle_id(request)
         if not request.about:
             scheme = "https" if self._stream.secure else "http"
             request.about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
-        upstream.ask(self, for_backend(request, self._actions) if self._actions else request)
+        upstream.ask(self, for_backend(request, self._answer.actions), "" if given else self.id)
         if self._held_back:
             upstream.pause()
         if self._trailers is not None:
@@ -413,14 +532,6 @@ class Exchange:
         if upstream is not None:
             upstream.abandon()
         self._fail(grpc.DeadlinePassed())
-
-    def _changed(self, response: Response, actions: Actions) -> Response:
-        """The answer as the client gets it."""
-        cookie = ""
-        if actions.sticky and self._upstream is not None:
-            backend, secure = self._upstream.backend, self._stream.secure
-            cookie = self._site.sticking(self._answer, self._asked, backend, secure=secure)
-        return for_client(response, actions, cookie)
 
     def _can_repeat(self) -> bool:
         return not self._sent and (self.request.method in _REPEATABLE)
@@ -448,18 +559,10 @@ class Exchange:
         response, body = (grpc.failure(unfit), b"") if self._call else refusal(unfit)
         self._say(response, body)
 
-    def _redirect(self, actions: Actions) -> None:
-        try:
-            said = redirection(self.request, actions)
-        except Unfit as unfit:
-            self.refuse(unfit)
-        else:
-            self._say(*said)
-
     def _say(self, response: Response, body: bytes) -> None:
-        """Answer in place of a backend."""
         self.status = response.status
         self.responded = time.monotonic()
+        response.fields = (*response.fields, (REQUEST_ID, self.id))
         response.bodiless = self._call or self.request.method == "HEAD"
         self._end()
         self._stream.respond(response)
@@ -471,6 +574,7 @@ class Exchange:
         if self.phase is Phase.OVER:
             return
         self.phase = Phase.OVER
+        self._leave()
         if self._site.tells:
             self.tell()
         if self.request.websocket and self.conversation is not None:
@@ -480,22 +584,9 @@ class Exchange:
     def tell(self) -> None:
         """Write the request down."""
         request, visitor, conversation = self.request, self._stream.visitor, self.conversation
-        backend = conversation.backend if conversation else None
-        now = time.monotonic()
-        facts = Exchanged(
-            method=request.method,
-            path=request.path,
-            version=request.version,
-            secure=self._stream.secure,
-            status=self.status,
-            backend=str(Endpoint(backend.address, backend.port)) if backend else "",
-            received=self.received_bytes,
-            waited=(self.responded or now) - self.began,
-            took=now - self.began,
-        )
         answer = self._answer
         if self._refused is not None:
             answer = replace(answer, verdict=Verdict.DENY, reason=self._refused)
         query = self._site.query(visitor.who, request)
-        number = conversation.number if conversation else 0
-        self._site.ledger.exchanged(query, visitor.who.port, answer, number, facts)
+        facts = exchanged(self, conversation, answer, self._stream.shown.version)
+        self._site.ledger.exchanged(query, visitor.who.port, answer, conversation, facts)

@@ -13,7 +13,8 @@ _NEVER_TRAILING = _NOT_FROM_CLIENTS | {
     *("host", "authorization", "cookie", "set-cookie", "trailer", "expect", "range", "via", "location"),
     *("cache-control", "age", "date", "expires", "pragma", "vary", "www-authenticate"),
 }
-_NOT_FROM_BACKENDS = CONNECTION | {"proxy-authenticate", "x-marchproxy-reason"}
+_NOT_FROM_BACKENDS = CONNECTION | {"proxy-authenticate", "x-marchproxy-reason", "alt-svc"}
+"""`Alt-Svc` says where else a server is (RFC 7838), which is not where clients of ours go."""
 
 
 def from_client(fields: Iterable[tuple[str, str]], named: Collection[str]) -> Fields:

@@ -12,14 +12,17 @@ from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
 from marchproxy.dataplane.admission.tunnels import Tunnels
 from marchproxy.dataplane.admission.wire import Wire
+from marchproxy.dataplane.credentials.clientcerts import NOTHING_SHOWN, Shown, read_peer
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.choosing import Choosing
 from marchproxy.dataplane.http.client import ClientConnection
 from marchproxy.dataplane.http.connections import Connection
+from marchproxy.dataplane.http.hello import hello_name
 from marchproxy.dataplane.http.http2.client import Http2Connection
 from marchproxy.dataplane.http.http2.pool import PROTOCOL, Http2Pool
 from marchproxy.dataplane.http.pool import Pool
+from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.http.responses import write_response
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.switching import Switching
@@ -31,6 +34,7 @@ from marchproxy.dataplane.proxy.protocol.admission import DEADLINE
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Query
+from marchproxy.policy.plan import ClientTls
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +54,21 @@ class HttpListeners(Arrivals):
         limits: AdmissionLimits,
         connecting: Connect,
         contexts: Contexts,
+        rates: Rates,
     ) -> None:
         super().__init__(judge, tunnels, gate, limits, connecting, contexts)
         self.live: set[Connection] = set()
         self._pool = Pool(connecting, contexts.client)
-        self._http2 = Http2Pool(connecting, lambda: contexts.client((PROTOCOL,)))
-        self._site = Site(judge, self._pool, self._http2, limits, self._tasks)
+        self._http2 = Http2Pool(connecting, lambda ca: contexts.client(ca, (PROTOCOL,)))
+        self._site = Site(judge, self._pool, self._http2, limits, self._tasks, rates)
+        self.care = self._site.care
         self._switching = Switching(self._site, tunnels)
         self._draining = False
+
+    @property
+    def site(self) -> Site:
+        """What HTTP/3 has in common with it."""
+        return self._site
 
     @property
     def conversations(self) -> Iterator[Conversation]:
@@ -68,6 +79,8 @@ class HttpListeners(Arrivals):
         """There is a new plan: end what it does not allow."""
         for connection in tuple(self.live):
             connection.recheck()
+        rules = (rule for item in self._judge.ledger.evaluator.plan.listeners for rule in item.rules)
+        self.care.keep(frozenset(rule.mapping for rule in rules if rule.handling.retry_on))
 
     def tick(self) -> None:
         """See to what takes too long; called about once a second."""
@@ -75,6 +88,7 @@ class HttpListeners(Arrivals):
         for connection in tuple(self.live):
             connection.tick(now)
         self._pool.expire()
+        self.care.tick()
         self._http2.tick(now, self._limits.silence, self._limits.head)
 
     def cut(self, ids: frozenset[int]) -> set[int]:
@@ -111,7 +125,7 @@ class HttpListeners(Arrivals):
             connection.end()
         await super().close()
         self._pool.close()
-        self._http2.close()
+        await self._http2.close()
 
     async def _serve(self, client: socket.socket, who: Client) -> None:
         stays = False
@@ -134,17 +148,37 @@ class HttpListeners(Arrivals):
             return False
         names = visitor.certificates
         context: ssl.SSLContext | None = None
+        asked: ClientTls | None = None
         if names:
-            context = self._contexts.choosing(names, PROTOCOLS)
+            if not await self._speaks_tls(client, who):
+                return False
+            if visitor.asks:
+                context, asked = self._asking(visitor, names, await hello_name(client))
+            else:
+                context = self._contexts.choosing(names, PROTOCOLS)
             if context is None:
                 self._note_refusal(who, who.query(), BEFORE_POLICY, Reason.NOT_CARRIED)
                 return False
-            if not await self._speaks_tls(client, who):
-                return False
-        return await self._connect_client(client, visitor, context)
+        return await self._connect_client(client, visitor, context, asked)
+
+    def _asking(
+        self, visitor: Visitor, names: tuple[str, ...], host: str
+    ) -> tuple[ssl.SSLContext | None, ClientTls | None]:
+        """What TLS is spoken with a client that names this host, and the certificate it is asked for."""
+        certificate = self._contexts.named(names, host)
+        if certificate is None:
+            return None, None
+        asked, required = visitor.demand(host)
+        if asked is None:
+            return self._contexts.server(certificate, PROTOCOLS), None
+        return self._contexts.asking(certificate, PROTOCOLS, asked, required=required), asked
 
     async def _connect_client(
-        self, client: socket.socket, visitor: Visitor, context: ssl.SSLContext | None
+        self,
+        client: socket.socket,
+        visitor: Visitor,
+        context: ssl.SSLContext | None,
+        asked: ClientTls | None,
     ) -> bool:
         who = visitor.who
         loop = asyncio.get_running_loop()
@@ -153,7 +187,7 @@ class HttpListeners(Arrivals):
                 await loop.connect_accepted_socket(lambda: self._http1(visitor, secure=False), client)
             else:
                 await loop.connect_accepted_socket(
-                    lambda: Choosing(lambda chosen: self._chosen(visitor, chosen)),
+                    lambda: Choosing(lambda tls: self._chosen(visitor, tls, asked)),
                     client,
                     ssl=context,
                     ssl_handshake_timeout=DEADLINE,
@@ -172,16 +206,24 @@ class HttpListeners(Arrivals):
         if self._draining:
             connection.drain()
 
-    def _http1(self, visitor: Visitor, *, secure: bool) -> ClientConnection:
+    def _http1(self, visitor: Visitor, *, secure: bool, shown: Shown = NOTHING_SHOWN) -> ClientConnection:
         return ClientConnection(
-            self._site, visitor, self, self._switching.begin, self._speak_http2, secure=secure
+            self._site,
+            visitor,
+            self,
+            self._switching.begin,
+            self._speak_http2,
+            secure=secure,
+            shown=shown,
         )
 
-    def _chosen(self, visitor: Visitor, protocol: str | None) -> asyncio.Protocol:
+    def _chosen(self, visitor: Visitor, tls: ssl.SSLObject, asked: ClientTls | None) -> asyncio.Protocol:
         """What speaks to a client that has chosen by ALPN (RFC 7301)."""
-        if protocol == PROTOCOL:
-            return Http2Connection(self._site, visitor, self, secure=True)
-        return self._http1(visitor, secure=True)
+        peer = read_peer(tls.getpeercert(binary_form=True)) if asked else None
+        shown = Shown(asked, peer, tls.version() or "")
+        if tls.selected_alpn_protocol() == PROTOCOL:
+            return Http2Connection(self._site, visitor, self, secure=True, shown=shown)
+        return self._http1(visitor, secure=True, shown=shown)
 
     def _speak_http2(self, connection: ClientConnection, data: bytes) -> None:
         """A client that knows without asking (RFC 9113 section 3.3)."""

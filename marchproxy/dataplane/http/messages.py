@@ -31,6 +31,8 @@ class Request:
     """It asks to become a WebSocket."""
     trailers: bool = False
     """The client takes trailers."""
+    given_id: str | None = None
+    """The id that it came with; None: nobody has looked (`tracing.settle_id`)."""
     about: Fields = ()
     """What its backend is told about the client."""
     encoded: bytes = b""

@@ -16,10 +16,10 @@ MOST_IDLE = 128
 IDLE = 30.0
 """Seconds that one waits: less than the backends that end it after 60, or Node.js's 5 for the unlucky."""
 
-type Context = Callable[[], ssl.SSLContext]
-"""The TLS that is spoken with backends that want it."""
+type Context = Callable[[str], ssl.SSLContext]
+"""The TLS that is spoken with backends that want it, by who vouches for them."""
 
-type _Place = tuple[IPAddress, int, str, str]
+type _Place = tuple[IPAddress, int, str, str, str]
 
 
 class Pool:
@@ -50,7 +50,10 @@ class Pool:
         try:
             if backend.tls:
                 await loop.create_connection(
-                    lambda: upstream, sock=sock, ssl=self._context(), server_hostname=backend.tls
+                    lambda: upstream,
+                    sock=sock,
+                    ssl=self._context(backend.tls_ca),
+                    server_hostname=backend.tls,
                 )
             else:
                 await loop.create_connection(lambda: upstream, sock=sock)
@@ -101,5 +104,6 @@ class Pool:
 
 
 def _place(backend: Backend) -> _Place:
-    """What its connections are kept by: no service gets another's, and TLS none in the clear."""
-    return backend.address, backend.port, backend.service, backend.tls
+    """What its connections are kept by: no service gets another's, and TLS none in the clear
+    or of another CA."""
+    return backend.address, backend.port, backend.service, backend.tls, backend.tls_ca

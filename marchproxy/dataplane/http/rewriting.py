@@ -9,8 +9,10 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy.actions import Actions, act
 
 
-def for_backend(request: Request, actions: Actions) -> Request:
+def for_backend(request: Request, actions: Actions | None) -> Request:
     """The request that a backend gets. What it is told about the client is what the client asked."""
+    if actions is None:
+        return request
     if actions.path is None and not (actions.host or actions.request):
         return request
     return replace(
@@ -30,8 +32,12 @@ def for_client(response: Response, actions: Actions, cookie: str = "") -> Respon
     return replace(response, fields=(*fields, ("set-cookie", cookie)) if cookie else fields, encoded={})
 
 
-def redirection(request: Request, actions: Actions) -> tuple[Response, bytes]:
-    """The answer that leads elsewhere, and its body. Raises `Unfit` where there is no host to lead to."""
+def redirection(request: Request, actions: Actions | None) -> tuple[Response, bytes] | None:
+    """The answer that leads elsewhere, and its body; None: nowhere else. Raises `Unfit` where there is no
+    host to lead to.
+    """
+    if actions is None or not actions.redirect:
+        return None
     if "{host}" in actions.redirect and not request.host:
         raise Unfit(Reason.MALFORMED, "the request names no host, which it would be led to")
     status = HTTPStatus(actions.status)

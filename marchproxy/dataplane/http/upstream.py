@@ -8,6 +8,7 @@ from marchproxy.dataplane.http.bodies import Body, Counted, UntilClose, chunk, l
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import write_request
 from marchproxy.dataplane.http.responses import MAX_HEAD, SWITCHING, body_again, read_response
+from marchproxy.dataplane.http.tracing import with_id
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
@@ -54,8 +55,10 @@ class Carrier(Protocol):
 
     backend: Backend
 
-    def ask(self, asking: Asking, request: Request) -> None:
-        """Send the head of a request; its body follows by `send` and `finish`."""
+    def ask(self, asking: Asking, request: Request, made: str) -> None:
+        """Send the head of a request; its body follows by `send` and `finish`. `made`: the id that it is
+        given; empty: it came with one.
+        """
 
     def send(self, data: memoryview | bytes) -> None:
         """Send a piece of the body."""
@@ -120,7 +123,7 @@ class Upstream(asyncio.Protocol):
 
     # ---- for exchanges
 
-    def ask(self, asking: Asking, request: Request) -> None:
+    def ask(self, asking: Asking, request: Request, made: str) -> None:
         """See `Carrier`."""
         self._asking = asking
         self.used += 1
@@ -132,7 +135,7 @@ class Upstream(asyncio.Protocol):
         if not request.encoded:
             place = Endpoint(self.backend.address, self.backend.port)
             request.encoded = write_request(request, request.about, place)
-        self.transport.write(request.encoded)
+        self.transport.write(with_id(request.encoded, made) if made else request.encoded)
 
     def send(self, data: memoryview | bytes) -> None:
         """See `Carrier`."""

@@ -14,10 +14,12 @@ from marchproxy.model.httpfields import plain_name
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.conditions import Asked, Plain
 from marchproxy.policy.evaluate import Answer, Evaluator, decided
-from marchproxy.policy.plan import Listener, Rule
+from marchproxy.policy.plan import DEFAULT_HANDLING, ClientTls, Listener, Rule
 from marchproxy.policy.routes import Routes
 
 _PLAIN = Plain()
+REMEMBERED_FOR = 3600
+"""Seconds for which clients keep in mind that HTTP/3 is spoken; who finds that it is not comes by TCP."""
 _REMEMBERED = 16
 """Requests: clients ask for the same again, and nobody shall fill memory by asking for more."""
 
@@ -33,6 +35,7 @@ class Visitor:
         "_open",
         "_routes",
         "_services",
+        "alternative",
         "blocked",
         "evaluator",
         "listens",
@@ -48,6 +51,10 @@ class Visitor:
         self._listener: Listener | None = evaluator.listener(query)
         self.listens = self._listener is not None and self._listener.key in evaluator.reading
         """Whether requests are read there at all."""
+        self.alternative = b""
+        """What `Alt-Svc` says over TCP, of HTTP/3 (RFC 7838); empty: it is not spoken there."""
+        if self._listener is not None and self._listener.key in evaluator.plan.http3:
+            self.alternative = b'h3=":%d"; ma=%d' % (who.local_port, REMEMBERED_FOR)
         self._routes = evaluator.routes(self._listener, services) if self._listener else Routes()
         self._answers: dict[int, Answer] = {}
         """By identity of the rule, which the plan keeps."""
@@ -87,12 +94,14 @@ class Visitor:
         found = self._answers.get(id(rule))
         if found is None:
             found = self._answers[id(rule)] = Answer(*decided(rule), self._services, self._listener, rule)
-            if found.verdict.lets_through and found.pool is not None and not found.openers:
+            handling = rule.handling if rule is not None else DEFAULT_HANDLING
+            asks = found.openers or handling.client is not None or handling.limit is not None
+            if found.verdict.lets_through and found.pool is not None and not asks:
                 self._open.add(id(found))
         return found
 
     def lets_anyone(self, answer: Answer) -> bool:
-        """Whether one of our answers wants no credential and refuses nobody."""
+        """Whether one of our answers wants no credential, counts nobody and refuses nobody."""
         return id(answer) in self._open
 
     def unfit(self, answer: Answer, request: Request) -> Unfit:
@@ -117,6 +126,24 @@ class Visitor:
     def certificates(self) -> tuple[str, ...]:
         """Qualified names of those with which TLS is spoken to it, each once; empty: it is not."""
         return tuple(dict.fromkeys(rule.tls for rule in self._rules() if rule.tls and rule.leads))
+
+    @property
+    def asks(self) -> bool:
+        """Whether any mapping wants a certificate of the client."""
+        return any(rule.handling.client for rule in self._rules() if rule.pool)
+
+    def demand(self, host: str) -> tuple[ClientTls | None, bool]:
+        """What a client that names this host in TLS is asked for; and whether all that it may ask for there
+        wants that. Of several kinds it is the one of the most specific route: there is one for a connection.
+        """
+        routes, rest = self._routes, host
+        found = [*(routes.exact.get(host, ()) if host else ())]
+        while (rest := rest.partition(".")[2]) != "":
+            found += routes.below.get(rest, ())
+        found += routes.exact.get("", ())
+        kinds = [rule.handling.client for rule in found if rule.pool]
+        wanted = next((kind for kind in kinds if kind is not None), None)
+        return wanted, bool(kinds) and all(kind == wanted for kind in kinds)
 
     def _rules(self) -> Iterator[Rule]:
         for rules in (*self._routes.exact.values(), *self._routes.below.values()):

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from marchproxy.dataplane.kernel import layouts
@@ -69,14 +69,15 @@ class Splices:
         self._map = maps["splices"]
         self._tunnels = maps["tunnels"]
         self._lock = threading.Lock()
-        found = {layouts.U32.unpack(key)[0]: raw for key, raw in self._map.items() if raw != _NOTHING}
+        found = dict(_held(self._map))
         self._taken: dict[int, tuple[int, float]] = {
             place: (int.from_bytes(raw[_ID], "little"), 0.0) for place, raw in found.items()
         }
         """Place to flow and when it was given out."""
         for place, raw in found.items():
             self._end_interrupted(place, raw)
-        self._free = deque(each for each in range(1, self._map.max_entries) if each not in self._taken)
+        places = range(1, self._map.max_entries)
+        self._free = deque(each for each in places if each not in found) if found else deque(places)
 
     def place(self, splice: Splice) -> int | None:
         """Enter `splice`, and say where; None where all places are taken."""
@@ -124,3 +125,15 @@ class Splices:
             held = {place for place, (_, taken) in self._taken.items() if taken < since - ENTERING}
         for place in held.difference(seen):
             self.give_back(place)
+
+
+def _held(splices: Map) -> Iterator[tuple[int, bytes]]:
+    """Places that hold something, and what. Mostly none of a hundred thousand does, and none is looked at."""
+    for keys, values in splices.batches():
+        held = bytes(values)
+        if held == bytes(len(held)):
+            continue
+        for at, (place,) in enumerate(layouts.U32.iter_unpack(keys)):
+            raw = held[at * layouts.SPLICE.size : (at + 1) * layouts.SPLICE.size]
+            if raw != _NOTHING:
+                yield place, raw

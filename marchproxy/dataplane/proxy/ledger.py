@@ -289,9 +289,17 @@ class Ledger:
         denied = replace(answer, verdict=Verdict.DENY, reason=reason)
         self._tell(EventKind.DENIED, query, source_port, denied, name)
 
-    def exchanged(self, query: Query, port: int, answer: Answer, number: int, facts: Exchanged) -> None:
-        """An HTTP request is over; `number` is that of its conversation, 0 without one."""
-        decision = _decision(query, port, answer, self.revision, query.host, time=time.time(), id=number)
+    def exchanged(
+        self, query: Query, port: int, answer: Answer, within: Conversation | None, facts: Exchanged
+    ) -> None:
+        """An HTTP request is over; `within` is the conversation that it counts for, if any."""
+        backend = within.backend if within else None
+        decision = _decision(
+            *(query, port, answer, self.revision, query.host),
+            time=time.time(),
+            id=within.number if within else 0,
+            destination_service=backend.service if backend else "",
+        )
         self.sink(Event(EventKind.REQUEST, decision, exchanged=facts))
 
     def drop(self, reason: Reason, size: int) -> None:

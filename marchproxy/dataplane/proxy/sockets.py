@@ -39,6 +39,8 @@ After any other error it is not called again for a while, because the same call 
 
 _ours: defaultdict[int, WeakSet[socket.socket]] = defaultdict(WeakSet)
 """By port: sockets that this daemon or an earlier one has opened, as long as somebody has them."""
+_shared_for_good: WeakSet[socket.socket] = WeakSet()
+"""Those of groups."""
 
 
 def open_listener(listener: Listener, *, device: str = "") -> socket.socket:
@@ -54,6 +56,32 @@ def open_listener(listener: Listener, *, device: str = "") -> socket.socket:
     sock = _open(listener, device, listening=True)
     know_own(sock)
     return sock
+
+
+def open_group(listener: Listener, count: int) -> list[socket.socket]:
+    """`count` sockets that share an address and port for good, in this order. Raises `MarchproxyError`.
+
+    What comes is for one of them, whoever has it open; `steer` says for which. A later process of this user
+    may join, and then gets nothing of it. Nor may a socket of ours be there already: the kernel numbers
+    sockets that share a port, and gives the last one's number to another when an earlier one closes.
+    """
+    wanted = sockaddr(listener.address, listener.port)
+    if any(each.getsockname()[:2] == wanted for each in _on_port(listener)):
+        hint = "apply it in two steps: first take away what listens there over udp"
+        raise Conflict(f"listener {listener}: a mapping of ours has this address and port", hint=hint)
+    group: list[socket.socket] = []
+    try:
+        while len(group) < count:
+            sock = _open(listener, "", listening=True)
+            group.append(sock)
+            _shared_for_good.add(sock)
+            _share([sock], True)
+            know_own(sock)
+    except BaseException:
+        for sock in group:
+            sock.close()
+        raise
+    return group
 
 
 def know_own(sock: socket.socket) -> None:
@@ -90,7 +118,7 @@ def _open(listener: Listener, device: str, *, listening: bool) -> socket.socket:
         sock.close()
         raise _refused(listener, error) from error
     finally:
-        _share(beside, False)
+        _share([each for each in beside if each not in _shared_for_good], False)
     _share([sock], False)
     return sock
 

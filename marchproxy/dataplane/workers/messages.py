@@ -9,7 +9,7 @@ from types import MappingProxyType
 from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.credentials.parts import BookParts
 from marchproxy.dataplane.logring import Said
-from marchproxy.dataplane.records import Denials, EventKind, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.workers.eventwire import Packed
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
@@ -52,6 +52,16 @@ class Prove:
     """Speak TLS with these certificates; there are no others."""
 
     identities: tuple[Identity, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """Of the connection IDs of QUIC, give out those of process `index` of `count`."""
+
+    secret: bytes = field(repr=False)
+    """Of all workers, and of those that take their places."""
+    index: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,9 @@ class Facts:
     """Tokens that were used since the last time."""
     unknown_keys: frozenset[str] = frozenset()
     """See `CredentialBook.unknown_keys`."""
+    outliers: tuple[Outlier, ...] = ()
+    requests: Mapping[str, int] = field(default_factory=dict)
+    """See `Care.counts`."""
 
 
 # ---- both ways

@@ -7,6 +7,8 @@ sockets are still ours, and another takes its place.
 
 import asyncio
 import logging
+import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -21,11 +23,12 @@ from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.http.rates import share
 from marchproxy.dataplane.logring import Said
 from marchproxy.dataplane.logs import LogFormat
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import LookupFailed
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import EventSink
 from marchproxy.dataplane.workers import messages
@@ -71,12 +74,16 @@ class WorkerPool:
     ) -> None:
         """`logged` takes what workers log; their lines on stderr are their own."""
         self.logged = logged
+        self.rates = share()
+        """The descriptor by which all workers count requests together."""
         self._own = Admission(find, credentials, handover=handover)
         self._find = find
         self._credentials = credentials
         self._certificates = certificates
         self._handover = handover
         self._workers = [_Place(self, index, verbosity, log_format) for index in range(count)]
+        self._secret = secrets.token_bytes(32)
+        """What workers prove to clients of QUIC, and their successors after them."""
         self._plan = Plan()
         self._revision = self._edition = 0
         self._wanted: frozenset[ListenerKey] = frozenset()
@@ -189,6 +196,14 @@ class WorkerPool:
         """See `Admission.fill`."""
         return self._totals().fill
 
+    def outliers(self) -> Sequence[Outlier]:
+        """See `Admission.outliers`."""
+        return self._totals().outliers
+
+    def request_counts(self) -> Mapping[str, int]:
+        """See `Admission.request_counts`."""
+        return self._totals().requests
+
     def problems(self) -> Sequence[str]:
         """See `Admission.problems`, and workers that keep dying."""
         said = (text for place in self._workers for text in place.problems())
@@ -206,6 +221,9 @@ class WorkerPool:
         await asyncio.gather(*(place.drain(0) for place in self._workers))
         await self._tasks.stop()
         await self._own.close()
+        rates, self.rates = self.rates, -1
+        if rates >= 0:
+            os.close(rates)
 
     def _say(self, message: object) -> None:
         for place in self._workers:
@@ -224,6 +242,7 @@ class WorkerPool:
     def introduce(self, place: "_Place") -> None:
         """Tell a new worker all that the others know."""
         place.say(messages.Want(self._kinds))
+        place.say(messages.Steer(self._secret, place.index, len(self._workers)))
         place.say(messages.Know(self._credentials.parts))
         place.say(messages.Prove(self._certificates.identities))
         held = self._sockets.held
@@ -239,6 +258,10 @@ class WorkerPool:
         for token, instant in facts.uses:
             self._credentials.note_use(token, instant)
         self._credentials.book.unknown_keys |= facts.unknown_keys
+
+    def socket_of(self, key: ListenerKey, index: int) -> socket.socket:
+        """The one that a worker listens at."""
+        return self._sockets.of_process(key, index)
 
     def serve_message(self, plan_for: Mapping[ListenerKey, socket.socket]) -> messages.Serve:
         """What workers are to serve, these sockets being new to them."""
@@ -297,7 +320,7 @@ class _Place:
         self.facts = messages.Facts()
         """Of all workers that were here."""
         self._pool = pool
-        self._index = index
+        self.index = index
         self._logging = str(verbosity), log_format.value
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
@@ -331,7 +354,8 @@ class _Place:
         keys = list(opened)
         while True:
             some = {key: opened[key] for key in keys[:DESCRIPTORS]}
-            self.say(self._pool.serve_message(some), [sock.fileno() for sock in some.values()])
+            own = [self._pool.socket_of(key, self.index) for key in some]
+            self.say(self._pool.serve_message(some), [sock.fileno() for sock in own])
             keys = keys[DESCRIPTORS:]
             if not keys:
                 return
@@ -360,7 +384,7 @@ class _Place:
         if self._cannot_start:
             return [self._cannot_start]
         if time.monotonic() - self._died_at < 60:
-            return [*self.facts.problems, f"worker {self._index + 1} ended unexpectedly a moment ago"]
+            return [*self.facts.problems, f"worker {self.index + 1} ended unexpectedly a moment ago"]
         return self.facts.problems
 
     async def drain(self, seconds: float) -> None:
@@ -373,7 +397,7 @@ class _Place:
         deadline = time.monotonic() + seconds + LEAVE
         while process.poll() is None:
             if time.monotonic() > deadline:
-                log.warning("worker %d does not end: killed", self._index + 1)
+                log.warning("worker %d does not end: killed", self.index + 1)
                 process.kill()
                 deadline = float("inf")
             await asyncio.sleep(0.02)
@@ -383,7 +407,7 @@ class _Place:
         """Kill it where it has said nothing for too long; another takes its place."""
         self._silent += 1
         if self._silent > SILENT and self._process:
-            log.warning("worker %d does not answer: killed", self._index + 1)
+            log.warning("worker %d does not answer: killed", self.index + 1)
             self._silent = 0
             self._process.kill()
 
@@ -393,8 +417,8 @@ class _Place:
             self._spawn()
         except OSError as error:
             if not self._cannot_start:
-                log.error("worker %d cannot be started: %s", self._index + 1, error.strerror)
-            self._cannot_start = f"worker {self._index + 1} cannot be started: {error.strerror}"
+                log.error("worker %d cannot be started: %s", self.index + 1, error.strerror)
+            self._cannot_start = f"worker {self.index + 1} cannot be started: {error.strerror}"
             self._not_before = time.monotonic() + AGAIN
             return
         self._cannot_start = ""
@@ -405,13 +429,14 @@ class _Place:
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            words = [str(theirs.fileno()), str(self._index + 1), *self._logging]
+            rates = self._pool.rates
+            words = [str(theirs.fileno()), str(self.index + 1), str(rates), *self._logging]
             # Where environment and working folder have no say in what we import, they have none in workers.
             isolated = ["-I"] if sys.flags.isolated else []
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, *isolated, "-m", "marchproxy.dataplane.workers.worker", *words],
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), rates],
                     stdin=subprocess.DEVNULL,
                 )
             except OSError:
@@ -445,7 +470,7 @@ class _Place:
         for each in said:
             self._pool.logged(each)
         if lost:
-            log.warning("worker %d: %d of its log records came too fast to be kept", self._index + 1, lost)
+            log.warning("worker %d: %d of its log records came too fast to be kept", self.index + 1, lost)
 
     def _lost(self) -> None:
         self._channel = None
@@ -458,7 +483,7 @@ class _Place:
         if not self._leaving:
             self._died_at = time.monotonic()
             self._not_before = self._died_at + AGAIN
-            log.error("worker %d ended unexpectedly: the tunnels that it relayed are gone", self._index + 1)
+            log.error("worker %d ended unexpectedly: the tunnels that it relayed are gone", self.index + 1)
         with suppress(ProcessLookupError):
             if self._process and not self._leaving:
                 self._process.kill()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from marchproxy.dataplane.records import Denials, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Denials, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.workers.messages import Facts
 from marchproxy.model.reason import Reason
 
@@ -20,6 +20,8 @@ class Totals:
     denials: Sequence[Denials]
     limits: Sequence[LimitState]
     fill: Sequence[TableFill]
+    outliers: Sequence[Outlier]
+    requests: Mapping[str, int]
 
     @classmethod
     def of(cls, facts: Iterable[Facts]) -> "Totals":
@@ -27,13 +29,33 @@ class Totals:
         total = Facts()
         for each in facts:
             total = cls.joined(total, each)
-        return cls(total.counters, total.denials, total.limits, total.fill)
+        return cls(total.counters, total.denials, total.limits, total.fill, total.outliers, total.requests)
 
     def beside(self, own: "Admission") -> "Totals":
         """With what the daemon's own part has counted."""
-        mine = Facts(dict(own.counters()), tuple(own.denials()), tuple(own.limit_states()))
-        both = self.joined(Facts(self.counters, tuple(self.denials), tuple(self.limits)), mine)
-        return replace(self, counters=both.counters, denials=both.denials, limits=both.limits)
+        mine = Facts(
+            dict(own.counters()),
+            tuple(own.denials()),
+            tuple(own.limit_states()),
+            outliers=tuple(own.outliers()),
+            requests=own.request_counts(),
+        )
+        ours = Facts(
+            self.counters,
+            tuple(self.denials),
+            tuple(self.limits),
+            outliers=tuple(self.outliers),
+            requests=self.requests,
+        )
+        both = self.joined(ours, mine)
+        return replace(
+            self,
+            counters=both.counters,
+            denials=both.denials,
+            limits=both.limits,
+            outliers=both.outliers,
+            requests=both.requests,
+        )
 
     @staticmethod
     def joined(one: Facts, other: Facts) -> Facts:
@@ -60,11 +82,33 @@ class Totals:
             fill[table.name] = (
                 TableFill(table.name, table.used + had.used, table.limit + had.limit) if had else table
             )
+        keys = one.requests.keys() | other.requests.keys()
         return Facts(
-            counters, tuple(denials.values()), tuple(limits.values()), tuple(fill.values()), other.problems
+            counters,
+            tuple(denials.values()),
+            tuple(limits.values()),
+            tuple(fill.values()),
+            other.problems,
+            outliers=_together([*one.outliers, *other.outliers]),
+            requests={key: one.requests.get(key, 0) + other.requests.get(key, 0) for key in keys},
         )
 
     @staticmethod
     def retired(facts: Facts) -> Facts:
         """What stays true of a process that has ended."""
-        return Facts(facts.counters, facts.denials, facts.limits)
+        return Facts(facts.counters, facts.denials, facts.limits, requests=facts.requests)
+
+
+def _together(outliers: Iterable[Outlier]) -> tuple[Outlier, ...]:
+    """Each backend once: since the first left it out, for the reason of the last."""
+    found: dict[object, Outlier] = {}
+    for each in outliers:
+        key = each.service, each.address, each.port
+        held = found.get(key)
+        if held is not None:
+            last = max(held, each, key=lambda outlier: outlier.since)
+            processes = held.processes + each.processes
+            found[key] = replace(last, since=min(held.since, each.since), processes=processes)
+        else:
+            found[key] = each
+    return tuple(found.values())

@@ -1,7 +1,7 @@
 """One worker: a process that admits and relays, told what to do by the daemon over descriptor 3 or another.
 
-`python -m marchproxy.dataplane.workers.worker DESCRIPTOR INDEX VERBOSITY FORMAT`, started by `pool`. When the
-daemon is gone it accepts nothing more, lets what is open finish for a while, and ends.
+`python -m marchproxy.dataplane.workers.worker DESCRIPTOR INDEX RATES VERBOSITY FORMAT`, started by `pool`.
+When the daemon is gone it accepts nothing more, lets what is open finish for a while, and ends.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.admission.tunnels import Tunnel
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.credentials.contexts import Contexts
+from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.kernel.handoff import lift_limits, limit_backlog
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.dataplane.logring import Handler
@@ -31,6 +32,7 @@ from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.proxy import ledger
 from marchproxy.dataplane.proxy.connecting import connect, connected
 from marchproxy.dataplane.proxy.relay import Relay
+from marchproxy.dataplane.quic.steering import Steering
 from marchproxy.dataplane.records import Event
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.workers import messages
@@ -51,7 +53,7 @@ ORPHANED = 10.0
 class Worker:
     """Carries out what the daemon says."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, rates: Rates | None = None) -> None:
         self.book = CredentialBook()
         self.ended = asyncio.Event()
         self._channel = Channel(sock, self._heard, self._orphaned)
@@ -69,7 +71,7 @@ class Worker:
         self._remote = Remote(self._offer)
         self._contexts = Contexts()
         self._admission = Admission(
-            self._find, self, handover=self._remote, limits=limits, contexts=self._contexts
+            self._find, self, handover=self._remote, limits=limits, contexts=self._contexts, rates=rates
         )
         self._admission.start(self._tell)
 
@@ -96,6 +98,8 @@ class Worker:
                 self.book = parts.book()
             case messages.Prove(identities):
                 self._contexts.learn(identities)
+            case messages.Steer(secret, index, count):
+                self._admission.steer(Steering(secret, index, count))
             case messages.Want(kinds):
                 self._admission.want(kinds)
             case messages.Ask(number, question):
@@ -207,6 +211,8 @@ class Worker:
                 tuple(admission.problems()),
                 tuple(uses.items()),
                 frozenset(unknown),
+                tuple(admission.outliers()),
+                admission.request_counts(),
             )
         )
 
@@ -216,6 +222,7 @@ class Worker:
 
     def _orphaned(self) -> None:
         self._alone = True
+        self._admission.leave_ports()
         for future in self._asked.values():
             future.cancel()
         self._asked.clear()
@@ -273,10 +280,10 @@ class Remote:
         """Nothing drains here."""
 
 
-async def serve(sock: socket.socket, index: int) -> None:
+async def serve(sock: socket.socket, index: int, rates: Rates | None = None) -> None:
     """Be the worker of this number of whoever has the other end of `sock`."""
     asyncio.get_running_loop().set_exception_handler(log_unhandled)
-    worker = Worker(sock)
+    worker = Worker(sock, rates)
     handler = Handler(worker.log.put, f"worker {index}")
     listen(handler)
     try:
@@ -287,15 +294,17 @@ async def serve(sock: socket.socket, index: int) -> None:
 
 def main() -> int:
     """The process."""
-    descriptor, index, verbosity = map(int, sys.argv[1:4])
+    descriptor, index, shared, verbosity = map(int, sys.argv[1:5])
     os.set_inheritable(descriptor, False)
+    rates = Rates(shared)
+    os.close(shared)
     # Ctrl-C and the service manager's SIGTERM are for the daemon, which then ends its workers in order.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    configure(verbosity, LogFormat(sys.argv[4]))
+    configure(verbosity, LogFormat(sys.argv[5]))
     ledger.number_as(index)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(socket.socket(fileno=descriptor), index))
+        runner.run(serve(socket.socket(fileno=descriptor), index, rates))
     return 0
 
 

@@ -3,10 +3,17 @@
 import json
 import socket
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from marchproxy.telemetry.logs.records import FlowRecord, Happening, Message, Record, Severity
+from marchproxy.telemetry.logs.records import (
+    FlowRecord,
+    Happening,
+    Message,
+    Record,
+    RequestRecord,
+    Severity,
+    instant,
+)
 
 VERSION = "8.11.0"
 _TYPES = {
@@ -51,13 +58,22 @@ class EcsEncoder:
         if isinstance(record, FlowRecord) and record.interface:
             observer = observer | {"ingress": {"interface": {"name": record.interface}}}
         document: Document = {
-            "@timestamp": _instant(record.time),
+            "@timestamp": instant(record.time),
             "ecs": {"version": VERSION},
             "observer": observer,
             "log": {"level": _LEVELS[record.severity]},
         }
-        own = _message(record) if isinstance(record, Message) else _flow(record)
-        return document | own
+        return document | _own(record)
+
+
+def _own(record: Record) -> Document:
+    match record:
+        case Message():
+            return _message(record)
+        case RequestRecord():
+            return _request(record)
+        case FlowRecord():
+            return _flow(record)
 
 
 def _message(record: Message) -> Document:
@@ -105,6 +121,64 @@ def _flow(record: FlowRecord) -> Document:
     return document
 
 
+def _request(record: RequestRecord) -> Document:
+    event: Document = {
+        "kind": "event",
+        "module": "marchproxy",
+        "dataset": "marchproxy.access",
+        "category": ["web"],
+        "type": ["access"],
+        "action": "request",
+        "outcome": "success" if 0 < record.status < 400 else "failure",
+        "reason": record.reason.name,
+        "start": instant(record.time - record.took),
+        "end": instant(record.time),
+        # In nanoseconds, says the schema.
+        "duration": round(record.took * 1e9),
+    }
+    document: Document = {
+        "event": event,
+        "source": {"ip": str(record.source), "port": record.source_port},
+        "destination": {"ip": str(record.destination), "port": record.destination_port},
+        "url": {
+            "scheme": "https" if record.tls else "http",
+            "domain": record.host,
+            "path": record.path,
+        },
+        "http": {
+            "version": record.version,
+            "request": {
+                "id": record.request_id,
+                "method": record.method,
+                "body": {"bytes": record.bytes_sent},
+            },
+            "response": {"status_code": record.status, "body": {"bytes": record.bytes_received}},
+        },
+        "marchproxy": {
+            "cluster": record.cluster,
+            "class": sorted(record.classes),
+            "verdict": record.verdict.value,
+            "revision": record.revision,
+            "source_service": record.source_service,
+            "destination_service": record.service,
+            "route": record.route,
+            "backend": record.backend,
+            "attempts": record.attempts,
+            "connected_ms": round(record.connected * 1000, 3),
+            "waited_ms": round(record.waited * 1000, 3),
+        },
+    }
+    if record.mapping:
+        document["rule"] = {"name": record.mapping}
+    if record.tls:
+        document["tls"] = {"version_protocol": "tls", "version": record.tls.removeprefix("TLSv")}
+    parts = record.traceparent.split("-")
+    if len(parts) >= 4:
+        document["trace"] = {"id": parts[1]}
+        document["span"] = {"id": parts[2]}
+    return document
+
+
 def _event(record: FlowRecord) -> Document:
     event: Document = {
         "kind": "event",
@@ -119,9 +193,9 @@ def _event(record: FlowRecord) -> Document:
     if record.id:
         event["id"] = str(record.id)
     if record.carried is not None:
-        event["start"] = _instant(record.carried.started)
+        event["start"] = instant(record.carried.started)
         if record.happening is Happening.END:
-            event["end"] = _instant(record.time)
+            event["end"] = instant(record.time)
             # In nanoseconds, says the schema.
             event["duration"] = max(round((record.time - record.carried.started) * 1e9), 0)
     return event
@@ -139,7 +213,3 @@ def _network(record: FlowRecord) -> Document:
         network["bytes"] = record.carried.bytes_sent + record.carried.bytes_received
         network["packets"] = record.carried.packets_sent + record.carried.packets_received
     return network
-
-
-def _instant(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -5,11 +5,12 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marchproxy.model.collector import Collector
 from marchproxy.model.entities import ClusterFields
-from marchproxy.telemetry.logs.records import FlowRecord, Happening, LogClass, Record
+from marchproxy.telemetry.logs.records import DEFAULT_FOLDER, FlowRecord, Happening, LogClass, Record
 from marchproxy.telemetry.logs.sink import Sink, SinkState
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+
 _FLOWS = frozenset({LogClass.NETFLOW})
+_REQUESTS = frozenset({LogClass.ACCESS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Target:
 
     cluster: str
     kind: str
-    """`syslog`, `ipfix` or `http`."""
+    """`syslog`, `ipfix`, `http` or `file`."""
     to: str
     classes: frozenset[LogClass]
     enterprise: int
@@ -43,11 +46,14 @@ class Target:
         return frozenset(Happening) if self.classes & {LogClass.AUTH, LogClass.NETFLOW} else frozenset()
 
 
-def targets(name: str, cluster: ClusterFields, enterprise: int, token: bytes | None) -> list[Target]:
-    """What a cluster's fields ask for."""
+def targets(
+    name: str, cluster: ClusterFields, enterprise: int, token: bytes | None, folder: Path = DEFAULT_FOLDER
+) -> list[Target]:
+    """What a cluster's fields ask for; files are in `folder`."""
     switches = {
         LogClass.AUTH: cluster.log_auth,
         LogClass.NETFLOW: cluster.log_netflow,
+        LogClass.ACCESS: cluster.log_access,
         LogClass.DEBUG: cluster.log_debug,
     }
     classes = frozenset(each for each, on in switches.items() if on)
@@ -60,6 +66,8 @@ def targets(name: str, cluster: ClusterFields, enterprise: int, token: bytes | N
     if cluster.log_http:
         every = classes or _FLOWS
         found.append(Target(name, "http", cluster.log_http, every, 0, token=token))
+    if cluster.access_log:
+        found.append(Target(name, "file", str(folder / f"access-{name}.jsonl"), _REQUESTS, 0))
     return found
 
 
@@ -79,6 +87,11 @@ class Exports:
     def happenings(self) -> frozenset[Happening]:
         """What somebody wants to be told."""
         return frozenset[Happening]().union(*(target.happenings for target in self._sinks))
+
+    @property
+    def wants_requests(self) -> bool:
+        """Whether somebody takes HTTP requests."""
+        return any(LogClass.ACCESS in target.classes for target in self._sinks)
 
     def wants_debug(self, cluster: str) -> bool:
         """Whether somebody takes messages about this cluster."""
@@ -123,6 +136,10 @@ class Exports:
 
     def _open(self, target: Target) -> Sink:
         """What speaks to the other end is imported only where there is one."""
+        if target.kind == "file":
+            from marchproxy.telemetry.logs.files import JsonFile
+
+            return Sink(target.cluster, target.kind, target.to, target.classes, JsonFile(Path(target.to)))
         if target.collector is None:
             from marchproxy.telemetry.logs.http import HttpBatches
 

@@ -1,10 +1,15 @@
 """What a log can hold: records of flows and refusals, and messages about everything else."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from pathlib import Path
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason, Tier, Verdict
+
+DEFAULT_FOLDER = Path("/var/log/marchproxy")
+"""Of files; `MARCHPROXY_LOG_DIR` names another."""
 
 
 class LogClass(StrEnum):
@@ -14,6 +19,8 @@ class LogClass(StrEnum):
     """What admission let in, and refused."""
     NETFLOW = "netflow"
     """Beginnings and ends of flows, and what was denied."""
+    ACCESS = "access"
+    """Every HTTP request that was read."""
     DEBUG = "debug"
 
 
@@ -106,6 +113,67 @@ class FlowRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """An HTTP request that is over: class `access`. Times are in seconds from its head on."""
+
+    cluster: str
+    """Of its mapping, or else of the client's service."""
+    time: float
+    """When it was over, in seconds since the epoch."""
+    id: int
+    """The flow that it counts for; 0: none."""
+    request_id: str
+    traceparent: str
+    """As its backend got it; empty: without."""
+    source: IPAddress
+    source_port: int
+    destination: IPAddress
+    destination_port: int
+    source_service: str
+    mapping: str
+    route: str
+    """Host and path that the mapping wants; empty: any."""
+    service: str
+    """Whose backend had it."""
+    backend: str
+    """Address and port; empty: none had it."""
+    method: str
+    host: str
+    path: str
+    version: str
+    """`1.0`, `1.1`, `2` or `3`."""
+    tls: str
+    """`TLSv1.2` or `TLSv1.3`; empty: it came in the clear."""
+    status: int
+    """0: the client had gone before."""
+    verdict: Verdict
+    reason: Reason
+    revision: int
+    bytes_sent: int
+    """Of its body."""
+    bytes_received: int
+    """Of the answer's."""
+    attempts: int
+    """Backends that were asked, or tried to be reached."""
+    connected: float
+    """Until a backend had it."""
+    waited: float
+    """Until the head of the answer."""
+    took: float
+    """Until its end."""
+
+    @property
+    def classes(self) -> frozenset[LogClass]:
+        """One of its own: there are many of these."""
+        return _ACCESS
+
+    @property
+    def severity(self) -> Severity:
+        """What the status says: 5xx is worth a look."""
+        return Severity.NOTICE if self.status >= 500 else Severity.INFO
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """Anything else: class `debug`."""
 
@@ -124,7 +192,13 @@ class Message:
         return _DEBUG
 
 
-type Record = FlowRecord | Message
+type Record = FlowRecord | RequestRecord | Message
 
 _DEBUG = frozenset({LogClass.DEBUG})
+_ACCESS = frozenset({LogClass.ACCESS})
 _PROTOCOLS = {"tcp": 6, "udp": 17}
+
+
+def instant(seconds: float) -> str:
+    """A time as RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -5,11 +5,13 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 
-from marchproxy.telemetry.logs.records import FlowRecord, LogClass, Message, Record
+from marchproxy.telemetry.logs.records import FlowRecord, LogClass, Message, Record, RequestRecord
 
 APP_NAME = "marchproxy"
 LONGEST = 2048
 """Octets of a message: what a receiver should take (RFC 5424 section 6.1). Only texts can be that long."""
+LONGEST_PATH = 512
+"""Characters of a path, of which a client may send 32 KiB; files and log platforms get the whole."""
 AUTHPRIV, LOCAL0 = 10, 16
 """Facilities, RFC 5424 table 1: what is of class `auth`, and everything else."""
 
@@ -31,6 +33,7 @@ class SyslogEncoder:
         self._classes = classes
         self._element = f"flow@{enterprise}"
         self._fault = f"event@{enterprise}"
+        self._access = f"request@{enterprise}"
         self._counted = counted
         own = host if host is not None else socket.gethostname()
         self._middle = f"{_printable(own, 255)} {APP_NAME} {os.getpid()}"
@@ -50,6 +53,8 @@ class SyslogEncoder:
         """The message without a frame around it."""
         if isinstance(record, Message):
             return self._text(record)
+        if isinstance(record, RequestRecord):
+            return self._request(record)
         shown = LogClass.AUTH if LogClass.AUTH in record.classes & self._classes else LogClass.NETFLOW
         facility = AUTHPRIV if shown is LogClass.AUTH else LOCAL0
         head = self._head(facility, record.severity, record.time, record.happening.value)
@@ -61,6 +66,15 @@ class SyslogEncoder:
         fields = "".join(f' {name}="{value.translate(_ESCAPES)}"' for name, value in record.fields)
         data = f'[{self._fault} class="debug"{fields}]'
         return _cut(f"{head} {data} ".encode(), record.text.translate(_CONTROLS))
+
+    def _request(self, record: RequestRecord) -> bytes:
+        head = self._head(LOCAL0, record.severity, record.time, "request")
+        fields = "".join(
+            f' {name}="{value.translate(_ESCAPES)}"' for name, value in _of_request(record) if value
+        )
+        text = f"{record.method} {record.host}{record.path[:LONGEST_PATH]} {record.status}"
+        data = f'[{self._access} class="access"{fields}]'
+        return _cut(f"{head} {data} ".encode(), text.translate(_CONTROLS))
 
     def _head(self, facility: int, severity: int, when: float, kind: str) -> str:
         second = int(when)
@@ -112,6 +126,40 @@ def _parameters(record: FlowRecord) -> Iterator[str]:
         f' packets_received="{carried.packets_received}" bytes_received="{carried.bytes_received}"'
         f' duration="{max(record.time - carried.started, 0):.3f}"'
     )
+
+
+def _of_request(record: RequestRecord) -> Iterator[tuple[str, str]]:
+    """What there is to say, in a fixed order; what is empty is left out."""
+    yield "request_id", record.request_id
+    yield "id", str(record.id or "")
+    yield "source", str(record.source)
+    yield "source_port", str(record.source_port)
+    yield "method", record.method
+    yield "scheme", "https" if record.tls else "http"
+    yield "host", record.host
+    yield "path", record.path[:LONGEST_PATH]
+    yield "version", record.version
+    yield "tls", record.tls
+    yield "status", str(record.status)
+    yield "verdict", record.verdict.value
+    yield "reason", record.reason.name
+    yield "revision", str(record.revision)
+    yield "cluster", record.cluster
+    yield "mapping", record.mapping
+    yield "route", record.route
+    yield "source_service", record.source_service
+    yield "destination_service", record.service
+    yield "backend", record.backend
+    yield "bytes_sent", str(record.bytes_sent)
+    yield "bytes_received", str(record.bytes_received)
+    yield "attempts", str(record.attempts)
+    for name, seconds in (
+        ("connected_ms", record.connected),
+        ("waited_ms", record.waited),
+        ("took_ms", record.took),
+    ):
+        yield name, f"{seconds * 1000:.3f}"
+    yield "traceparent", record.traceparent
 
 
 def _place(address: object, port: int) -> str:

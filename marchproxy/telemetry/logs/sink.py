@@ -61,7 +61,7 @@ class SinkState:
 
     cluster: str
     kind: str
-    """`syslog`, `ipfix` or `http`."""
+    """`syslog`, `ipfix`, `http` or `file`."""
     target: str
     sent: int
     """Records since it was set up."""

@@ -23,6 +23,8 @@ from marchproxy.model.errors import Conflict
 from marchproxy.model.protocol import Transport
 from marchproxy.policy.plan import Listener, ListenerKey, Plan
 from tests.dataplane.proxy.peers import free_port
+from tests.policy import build
+from tests.policy.build import mapping, service
 
 
 def explicit(*ports: int, address: str = "127.0.0.1") -> Plan:
@@ -196,3 +198,36 @@ def test_what_the_service_manager_holds_goes_on(manager: socket.socket) -> None:
         apply(second, Plan())
         assert manager.recv(4096).decode().splitlines() == ["FDSTOREREMOVE=1", f"FDNAME={name}"]
     notifier.close()
+
+
+def test_where_http3_is_spoken_each_process_has_a_socket_over_udp() -> None:
+    sockets, port = ListeningSockets(processes=3), free_port()
+    made = http3(port)
+    taker = apply(sockets, made)
+    assert {key.transport for key in taker.wanted} == {6, 17}
+    own = next(key for key in taker.wanted if key.transport == 17)
+    group = [sockets.of_process(own, index) for index in range(3)]
+    assert len({each.fileno() for each in group}) == 3
+    assert {each.getsockname() for each in group} == {("127.0.0.1", port)}
+    # The same plan leaves them alone, one without takes them away.
+    assert apply(sockets, made).opened == []
+    assert [sockets.of_process(own, index) for index in range(3)] == group
+    apply(sockets, explicit(free_port()))
+    assert {each.fileno() for each in group} == {-1}
+    sockets.close()
+
+
+def test_a_plan_whose_udp_port_another_program_has_changes_nothing() -> None:
+    sockets, port = ListeningSockets(processes=2), free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", port))
+        with pytest.raises(Conflict, match="udp"):
+            sockets.open(http3(port))
+    assert not sockets.held
+    assert not accepts(port)
+
+
+def http3(port: int) -> Plan:
+    web = service("web", "127.0.0.2", port=80)
+    made = mapping("www", "all", "web", f"127.0.0.1:{port}", "https,quic", tls="proxy")
+    return build.plan(web, made)

@@ -63,8 +63,10 @@ async def test_each_request_is_told_of() -> None:
         facts = event.exchanged
         assert facts is not None
         assert (facts.method, facts.path, facts.version, facts.status) == ("GET", "/here/a", "1.1", 404)
-        assert (facts.backend, facts.received, facts.secure) == (f"127.0.0.2:{backend.port}", 7, False)
-        assert 0 < facts.waited <= facts.took
+        assert (facts.backend, facts.received, facts.tls) == (f"127.0.0.2:{backend.port}", 7, "")
+        assert 0 < facts.connected <= facts.waited <= facts.took
+        assert (facts.service, facts.route, facts.attempts, facts.sent) == ("web", "/here", 1, 0)
+        assert facts.request_id == backend.said("x-request-id")
         assert event.decision.mapping == "www"
         assert event.decision.name == "h.example"
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 
 from marchproxy.dataplane.credentials.contexts import Contexts, server_context
-from tests.certificates import identity
+from tests.certificates import authority, identity
 from tests.dataplane.admission.desk import TOKEN
 from tests.dataplane.http.site import Backend, answer, get, only, response, routed, said, served
 from tests.dataplane.http.test_switching import ACCEPTED, HANDSHAKE, websocket
@@ -211,7 +211,7 @@ async def test_backends_prove_their_name(monkeypatch: pytest.MonkeyPatch) -> Non
             assert said(head, "x-marchproxy-reason") == ["TLS_FAILED"]
         trusting = ssl.create_default_context(cadata=TWO.chain)
         trusting.check_hostname = False
-        monkeypatch.setattr(contexts, "_trusting", {(): trusting})
+        monkeypatch.setattr(contexts, "_trusting", {("", ()): trusting})
         async with dial(at.port) as (reader, writer):
             writer.write(get())
             assert (await response(reader))[1] == b"hello"
@@ -232,3 +232,24 @@ async def test_a_websocket_under_tls_that_is_silent_ends() -> None:
         connection.tick(0.0)
         await until(lambda: ("flow-end", "IDLE") in at.reasons())
         await until(lambda: not at.admission._gate.inside)
+
+
+@looped
+async def test_a_service_may_have_a_ca_of_its_own() -> None:
+    backend = Backend(answer(b"secret"))
+    server = await asyncio.start_server(
+        backend.serve, "127.0.0.2", 0, ssl=server_context(identity("web", "127.0.0.2"))
+    )
+    port = server.sockets[0].getsockname()[1]
+    async with server, served(answer()) as (at, _):
+        made = mapping("www", "lan", "web", f"127.0.0.1:{at.port}", "http", path_prefix="/here")
+        for authorities, status in (
+            (authority().chain, "200"),
+            (authority("other").chain, "502"),
+            ("", "502"),
+        ):
+            web = service("web", "127.0.0.2", port=port, tls=True, tls_ca=authorities)
+            at.apply(build.plan(service("lan", "127.0.0.1"), web, made))
+            async with dial(at.port) as (reader, writer):
+                writer.write(get())
+                assert (await response(reader))[0].split()[1] == status

@@ -11,11 +11,13 @@ from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.conditions import Plain
 from marchproxy.policy.evaluate import Evaluator
 from marchproxy.policy.plan import Plan
+from tests.clientcerts import ClientAuthority
 from tests.dataplane.admission.desk import blocking
 from tests.policy import build
 from tests.policy.build import mapping, service
 
 LAN, WEB = service("lan", "10.0.0.0/24"), service("web", "10.1.0.1", port=80)
+OURS = ClientAuthority("ours").pem
 AT = "192.0.2.1:443"
 
 
@@ -52,12 +54,15 @@ def test_only_what_is_open_to_anyone_needs_no_second_look() -> None:
         mapping("open", "lan", "web", AT, "https", path_prefix="/open"),
         mapping("shut", "lan", "web", AT, "https", path_prefix="/shut", action="deny"),
         mapping("asks", "lan", "vault", AT, "https", path_prefix="/asks"),
+        mapping("limited", "lan", "web", AT, "https", path_prefix="/limited", limit_requests="1/s"),
+        mapping("proven", "lan", "web", AT, "https", path_prefix="/proven", tls="one", client_ca=OURS),
     )
     found = visitor(plan)
     asked = {
-        path: found.lets_anyone(found.answer("x", path)) for path in ("/open", "/shut", "/asks", "/none")
+        path: found.lets_anyone(found.answer("x", path))
+        for path in ("/open", "/shut", "/asks", "/none", "/limited", "/proven")
     }
-    assert asked == {"/open": True, "/shut": False, "/asks": False, "/none": False}
+    assert asked == {path: path == "/open" for path in asked}
     barred = visitor(blocking(plan, "10.0.0.5"))
     assert not barred.lets_anyone(barred.answer("x", "/open"))
 

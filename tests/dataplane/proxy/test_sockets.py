@@ -11,7 +11,9 @@ from marchproxy.dataplane.proxy import sockets
 from marchproxy.model.errors import Conflict, MarchproxyError, NotPermitted
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.plan import Listener
 from tests.dataplane.plans import listener, rule
+from tests.dataplane.proxy.peers import free_port
 
 
 @pytest.mark.parametrize(
@@ -109,3 +111,20 @@ def test_so_many_listeners_that_connections_would_want_for_descriptors(
     sockets.expect_descriptors(1024)
     with pytest.raises(MarchproxyError, match="1025 listeners want a socket each"):
         sockets.expect_descriptors(1025)
+
+
+def test_a_group_begins_where_no_socket_of_ours_is() -> None:
+    """Or its numbers would be others when that one closes."""
+    wanted = Listener(ip_address("127.0.0.1"), free_port(), Transport.UDP, ())
+    with sockets.open_listener(wanted), pytest.raises(Conflict, match="a mapping of ours"):
+        sockets.open_group(wanted, 2)
+    group = sockets.open_group(wanted, 2)
+    try:
+        assert [each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for each in group] == [1, 1]
+        # And another listener may come to its port for a moment, as at the change of a plan.
+        with sockets.open_listener(wanted):
+            pass
+        assert [each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for each in group] == [1, 1]
+    finally:
+        for each in group:
+            each.close()

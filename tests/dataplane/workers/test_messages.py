@@ -7,7 +7,7 @@ from types import MappingProxyType
 from marchproxy.dataplane.credentials.parts import BookParts
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import LookupFailed
-from marchproxy.dataplane.workers.messages import Know, Serve
+from marchproxy.dataplane.workers.messages import Know, Serve, Steer
 from tests.policy.blocking import blocks
 from tests.policy.build import mapping, plan, service
 
@@ -30,3 +30,7 @@ def test_why_a_name_was_not_found_travels_too() -> None:
 
 def test_credentials_are_in_no_text() -> None:
     assert "BookParts" not in repr(Know(BookParts()))
+
+
+def test_secrets_of_quic_are_in_no_text() -> None:
+    assert "ABCD" not in repr(Steer(b"ABCD", 1, 2))

@@ -139,7 +139,7 @@ async def test_what_a_callback_of_a_worker_does_not_catch_is_one_line(
     logged: list[messages.Logged] = []
 
     class Failing:
-        def __init__(self, sock: object) -> None:
+        def __init__(self, sock: object, rates: object) -> None:
             loop.call_soon(lambda: 1 // 0)
             self.log = LogSender(logged.append)
 

@@ -146,7 +146,7 @@ async def serving(count: int = 2, *, verbosity: int = 0) -> AsyncIterator[Made]:
 async def _poll(pool: WorkerPool) -> None:
     while True:
         pool.poll()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+from marchproxy.dataplane.http.rates import share
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.channel import Channel
 from marchproxy.dataplane.workers.worker import Worker
@@ -16,11 +17,14 @@ from tests.dataplane.loops import looped, until
 
 def test_without_a_daemon_it_ends_by_itself_and_no_signal_of_a_terminal_ends_it_before() -> None:
     ours, theirs = socket.socketpair()
+    rates = share()
     with theirs:
-        words = [str(theirs.fileno()), "1", "0", "console"]
+        words = [str(theirs.fileno()), "1", str(rates), "0", "console"]
         worker = subprocess.Popen(
-            [sys.executable, "-m", "marchproxy.dataplane.workers.worker", *words], pass_fds=[theirs.fileno()]
+            [sys.executable, "-m", "marchproxy.dataplane.workers.worker", *words],
+            pass_fds=[theirs.fileno(), rates],
         )
+    os.close(rates)
     try:
         # It reports: so it runs, and has said which signals it does not hear.
         assert ours.recv(1)

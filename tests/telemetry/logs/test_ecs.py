@@ -5,7 +5,7 @@ import json
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.telemetry.logs.ecs import EcsEncoder
 from marchproxy.telemetry.logs.records import Happening
-from tests.telemetry.logs.made import denied, ended, ended6, message
+from tests.telemetry.logs.made import asked, denied, ended, ended6, message
 
 
 def document(record: object) -> dict[str, object]:
@@ -84,3 +84,19 @@ def test_a_batch_is_one_array_whatever_names_hold() -> None:
     assert found[2]["message"] == "gone"
     assert found[2]["log"] == {"level": "warning"}
     assert all(each["ecs"] == {"version": "8.11.0"} for each in found)
+
+
+def test_a_request_has_the_names_of_the_schema() -> None:
+    document = EcsEncoder("0.1.0").document(asked())
+    assert document["event"]["dataset"] == "marchproxy.access"
+    assert document["event"]["duration"] == 12_500_000
+    assert document["url"] == {"scheme": "https", "domain": "shop.example", "path": "/cart"}
+    assert document["http"]["response"] == {"status_code": 200, "body": {"bytes": 30}}
+    assert document["http"]["request"]["id"] == "c0ffee-1"
+    assert document["tls"]["version"] == "1.3"
+    assert document["trace"]["id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert document["span"]["id"] == "00f067aa0ba902b7"
+    assert document["rule"] == {"name": "shop"}
+    clear = EcsEncoder("0.1.0").document(asked(tls="", traceparent="", mapping="", status=503))
+    assert not {"tls", "trace", "rule"} & clear.keys()
+    assert clear["event"]["outcome"] == "failure"

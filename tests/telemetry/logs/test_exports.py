@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from marchproxy.model.reason import Tier
 from marchproxy.telemetry.logs.exports import Exports, Target, targets
 from marchproxy.telemetry.logs.records import Happening, LogClass
 from tests.dataplane.loops import looped
-from tests.telemetry.logs.made import BOTH, denied, ended, message
+from tests.telemetry.logs.made import BOTH, asked, denied, ended, message
 
 
 class Listening:
@@ -150,3 +151,23 @@ def test_who_exports_nothing_imports_nothing(module: str) -> None:
     program = f"import sys, marchproxy.telemetry.logs.exports; print({module!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@looped
+async def test_requests_go_to_their_file_and_to_whoever_takes_the_class(tmp_path: Path) -> None:
+    exports = Exports("0.1.0")
+    before = exports.wants_requests
+    with Listening() as server:
+        head = ClusterHead(
+            name="default", syslog=parse_syslog(server.address), log_access=True, access_log=True
+        )
+        made = targets("default", head, 32473, None, tmp_path)
+        assert [each.kind for each in made] == ["syslog", "file"]
+        assert made[0].happenings == made[1].happenings == frozenset()
+        exports.configure(made)
+        assert (before, exports.wants_requests) == (False, True)
+        exports.offer(asked())
+        exports.offer(ended())
+        await until(lambda: server.heard() == ["request"])
+        await exports.close()
+    assert (tmp_path / "access-default.jsonl").read_text().count("\n") == 1

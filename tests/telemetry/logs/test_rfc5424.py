@@ -8,7 +8,7 @@ import pytest
 from marchproxy.model.reason import Reason, Tier
 from marchproxy.telemetry.logs.records import Happening, LogClass, Record, Severity
 from marchproxy.telemetry.logs.rfc5424 import LONGEST, SyslogEncoder, sentence
-from tests.telemetry.logs.made import BOTH, denied, ended, ended6, message
+from tests.telemetry.logs.made import BOTH, asked, denied, ended, ended6, message
 
 EVERY = frozenset(LogClass)
 NAME = r"[!#-<>-\\^-~]{1,32}"
@@ -149,3 +149,14 @@ def test_moments_are_told_apart_over_seconds() -> None:
     own = encoder()
     stamps = [own.message(ended(time=time)).split()[1][17:] for time in (1.0, 1.5, 2.001, 2.9999, 1.5)]
     assert stamps == [b"01.000Z", b"01.500Z", b"02.001Z", b"02.999Z", b"01.500Z"]
+
+
+def test_a_request_is_a_message_of_its_own() -> None:
+    encoder = SyslogEncoder(frozenset({LogClass.ACCESS}), 32473, counted=False, host="box")
+    text = encoder.message(asked(path='/a"]b' + "x" * 3000)).decode()
+    assert text.startswith("<134>1 2027-01-15T08:00:00.250Z box marchproxy ")
+    assert ' request [request@32473 class="access" request_id="c0ffee-1" id="4711"' in text
+    assert ' path="/a\\"\\]bxxx' in text
+    assert ' status="200"' in text
+    assert ' took_ms="12.500"' in text
+    assert len(text) <= 2048

@@ -15,6 +15,7 @@ from h2.events import (
 from h2.settings import SettingCodes, Settings
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY
+from marchproxy.dataplane.credentials.clientcerts import NOTHING_SHOWN, Shown
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.connections import Owner
 from marchproxy.dataplane.http.conversations import Conversations
@@ -45,8 +46,8 @@ _SETTINGS = {
 }
 _MORE = {SettingCodes.MAX_CONCURRENT_STREAMS: 10 * MOST_STREAMS}
 _DRAINING = b"draining"
-_REMEMBERED = 8
-"""Heads."""
+_REMEMBERED, _SMALL = 8, 4096
+"""Heads, and bytes of one."""
 
 type Head = tuple[tuple[bytes, bytes], ...]
 
@@ -54,10 +55,13 @@ type Head = tuple[tuple[bytes, bytes], ...]
 class Http2Connection(Link):
     """The connection."""
 
-    def __init__(self, site: Site, visitor: Visitor, owner: Owner, *, secure: bool) -> None:
+    def __init__(
+        self, site: Site, visitor: Visitor, owner: Owner, *, secure: bool, shown: Shown = NOTHING_SHOWN
+    ) -> None:
         super().__init__(speak(client=False, settings=_SETTINGS), Frames(preface=True, resets=RESETS))
         self.site = site
         self.secure = secure
+        self.shown = shown
         self.asked = Conversations(site)
         self.streams: dict[int, ClientStream] = {}
         self._visitor = visitor
@@ -244,10 +248,11 @@ class Http2Connection(Link):
         known = self._known.get((raw, ends))
         if known is None:
             request = read_request(raw, "2", ends=ends)
-            known = request, sum(len(name) + len(value) for name, value in raw)
+            size = sum(len(name) + len(value) for name, value in raw)
+            known = request, size
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            if not request.websocket:
+            if size <= _SMALL and not request.websocket:
                 self._known[raw, ends] = known
         return known
 

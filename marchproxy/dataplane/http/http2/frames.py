@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 
+from h2.errors import ErrorCodes
+
 _HEADER = 9
 """Bytes in front of every frame."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -46,7 +48,11 @@ class Flood(Exception):
 
 
 class Broken(Exception):
-    """A frame that cannot be read."""
+    """A frame that cannot be read; `code` is what the peer is told."""
+
+    def __init__(self, code: ErrorCodes, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class Allowance:
@@ -120,7 +126,7 @@ class Frames:
             if self._left:
                 size = min(self._left, end - at)
                 if self._kind == _PREFACE and data[at : at + size] != PREFACE[-self._left :][:size]:
-                    raise Broken("no preface")
+                    raise Broken(ErrorCodes.PROTOCOL_ERROR, "no preface")
                 self._left -= size
                 if self._goodbye is not None:
                     self._goodbye += data[at : at + size]
@@ -135,9 +141,11 @@ class Frames:
             length = self._left = int.from_bytes(data[at : at + 3])
             if length > MAX_FRAME:
                 # The library would hold all of it before it looks.
-                raise Broken("a frame that is too large")
+                raise Broken(ErrorCodes.FRAME_SIZE_ERROR, "a frame that is too large")
             self._look(kind, data[at + 4], length, now)
             if kind == Kind.GOAWAY:
+                if any(data[at + 5 : at + _HEADER]):
+                    raise Broken(ErrorCodes.PROTOCOL_ERROR, "a GOAWAY on a stream")
                 kept.append(data[begin:at])
                 begin = at + _HEADER
             at += _HEADER
@@ -167,7 +175,7 @@ class Frames:
                 self.updates.spend(now)
             case Kind.GOAWAY:
                 if not _GOAWAY.size <= length <= MAX_FRAME:
-                    raise Broken("a GOAWAY of the wrong size")
+                    raise Broken(ErrorCodes.FRAME_SIZE_ERROR, "a GOAWAY of the wrong size")
                 self._control.spend(now)
                 self._goodbye = bytearray()
             case _:

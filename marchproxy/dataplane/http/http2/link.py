@@ -32,6 +32,8 @@ MOST_HELD = 2 * 1024 * 1024
 """The same of all streams together: above it each of them is held to `LOW`."""
 MOST_UNSENT = 1024 * 1024
 """Bytes that wait to be written beyond what bodies may: nobody answers so much who is not read from."""
+MAX_TABLE = 4096
+"""Bytes of the table with which heads are compressed, however much the peer offers."""
 LINGER = 2.0
 """Seconds for a peer to take what is said last."""
 _BATCH = 128 * 1024
@@ -290,8 +292,8 @@ class Link(asyncio.Protocol):
         except Flood as flood:
             self.flooded(str(flood))
             self.protest(ErrorCodes.ENHANCE_YOUR_CALM)
-        except Broken:
-            self.protest(ErrorCodes.PROTOCOL_ERROR)
+        except Broken as broken:
+            self.protest(broken.code)
         except ProtocolError as error:
             # The library has put a GOAWAY to what it has to say.
             log.debug("%s: %s", type(self).__name__, error)
@@ -340,6 +342,8 @@ class Link(asyncio.Protocol):
                 return
 
     def _settings(self, event: RemoteSettingsChanged) -> None:
+        # What a peer remembers for us is remembered here, too.
+        self.h2.encoder.header_table_size = min(self.h2.encoder.header_table_size, MAX_TABLE)
         self._unblock()
 
     def _unblock(self) -> None:

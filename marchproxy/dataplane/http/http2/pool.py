@@ -19,13 +19,20 @@ ONCE_MORE = 5.0
 """Seconds for a connection to a backend that has refused a request unread."""
 GREETING = 5.0
 """Seconds for a backend to send its settings (RFC 9113 section 3.4): of HTTP/1.1 it may wait for more."""
-_KEEPALIVE = 30
-"""Seconds of silence before TCP asks whether a backend is still there: calls may be silent for long."""
+_KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 30,
+    socket.TCP_KEEPINTVL: 10,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 60_000,
+}
+"""TCP asks whether a backend is still there, for calls may be silent for long. HTTP/2's own pings cannot:
+servers of gRPC end a connection on which more than one comes in five minutes."""
 _TRIES = 3
 PROTOCOL = "h2"
 
-type Context = Callable[[], ssl.SSLContext]
-type _Place = tuple[IPAddress, int, str, str]
+type Context = Callable[[str], ssl.SSLContext]
+"""By who vouches for backends."""
+type _Place = tuple[IPAddress, int, str, str, str]
 
 
 class Http2Pool:
@@ -56,8 +63,9 @@ class Http2Pool:
                 link.farewell()
                 link.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End all."""
+        await self._tasks.stop()
         for task in self._opening.values():
             task.cancel()
         for link in [link for links in self._links.values() for link in links]:
@@ -91,12 +99,13 @@ class Http2Pool:
         loop = asyncio.get_running_loop()
         sock = await self._connect(backend.address, backend.port, None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE)
+        for option, value in _KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         link = BackendLink(backend, self._gone)
         try:
             if backend.tls:
                 transport, _ = await loop.create_connection(
-                    lambda: link, sock=sock, ssl=self._context(), server_hostname=backend.tls
+                    lambda: link, sock=sock, ssl=self._context(backend.tls_ca), server_hostname=backend.tls
                 )
                 if transport.get_extra_info("ssl_object").selected_alpn_protocol() != PROTOCOL:
                     transport.abort()
@@ -141,4 +150,4 @@ class Http2Pool:
 
 
 def _place(backend: Backend) -> _Place:
-    return backend.address, backend.port, backend.service, backend.tls
+    return backend.address, backend.port, backend.service, backend.tls, backend.tls_ca

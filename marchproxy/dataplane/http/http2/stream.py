@@ -8,7 +8,7 @@ from h2.errors import ErrorCodes
 
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.exchange import Exchange, Phase
-from marchproxy.dataplane.http.http2.link import Outgoing
+from marchproxy.dataplane.http.http2.link import LINGER, Outgoing
 from marchproxy.dataplane.http.http2.websockets import Carrying, accepted, accepts
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.pseudofields import write_response
@@ -29,6 +29,7 @@ class ClientStream:
     def __init__(self, connection: "Http2Connection", number: int, request: Request) -> None:
         self.number = number
         self.secure = connection.secure
+        self.shown = connection.shown
         self.out = Outgoing(connection, number, self)
         self.exchange = Exchange(connection.site, self, request)
         self.carrying: Carrying | None = None
@@ -46,6 +47,8 @@ class ClientStream:
         """So the exchange was told."""
         self._trailers: Fields = ()
         self._moved = time.monotonic()
+        self._lingers: float | None = None
+        """Since when the answer is complete, and the request is not."""
 
     # ---- from the connection
 
@@ -59,6 +62,9 @@ class ClientStream:
 
     def received(self, data: bytes, size: int) -> None:
         """A piece of the body, and what it counts for in windows."""
+        if self._lingers is not None:
+            self._connection.taken(size, self.number)
+            return
         self._moved = time.monotonic()
         self._came += len(data)
         self._inbox.append((data, size))
@@ -68,6 +74,9 @@ class ClientStream:
         """The client has sent everything."""
         self._moved = time.monotonic()
         self._ended, self._trailers = True, trailers
+        if self._lingers is not None:
+            self._leave()
+            return
         length = self._request.length
         if not self._request.websocket and length is not None and self._came != length:
             # Behind trailers the library does not count.
@@ -97,6 +106,11 @@ class ClientStream:
     def tick(self, now: float) -> None:
         """See to what takes too long."""
         site = self._connection.site
+        if self._lingers is not None:
+            if now - self._lingers > LINGER:
+                self._connection.reset(self.number, ErrorCodes.NO_ERROR)
+                self._leave()
+            return
         if self.carrying is not None:
             idle = site.ledger.evaluator.plan.settings.tunnel_idle
             if idle and self.carrying.conversation.idle() > idle:
@@ -125,7 +139,10 @@ class ClientStream:
 
     def respond(self, response: Response) -> None:
         """See `Stream`."""
-        self.out.head(write_response(response))
+        fields, told = write_response(response), self.visitor.alternative
+        if told and self.secure:
+            fields = (*fields, ("alt-svc", told.decode()))
+        self.out.head(fields)
 
     def send(self, data: memoryview | bytes) -> None:
         """See `Stream`."""
@@ -192,10 +209,14 @@ class ClientStream:
             self.exchange.client_ready()
 
     def sending_over(self) -> None:
-        """See `Sending`: who still sends is told that nobody listens (RFC 9113 section 8.1)."""
-        if not self._ended:
-            self._connection.reset(self.number, ErrorCodes.NO_ERROR)
-        self._leave()
+        """See `Sending`. Who still sends is listened to for a moment, and then told not to go on (RFC 9113
+        section 8.1): some clients lose the answer when they are told at once.
+        """
+        if self._ended:
+            self._leave()
+        else:
+            self._lingers = time.monotonic()
+            self._discard()
 
     # ---- within
 
@@ -219,11 +240,14 @@ class ClientStream:
                 self._told = True
                 self.exchange.finish(self._trailers)
 
+    def _discard(self) -> None:
+        while self._inbox:
+            self._connection.taken(self._inbox.popleft()[1], self.number)
+
     def _leave(self) -> None:
         """It is over: what nobody took counts no more."""
         self.out.drop()
-        while self._inbox:
-            self._connection.taken(self._inbox.popleft()[1], self.number)
+        self._discard()
         conversation, self._conversation = self._conversation, None
         if conversation is not None:
             self._connection.asked.release(conversation)

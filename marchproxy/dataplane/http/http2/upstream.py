@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -27,6 +28,7 @@ from marchproxy.dataplane.http.pseudofields import (
     write_request,
 )
 from marchproxy.dataplane.http.responses import MAX_HEAD
+from marchproxy.dataplane.http.tracing import REQUEST_ID
 from marchproxy.dataplane.http.upstream import MOST_INTERIM, Asking
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.endpoint import Endpoint
@@ -37,6 +39,8 @@ REPEATED = 64 * 1024
 """Bytes of a request's body that are kept until its backend has looked at it."""
 MOST_TIMES = 2
 """That a request is sent: a backend that refuses it again and again is not asked for ever."""
+DEAF = 10.0
+"""Seconds without a byte, after which a connection whose request is given up gets no others."""
 _ENDLESS = float("inf")
 _SETTINGS = {
     SettingCodes.ENABLE_PUSH: 0,
@@ -55,6 +59,7 @@ class BackendStream:
         self._link: BackendLink | None = link
         """None while there is no connection."""
         self._number = 0
+        self._began = 0.0
         self._out: Outgoing | None = None
         self._asking: Asking | None = None
         self._request: Request | None = None
@@ -70,8 +75,10 @@ class BackendStream:
 
     # ---- for exchanges
 
-    def ask(self, asking: Asking, request: Request) -> None:
+    def ask(self, asking: Asking, request: Request, made: str) -> None:
         """See `Carrier`."""
+        if made:
+            request = replace(request, fields=(*request.fields, (REQUEST_ID, made)))
         self._asking, self._request = asking, request
         self._begin()
 
@@ -94,6 +101,10 @@ class BackendStream:
     def abandon(self) -> None:
         """See `Carrier`."""
         self._asking = None
+        link = self._link
+        if link is not None and time.monotonic() - max(self._began, link.heard) > DEAF:
+            # It may be dead: who comes next shall not wait for it, too.
+            link.leaving = True
         self._leave(ErrorCodes.CANCEL)
 
     def pause(self) -> None:
@@ -229,6 +240,7 @@ class BackendStream:
         if link is None or request is None:
             return
         self.times += 1
+        self._began = time.monotonic()
         number = link.begin(self, request)
         if number is None:
             # The backend has changed its mind about how many it takes, or is gone, a moment ago.

@@ -1,10 +1,7 @@
 """HTTP/2 through a listener, from a client that speaks it to a backend that speaks HTTP/1.1."""
 
 import asyncio
-import hashlib
-import os
 import time
-from dataclasses import replace
 
 import pytest
 from h2.errors import ErrorCodes
@@ -21,7 +18,6 @@ from hyperframe.frame import (
 )
 
 from marchproxy.dataplane.http.http2.client import MOST_STREAMS, RESETS, Http2Connection
-from marchproxy.dataplane.http.http2.link import CONNECTION_WINDOW, HIGH, STREAM_WINDOW
 from marchproxy.dataplane.http.http2.stream import ClientStream
 from marchproxy.policy.plan import Plan
 from tests.dataplane.admission.desk import TOKEN, Desk, blocking
@@ -84,118 +80,6 @@ async def test_many_at_the_same_time() -> None:
         assert not only2(at).streams
 
 
-@looped
-async def test_bodies_pass_both_ways_and_trailers() -> None:
-    size = 3_000_000
-    body = os.urandom(size)
-
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert b"transfer-encoding: chunked\r\n" in head
-        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while length := int(await reader.readline(), 16):
-            writer.write(b"%x\r\n" % length + await reader.readexactly(length) + b"\r\n")
-            await reader.readline()
-            await writer.drain()
-        trailer = await reader.readline()
-        writer.write(b"0\r\n" + trailer + b"\r\n")
-
-    async with served(serve=echo) as (at, _), client(at.port) as peer:
-        number = peer.ask(method="POST", ends=False)
-        sent = 0
-        while sent < size:
-            room = min(peer.h2.local_flow_control_window(number), size - sent)
-            if not room:
-                await peer.read()
-                continue
-            peer.send(number, body[sent : sent + room])
-            sent += room
-        peer.h2.send_headers(number, [("x-sum", "1"), ("host", "evil")], end_stream=True)
-        peer.flush()
-        heard = await peer.hear(number)
-        assert heard.interim == ["103"]
-        assert hashlib.sha256(heard.body).digest() == hashlib.sha256(body).digest()
-        assert heard.trailers == {"x-sum": "1"}
-
-
-@looped
-async def test_a_client_that_takes_nothing_is_not_held_for() -> None:
-    sent = 0
-
-    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal sent
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        while True:
-            writer.write(bytes(65_536))
-            await writer.drain()
-            sent += 65_536
-
-    async with served(serve=endless, limits=replace(QUICK, silence=0.3)) as (at, _), client(at.port) as peer:
-        peer.takes = False
-        number = peer.ask()
-        await peer.heard(number)
-        stream = only2(at).streams[number]
-        await until(lambda: stream.out.full)
-        assert only2(at).held < HIGH + 256 * 1024
-        await asyncio.sleep(0.4)
-        at.admission._http.tick()
-        assert (await peer.hear(number)).reset == ErrorCodes.CANCEL
-        assert only2(at).held == 0
-
-
-@looped
-async def test_a_window_opens_only_for_what_the_backend_has_taken() -> None:
-    goes_on = asyncio.Event()
-
-    async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        if b"/other" not in head:
-            writer.transport.pause_reading()  # type: ignore[attr-defined]
-            await goes_on.wait()
-            writer.transport.resume_reading()  # type: ignore[attr-defined]
-            got = 0
-            while got < 16_000_000:
-                got += len(await reader.read(65_536))
-        writer.write(answer(b"all"))
-        await reader.read()
-
-    async with served(serve=stuck) as (at, _), client(at.port) as peer:
-        number = peer.ask("/here", ("content-length", "16000000"), method="POST", ends=False)
-        sent = 0
-        await peer.read()
-        while sent < 16_000_000:
-            room = min(peer.h2.local_flow_control_window(number), 16_000_000 - sent)
-            if room:
-                peer.send(number, bytes(room), ends=sent + room == 16_000_000)
-                sent += room
-                continue
-            await peer.settled()
-            if not goes_on.is_set() and only2(at).streams[number]._paused:
-                # Another stream is not held up by that.
-                assert bytes((await peer.hear(peer.ask("/here/other"))).body) == b"all"
-                assert sum(size for _, size in only2(at).streams[number]._inbox) <= STREAM_WINDOW
-                goes_on.set()
-                await peer.read()
-        assert goes_on.is_set()
-        assert bytes((await peer.hear(number)).body) == b"all"
-        assert peer.h2.outbound_flow_control_window > CONNECTION_WINDOW // 4
-
-
-@looped
-async def test_a_body_that_comes_before_its_backend_is_held_and_sent() -> None:
-    async with served(answer()) as (at, backend), client(at.port) as peer:
-        number = peer.ask("/here", ("content-length", "5"), method="PUT", ends=False)
-        peer.send(number, b"12345", ends=True)
-        assert (await peer.hear(number)).status == 200
-        assert backend.bodies == [b"12345"]
-        number = peer.ask("/here", method="PUT", ends=False)
-        peer.send(number, b"", ends=True)
-        await peer.hear(number)
-        assert backend.bodies[-1] == b""
-
-
 @pytest.mark.parametrize(
     ("pseudo", "more", "status"),
     [
@@ -224,22 +108,6 @@ async def test_what_is_wrong_with_one_is_nothing_to_the_others(
         assert heard.fields["x-marchproxy-reason"].encode() in heard.body
         assert backend.heads == []
         assert (await peer.hear(peer.ask())).status == 200
-
-
-@looped
-async def test_a_body_that_is_shorter_than_it_said_goes_no_further() -> None:
-    async with served(answer()) as (at, _), client(at.port) as peer:
-        number = peer.ask("/here", ("content-length", "9"), method="POST", ends=False)
-        peer.send(number, b"1234")
-        peer.h2.send_headers(number, [("x-sum", "1")], end_stream=True)
-        peer.flush()
-        assert (await peer.hear(number)).reset == ErrorCodes.PROTOCOL_ERROR
-        assert (await peer.hear(peer.ask())).status == 200
-        for data in (b"12345678901", b"1"):
-            async with client(at.port) as other:
-                number = other.ask("/here", ("content-length", "9"), method="POST", ends=False)
-                other.send(number, data, ends=True)
-                assert codes(await other.goodbye()) == [ErrorCodes.PROTOCOL_ERROR]
 
 
 def vaulted(at: Desk, port: int) -> Plan:
@@ -295,36 +163,6 @@ async def test_what_the_plan_no_longer_allows_ends() -> None:
         assert (await peer.hear(peer.ask())).status == 404
         at.apply(blocking(routed(at, backend.port), "127.0.0.1"), 4)
         await peer.goodbye()
-
-
-@looped
-async def test_a_backend_that_breaks_off_is_noticed_by_its_stream_alone() -> None:
-    async def breaks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        if b"/good" in head:
-            writer.write(answer())
-            await reader.read()
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123")
-        writer.close()
-
-    async with served(serve=breaks) as (at, _), client(at.port) as peer:
-        heard = await peer.hear(peer.ask())
-        assert (heard.status, heard.reset) == (200, ErrorCodes.INTERNAL_ERROR)
-        assert (await peer.hear(peer.ask("/here/good"))).status == 200
-
-
-@looped
-async def test_an_answer_that_does_not_wait_for_the_body_ends_the_stream() -> None:
-    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer(b"no", "413 Too Large", "Connection: close"))
-        await reader.read()
-
-    async with served(serve=early) as (at, _), client(at.port) as peer:
-        number = peer.ask(method="POST", ends=False)
-        heard = await peer.hear(number)
-        assert (heard.status, bytes(heard.body)) == (413, b"no")
-        await until(lambda: not only2(at).streams)
 
 
 @looped
@@ -552,3 +390,28 @@ async def test_garbage_behind_the_preface_is_answered_with_goodbye() -> None:
     async with served(answer()) as (at, _), dial(at.port) as (reader, writer):
         writer.write(b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n" + bytes(100))
         assert b"\x07" in await reader.read()
+
+
+@looped
+async def test_what_requests_count_for_lasts_until_the_last_of_them_ends() -> None:
+    goes_on = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"host: first" in head:
+            await goes_on.wait()
+        writer.write(answer(b"hello", "200 OK", "Connection: close"))
+        writer.close()
+
+    async with served(serve=wait) as (at, _), client(at.port) as peer:
+        first = peer.ask(authority="first.example")
+        await met(at)
+        for name in ("second", "third"):
+            assert (await peer.hear(peer.ask(authority=f"{name}.example"))).status == 200
+        await until(lambda: len(only2(at).streams) == 1)
+        assert {each.name for each in only2(at).conversations} == {"first.example", "third.example"}
+        goes_on.set()
+        assert (await peer.hear(first)).status == 200
+        await until(lambda: len(only2(at).conversations) == 1)
+        ended = [event.flow for event in at.events if event.flow and event.decision.reason.name == "CLOSED"]
+        assert {each.decision.name for each in ended} == {"second.example", "first.example"}

@@ -22,6 +22,7 @@ async def test_http_1_goes_on_as_http_2() -> None:
         [(head, body)] = await ask(at, get("/here/a?b", "h.example", "Cookie: a=1", "Connection: close"))
         assert head.startswith("HTTP/1.1 200 OK\r\n")
         assert body == b"hello"
+        assert len(backend.asked[0].pop("x-request-id")) == 32
         assert backend.asked == [
             {
                 ":method": "GET",
@@ -286,3 +287,19 @@ async def test_unused_connections_end() -> None:
         assert said((await ask(at, get()))[0][0], "content-length") == []
         assert len(backend.sessions) == 2
         assert asyncio.current_task()
+
+
+@looped
+async def test_a_connection_that_nothing_comes_from_gets_no_more_requests() -> None:
+    async with served2(lambda *_: None) as (at, backend), client(at.port) as peer:
+        number = peer.ask()
+        await until(lambda: len(backend.asked) == 1)
+        [[link]] = at.admission._http._http2._links.values()
+        [stream] = link.streams.values()
+        stream._began = link.heard = link.heard - 100
+        peer.h2.reset_stream(number, ErrorCodes.CANCEL)
+        peer.flush()
+        await until(lambda: link.over)
+        backend.on_end = Session.answer
+        assert (await peer.hear(peer.ask())).status == 200
+        assert len(backend.sessions) == 2

@@ -86,6 +86,7 @@ async def test_a_backend_that_does_not_switch_answers_as_ever() -> None:
         heard = await peer.hear(number)
         assert (heard.status, bytes(heard.body)) == (403, b"no")
         assert backend.heads[0].startswith("GET /here/chat HTTP/1.1\r\n")
+        peer.send(number, b"", ends=True)
         await until(lambda: not only2(at).streams)
 
 
@@ -114,8 +115,11 @@ async def test_a_backend_that_ends_ends_the_stream() -> None:
 
     async with served(serve=short) as (at, _), client(at.port) as peer:
         await peer.read()
-        heard = await peer.hear(connect(peer))
+        number = connect(peer)
+        heard = await peer.hear(number)
         assert (heard.status, bytes(heard.body)) == (200, b"bye")
+        peer.send(number, b"late")
+        peer.send(number, b"", ends=True)
         await until(lambda: not only2(at).streams)
 
 
