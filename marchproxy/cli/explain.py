@@ -9,7 +9,7 @@ from marchproxy.cli import intent, suggest
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode, report, warn
 from marchproxy.cli.framework import environment_of, single, verb
-from marchproxy.cli.goal import read_goal
+from marchproxy.cli.goal import Goal, read_goal
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption
 from marchproxy.cli.output import Output, serialise, show_lines
 from marchproxy.cli.tokenfile import read_token
@@ -26,6 +26,8 @@ app = single()
     "marchproxy explain --from 10.1.3.4 --to 10.1.0.1 --protocol tcp --port 80",
     "marchproxy explain --from 10.1.3.4 --to web --port 80 --output json | jq -r .verdict",
     "marchproxy explain --from 10.1.3.4 --to https://db.example.com/status",
+    "marchproxy explain --from 10.1.3.4 --url 'https://shop.example.com/api/x?y=1' --method POST"
+    " --header 'X-Env: beta'",
     "marchproxy explain --from 10.1.3.4 --to 10.1.0.1 --port 80 --host shop.example.com --path /cart",
     "marchproxy explain --from 10.1.3.4 --to 198.51.100.7 --protocol icmp",
     "marchproxy explain --from 10.1.3.4 --to 10.1.0.1 --port 443 --token-file ./token",
@@ -34,14 +36,22 @@ def explain(
     context: typer.Context,
     source: Annotated[str, typer.Option("--from", metavar="ADDR", help="Address of the client")],
     destination: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--to",
             metavar="ADDR|NAME|URL",
             help="Address that the client asks for, a service, a host name, or a URL (http, https, ws, wss)",
             autocompletion=suggest.services,
         ),
-    ],
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="What a client asks of the appliance; its port unless --to says where",
+        ),
+    ] = None,
     port: Annotated[
         str | None, typer.Option("--port", metavar="N", help="Port that the client asks for; icmp has none")
     ] = None,
@@ -54,6 +64,13 @@ def explain(
     ] = None,
     path: Annotated[
         str | None, typer.Option("--path", metavar="PATH", help="Its path; without it, that of --to, or /")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", metavar="M", help="Its method; without it, GET")
+    ] = None,
+    headers: Annotated[
+        list[str] | None,
+        typer.Option("--header", metavar="HEADER", help="A header that it has: 'NAME: VALUE'; repeatable"),
     ] = None,
     token_file: Annotated[
         str | None,
@@ -68,18 +85,30 @@ def explain(
     no flow is opened and nothing counted. Where no daemon runs, the policy in the store answers. Exit code 0:
     the answer is allow, audit lets it through, or the host itself answers. 10: deny. 1: the kernel and the
     policy differ, which is a defect. A service is looked for where a mapping listens for it, and otherwise at
-    its own address. Where HTTP is read, host and path decide too.
+    its own address. Where HTTP is read, the request decides too. --url asks the appliance itself, at the
+    address where a mapping listens for it.
     """
     environment = environment_of(context)
-    goal = read_goal(destination, port)
+    if not (destination or url):
+        raise typer.BadParameter("needed, or --url", param_hint="--to")
+    goal = read_goal(url or destination or "", port, field="url" if url else "to")
     question: dict[str, Any] = {"source": source, "protocol": protocol}
     if goal.port is not None:
         question["port"] = goal.port
     elif protocol.strip().lower() != "icmp":
         raise typer.BadParameter("needed with every protocol but icmp", param_hint="--port")
-    named = host or (goal.host if "://" in destination else "")
-    question |= {key: value for key, value in (("host", named), ("path", path or goal.path)) if value}
-    question |= _target(environment, question, goal.host, cluster)
+    asked = {
+        "host": host or (goal.host if url or "://" in (destination or "") else ""),
+        "path": path or goal.path,
+        "query": goal.query,
+        "method": method,
+        "headers": headers,
+    }
+    question |= {key: value for key, value in asked.items() if value}
+    if url and not destination:
+        question["destination"] = _read_at(environment, question, goal, cluster)
+    else:
+        question |= _target(environment, question, destination if url and destination else goal.host, cluster)
     token = {"token": read_token(environment, token_file)} if token_file else {}
     try:
         answer = Control(environment).post("/v1/explain", question | token)
@@ -134,12 +163,22 @@ def _target(
         return {"destination": address, "port": port}
 
 
+def _read_at(environment: Environment, question: dict[str, Any], goal: Goal, cluster: str) -> str:
+    """The address that stands for where clients ask for a URL."""
+    from marchproxy.cli.reaching import reach_url
+    from marchproxy.model.ports import parse_port
+
+    address = reach_url(environment, question, goal.host, parse_port(goal.port or ""), cluster)
+    environment.note(f"{goal.host} is asked for at {address}")
+    return address
+
+
 def _from_policy(environment: Environment, question: dict[str, Any]) -> dict[str, Any]:
     """What the daemon would answer, had it the store's policy and no resolved host names."""
     from datetime import UTC, datetime
 
-    from marchproxy.dataplane.control.api import read_question
     from marchproxy.dataplane.control.documents import answer_document
+    from marchproxy.dataplane.control.question import read_question
     from marchproxy.policy.compile import compile_plan
     from marchproxy.policy.evaluate import Evaluator
     from marchproxy.policy.why import why

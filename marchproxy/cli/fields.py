@@ -33,7 +33,11 @@ class Field:
     """From the text of the flag to the document's value."""
     many: bool = False
     """Whether the flag repeats, and takes comma lists; the field is a list."""
+    whole: bool = False
+    """Whether each text is one entry, commas and all."""
     suggest: Callable[[typer.Context, str], list[str]] | None = None
+    parts: Callable[[list[Any]], dict[str, Any]] | None = None
+    """From the entries to several fields of the document, `name` among them."""
 
     def option(self, *, required: bool) -> TyperOption:
         """The flag, as Typer knows it."""
@@ -56,10 +60,13 @@ class Field:
             read = self.split(value) if self.many else self.read(value)
         except InvalidValue as error:
             raise InvalidValue(self.name, error.value, error.expected) from None
-        context.meta.setdefault(_GIVEN, {})[self.name] = read
+        fields = {self.name: read} if self.parts is None else self.parts(read)
+        context.meta.setdefault(_GIVEN, {}).update(fields)
 
     def split(self, values: Sequence[str]) -> list[Any]:
         """Entries of repeated flags and comma lists: `--tag a,b --tag c` is three, `--tag ''` none."""
+        if self.whole:
+            return [self.read(value) for value in values if value.strip()]
         return [self.read(part.strip()) for value in values if value.strip() for part in value.split(",")]
 
 
@@ -138,6 +145,12 @@ def amount(text: str) -> int | str:
         return text
     found, rest = divmod(int(whole + part) * _SCALES[scale], 10 ** len(part))
     return text if rest else found
+
+
+def shares(entries: list[str]) -> dict[str, list[str]]:
+    """Destinations, and what `shop=90` says about theirs."""
+    names = [entry.partition("=")[0] for entry in entries]
+    return {"destinations": names, "weights": [entry for entry in entries if "=" in entry]}
 
 
 def on_off(text: str) -> bool | str:

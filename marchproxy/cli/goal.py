@@ -19,9 +19,10 @@ class Goal:
     port: str | None = None
     path: str = ""
     """Without the query; empty: none that means anything."""
+    query: str = ""
 
 
-def read_goal(text: str, port: str | None) -> Goal:
+def read_goal(text: str, port: str | None, *, field: str = "to") -> Goal:
     """`--to` and `--port`. Raises `InvalidValue` for a URL that is none, `WrongUsage` for two ports."""
     if "://" not in text:
         return Goal(text, port)
@@ -31,8 +32,8 @@ def read_goal(text: str, port: str | None) -> Goal:
     except ValueError:
         host, own, parts = None, None, urlsplit("")
     if not host or parts.scheme not in SCHEMES:
-        raise InvalidValue("to", text, "a URL such as https://db.example.com:8443/path")
+        raise InvalidValue(field, text, "a URL such as https://db.example.com:8443/path")
     own = own or SCHEMES[parts.scheme]
     if port is not None and parse_port(port) != own:
         raise WrongUsage(f"--port {port} is not the one of {text}, which is {own}")
-    return Goal(host, str(own), parts.path if parts.path != "/" else "")
+    return Goal(host, str(own), parts.path if parts.path != "/" else "", parts.query)

@@ -7,7 +7,7 @@ import typer
 from marchproxy.cli import pemfiles, suggest
 from marchproxy.cli.editing import Editor
 from marchproxy.cli.errors import ExitCode
-from marchproxy.cli.fields import Field, Switch, grace, number, on_off, seconds
+from marchproxy.cli.fields import Field, Switch, given, grace, number, on_off, seconds, shares
 from marchproxy.cli.framework import noun, verb
 from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, YesOption
 from marchproxy.model.change import Kind
@@ -17,7 +17,15 @@ app = noun("Manage mappings: who may talk to whom")
 _WHO = "Services by name, collection:NAME, external or all"
 FIELDS = (
     Field("sources", "--from", "S[,S]", f"{_WHO}: the clients", many=True, suggest=suggest.references),
-    Field("destinations", "--to", "S[,S]", f"{_WHO}: the servers", many=True, suggest=suggest.references),
+    Field(
+        "destinations",
+        "--to",
+        "S[=N][,S…]",
+        f"{_WHO}: the servers; with --listen, =N says what share of new flows each gets",
+        many=True,
+        suggest=suggest.references,
+        parts=shares,
+    ),
     Field(
         "protocols",
         "--protocol",
@@ -35,6 +43,24 @@ FIELDS = (
     ),
     Field("host", "--host", "HOST", "Only this host name, or *.NAME for those below it"),
     Field("path_prefix", "--path-prefix", "PATH", "Only paths that start with this"),
+    Field("path", "--path", "PATH", "Only this path"),
+    Field("methods", "--method", "M[,M]", "Only HTTP requests by one of these methods", many=True),
+    Field(
+        "headers",
+        "--header",
+        "HEADER",
+        "Only with this header: 'NAME: VALUE', NAME for any value, '!NAME' for none",
+        many=True,
+        whole=True,
+    ),
+    Field(
+        "query",
+        "--query",
+        "PARAMETER",
+        "Only with this parameter of the query: NAME=VALUE, NAME for any value, '!NAME' for none",
+        many=True,
+        whole=True,
+    ),
     Field("priority", "--priority", "N", "0 to 65535, lower wins; 100 unless given", number),
     Field("action", "--action", "ACTION", "allow or deny; allow unless given"),
     Switch("auth_required", "auth-required", "Whether clients must present a credential"),
@@ -68,6 +94,32 @@ FIELDS = (
         "CERT",
         "Certificate with which TLS is spoken where it listens",
         suggest=suggest.certificates,
+    ),
+    Switch("sticky", "sticky", "Whether browsers stay with one backend, by a cookie; where HTTP is read"),
+    Field(
+        "redirect",
+        "--redirect",
+        "URL",
+        "Send HTTP clients there instead of to a service; {host} and {path} are those of the request",
+    ),
+    Field("redirect_status", "--redirect-status", "N", "301, 302, 303, 307, or 308 unless given", number),
+    Field("rewrite_prefix", "--rewrite-prefix", "PATH", "What backends get for --path-prefix or --path"),
+    Field("rewrite_host", "--rewrite-host", "HOST", "What backends get as Host"),
+    Field(
+        "request_headers",
+        "--request-header",
+        "ACTION",
+        "Change what backends get: 'set NAME VALUE', 'add NAME VALUE' or 'remove NAME'; repeatable",
+        many=True,
+        whole=True,
+    ),
+    Field(
+        "response_headers",
+        "--response-header",
+        "ACTION",
+        "The same of what clients get",
+        many=True,
+        whole=True,
     ),
     Field(
         "proxy_from",
@@ -152,8 +204,12 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name", autocomple
     " --path-prefix /login --limit-requests 10/m",
     "marchproxy mapping add not-lab --from lab --to web --protocol tcp --listen 10.1.0.1:80"
     " --action deny --priority 10",
+    "marchproxy mapping add shop --from all --to shop --protocol https --listen '*:443' --tls shop"
+    " --host shop.example.com --path-prefix /api --method GET,POST --rewrite-prefix /v2"
+    " --response-header 'set Strict-Transport-Security max-age=31536000'",
+    "marchproxy mapping add to-https --from all --protocol http --listen '*:80' --redirect 'https://{host}{path}'",
     fields=FIELDS,
-    required="sources destinations protocols",
+    required="sources protocols",
 )
 def add(
     context: typer.Context, name: NewName, cluster: ClusterOption = CLUSTER, output: OutputOption = TABLE
@@ -166,6 +222,8 @@ def add(
     destinations' own ports are used, or any.
     """
     pemfiles.read(context, _FILES)
+    if not given(context).keys() & {"destinations", "redirect"}:
+        raise typer.BadParameter("needed, or --redirect", param_hint="--to")
     return EDITOR.add(context, name, cluster, output)
 
 
@@ -188,6 +246,7 @@ def show(
     "set",
     "marchproxy mapping set clients-web --action deny",
     "marchproxy mapping set clients-web --ports 443,8000-8100 --expires ''",
+    "marchproxy mapping set shop --to shop=90 --to shop-canary=10 --sticky",
     fields=FIELDS,
 )
 def change(

@@ -11,8 +11,9 @@ from marchproxy.model.entities import Mapping as Rule
 from marchproxy.model.entities import Service
 from marchproxy.model.errors import InvalidValue, NotFound
 from marchproxy.model.names import ALL, COLLECTION_PREFIX
+from marchproxy.model.patterns import Patterns
 from marchproxy.model.ports import parse_port
-from marchproxy.model.protocol import parse_protocol
+from marchproxy.model.protocol import OVER_HTTP, parse_protocol
 
 _WILDCARDS = {4: "0.0.0.0", 6: "::"}  # noqa: S104  (an address to ask about, not to bind)
 
@@ -33,6 +34,25 @@ def reach(environment: Environment, question: Mapping[str, Any], name: str, clus
     ]
     found = next(_listening(rules, service, source, port), None)
     return found or (_own_address(service, source), port)
+
+
+def reach_url(
+    environment: Environment, question: Mapping[str, Any], host: str, port: int, cluster: str
+) -> str:
+    """The address where a mapping reads requests for a host at that port; else that of the host."""
+    source = parse_ip(question["source"], field="source")
+    mappings = edits.cluster_of(intent.read(environment), cluster).mappings
+    listening = [rule for rule in mappings if rule.listen is not None and port in rule.listen.ports]
+    reading = [rule for rule in listening if set(rule.protocols) <= OVER_HTTP]
+    patterns = [(rule, Patterns([rule.host]) if rule.host else None) for rule in reading]
+    named = [rule for rule, pattern in patterns if pattern and pattern.matching(host)]
+    for rule in (*named, *[rule for rule, pattern in patterns if not pattern]):
+        address = rule.listen.address if rule.listen else None
+        if address is None:
+            return _WILDCARDS[source.version]
+        if address.version == source.version:
+            return str(address)
+    return _resolve(host, source)
 
 
 def _leads_to(rule: Rule, service: Service) -> bool:

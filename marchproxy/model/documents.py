@@ -12,7 +12,18 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from marchproxy.model import address, appliance, clientnames, collector, entities, names, readers, rules
+from marchproxy.model import (
+    actions,
+    address,
+    appliance,
+    clientnames,
+    collector,
+    conditions,
+    entities,
+    names,
+    readers,
+    rules,
+)
 from marchproxy.model.appliance import ApplianceListener, Block, BlockList, Limit, Settings
 from marchproxy.model.endpoint import Endpoint, Endpoints, parse_endpoint, parse_endpoints
 from marchproxy.model.entities import ClusterHead, Interface, Mapping, Service
@@ -103,7 +114,7 @@ class _Form:
     label: str
     readers: MappingABC[str, Reader]
     check: Callable[[Any], None] = lambda entity: None
-    derived: MappingABC[str, Callable[[MappingABC[str, Any]], str]] = field(default_factory=dict)
+    derived: MappingABC[str, Callable[[MappingABC[str, Any]], Any]] = field(default_factory=dict)
     """Fields that a document may leave out because others say them."""
 
 
@@ -177,7 +188,7 @@ _FORMS: dict[type[Any], _Form] = {
         {
             "name": parsed(names.parse_name),
             "sources": each(names.parse_reference, order=str),
-            "destinations": each(names.parse_reference, order=str),
+            "destinations": each(names.parse_reference, order=str, empty=True),
             "protocols": each(parse_protocol, order=_PROTOCOL_ORDER.__getitem__),
             "ports": readers.ports,
             "listen": optional(parsed(parse_endpoints)),
@@ -185,6 +196,10 @@ _FORMS: dict[type[Any], _Form] = {
             "action": choice(entities.Action),
             "host": optional(parsed(readers.parse_host_rule)),
             "path_prefix": optional(parsed(readers.parse_path)),
+            "path": optional(parsed(readers.parse_path)),
+            "methods": each(conditions.parse_method, order=str, empty=True),
+            "headers": each(conditions.parse_header_condition, order=str, empty=True),
+            "query": each(conditions.parse_query_condition, order=str, empty=True),
             "auth_required": flag,
             "expires": _EXPIRES,
             "audit": flag,
@@ -212,9 +227,18 @@ _FORMS: dict[type[Any], _Form] = {
             "client_ca": parsed(collector.parse_certificates),
             "client_crl": parsed(clientnames.parse_crl),
             "client_names": each(clientnames.parse_client_name, order=str, empty=True),
+            "weights": each(readers.parse_share, order=str, empty=True),
+            "sticky": flag,
+            "redirect": optional(parsed(actions.parse_redirect)),
+            "redirect_status": whole(300, 399),
+            "rewrite_prefix": optional(parsed(actions.parse_new_path)),
+            "rewrite_host": optional(parsed(actions.parse_new_host)),
+            "request_headers": readers.in_order(actions.parse_header_action),
+            "response_headers": readers.in_order(actions.parse_header_action),
             "description": line,
         },
         rules.check_mapping,
+        {"destinations": lambda values: ()},
     ),
     Interface: _Form(
         "interface",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from marchproxy.model.actions import DEFAULT_REDIRECT
 from marchproxy.model.address import Address, Prefix
 from marchproxy.model.collector import Collector
 from marchproxy.model.endpoint import Endpoints
@@ -14,6 +15,7 @@ from marchproxy.model.publickey import PublicKey
 DEFAULT_PRIORITY = 100
 MAX_PRIORITY = 65535
 MAX_WEIGHT = 256
+MAX_SHARE = 1000
 KEEP = "keep"
 CUT = "cut"
 GRACE = "grace:"
@@ -183,6 +185,14 @@ class Mapping:
     action: Action = Action.ALLOW
     host: str | None = None
     path_prefix: str | None = None
+    path: str | None = None
+    """The whole path instead of its beginning."""
+    methods: tuple[str, ...] = ()
+    """Of HTTP requests, any of these; empty: any at all."""
+    headers: tuple[str, ...] = ()
+    """What they must bring: `name: value`, `name` for any value, `!name` for none."""
+    query: tuple[str, ...] = ()
+    """The same of the query's parameters: `name=value`, `name`, `!name`."""
     auth_required: bool = False
     expires: datetime | None = None
     """From this instant (UTC) on the mapping matches nothing."""
@@ -233,12 +243,44 @@ class Mapping:
     """Requests that are part of no trace begin one (W3C Trace Context), as sampled."""
     client_names: tuple[str, ...] = ()
     """Patterns, `KIND:NAME`, one of which a client's certificate has to fit; empty: none."""
+    weights: tuple[str, ...] = ()
+    """`SERVICE=N`, 0 to 1000: the share of each destination, together with its backends; empty: by theirs."""
+    sticky: bool = False
+    """Browsers stay with one backend, by a cookie."""
+    redirect: str | None = None
+    """Where HTTP clients are sent instead of to a destination, with `{host}` and `{path}`."""
+    redirect_status: int = DEFAULT_REDIRECT
+    rewrite_prefix: str | None = None
+    """What backends get in place of the path prefix, or of the whole path."""
+    rewrite_host: str | None = None
+    """What they get as `Host`."""
+    request_headers: tuple[str, ...] = ()
+    """`set NAME VALUE`, `add NAME VALUE` or `remove NAME`, in the order in which it is done."""
+    response_headers: tuple[str, ...] = ()
     description: str = ""
 
     @property
     def precedence(self) -> tuple[int, bool, str]:
         """Sort key: the order in which mappings are tried, lowest priority first, then deny before allow."""
         return (self.priority, self.action is Action.ALLOW, self.name)
+
+    @property
+    def reads_requests(self) -> tuple[str, ...]:
+        """What it looks at that only HTTP requests have, in words."""
+        wanted = {
+            "host": self.host is not None,
+            "path": self.path is not None,
+            "path prefix": self.path_prefix is not None,
+            "method": bool(self.methods),
+            "header": bool(self.headers),
+            "query": bool(self.query),
+        }
+        return tuple([what for what, looks in wanted.items() if looks])
+
+    @property
+    def acts(self) -> str:
+        """The first field that says what it does with HTTP requests it allows; empty: none does."""
+        return next((name for name in _ACTING if getattr(self, name)), "")
 
     @property
     def http3(self) -> bool:
@@ -252,6 +294,9 @@ class Mapping:
         if self.on_expiry == KEEP:
             return None
         return 0 if self.on_expiry == CUT else int(self.on_expiry.removeprefix(GRACE))
+
+
+_ACTING = ("sticky", "redirect", "rewrite_prefix", "rewrite_host", "request_headers", "response_headers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ from marchproxy.model.address import (
     parse_ip,
 )
 from marchproxy.model.endpoint import Endpoint, parse_endpoint
-from marchproxy.model.entities import CUT, GRACE, KEEP, MAX_GRACE
+from marchproxy.model.entities import CUT, GRACE, KEEP, MAX_GRACE, MAX_SHARE
 from marchproxy.model.errors import InvalidValue
+from marchproxy.model.names import parse_service_name
 from marchproxy.model.ports import PortRange, merge, parse_port, parse_ports
 
 type Reader = Callable[[Any, str], Any]
@@ -126,6 +127,15 @@ def parse_host_rule(text: str, *, field: str) -> str:
         return parse_host_name(text, field=field, wildcard=True).name
     except InvalidValue as error:
         raise InvalidValue(field, text, "a host name, or *.NAME for every name below it") from error
+
+
+def parse_share(text: str, *, field: str) -> str:
+    """Read `SERVICE=N`: what share of new flows goes to a service, 0 to `MAX_SHARE`."""
+    name, _, digits = text.strip().partition("=")
+    plain = digits.isascii() and digits.isdigit() and len(digits) < 5
+    if not plain or int(digits) > MAX_SHARE:
+        raise InvalidValue(field, text, f"SERVICE=N with a share from 0 to {MAX_SHARE}, such as shop=90")
+    return f"{parse_service_name(name, field=field)}={int(digits)}"
 
 
 def parse_blocked(text: str, *, field: str) -> str:

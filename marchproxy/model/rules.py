@@ -2,10 +2,12 @@
 
 from ipaddress import ip_address
 
+from marchproxy.model.actions import REDIRECT_STATUSES
 from marchproxy.model.address import HostName
 from marchproxy.model.appliance import MAX_BURST, ApplianceListener, Limit, ListenerKind, Per
 from marchproxy.model.entities import (
     MAX_LISTEN_PORTS,
+    Action,
     Auth,
     ClusterHead,
     Interface,
@@ -75,7 +77,7 @@ def _check_drain(service: Service) -> None:
 
 
 def check_mapping(mapping: Mapping) -> None:
-    """ICMP has no ports, only HTTP has hosts and paths, only TCP has TLS that can be read."""
+    """ICMP has no ports, only HTTP has hosts, paths and the like, only TCP has TLS that can be read."""
     portless = mapping.protocols == (Protocol.ICMP,)
     if portless and mapping.ports:
         raise InvalidValue("ports", str(mapping.ports[0]), "no ports with protocol icmp: ICMP has none")
@@ -85,10 +87,12 @@ def check_mapping(mapping: Mapping) -> None:
         )
     if mapping.listen and len(mapping.listen.ports) > MAX_LISTEN_PORTS:
         raise InvalidValue("listen", str(mapping.listen), f"at most {MAX_LISTEN_PORTS} ports")
-    routed = mapping.host is not None or mapping.path_prefix is not None
+    routed = mapping.reads_requests
     if routed and not set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else OVER_HTTP):
-        expected = "http, https or grpc with a host or path prefix"
+        expected = f"http, https or grpc with a {routed[0]}"
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
+    if mapping.path is not None and mapping.path_prefix is not None:
+        raise InvalidValue("path", mapping.path, "no path with a path prefix: the one is the whole path")
     if mapping.sni and not set(mapping.protocols) <= _OVER_TCP:
         expected = "tcp, http, https or grpc with sni: the name is read from TLS over TCP"
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
@@ -99,6 +103,43 @@ def check_mapping(mapping: Mapping) -> None:
     _check_requests(mapping)
     if mapping.proxy_from or mapping.send_proxy is not SendProxy.NONE:
         _check_proxy_protocol(mapping)
+    _check_goal(mapping)
+
+
+def _check_goal(mapping: Mapping) -> None:
+    """There are destinations, or a redirect; and what becomes of requests is right."""
+    if mapping.weights:
+        _check_weights(mapping)
+    if mapping.acts:
+        _check_actions(mapping, mapping.acts)
+    if bool(mapping.destinations) is (mapping.redirect is not None):
+        leads = mapping.redirect is not None
+        expected = "none with redirect: nothing goes there" if leads else "one: it is required"
+        raise InvalidValue("destinations", list(mapping.destinations), expected)
+    if mapping.redirect_status not in REDIRECT_STATUSES:
+        raise InvalidValue("redirect_status", mapping.redirect_status, "301, 302, 303, 307 or 308")
+
+
+def _check_weights(mapping: Mapping) -> None:
+    """Every destination is a service that has one, and some has more than nothing."""
+    shares, said = dict(each.split("=") for each in mapping.weights), ", ".join(mapping.weights)
+    if mapping.listen is None:
+        raise InvalidValue("weights", said, "none without listen: routed traffic goes where it says")
+    if len(shares) < len(mapping.weights) or sorted(shares) != sorted(mapping.destinations):
+        raise InvalidValue("weights", said, "one for each destination, which is a service")
+    if not any(map(int, shares.values())):
+        raise InvalidValue("weights", said, "one above 0 at least")
+
+
+def _check_actions(mapping: Mapping, field: str) -> None:
+    """They are for requests that are read, and that go on."""
+    if not set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else OVER_HTTP):
+        raise InvalidValue("protocols", ",".join(mapping.protocols), f"http, https or grpc with {field}")
+    if mapping.listen is None or mapping.sni:
+        expected = "nothing where HTTP is not read: without listen, with sni"
+        raise InvalidValue(field, getattr(mapping, field), expected)
+    if mapping.action is Action.DENY:
+        raise InvalidValue(field, getattr(mapping, field), "nothing in a mapping that denies")
 
 
 def _check_proxy_protocol(mapping: Mapping) -> None:

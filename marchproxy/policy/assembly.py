@@ -152,7 +152,7 @@ def _mixed_findings(listeners: Iterable[Listener]) -> Iterator[Finding]:
 
 def _differs_about_tls(listener: Listener) -> bool:
     """Where requests are read, the client's TLS name chooses the certificate, and all of them may differ."""
-    named = {rule.tls for rule in listener.rules if rule.pool}
+    named = {rule.tls for rule in listener.rules if rule.leads}
     return len(named) > 1 and (None in named or not listener.reads_http)
 
 

@@ -29,7 +29,7 @@ def let_through(rules: tuple[Rule, ...], audited: AbstractSet[str]) -> tuple[Rul
 
 
 def _leads(rule: Rule) -> bool:
-    return rule.reason is Reason.FORWARDED
+    return rule.reason is Reason.FORWARDED and rule.pool is not None
 
 
 def _led(rule: Rule) -> bool:
@@ -41,7 +41,12 @@ def _sent(rule: Rule, way: Rule | None) -> Rule:
     if way is None:
         return replace(rule, audit=False)
     return replace(
-        rule, pool=way.pool, balance=way.balance, tls=rule.tls or way.tls, send_proxy=way.send_proxy
+        rule,
+        pool=way.pool,
+        balance=way.balance,
+        tls=rule.tls or way.tls,
+        send_proxy=way.send_proxy,
+        actions=way.actions,
     )
 
 

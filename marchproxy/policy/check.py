@@ -86,6 +86,10 @@ def _words(mapping: Mapping) -> tuple[object, ...]:
         mapping.listen,
         mapping.host,
         mapping.path_prefix,
+        mapping.path,
+        mapping.methods,
+        mapping.headers,
+        mapping.query,
     )
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.protocol import Protocol, Transport
 from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.actions import Actions
 from marchproxy.policy.bits import TransitIndex
 from marchproxy.policy.plan import (
     ANYONE,
@@ -43,6 +44,11 @@ class Query:
     """What an HTTP request asks for where requests are read; in lower case, without a port."""
     path: str = ""
     """The same, as `canonical_path` gives it; empty: nothing was asked yet."""
+    method: str = "GET"
+    target: str = ""
+    """Path and query as the client wrote them."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """Headers, their names in lower case."""
 
     @property
     def protocol(self) -> str:
@@ -113,6 +119,16 @@ class Answer:
         if self.pool:
             ends.update(backend.service for backend in self.pool.backends)
         return tuple([name for name in self.rule.credentials if name in ends]) or self.rule.credentials
+
+    @property
+    def leads(self) -> bool:
+        """Whether there is somewhere to go from a listener."""
+        return isinstance(self.rule, Rule) and self.rule.leads
+
+    @property
+    def actions(self) -> Actions | None:
+        """What is done with the request beside passing it on."""
+        return self.rule.actions if isinstance(self.rule, Rule) else None
 
     @property
     def pool(self) -> Pool | None:
@@ -254,7 +270,7 @@ class Evaluator:
 
     def _rule(self, listener: Listener, services: frozenset[str], query: Query) -> Rule | None:
         if listener.key in self.reading:
-            return self.routes(listener, services).find(query.host, query.path)
+            return self.routes(listener, services).find(query.host, query.path, query)
         return next((each.rule for each in self.matchers(listener) if each.matches(services)), None)
 
     def _set(self, names: tuple[str, ...]) -> frozenset[str]:

@@ -57,6 +57,11 @@ def canonical_prefix(prefix: str) -> str:
     return (canonical_path(quote(prefix, safe=_VISIBLE)) or prefix).rstrip("/")
 
 
+def canonical_whole(path: str) -> str:
+    """The one path that a mapping wants, as canonical paths are."""
+    return canonical_path(quote(path, safe=_VISIBLE)) or path
+
+
 def _decoded(path: bytes) -> bytes | None:
     """Decoded until nothing is left to decode; None: that takes more than `_DEPTH` steps."""
     for _ in range(_DEPTH):

@@ -27,8 +27,10 @@ from marchproxy.model.entities import (
 from marchproxy.model.ports import Ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.actions import Actions
 from marchproxy.policy.blocks import NOTHING_BLOCKED, Blocks
 from marchproxy.policy.checks import Watched
+from marchproxy.policy.conditions import Conditions
 
 LAST_PRIORITY = MAX_PRIORITY + 1
 """Of rules that come from no mapping, behind all that do."""
@@ -89,6 +91,10 @@ class Route(NamedTuple):
     """In lower case; `*.NAME` for every name below; empty: any."""
     path: str = ""
     """A prefix in whole segments, without `/` at its end; empty: any."""
+    exact: bool = False
+    """It is the whole path, and may end with `/`."""
+    conditions: Conditions | None = None
+    """What else; None: nothing."""
 
 
 class Http2(Enum):
@@ -159,7 +165,8 @@ class Rule:
     excluded: tuple[str, ...]
     """Keys of `Plan.sources` that do not match although `sources` do: how `external` is said."""
     pool: Pool | None
-    """Where allowed flows go; None where `reason` refuses, but for want of backends that take any."""
+    """Where allowed flows go; None where `reason` refuses, but for want of backends that take any, and where
+    a redirect leads elsewhere."""
     reason: Reason
     """FORWARDED, or why what matches is refused: DENY_MAPPING, NO_BACKEND, AUTH_MISSING, SNI_MISSING,
     NOT_CARRIED."""
@@ -189,13 +196,24 @@ class Rule:
     handling: Handling = DEFAULT_HANDLING
     """What becomes of its requests; another than the default wants them to be read."""
     http2: Http2 = Http2.NEVER
+    actions: Actions | None = None
+    """What it does with requests beside passing them on; None: nothing."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether what matches has somewhere to go: to a backend, or elsewhere by a redirect."""
+        return self.pool is not None or (self.actions is not None and bool(self.actions.redirect))
 
     @property
     def is_admitted(self) -> bool:
         """Whether connections must be understood before they may go to the pool."""
         asks = bool(self.credentials) or self.sni is not None or self.tls is not None
         asks = asks or bool(self.proxy_from) or self.send_proxy is not SendProxy.NONE
-        return self.is_routed or (self.pool is not None and (asks or self._is_handled))
+        return (
+            self.is_routed
+            or self.actions is not None
+            or (self.pool is not None and (asks or self._is_handled))
+        )
 
     @property
     def is_routed(self) -> bool:
@@ -206,7 +224,8 @@ class Rule:
     def reads_http(self) -> bool:
         """Whether it needs requests to be read."""
         asks = bool(self.credentials) or self.tls is not None or self._is_handled
-        return self.route is not None and (self.is_routed or (self.pool is not None and asks))
+        acts = self.actions is not None
+        return self.route is not None and (self.is_routed or acts or (self.pool is not None and asks))
 
     @property
     def _is_handled(self) -> bool:

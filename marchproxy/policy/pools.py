@@ -1,7 +1,10 @@
 """Which backends serve a mapping at its listen address, and the pools that hold them."""
 
+from collections import Counter
+from collections.abc import Mapping as MappingABC
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import gcd, lcm
 from weakref import WeakValueDictionary
 
 from marchproxy.model.address import IPAddress
@@ -15,6 +18,11 @@ from marchproxy.policy.plan import Backend, Pool
 
 type Members = tuple[tuple[Entry, int], ...]
 """Services and the port that each is asked on, sorted by name."""
+type Shares = tuple[tuple[str, int], ...]
+"""By qualified service name."""
+type _Key = tuple[int, bool, Members, Shares]
+_MOST = 1000
+"""Weight of the heaviest backend where shares are not otherwise written in small numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +33,19 @@ class PoolCache:
     Entries count by identity in the key, so what a changed service contributed to is never found again.
     """
 
-    _pools: WeakValueDictionary[tuple[int, bool, Members], Pool] = field(default_factory=WeakValueDictionary)
+    _pools: WeakValueDictionary[_Key, Pool] = field(default_factory=WeakValueDictionary)
 
-    def pool(self, members: Members, version: int, balance: Balance = Balance.MAGLEV) -> Pool | None:
+    def pool(
+        self, members: Members, version: int, balance: Balance = Balance.MAGLEV, shares: Shares = ()
+    ) -> Pool | None:
         """The pool of the members' addresses of IP version 4 or 6; None if there are none."""
         members = tuple([member for member in members if member[0].backends(version)])
         if not members:
             return None
-        key = (version, balance is Balance.ROUND_ROBIN, members)
+        key = (version, balance is Balance.ROUND_ROBIN, members, shares)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = _build_pool(members, version, balance)
+            pool = self._pools[key] = _build_pool(members, version, balance, dict(shares))
         return pool
 
 
@@ -44,6 +54,8 @@ class Choice:
     """The destinations of a mapping, seen as backends."""
 
     members: Members = ()
+    shares: Shares = ()
+    """What part of new flows each of them gets; empty: by the weights of services."""
     problems: tuple[str, ...] = ()
     """What cannot be a backend and why, as ends of a sentence about the mapping."""
 
@@ -79,7 +91,10 @@ def choose_backends(mapping: Mapping, listen_port: int, destinations: Referents)
             problems.append(f"cannot use {entry.name}: its port is not among {format_ports(mapping.ports)}")
         else:
             members.append((entry, port))
-    return Choice(tuple(members), tuple(problems))
+    named = {entry.service.name: entry.name for entry in destinations.entries}
+    split = (each.split("=") for each in mapping.weights)
+    shares = tuple([(named[name], int(share)) for name, share in split if name in named])
+    return Choice(tuple(members), shares, tuple(problems))
 
 
 def may_keep_port(mapping: Mapping, destinations: Referents) -> bool:
@@ -98,33 +113,55 @@ def _backend_port(mapping: Mapping, service: Service, listen_port: int) -> int |
     return port if not mapping.ports or any(port in ports for ports in mapping.ports) else None
 
 
-def _build_pool(members: Members, version: int, balance: Balance) -> Pool:
+def _build_pool(members: Members, version: int, balance: Balance, shares: MappingABC[str, int]) -> Pool:
+    every = [(entry, address, port) for entry, port in members for address in entry.backends(version)]
+    weights = _weights([entry for entry, _, _ in every], shares)
     sorted_members = sorted(
         (
-            (_backend(entry, address, port), entry.takes(address, port))
-            for entry, port in members
-            for address in entry.backends(version)
+            (
+                _backend(entry, address, port, weights[entry.name] or 1),
+                entry,
+                entry.takes(address, port) and weights[entry.name] > 0,
+            )
+            for entry, address, port in every
         ),
         key=lambda member: (int(member[0].address), member[0].port, member[0].service),
     )
-    backends = tuple([backend for backend, _ in sorted_members])
-    taking = [index for index, (_, takes) in enumerate(sorted_members) if takes]
+    backends = tuple([backend for backend, _, _ in sorted_members])
+    taking = [index for index, (_, _, takes) in enumerate(sorted_members) if takes]
+    # A service keeps its share when some of its backends are down: the others take theirs.
+    weights = _weights([sorted_members[index][1] for index in taking], shares)
     build = turns_table if balance is Balance.ROUND_ROBIN else build_table
-    table = build(_weighted_keys([backends[index] for index in taking]))
-    idle = tuple([backend for backend, takes in sorted_members if not takes])
+    table = build(
+        [_weighted_key(backends[index], weights[sorted_members[index][1].name]) for index in taking]
+    )
+    idle = tuple([backend for backend, _, takes in sorted_members if not takes])
     return Pool(backends, tuple([taking[place] for place in table]), idle)
 
 
-def _backend(entry: Entry, address: IPAddress, port: int) -> Backend:
+def _weights(entries: Sequence[Entry], shares: MappingABC[str, int]) -> dict[str, int]:
+    """What each backend of a service weighs, given the service of every backend."""
+    if not shares:
+        return {entry.name: entry.service.weight for entry in entries}
+    counts = Counter(entry.name for entry in entries)
+    common = lcm(*counts.values())
+    weights = {name: shares.get(name, 0) * common // count for name, count in counts.items()}
+    divisor = gcd(*weights.values()) or 1
+    weights = {name: weight // divisor for name, weight in weights.items()}
+    heaviest = max(weights.values(), default=0)
+    if heaviest > _MOST:
+        scaled = {name: round(_MOST * weight / heaviest) for name, weight in weights.items()}
+        weights = {name: max(scaled[name], 1) if weight else 0 for name, weight in weights.items()}
+    return weights
+
+
+def _backend(entry: Entry, address: IPAddress, port: int, weight: int) -> Backend:
     tls = (entry.hosts[0] if entry.hosts else str(address)) if entry.service.tls else ""
     http2 = entry.service.protocol is Protocol.GRPC
     own = entry.service
-    return Backend(address, port, entry.name, own.weight, tls=tls, tls_ca=own.tls_ca, http2=http2)
+    return Backend(address, port, entry.name, weight, tls=tls, tls_ca=own.tls_ca, http2=http2)
 
 
-def _weighted_keys(backends: Sequence[Backend]) -> list[tuple[bytes, int]]:
-    """Keys for the table. Two services may name the same address and port, hence the name in it."""
-    return [
-        (backend.address.packed + backend.port.to_bytes(2) + backend.service.encode(), backend.weight)
-        for backend in backends
-    ]
+def _weighted_key(backend: Backend, weight: int) -> tuple[bytes, int]:
+    """A key for the table. Two services may name the same address and port, hence the name in it."""
+    return backend.address.packed + backend.port.to_bytes(2) + backend.service.encode(), weight

@@ -15,7 +15,6 @@ from itertools import count
 
 from marchproxy.model import entities
 from marchproxy.model.address import Address, HostName, IPAddress, Prefix
-from marchproxy.model.endpoint import Endpoints
 from marchproxy.model.entities import Service
 from marchproxy.model.names import ALL, DEFAULT_CLUSTER, EXTERNAL, cluster_of
 from marchproxy.model.ports import PortRange, merge
@@ -145,7 +144,9 @@ class _Names:
     def christen(self, mapping: entities.Mapping, note: str) -> entities.Mapping:
         """The mapping under a name that no other has."""
         what = "-".join(str(protocol) for protocol in mapping.protocols)
-        name = _free(f"{mapping.sources[0]}-to-{mapping.destinations[0]}-{what}", self._mappings)
+        # A redirect has no destination.
+        goal = (*mapping.destinations, "elsewhere")[0]
+        name = _free(f"{mapping.sources[0]}-to-{goal}-{what}", self._mappings)
         self._mappings.add(name)
         fields = {field: getattr(mapping, field) for field in mapping.__slots__}
         return entities.Mapping(**fields | {"name": name, "description": note})
@@ -199,18 +200,8 @@ def _split(use: _Use) -> list[tuple[frozenset[Protocol], frozenset[int]]]:
 
 
 def _also(mapping: entities.Mapping, sources: Iterable[str]) -> entities.Mapping:
-    """The same listener for more clients."""
-    listen: Endpoints | None = mapping.listen
-    return entities.Mapping(
-        name="",
-        sources=tuple(sorted(sources)),
-        destinations=mapping.destinations,
-        protocols=mapping.protocols,
-        ports=mapping.ports,
-        listen=listen,
-        priority=mapping.priority,
-        balance=mapping.balance,
-    )
+    """The same for more clients: what it wants of them, and does with their requests, stays."""
+    return replace(mapping, name="", sources=tuple(sorted(sources)))
 
 
 def _note(observations: Sequence[Observation]) -> str:

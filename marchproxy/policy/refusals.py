@@ -30,8 +30,7 @@ def refusal_of(mapping: Mapping) -> Refusal | None:
     conditions = [
         what
         for what, wanted in (
-            ("host", mapping.host is not None and unheard),
-            ("path prefix", mapping.path_prefix is not None and unheard),
+            *((what, unheard) for what in mapping.reads_requests),
             ("TLS name", mapping.sni and mapping.action is Action.DENY),
         )
         if wanted

@@ -75,6 +75,16 @@ def loop_findings(subject: str, listen: Endpoints, choice: Choice, backing: Back
                 yield Finding(severity, subject, message, "listen on another address or port")
 
 
+def redirect_findings(subject: str, mapping: Mapping) -> Iterator[Finding]:
+    """A redirect of requests to where they came from."""
+    scheme, port = ("https", 443) if mapping.tls else ("http", 80)
+    here = {f"{scheme}://{{host}}{{path}}", f"{scheme}://{mapping.host}{{path}}"}
+    again = mapping.redirect in here and mapping.listen is not None and port in mapping.listen.ports
+    if again and mapping.rewrite_prefix is None:
+        message = f"sends clients to {mapping.redirect}, where they come from: they go round in circles"
+        yield Finding(Severity.WARNING, subject, message, "redirect to another host, path, or to https")
+
+
 def _is_reached_at(address: IPAddress, listen: IPAddress) -> bool:
     """Which addresses are the appliance's own is not known here; those of loopback always are."""
     return address == listen or (listen.is_unspecified and address.is_loopback)

@@ -12,10 +12,12 @@ from marchproxy.model.names import qualify
 from marchproxy.model.ports import PortRange
 from marchproxy.model.protocol import OVER_HTTP, WITH_HTTP3, Protocol, Transport
 from marchproxy.model.reason import Reason
+from marchproxy.policy.actions import Actions
 from marchproxy.policy.checks import Watched
+from marchproxy.policy.conditions import Conditions
 from marchproxy.policy.directory import Audience, Directory, Referents
 from marchproxy.policy.handling import handling_of
-from marchproxy.policy.paths import canonical_prefix
+from marchproxy.policy.paths import canonical_prefix, canonical_whole
 from marchproxy.policy.plan import (
     DEFAULT_HANDLING,
     WILDCARDS,
@@ -37,6 +39,7 @@ from marchproxy.policy.remarks import (
     backend_findings,
     listen_findings,
     loop_findings,
+    redirect_findings,
     reference_findings,
 )
 from marchproxy.policy.restrictions import Restriction
@@ -129,7 +132,10 @@ class _Reading(NamedTuple):
         over_http = set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else OVER_HTTP)
         if mapping.listen is None or mapping.sni or not over_http:
             return None
-        return Route(mapping.host or "", canonical_prefix(mapping.path_prefix or ""))
+        exact = mapping.path is not None
+        path = canonical_whole(mapping.path) if mapping.path else canonical_prefix(mapping.path_prefix or "")
+        conditions = Conditions.of(mapping.methods, mapping.headers, mapping.query)
+        return Route(mapping.host or "", path, exact, conditions)
 
     @property
     def handling(self) -> Handling:
@@ -159,6 +165,7 @@ class _Reading(NamedTuple):
     ) -> list[Rule]:
         """Its rules at a listener."""
         name, mapping, handling = self.name, self.mapping, self.handling
+        actions = Actions.of(mapping) if mapping.acts else None
         return [
             Rule(
                 mapping=name,
@@ -181,6 +188,7 @@ class _Reading(NamedTuple):
                 http3=mapping.http3 and mapping.action is Action.ALLOW,
                 handling=handling,
                 http2=self.http2,
+                actions=actions,
             )
             for included, excluded in self.audiences
         ]
@@ -257,7 +265,10 @@ def _serve(
     apart = may_keep_port(mapping, destinations)
     for ports in [PortRange(port, port) for port in listen.ports] if apart else [listen.ports]:
         choice = choose_backends(mapping, ports.first, destinations)
-        backing = [(at, pools.pool(choice.members, at.version, mapping.balance)) for at in _places(listen)]
+        backing = [
+            (at, pools.pool(choice.members, at.version, mapping.balance, choice.shares))
+            for at in _places(listen)
+        ]
         problems = [
             *backend_findings(subject, mapping, choice, backing),
             *loop_findings(subject, listen, choice, backing),
@@ -279,7 +290,9 @@ def _listen(
     # Under audit a mapping that allows is carried out, whatever keeps it from being so otherwise.
     served: Sequence[_Served] = ()
     asks = bool(credentials) or (refusal is not None and refusal.reason is Reason.SNI_MISSING)
-    if refusal is None or asks or (audit and mapping.action is Action.ALLOW):
+    if mapping.redirect is not None:
+        findings += redirect_findings(subject, mapping)
+    elif refusal is None or asks or (audit and mapping.action is Action.ALLOW):
         served = list(_serve(mapping, listen, reading.destinations, pools, subject))
     problems = dict.fromkeys(problem for each in served for problem in each.problems)
     hopeless = any(problem.severity is Severity.ERROR for problem in problems)
@@ -315,7 +328,8 @@ def _place(
     for ports, _, backing, _ in served:
         backed = any(pool for _, pool in backing)
         for address, pool in backing:
-            able = Reason.FORWARDED if pool and pool.table else Reason.NO_BACKEND
+            leads = reading.mapping.redirect is not None or (pool and pool.table)
+            able = Reason.FORWARDED if leads else Reason.NO_BACKEND
             reason = refusal.reason if refusal else able
             rules = reading.rules(reason, pool, audit=audit, credentials=credentials)
             keys = [listener_key(each, address, port) for each in reading.transports for port in ports]

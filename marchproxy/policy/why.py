@@ -10,6 +10,7 @@ from marchproxy.model.ports import format_ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy import routes
+from marchproxy.policy.actions import Actions
 from marchproxy.policy.evaluate import Answer, Evaluator, Matcher, Query
 from marchproxy.policy.plan import ICMP, WILDCARDS, Backend, Listener, Match, Pool, Rule, TransitRule
 
@@ -38,10 +39,7 @@ def why(evaluator: Evaluator, query: Query) -> tuple[str, ...]:
     if answer.listener is not None:
         reaches = _reaches(query, answer.listener)
         if answer.listener.key in evaluator.reading:
-            asked = (
-                f"HTTP is read there, and the request is for host {query.host or 'none'}, path {query.path}"
-            )
-            return (*sources, reaches, asked, *_routes(evaluator, answer, answer.listener, query))
+            return (*sources, reaches, _asked(query), *_routes(evaluator, answer, answer.listener, query))
         return (*sources, reaches, *_rules(evaluator, answer, answer.listener))
     wanted = _wanted(query)
     if query.is_local():
@@ -52,6 +50,14 @@ def why(evaluator: Evaluator, query: Query) -> tuple[str, ...]:
         *_belongs(evaluator, "destination", query.destination, answer.destination_services),
         *_passing(evaluator, answer, wanted),
     )
+
+
+def _asked(query: Query) -> str:
+    said = f"HTTP is read there, and the request is for host {query.host or 'none'}, path {query.path}"
+    said += f", method {query.method}" if query.method != "GET" else ""
+    _, question, parameters = query.target.partition("?")
+    said += f", query {parameters}" if question else ""
+    return said + "".join([f", {name}: {value}" for name, value in query.fields])
 
 
 _MANAGEMENT = "{} is a management port of the appliance, so the host answers, whatever policy says"
@@ -134,7 +140,10 @@ def _routes(evaluator: Evaluator, answer: Answer, listener: Listener, query: Que
         yield f"{_named(matcher.rule)}{_wants(matcher.rule)} {_passed_over(matcher, services, query)}"
     yield from _rest(len(others), "mappings are not taken")
     if answer.rule is None:
-        yield "no mapping is for this source, host and path: denied"
+        yield "no mapping is for this source and request: denied"
+        allowed = evaluator.routes(listener, services).methods(query.host, query.path, query)
+        if allowed:
+            yield f"it would be allowed by {', '.join(allowed)}: the answer is 405"
         return
     yield f"{_decides(answer.rule)}{_wants(answer.rule)}"
     if isinstance(answer.rule, Rule) and answer.rule.tls:
@@ -143,15 +152,37 @@ def _routes(evaluator: Evaluator, answer: Answer, listener: Listener, query: Que
         yield "HTTP/3 is spoken there over UDP, too, and decided by the same mappings"
     if answer.openers:
         yield f"a credential of {_listed(answer.openers)} opens it, presented as Authorization"
+    if answer.actions is not None:
+        yield from _acts(answer.actions, query)
     if answer.pool is not None:
         yield from _backends(answer.rule, answer.pool)
+
+
+def _acts(actions: Actions, query: Query) -> Iterator[str]:
+    asked = query.target or query.path
+    if actions.redirect:
+        yield f"the answer is {actions.status}, to {actions.location(query.host, asked, query.path)}"
+        return
+    target = actions.target(asked, query.path)
+    if target != asked:
+        yield f"the backend gets {target}"
+    if actions.host:
+        yield f"the backend gets the host {actions.host}"
+    if actions.sticky:
+        yield "a cookie of ours comes first: its browser stays with one backend"
+    for what, steps in (("request", actions.request), ("answer", actions.response)):
+        said = [f"{verb} {name}" + (f": {value}" if value else "") for verb, name, value in steps]
+        if said:
+            yield f"headers of the {what}: {', '.join(said)}"
 
 
 def _wants(rule: Rule | TransitRule) -> str:
     if not isinstance(rule, Rule) or not rule.is_routed or rule.route is None:
         return ""
     wanted = [f"host {rule.route.host}"] if rule.route.host else []
-    wanted += [f"path {rule.route.path}"] if rule.route.path else []
+    exact = "exactly " if rule.route.exact else ""
+    wanted += [f"{exact}path {rule.route.path}"] if rule.route.path else []
+    wanted += rule.route.conditions.words() if rule.route.conditions else []
     return f" (for {', '.join(wanted)})"
 
 
@@ -160,6 +191,9 @@ def _passed_over(matcher: Matcher, services: frozenset[str], query: Query) -> st
         return f"does not match: {_mismatch(matcher, services)}"
     if not routes.matches(matcher.rule, query.host, query.path):
         return "does not match: the request is for another host or path"
+    failed = routes.unmet(matcher.rule, query)
+    if failed:
+        return f"does not match: {' and '.join(failed)} of the request is not what it wants"
     return "is not taken: another route is more specific, or comes first"
 
 

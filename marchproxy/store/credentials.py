@@ -55,6 +55,7 @@ class Credentials:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
+        self.derived_key = vault.derived
 
     def issue(self, cluster: str, service: str, *, lifetime: timedelta | None = None) -> Issued:
         """Make a token, to be shown once, or the record and key of a JWT; see `tokens.issue`."""

@@ -363,6 +363,27 @@ def certificate_sources(dal: "DAL") -> None:
     )
 
 
+def request_conditions(dal: "DAL") -> None:
+    """What mappings want of HTTP requests beside host and path prefix."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("path", "text"), None)
+    for field in ("methods", "headers", "query"):
+        add(dal, "mapping", Field(field, "text"), "[]")
+
+
+def request_actions(dal: "DAL") -> None:
+    """What mappings do with HTTP requests and answers."""
+    from pydal import Field
+
+    for field in ("redirect", "rewrite_prefix", "rewrite_host"):
+        add(dal, "mapping", Field(field, "text"), None)
+    add(dal, "mapping", Field("redirect_status", "integer"), 308)
+    add(dal, "mapping", Field("sticky", "boolean"), "F")
+    for field in ("weights", "request_headers", "response_headers"):
+        add(dal, "mapping", Field(field, "text"), "[]")
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -378,6 +399,8 @@ MIGRATIONS: tuple[Step, ...] = (
     request_limits,
     client_certificates,
     certificate_sources,
+    request_conditions,
+    request_actions,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

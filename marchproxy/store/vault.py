@@ -4,6 +4,7 @@ The key is beside the store, and in no backup of the database alone: whoever get
 no secret. It is 32 random bytes as base64url in a text file, so that it may come as a systemd credential too.
 """
 
+import hmac
 import os
 import secrets
 from base64 import b64decode, b64encode
@@ -11,7 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from marchproxy.model.publickey import decode, encode
-from marchproxy.store.errors import VaultKeyExposed, VaultKeyInvalid, VaultKeyMissing, VaultUnreadable
+from marchproxy.store.errors import (
+    StoreError,
+    VaultKeyExposed,
+    VaultKeyInvalid,
+    VaultKeyMissing,
+    VaultUnreadable,
+)
 from marchproxy.store.location import DEFAULT_STATE_DIR, Location, make_folder, refusal
 
 KEY_FILE = "secret.key"
@@ -77,6 +84,13 @@ class Vault:
             return None
         except OSError as error:
             raise refusal(error, str(self._file)) from error
+
+    def derived(self, purpose: str) -> bytes | None:
+        """A key of its own for something that is not sealed; None where no key can be read."""
+        try:
+            return hmac.digest(self._read(), purpose.encode(), "sha256")
+        except (OSError, StoreError):
+            return None
 
     def _key(self, *, create: bool) -> bytes:
         try:

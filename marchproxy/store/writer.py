@@ -48,7 +48,7 @@ def insert(table: "Table", **values: object) -> int:
     return int(outcome["id"])
 
 
-def update(dal: "DAL", query: "Query", **values: object) -> None:
+def update(dal: "DAL", query: "Query", /, **values: object) -> None:
     """Change the rows that the query finds. Raises `InvalidValue` with what the column's validator said."""
     _refuse(dal(query).validate_and_update(**values)["errors"], values)
 

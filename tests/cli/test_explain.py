@@ -105,7 +105,35 @@ def test_a_url_brings_its_port_host_and_path(console: Console, daemon: Start) ->
         "protocol": "tcp",
         "host": "10.1.0.1",
         "path": "/status",
+        "query": "a=b",
     }
+
+
+def test_a_url_is_asked_for_where_a_mapping_reads_requests(site: Console, daemon: Start) -> None:
+    shop = ("mapping", "add", "shop", "--from", "all", "--to", "web", "--protocol", "https")
+    site.ok(*shop, "--listen", "10.1.0.9:443", "--host", "*.example.com")
+    server = daemon({"POST /v1/explain": (200, ANSWER)})
+    site.ok(
+        *("explain", "--from", "10.1.0.5", "--url", "https://shop.example.com/api/x?y=1", "--method", "POST"),
+        *("--header", "X-Env: beta"),
+    )
+    assert server.asked[-1][1] == {
+        "source": "10.1.0.5",
+        "destination": "10.1.0.9",
+        "port": "443",
+        "protocol": "tcp",
+        "host": "shop.example.com",
+        "path": "/api/x",
+        "query": "y=1",
+        "method": "POST",
+        "headers": ["X-Env: beta"],
+    }
+
+
+def test_something_has_to_be_asked_for(console: Console) -> None:
+    refused = console("explain", "--from", "10.1.0.5", "--port", "80")
+    assert refused.code == 2
+    assert "--url" in refused.err
 
 
 def test_host_and_path_of_a_request_may_be_said(console: Console, daemon: Start) -> None:

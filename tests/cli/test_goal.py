@@ -13,7 +13,7 @@ from marchproxy.model.errors import InvalidValue
         ("10.1.0.1", "80", Goal("10.1.0.1", "80")),
         ("web", None, Goal("web")),
         ("fd00::1", None, Goal("fd00::1")),
-        ("https://db.example.com/status?x=1", None, Goal("db.example.com", "443", "/status")),
+        ("https://db.example.com/status?x=1", None, Goal("db.example.com", "443", "/status", "x=1")),
         ("http://db.example.com/", None, Goal("db.example.com", "80")),
         ("ws://10.1.0.1:8080", None, Goal("10.1.0.1", "8080")),
         ("wss://[fd00::1]:8443/a", "8443", Goal("fd00::1", "8443", "/a")),

@@ -1,5 +1,7 @@
 """`marchproxy mapping`, as an operator uses it."""
 
+import json
+
 import pytest
 
 from tests.cli.console import Console
@@ -36,6 +38,10 @@ CW = {
     "action": "allow",
     "host": None,
     "path_prefix": None,
+    "path": None,
+    "methods": [],
+    "headers": [],
+    "query": [],
     "auth_required": False,
     "expires": None,
     "audit": False,
@@ -46,6 +52,14 @@ CW = {
     "tls": None,
     "proxy_from": [],
     "send_proxy": "none",
+    "weights": [],
+    "sticky": False,
+    "redirect": None,
+    "redirect_status": 308,
+    "rewrite_prefix": None,
+    "rewrite_host": None,
+    "request_headers": [],
+    "response_headers": [],
     "description": "",
 }
 
@@ -57,7 +71,8 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         *("--path-prefix", "/api", "--priority", "5", "--action", "deny", "--auth-required"),
         *("--expires", "2031-05-06T07:08:09+02:00", "--description", "text", "--audit", "on"),
         *("--balance", "least-connections", "--on-expiry", "grace:10m", "--sni", "--without-sni", "address"),
-        *("--output", "json"),
+        *("--method", "post,get", "--header", "X-Env: a, b", "--header", "!X-Old"),
+        *("--query", "v=2", "--query", "debug", "--output", "json"),
     ).json
     assert added == {
         **REQUESTS,
@@ -72,6 +87,10 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "action": "deny",
         "host": "*.example.com",
         "path_prefix": "/api",
+        "path": None,
+        "methods": ["GET", "POST"],
+        "headers": ["!x-old", "x-env: a, b"],
+        "query": ["debug", "v=2"],
         "auth_required": True,
         "expires": "2031-05-06T05:08:09Z",
         "audit": True,
@@ -82,6 +101,14 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "tls": None,
         "proxy_from": [],
         "send_proxy": "none",
+        "weights": [],
+        "sticky": False,
+        "redirect": None,
+        "redirect_status": 308,
+        "rewrite_prefix": None,
+        "rewrite_host": None,
+        "request_headers": [],
+        "response_headers": [],
         "description": "text",
     }
 
@@ -128,6 +155,27 @@ def test_what_is_said_about_requests(site: Console) -> None:
     }
 
 
+def test_what_becomes_of_requests_is_said_by_flags(site: Console) -> None:
+    flags = ("--from", "clients", "--protocol", "http", "--listen", "10.1.0.1:8080")
+    added = site.ok(
+        *("mapping", "add", "app", *flags, "--to", "web", "--path-prefix", "/api", "--rewrite-prefix", "/v2"),
+        *("--rewrite-host", "App.internal", "--request-header", "set X-Env prod, or not"),
+        *("--request-header", "remove Cookie", "--response-header", "add Vary Accept"),
+    )
+    assert not added.out
+    shown = site.ok("mapping", "show", "app", "--output", "json").json
+    assert (shown["rewrite_prefix"], shown["rewrite_host"]) == ("/v2", "app.internal")
+    assert shown["request_headers"] == ["set x-env prod, or not", "remove cookie"]
+    assert shown["response_headers"] == ["add vary Accept"]
+    site.ok("mapping", "add", "away", *flags, "--redirect", "https://{host}", "--redirect-status", "301")
+    shown = site.ok("mapping", "show", "away", "--output", "json").json
+    assert (shown["redirect"], shown["redirect_status"]) == ("https://{host}", 301)
+    assert shown["destinations"] == []
+    whole = site.ok("export").out
+    site.ok("apply", "-f", site.write("same.json", json.loads(whole)), "--yes")
+    assert site.ok("export").out == whole
+
+
 def test_lists_may_be_repeated_flags(site: Console) -> None:
     flags = "--from clients --from web --to web --protocol tcp --protocol udp --ports 1 --ports 3-5"
     added = site.ok("mapping", "add", "m", *flags.split(), "--output", "json").json
@@ -151,6 +199,10 @@ def test_lists_may_be_repeated_flags(site: Console) -> None:
         (["--audit", "off"], {}),
         (["--audit", ""], {}),
         (["--balance", "source"], {"balance": "source"}),
+        (
+            ["--to", "web=90,clients=10"],
+            {"destinations": ["clients", "web"], "weights": ["clients=10", "web=90"]},
+        ),
     ],
 )
 def test_set_changes_what_is_given_and_nothing_else(
@@ -205,6 +257,33 @@ def test_list_is_in_the_order_in_which_they_are_tried(site: Console) -> None:
         ("--from clients --to web --protocol tcp --balance best", 5, "round-robin"),
         ("--from clients --to web --protocol icmp --listen 10.1.0.1:80", 5, "listen: '10.1.0.1:80' is not"),
         ("--from clients --to web", 2, "--protocol"),
+        ("--from clients --protocol tcp", 2, "--to"),
+        ("--from clients --to web=1,clients --protocol tcp --listen *:81", 5, "one for each destination"),
+        ("--from clients --to web=0 --protocol tcp --listen *:81", 5, "one above 0"),
+        ("--from clients --to web=x --protocol tcp --listen *:81", 5, "such as shop=90"),
+        ("--from clients --to web=1 --protocol tcp", 5, "none without listen"),
+        ("--from clients --to all=1 --protocol tcp --listen *:81", 5, "mean everyone"),
+        (
+            "--from clients --to web --protocol tcp --listen *:81 --sticky",
+            5,
+            "http, https or grpc with sticky",
+        ),
+        ("--from clients --to web --protocol tcp --method GET", 5, "http, https or grpc with a method"),
+        ("--from clients --to web --protocol http --path /a --path-prefix /b", 5, "the whole path"),
+        ("--from clients --to web --protocol http --header Host:a", 5, "other than Host"),
+        ("--from clients --to web --protocol http --redirect https://a", 5, "HTTP is not read"),
+        (
+            "--from clients --to web --protocol http --listen *:8081 --redirect https://a",
+            5,
+            "nothing goes there",
+        ),
+        ("--from clients --protocol http --listen *:8081 --redirect nowhere", 5, "a URL such as"),
+        ("--from clients --protocol http --listen *:8081 --redirect /a --redirect-status 304", 5, "303, 307"),
+        (
+            "--from clients --to web --protocol http --listen *:8081 --rewrite-host a --action deny",
+            5,
+            "denies",
+        ),
         ("--to web --protocol tcp", 2, "--from"),
     ],
 )

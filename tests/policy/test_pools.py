@@ -190,3 +190,58 @@ def test_round_robin_has_a_table_of_turns() -> None:
 def test_a_rule_says_how_it_balances() -> None:
     rule = only_rule(plan(CHECKED, mapping("m", "all", "web", "192.0.2.1:80", balance="source")))
     assert rule.balance is Balance.SOURCE
+
+
+def shared(table: Pool, name: str) -> float:
+    """The part of new flows that a service gets."""
+    slots = [table.backends[index].service for index in table.table]
+    return slots.count(name) / len(slots)
+
+
+@pytest.mark.parametrize("balance", ["maglev", "round-robin"])
+def test_shares_are_those_of_services_however_many_backends_these_have(balance: str) -> None:
+    shop = service("shop", "10.1.0.1", "10.1.0.2", "10.1.0.3", weight=7)
+    canary = service("canary", "10.1.0.9")
+    rule = mapping(
+        *("m", "all", "shop,canary", "192.0.2.1:80"),
+        weights=["shop=90", "canary=10"],
+        balance=balance,
+    )
+    (pool,) = pools(shop, canary, rule)
+    assert pool is not None
+    assert shared(pool, "canary") == pytest.approx(0.1, abs=0.004)
+    assert [each.weight for each in pool.backends] == [3, 3, 3, 1]
+
+
+def test_a_service_keeps_its_share_when_one_of_its_backends_is_down() -> None:
+    shop, canary = service("shop", "10.1.0.1", "10.1.0.2", drain=["10.1.0.2"]), service("canary", "10.1.0.9")
+    (pool,) = pools(
+        shop, canary, mapping("m", "all", "shop,canary", "192.0.2.1:80", weights=["shop=3", "canary=1"])
+    )
+    assert pool is not None
+    assert shared(pool, "shop") == pytest.approx(0.75, abs=0.02)
+    (pool,) = pools(
+        service("shop", "10.1.0.1", drain=["10.1.0.1"]),
+        canary,
+        mapping("m", "all", "shop,canary", "192.0.2.1:80", weights=["shop=3", "canary=1"]),
+    )
+    assert pool is not None
+    assert shared(pool, "canary") == 1
+
+
+def test_a_share_of_nothing_gets_no_new_flows() -> None:
+    shop, canary = service("shop", "10.1.0.1"), service("canary", "10.1.0.9")
+    (pool,) = pools(
+        shop, canary, mapping("m", "all", "shop,canary", "192.0.2.1:80", weights=["shop=1", "canary=0"])
+    )
+    assert pool is not None
+    assert shared(pool, "shop") == 1
+    assert [backend.service for backend in pool.idle] == ["canary"]
+    assert all(backend.weight > 0 for backend in pool.backends)
+
+
+def test_shares_that_are_far_apart_fit_into_small_numbers() -> None:
+    entities = [service("a", *(f"10.1.0.{n}" for n in range(1, 8))), service("b", "10.2.0.1")]
+    (pool,) = pools(*entities, mapping("m", "all", "a,b", "192.0.2.1:80", weights=["a=1", "b=997"]))
+    assert pool is not None
+    assert {backend.weight for backend in pool.backends} == {1, 1000}

@@ -5,11 +5,12 @@ from ipaddress import ip_address, ip_network
 from itertools import product
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marchproxy.model.address import HostName
-from marchproxy.model.documents import read_mapping, read_service
+from marchproxy.model.documents import read_mapping, read_service, to_document
 from marchproxy.model.ports import format_ports
 from marchproxy.model.reason import Reason
 from marchproxy.model.snapshot import Cluster
@@ -149,6 +150,30 @@ def test_at_a_listener_more_clients_are_let_in() -> None:
     (mapping,) = propose([seen("10.3.0.5", "10.1.0.1", 80)], cluster).mappings
     assert mapping.listen == web.listen
     assert (mapping.sources, mapping.destinations) == (("host-10.3.0.5",), ("farm",))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"destinations": ["farm"], "host": "h.example", "path": "/a", "methods": ["GET"], "headers": ["x-a"]},
+        {"destinations": ["farm"], "auth_required": True, "tls": "c", "rewrite_prefix": "/v2"},
+        {"redirect": "https://{host}{path}"},
+    ],
+)
+def test_what_the_listener_wants_of_requests_stays(fields: dict[str, object]) -> None:
+    document = {
+        "name": "web",
+        "sources": ["clients"],
+        "protocols": ["http"],
+        "listen": "10.1.0.1:80",
+        **fields,
+    }
+    clients = read_service({"name": "clients", "addresses": ["10.1.0.0/24"]})
+    cluster = Cluster("default", (clients,), (read_mapping(document),))
+    (mapping,) = propose([seen("10.3.0.5", "10.1.0.1", 80)], cluster).mappings
+    proposed = to_document(mapping)
+    assert {name: proposed[name] for name in fields} == fields
+    assert mapping.sources == ("host-10.3.0.5",)
 
 
 def test_long_names_are_cut() -> None:

@@ -4,8 +4,10 @@ from ipaddress import ip_address
 
 import pytest
 
+from marchproxy.model.documents import read_mapping
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.policy.compile import compile_plan
+from marchproxy.policy.plan import Severity
 from tests.policy.build import NOW, mapping, plan, service, snapshot, texts
 
 WEB = service("web", "10.1.0.1", "2001:db8:1::1", port=8080)
@@ -123,3 +125,21 @@ def test_ports_that_cover_the_range_are_as_good_as_none() -> None:
         "error cannot use web4: its port is not among 80-179",
         "error has no IPv4 backend: such clients of 192.0.2.1:80-180 are denied",
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "goes_round"),
+    [
+        ({"redirect": "http://{host}{path}"}, True),
+        ({"redirect": "http://a.example{path}", "host": "a.example"}, True),
+        ({"redirect": "https://{host}{path}"}, False),
+        ({"redirect": "http://{host}{path}", "rewrite_prefix": "/new"}, False),
+        ({"redirect": "http://{host}{path}", "listen": "192.0.2.1:8080"}, False),
+        ({"redirect": "https://{host}{path}", "listen": "192.0.2.1:443", "tls": "c"}, True),
+    ],
+)
+def test_a_redirect_to_where_it_comes_from_is_told(fields: dict[str, str], goes_round: bool) -> None:
+    document = {"name": "away", "sources": ["all"], "protocols": ["http"], "listen": "192.0.2.1:80", **fields}
+    found = plan(read_mapping(document)).findings
+    assert any("go round in circles" in finding.message for finding in found) is goes_round
+    assert not any(finding.severity is Severity.ERROR for finding in found)

@@ -9,6 +9,7 @@ import pytest
 from marchproxy.model.entities import Mapping
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.compile import compile_plan
+from marchproxy.policy.conditions import Plain
 from marchproxy.policy.evaluate import Answer, Evaluator, Query
 from marchproxy.policy.plan import Plan
 from tests.policy.build import cluster, mapping, query, service, snapshot
@@ -142,3 +143,79 @@ def test_a_path_that_a_server_may_decode_to_another_rule_s_takes_none(path: str)
 )
 def test_prefixes_are_compared_in_the_form_of_paths(prefix: str, path: str) -> None:
     assert taken(made(web("all"), web("ban", path=prefix, action="deny")), "x", path) == "ban"
+
+
+def asked(plan: Plan, line: str, *fields: tuple[str, str], host: str = "h") -> str:
+    """The mapping for `METHOD TARGET`."""
+    method, target = line.split()
+    wanted = replace(query("10.0.1.1", OWN), host=host, path=target.partition("?")[0])
+    return Evaluator(plan).evaluate(replace(wanted, method=method, target=target, fields=fields)).mapping
+
+
+def test_more_conditions_come_before_fewer_and_only_those_that_are_met() -> None:
+    plan = made(
+        web("all"),
+        web("posts", methods=["POST"]),
+        web("beta", methods=["POST"], headers=["x-env: beta"]),
+        web("deep", path="/api"),
+        web("v2", path="/api", query=["v=2"]),
+    )
+    assert asked(plan, "GET /") == "all"
+    assert asked(plan, "POST /") == "posts"
+    assert asked(plan, "POST /", ("x-env", "beta")) == "beta"
+    assert asked(plan, "GET /", ("x-env", "beta")) == "all"
+    assert asked(plan, "POST /api/x", ("x-env", "beta")) == "deep"
+    assert asked(plan, "POST /api/x?v=2") == "v2"
+
+
+def test_what_the_most_specific_does_not_want_the_next_one_gets() -> None:
+    plan = made(web("any"), web("host", "h", "/a", methods=["PUT"]), web("below", "*.h", headers=["x"]))
+    assert asked(plan, "PUT /a") == "host"
+    assert asked(plan, "GET /a") == "any"
+    assert asked(plan, "GET /", host="a.h") == "any"
+    assert asked(plan, "GET /", ("x", "1"), host="a.h") == "below"
+
+
+def test_an_exact_path_comes_before_a_prefix_of_its_length() -> None:
+    exact: dict[str, Any] = {"listen": f"{OWN}:80", "protocols": "http", "path": "/api"}
+    plan = made(web("below", path="/api"), mapping("exact", "office", "web", **exact))
+    assert asked(plan, "GET /api") == "exact"
+    assert asked(plan, "GET /api/x") == asked(plan, "GET /api/") == "below"
+
+
+def test_a_ban_takes_no_notice_of_a_slash_behind_its_path() -> None:
+    ban: dict[str, Any] = {"listen": f"{OWN}:80", "protocols": "http", "path": "/metrics", "action": "deny"}
+    plan = made(web("all"), mapping("ban", "office", "all", priority=10, **ban))
+    assert asked(plan, "GET /metrics") == asked(plan, "GET /metrics/") == "ban"
+    assert asked(plan, "GET /metrics/x") == "all"
+
+
+def test_a_ban_with_conditions_wins_over_more_specific_routes() -> None:
+    ban = web("ban", action="deny", destinations="all", priority=10, methods=["DELETE"], headers=["!x-admin"])
+    plan = made(web("all", "h", "/api"), ban)
+    assert asked(plan, "DELETE /api") == "ban"
+    assert asked(plan, "POST /api", ("x-http-method-override", "DELETE")) == "ban"
+    assert asked(plan, "DELETE /api", ("x-admin", "1")) == "all"
+    assert asked(plan, "GET /api") == "all"
+
+
+def test_methods_that_would_do() -> None:
+    plan = made(
+        web("reads", path="/a", methods=["GET"]),
+        web("writes", path="/a", methods=["PUT"], headers=["x-key"]),
+        web("never", path="/a", methods=["PATCH"], action="deny"),
+    )
+    [listener] = plan.listeners
+    routes = Evaluator(plan).routes(listener, frozenset({"office"}))
+    put, keyed = Plain("POST", "/a"), Plain("POST", "/a", (("x-key", "1"),))
+    assert routes.methods("h", "/a", put) == ("GET", "HEAD")
+    assert routes.methods("h", "/a/b", keyed) == ("GET", "HEAD", "PUT")
+    assert routes.methods("h", "/b", keyed) == routes.methods("h", "/%61", keyed) == ()
+
+
+def test_only_what_depends_on_more_than_host_and_path_is_asked_again() -> None:
+    plan = made(web("all"), web("api", path="/api", methods=["POST"]))
+    [listener] = plan.listeners
+    routes = Evaluator(plan).routes(listener, frozenset({"office"}))
+    assert routes.depends("h", "/api/x")
+    assert not routes.depends("h", "/other")

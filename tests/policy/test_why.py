@@ -228,7 +228,7 @@ def test_where_http_is_read_routes_are_told() -> None:
     assert any("rest" in line and "another route is more specific" in line for line in said)
     assert any("ban" in line and "another host or path" in line for line in said)
     nowhere = why(Evaluator(made), replace(asked, host="x", source=query("10.9.9.9", "192.0.2.1").source))
-    assert nowhere[-1] == "no mapping is for this source, host and path: denied"
+    assert nowhere[-1] == "no mapping is for this source and request: denied"
 
 
 def test_http3_is_told_of() -> None:

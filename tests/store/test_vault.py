@@ -182,3 +182,16 @@ def test_where_the_key_is(tmp_path: Path) -> None:
         ({"DATABASE_URL": "postgres://h/n", "MARCHPROXY_STATE_DIR": str(tmp_path)}, tmp_path),
     ]:
         assert Vault.beside(locate(None, environment), environment)._file == where / "secret.key"
+
+
+def test_keys_for_other_things_come_from_the_key_and_are_not_the_key(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "secret.key", {})
+    assert vault.derived("cookies") is None
+    vault.seal(b"x", "owner")
+    made = vault.derived("cookies")
+    assert made is not None
+    assert len(made) == 32
+    assert made == Vault(tmp_path / "secret.key", {}).derived("cookies") != vault.derived("other")
+    assert made not in (tmp_path / "secret.key").read_bytes()
+    (tmp_path / "secret.key").chmod(0o644)
+    assert vault.derived("cookies") is None

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from marchproxy.client import edits
-from marchproxy.dataplane.control.api import read_question
+from marchproxy.dataplane.control.question import read_question
 from marchproxy.model.change import Kind, diff
 from marchproxy.model.reason import Verdict
 from marchproxy.policy.compile import compile_plan

@@ -52,6 +52,11 @@ class Judge:
         # Clients ask for the same again and again, and only `local` can change under one plan.
         self._answers = lately(self.tunnels.evaluate)
 
+    @property
+    def cookie_key(self) -> bytes:
+        """See `CredentialBook`."""
+        return self._credentials.book.cookie_key
+
     def tunnel(self, wish: Wish) -> Answer:
         """What policy says about a tunnel, or said a moment ago."""
         return self._answers(wish)

@@ -14,11 +14,11 @@ from marchproxy.dataplane.capture.wish import Wish, read_wish
 from marchproxy.dataplane.control import documents, filters
 from marchproxy.dataplane.control.documents import Document
 from marchproxy.dataplane.control.http1 import HttpError, Request, Response
+from marchproxy.dataplane.control.question import FIELDS, read_question
 from marchproxy.dataplane.control.server import as_http
 from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.events import EventHub, Subscription
 from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion
-from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.learning import Learning, learned_document
 from marchproxy.dataplane.logring import LogQuestion, LogRing, Said
 from marchproxy.dataplane.outbox import Lost
@@ -26,15 +26,11 @@ from marchproxy.dataplane.preview import Preview
 from marchproxy.dataplane.records import EventKind
 from marchproxy.dataplane.status import Applied, Status
 from marchproxy.dataplane.toplists import TopList, TopOrder
-from marchproxy.model.address import parse_ip
 from marchproxy.model.change import Change, Kind
 from marchproxy.model.errors import InvalidValue, MarchproxyError
-from marchproxy.model.ports import parse_port
 from marchproxy.model.presented import MAX_SECRET
-from marchproxy.model.protocol import Transport, parse_protocol
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Query
-from marchproxy.policy.paths import canonical_path
 from marchproxy.policy.plan import Finding
 
 MOST_ROWS = 100_000
@@ -44,7 +40,7 @@ _PCAPNG = "application/x-pcapng"
 _ALL_KINDS = "all"
 _ROWS_AT_ONCE = 200
 _LIST_PARAMETERS = frozenset({"limit", "offset", "sort", "denied"})
-_OPTIONAL = ("port", "host", "path", "token")
+_OPTIONAL = (*FIELDS, "token")
 _FIRST_KINDS = (
     EventKind.FLOW_START,
     EventKind.FLOW_END,
@@ -259,33 +255,6 @@ class ControlApi:
         if not isinstance(token, str) or not 0 < len(token) <= MAX_SECRET:
             raise InvalidValue("token", "…", f"a text of 1 to {MAX_SECRET} characters")
         return self._appliance.judge(token)
-
-
-def read_question(body: Mapping[str, Any]) -> Query:
-    """A question to the policy: `source`, `destination`, `protocol`, and a `port` if the protocol has ports.
-
-    `host` and `path` are those of an HTTP request, where any is read; without them, the destination and `/`.
-    Raises `InvalidValue`.
-    """
-    transport = parse_protocol(str(body["protocol"])).transport
-    source = parse_ip(str(body["source"]), field="source")
-    destination = parse_ip(str(body["destination"]), field="destination")
-    if source.version != destination.version:
-        raise InvalidValue("destination", str(destination), f"an IPv{source.version} address, as the source")
-    port = _read_port(body.get("port"), transport)
-    path = canonical_path(str(body.get("path") or "/"))
-    if path is None:
-        raise InvalidValue("path", body.get("path"), "a path without dot segments, such as /a/b")
-    host = str(body.get("host") or destination).lower().rstrip(".")
-    return Query(source, destination, port, transport, is_local, host, path)
-
-
-def _read_port(port: object, transport: Transport | None) -> int:
-    if transport is None:
-        if port is not None:
-            raise InvalidValue("port", port, "none: ICMP has no ports")
-        return 0
-    return parse_port(port if isinstance(port, int) else str(port or ""))
 
 
 def read_cut(body: bytes) -> tuple[frozenset[int], frozenset[str]]:

@@ -77,8 +77,11 @@ class CredentialBook:
         *,
         token_services: Collection[str] = (),
         jwt_services: Iterable[JwtService] = (),
+        cookie_key: bytes = b"",
     ) -> None:
         """`tokens` of services that do not take them, or no longer, open nothing."""
+        self.cookie_key = cookie_key
+        """What cookies are made with that keep clients with one backend; empty: none are made."""
         self._jwt = {service.name: service for service in jwt_services}
         self._tokens: dict[str, Token] = {}
         self._issued: dict[tuple[str, str], Token] = {}

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from secrets import token_bytes
 
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.credentials.jwks import fetch
@@ -47,6 +48,8 @@ class CredentialKeeper:
         self._snapshot = Snapshot()
         self._tokens: list[Token] = []
         self._secrets = Secrets({}, ())
+        self._cookie_key = token_bytes(32)
+        """Until there is one that survives a restart."""
         self._uses: dict[int, datetime] = {}
         self._failure = ""
         self._unwritten = ""
@@ -67,11 +70,12 @@ class CredentialKeeper:
         Raises `MarchproxyError`, and leaves the book that there is.
         """
         try:
-            tokens, secrets = await self._intent.read(_read)
+            tokens, secrets, key = await self._intent.read(_read)
         except MarchproxyError as error:
             self._failure = f"tokens cannot be read: {error.message}"
             raise
         self._failure = ""
+        self._cookie_key = key or self._cookie_key
         self._snapshot, self._tokens, self._secrets = self._intent.snapshot, tokens, secrets
         urls = {service.jwks_url for _, service in _services(self._snapshot) if service.jwks_url}
         self.rebuild()
@@ -85,6 +89,7 @@ class CredentialKeeper:
             tuple(self._tokens),
             frozenset(name for name, service in services if service.auth is Auth.TOKEN),
             tuple(part for part in jwt if part is not None),
+            self._cookie_key,
         )
         self.book = self.parts.book()
 
@@ -148,8 +153,8 @@ def _services(snapshot: Snapshot) -> list[tuple[str, Service]]:
     ]
 
 
-def _read(store: Store) -> tuple[list[Token], Secrets]:
-    return store.credentials.tokens(), store.credentials.secrets()
+def _read(store: Store) -> tuple[list[Token], Secrets, bytes | None]:
+    return store.credentials.tokens(), store.credentials.secrets(), store.credentials.derived_key("cookies")
 
 
 def _note(state_dir: Path | None, uses: dict[int, datetime]) -> None:

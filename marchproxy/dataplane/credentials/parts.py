@@ -28,12 +28,14 @@ class BookParts:
     tokens: tuple[Token, ...] = ()
     token_services: frozenset[str] = frozenset()
     jwt: tuple[JwtPart, ...] = ()
+    cookie_key: bytes = field(default=b"", repr=False)
 
     def book(self) -> CredentialBook:
         """A book of it."""
         return CredentialBook(
             self.tokens,
             token_services=self.token_services,
+            cookie_key=self.cookie_key,
             jwt_services=[
                 JwtService(part.name, verifier(part.algorithm, part.keys), part.audience, part.issuer)
                 for part in self.jwt

@@ -1,6 +1,6 @@
 """What a client is told when its request goes nowhere: enough for a person to know what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 
@@ -63,6 +63,16 @@ class Later(Unfit):
         self.after = after
 
 
+class WrongMethod(HttpUnfit):
+    """There are routes for a request, but by other methods (RFC 9110 section 15.5.6)."""
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        listed = ", ".join(allowed)
+        status = HTTPStatus.METHOD_NOT_ALLOWED
+        super().__init__(status, Reason.NO_MAPPING, f"{method} is not for this path: {listed} would be")
+        self.allow = listed
+
+
 def refusal(unfit: Unfit) -> tuple[Response, bytes]:
     """The answer that says why, and its body."""
     status = unfit.status if isinstance(unfit, HttpUnfit) else _STATUS.get(unfit.reason, HTTPStatus.FORBIDDEN)
@@ -83,6 +93,8 @@ def refusal(unfit: Unfit) -> tuple[Response, bytes]:
         fields += _CHALLENGES
     elif status in _LATER:
         fields += (("retry-after", str(unfit.after if isinstance(unfit, Later) else 1)),)
+    if isinstance(unfit, WrongMethod):
+        fields += (("allow", unfit.allow),)
     return Response(status.value, status.phrase, fields, len(body)), body
 
 

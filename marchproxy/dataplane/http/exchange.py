@@ -25,6 +25,7 @@ from marchproxy.dataplane.http.circuits import FAILURES
 from marchproxy.dataplane.http.clientauth import prove
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
+from marchproxy.dataplane.http.rewriting import for_backend, redirection
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.telling import exchanged
 from marchproxy.dataplane.http.tracing import REQUEST_ID, begin_trace, new_id, settle_id
@@ -111,7 +112,7 @@ class Exchange:
     """From the head of a request to the end of its response."""
 
     def __init__(self, site: Site, stream: Stream, request: Request) -> None:
-        self.request = request
+        self.request = self._asked = request
         self.phase = Phase.REACHING
         self.began = self.waits_since = time.monotonic()
         self.status = 0
@@ -158,16 +159,20 @@ class Exchange:
 
     def begin(self) -> None:
         """Decide, and send the request on its way."""
-        visitor = self._stream.visitor
-        answer = self._answer = visitor.answer(self.request.host, self.request.path)
+        visitor, request = self._stream.visitor, self.request
+        answer = self._answer = visitor.answer(request.host, request.path, request)
         opened = answer
         if not visitor.lets_anyone(answer):
             try:
                 self._judge(answer)
+                led = redirection(request, answer.actions)
             except Unfit as unfit:
                 self.refuse(unfit)
                 return
             opened = opened_by(answer, self.verified)
+            if led:
+                self._say(*led)
+                return
         request, ledger = self.request, self._site.ledger
         if request.websocket:
             query = self._site.query(visitor.who, request)
@@ -182,7 +187,7 @@ class Exchange:
             self.request = begin_trace(request)
         if handling.retry_on:
             self._site.care.earn(answer.mapping, handling)
-        first = self._site.settled(conversation) or self._following()
+        first = self._site.settled(conversation, request) or self._following()
         upstream = None
         if first is not None and not ledger.is_blocked(first) and self._enters(first):
             upstream = self._pool(first).take(first)
@@ -201,6 +206,7 @@ class Exchange:
 
     def finish(self, trailers: Fields) -> None:
         """The request's body is complete."""
+        trailers = trailers and self._stream.visitor.trailing(trailers)
         self._trailers = trailers
         self.waits_since = time.monotonic()
         if self._upstream is not None:
@@ -245,7 +251,8 @@ class Exchange:
         backend = self.conversation.backend
         if backend and self._site.ledger.is_blocked(backend):
             return False
-        answer = self._stream.visitor.answer(self.request.host, self.request.path)
+        asked = self._asked
+        answer = self._stream.visitor.answer(asked.host, asked.path, asked)
         wanted = handling_of(answer).client
         if wanted is not None and wanted != self._stream.shown.asked:
             return False
@@ -286,6 +293,9 @@ class Exchange:
         self.status = response.status
         self.responded = self.waits_since = time.monotonic()
         if response.status != 101:
+            answer, by, secure = self._answer, self._upstream, self._stream.secure
+            if answer.actions and by:
+                response = self._site.changed(response, answer, self._asked, by.backend, secure)
             self._stream.respond(response)
             return
         upstream, self._upstream = self._upstream, None
@@ -379,8 +389,8 @@ class Exchange:
                 raise Unfit(outcome)
             self.verified = outcome
         if self.verified is None and not answer.verdict.lets_through:
-            raise Unfit(answer.reason)
-        if answer.pool is None:
+            raise self._stream.visitor.unfit(answer, self.request)
+        if not answer.leads:
             raise Unfit(Reason.NO_MAPPING)
         if handling.limit is not None:
             token = self.verified.token if self.verified else ""
@@ -505,7 +515,7 @@ class Exchange:
         if not request.about:
             scheme = "https" if self._stream.secure else "http"
             request.about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
-        upstream.ask(self, request, "" if given else self.id)
+        upstream.ask(self, for_backend(request, self._answer.actions), "" if given else self.id)
         if self._held_back:
             upstream.pause()
         if self._trailers is not None:
@@ -547,6 +557,9 @@ class Exchange:
     def _answer_ourselves(self, unfit: Unfit) -> None:
         self._refused = unfit.reason
         response, body = (grpc.failure(unfit), b"") if self._call else refusal(unfit)
+        self._say(response, body)
+
+    def _say(self, response: Response, body: bytes) -> None:
         self.status = response.status
         self.responded = time.monotonic()
         response.fields = (*response.fields, (REQUEST_ID, self.id))

@@ -3,27 +3,17 @@
 from collections.abc import Collection, Iterable
 
 from marchproxy.dataplane.http.messages import Fields
+from marchproxy.model.httpfields import CONNECTION, OUR_BEGINNINGS, OURS
 
 VIA = "marchproxy"
 """Whom `Via` names (RFC 9110 section 7.6.3)."""
 
-_CONNECTION = frozenset(
-    {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te", "content-length"}
-)
-"""Of this connection or its framing only (RFC 9110 section 7.6.1), and never passed on."""
-_OURS = frozenset(
-    {
-        *("forwarded", "x-real-ip", "proxy-authorization", "proxy-authenticate"),
-    }
-)
-_OUR_BEGINNINGS = ("x-forwarded-", "x-marchproxy-")
-"""What a backend may take for said by us: a client's own are not passed on."""
-_NOT_FROM_CLIENTS = _CONNECTION | _OURS
+_NOT_FROM_CLIENTS = CONNECTION | OURS
 _NEVER_TRAILING = _NOT_FROM_CLIENTS | {
     *("host", "authorization", "cookie", "set-cookie", "trailer", "expect", "range", "via", "location"),
     *("cache-control", "age", "date", "expires", "pragma", "vary", "www-authenticate"),
 }
-_NOT_FROM_BACKENDS = _CONNECTION | {"proxy-authenticate", "x-marchproxy-reason", "alt-svc"}
+_NOT_FROM_BACKENDS = CONNECTION | {"proxy-authenticate", "x-marchproxy-reason", "alt-svc"}
 """`Alt-Svc` says where else a server is (RFC 7838), which is not where clients of ours go."""
 
 
@@ -42,7 +32,7 @@ def may_trail(name: str) -> bool:
     asks, or what the body is (RFC 9110 section 6.5.1), for some servers take trailers for fields of the head.
     """
     plain = name.replace("_", "-")
-    return plain not in _NEVER_TRAILING and not plain.startswith((*_OUR_BEGINNINGS, "content-"))
+    return plain not in _NEVER_TRAILING and not plain.startswith((*OUR_BEGINNINGS, "content-"))
 
 
 def about_client(source: str, scheme: str, authority: str, version: str) -> Fields:
@@ -70,4 +60,4 @@ def _kept(fields: Iterable[tuple[str, str]], dropped: frozenset[str], named: Col
 
 
 def _is_ours(name: str) -> bool:
-    return name.replace("_", "-").startswith(_OUR_BEGINNINGS)
+    return name.replace("_", "-").startswith(OUR_BEGINNINGS)

@@ -9,16 +9,18 @@ from marchproxy.dataplane.admission.limits import AdmissionLimits, source_key
 from marchproxy.dataplane.http.answers import Later
 from marchproxy.dataplane.http.care import Care
 from marchproxy.dataplane.http.http2.pool import Http2Pool
-from marchproxy.dataplane.http.messages import Request
+from marchproxy.dataplane.http.messages import Request, Response
 from marchproxy.dataplane.http.pool import Pool
 from marchproxy.dataplane.http.rates import Rates
+from marchproxy.dataplane.http.rewriting import for_client
+from marchproxy.dataplane.http.sticky import Sticky
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.records import EventKind
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Balance, LimitPer
 from marchproxy.model.reason import Reason
-from marchproxy.policy.evaluate import Query
+from marchproxy.policy.evaluate import Answer, Query
 from marchproxy.policy.plan import Backend, RequestLimit, Rule
 
 _BY_CLIENT = frozenset({Balance.MAGLEV, Balance.SOURCE})
@@ -35,6 +37,7 @@ class Site:
     tasks: Tasks
     rates: Rates
     care: Care = field(default_factory=Care)
+    sticky: Sticky = field(default_factory=Sticky)
     ledger: Ledger = field(init=False)
     """Where things are written down."""
 
@@ -69,11 +72,27 @@ class Site:
         """Whether anybody wants to know of requests."""
         return EventKind.REQUEST in self.ledger.wanted
 
-    def settled(self, conversation: Conversation) -> Backend | None:
-        """The backend that the last request of a conversation went to, where its strategy gives every
-        request of one client to the same; None: it has to be asked.
+    def changed(
+        self, response: Response, answer: Answer, request: Request, backend: Backend, secure: bool
+    ) -> Response:
+        """The answer as the client gets it, from this backend."""
+        rule, actions = answer.rule, answer.actions
+        if actions is None or not isinstance(rule, Rule):
+            return response
+        key = self.judge.cookie_key
+        sticks = actions.sticky
+        cookie = self.sticky.cookie(rule, request, backend, key, secure=secure) if sticks else ""
+        return for_client(response, actions, cookie)
+
+    def settled(self, conversation: Conversation, request: Request) -> Backend | None:
+        """The backend that a request's cookie stands for, or that the last request of its conversation went
+        to, where its strategy gives every request of one client to the same; None: it has to be asked.
         """
         backend, pool, rule = conversation.backend, conversation.answer.pool, conversation.answer.rule
+        if isinstance(rule, Rule) and rule.actions is not None and rule.actions.sticky:
+            stuck = self.sticky.backend(rule, request, self.judge.cookie_key)
+            if stuck is not None and not self.care.avoids(stuck):
+                return stuck
         if backend is None or pool is None or not isinstance(rule, Rule):
             return None
         stays = rule.balance in _BY_CLIENT and backend in pool.backends and backend not in pool.idle

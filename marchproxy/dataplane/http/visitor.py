@@ -1,17 +1,23 @@
 """What policy says to the requests of one client connection.
 
 Who the client is, and which rules are for it, is found once for a plan; each request then costs a look-up by
-host and path, whatever the number of mappings.
+host and path, whatever the number of mappings. Where some mapping for them looks at more, it is decided anew.
 """
 
 from collections.abc import Iterator
 
 from marchproxy.dataplane.admission.arrivals import Client
-from marchproxy.model.reason import Verdict
+from marchproxy.dataplane.http.answers import WrongMethod
+from marchproxy.dataplane.http.messages import Fields, Request
+from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.httpfields import plain_name
+from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.conditions import Asked, Plain
 from marchproxy.policy.evaluate import Answer, Evaluator, decided
 from marchproxy.policy.plan import DEFAULT_HANDLING, ClientTls, Listener, Rule
 from marchproxy.policy.routes import Routes
 
+_PLAIN = Plain()
 REMEMBERED_FOR = 3600
 """Seconds for which clients keep in mind that HTTP/3 is spoken; who finds that it is not comes by TCP."""
 _REMEMBERED = 16
@@ -24,6 +30,7 @@ class Visitor:
     __slots__ = (
         "_answers",
         "_asked",
+        "_last",
         "_listener",
         "_open",
         "_routes",
@@ -55,20 +62,29 @@ class Visitor:
         """Identities of those of `_answers` that let any request through."""
         self._asked: dict[tuple[str, str], Answer] = {}
         """By host and path, the last few."""
+        self._last: tuple[Asked, Answer] | None = None
+        """The last request for which these two do not say everything."""
         found = evaluator.blocked(query)
         self.blocked: Answer | None = None
         """Why nobody listens to it; None: somebody may."""
         if found:
             self.blocked = Answer(Verdict.DENY, found[0], self._services, blocked_by=found[1])
 
-    def answer(self, host: str, path: str) -> Answer:
-        """What becomes of a request."""
+    def answer(self, host: str, path: str, asked: Asked = _PLAIN) -> Answer:
+        """What becomes of a request; `asked` is all of it."""
         if self.blocked:
             return self.blocked
         known = self._asked.get((host, path))
         if known is not None:
             return known
-        found = self._by_rule(self._routes.find(host, path))
+        last = self._last
+        if last is not None and last[0] is asked:
+            return last[1]
+        found = self._by_rule(self._routes.find(host, path, asked))
+        if self._routes.depends(host, path):
+            # What is asked again word for word is the same object (`ClientConnection`).
+            self._last = (asked, found) if asked is not _PLAIN else None
+            return found
         if len(self._asked) >= _REMEMBERED:
             self._asked.clear()
         self._asked[host, path] = found
@@ -88,6 +104,19 @@ class Visitor:
         """Whether one of our answers wants no credential, counts nobody and refuses nobody."""
         return id(answer) in self._open
 
+    def unfit(self, answer: Answer, request: Request) -> Unfit:
+        """How a request is refused: with the methods by which it would not be, where there are any."""
+        if answer.reason is Reason.NO_MAPPING:
+            allowed = self._routes.methods(request.host, request.path, request)
+            if allowed:
+                return WrongMethod(request.method, allowed)
+        return Unfit(answer.reason)
+
+    def trailing(self, trailers: Fields) -> Fields:
+        """What of a request's trailers goes on: some servers take them for headers, after the decision."""
+        heeded = self._routes.headers
+        return tuple([each for each in trailers if plain_name(each[0]) not in heeded]) if heeded else trailers
+
     @property
     def expected(self) -> bool:
         """Whether any mapping is for this source."""
@@ -96,7 +125,7 @@ class Visitor:
     @property
     def certificates(self) -> tuple[str, ...]:
         """Qualified names of those with which TLS is spoken to it, each once; empty: it is not."""
-        return tuple(dict.fromkeys(rule.tls for rule in self._rules() if rule.tls and rule.pool))
+        return tuple(dict.fromkeys(rule.tls for rule in self._rules() if rule.tls and rule.leads))
 
     @property
     def asks(self) -> bool:

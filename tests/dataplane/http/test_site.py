@@ -1,8 +1,11 @@
 """What connections share."""
 
+from marchproxy.dataplane.http.messages import Request
 from tests.dataplane.http.site import answer, get, response, served
 from tests.dataplane.loops import looped
 from tests.dataplane.proxy.peers import dial
+
+REQUEST = Request("GET", "h", "h", "/", "/", (), 0, "1.1")
 
 
 @looped
@@ -15,5 +18,5 @@ async def test_a_conversation_stays_with_its_backend_where_its_strategy_is_by_cl
             [conversation] = connection.conversations
             assert conversation.backend is not None
             assert conversation.backend.port == backend.port
-            settled = at.admission._http._site.settled(conversation)
+            settled = at.admission._http._site.settled(conversation, REQUEST)
             assert settled is (conversation.backend if stays else None)

@@ -6,7 +6,9 @@ import pytest
 
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.model.documents import read_mapping
 from marchproxy.model.reason import Reason, Verdict
+from marchproxy.policy.conditions import Plain
 from marchproxy.policy.evaluate import Evaluator
 from marchproxy.policy.plan import Plan
 from tests.clientcerts import ClientAuthority
@@ -84,3 +86,26 @@ def test_who_is_blocked_is_answered_at_once(entry: str) -> None:
     assert found.blocked is not None
     answer = found.answer("a.example", "/")
     assert (answer.verdict, answer.blocked_by) == (Verdict.DENY, f"block:{entry}")
+
+
+def test_what_depends_on_more_is_decided_for_each_request_and_remembered_for_the_last() -> None:
+    plan = build.plan(
+        LAN,
+        WEB,
+        mapping("a", "lan", "web", AT, "https", host="a.example", tls="one"),
+        mapping("posts", "lan", "web", AT, "https", host="a.example", methods=["POST"], tls="one"),
+    )
+    found = visitor(plan)
+    get, post = Plain("GET", "/x"), Plain("POST", "/x")
+    assert found.answer("a.example", "/x", get).mapping == "a"
+    assert found.answer("a.example", "/x", post).mapping == "posts"
+    assert found.answer("a.example", "/x", post) is found.answer("a.example", "/x", post)
+    assert found.answer("a.example", "/x", get).mapping == "a"
+    assert found.answer("a.example", "/y").mapping == "a"
+    assert found.answer("b.example", "/x").reason is Reason.NO_MAPPING
+    assert not found._asked.keys() - {("b.example", "/x")}
+
+
+def test_a_redirect_has_its_certificate_too() -> None:
+    document = {"name": "away", "sources": ["lan"], "protocols": ["https"], "listen": AT, "tls": "one"}
+    assert visitor(build.plan(LAN, read_mapping(document | {"redirect": "/x"}))).certificates == ("one",)
