@@ -197,7 +197,7 @@ def source(
     cluster: ClusterOption = CLUSTER,
     output: OutputOption = TABLE,
 ) -> ExitCode:
-    """Have a certificate fetched from a secret store, now and from then on
+    """Take a certificate from a secret store, now and from then on
 
     It is fetched at once, and nothing changes unless it can be used. The daemon looks every five minutes for
     another one: Vault's PKI is asked in the last third of a certificate's life, secrets are compared. What

@@ -20,6 +20,7 @@ IMPERATIVES = {
         "Create",
         "Connect",
         "Explain",
+        "Fetch",
         "Forget",
         "Generate",
         "Issue",

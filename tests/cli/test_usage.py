@@ -14,7 +14,7 @@ from tests.cli.commands import commands, paths
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     *("USAGE.md", "TROUBLESHOOTING.md", "PROTECTION.md", "CREDENTIALS.md", "CERTIFICATES.md"),
-    *("FILES.md", "LOGS.md", "INSTALL.md", "ENVIRONMENT.md"),
+    *("FILES.md", "LOGS.md", "INSTALL.md", "ENVIRONMENT.md", "HTTP.md", "HTTP3.md", "RESILIENCE.md"),
 )
 PAGE = "".join((DOCS / name).read_text() for name in PAGES)
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -41,7 +41,8 @@ def test_every_field_flag_has_its_place() -> None:
 
 def test_command_lines_name_commands_and_flags_that_exist() -> None:
     known = dict(commands())
-    lines = [line for page in (PAGE, README) for block in blocks(page, "sh") for line in block.splitlines()]
+    scripts = [block.replace("\\\n", " ") for page in (PAGE, README) for block in blocks(page, "sh")]
+    lines = [line for script in scripts for line in script.splitlines()]
     ours = [line.removeprefix("sudo ").partition(" | ")[0] for line in lines]
     typed = [shlex.split(line, comments=True) for line in ours if line.startswith("marchproxy ")]
     assert len(typed) > 30
@@ -54,8 +55,9 @@ def test_command_lines_name_commands_and_flags_that_exist() -> None:
 
 
 def test_exit_codes_are_the_enum() -> None:
+    page = (DOCS / "USAGE.md").read_text()
     listed = {
-        int(code) for row in re.findall(r"^\| ([\d, ]+) \|", PAGE, re.MULTILINE) for code in row.split(",")
+        int(code) for row in re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE) for code in row.split(",")
     }
     assert listed == set(ExitCode)
 
