@@ -83,7 +83,8 @@ def test_every_verdict_is_the_reference_s(bed: Bed, tier: Tier, limit: RateLimit
         reference.check(before, time.monotonic_ns(), len(frame) - 14, outcome.reason is Reason.NO_MAPPING)
         verdicts.add(outcome.reason)
     assert verdicts == {Reason.NO_MAPPING, Reason.RATE_LIMITED}
-    assert reference.decided > 1000, "most verdicts are beyond doubt"
+    # On a machine that does other things, more of them fall between two readings of the clock.
+    assert reference.decided > 500, "many verdicts are beyond doubt"
 
 
 @dataclass

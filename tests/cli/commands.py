@@ -15,7 +15,7 @@ service add|list|show|set|remove
 mapping add|list|show|set|remove
 token issue|rotate|revoke|list
 interface add|list|show|set|remove
-cert add|generate|renew|list|show|remove
+cert add|generate|renew|source|pull|list|show|remove
 listener add|list|set|remove
 limit add|list|show|set|remove
 block add|import|list|remove|check
