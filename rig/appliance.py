@@ -3,7 +3,6 @@
 import json
 import socket
 import sys
-import time
 from collections.abc import Mapping
 from subprocess import CompletedProcess
 from types import TracebackType
@@ -19,10 +18,6 @@ from rig.waiting import RigError, wait_for
 
 READY_TIMEOUT = 10.0
 CLI_TIMEOUT = 30.0
-FACTS = frozenset({"flows", "learn", "logs", "status", "top"})
-"""Commands about what has just happened."""
-SETTLING = 0.15
-"""Seconds for one process to tell another of it: as long as a command takes to start that is not forked."""
 COMMAND = (sys.executable, "-m", "marchproxy")
 
 
@@ -51,8 +46,6 @@ class Appliance:
         """Run the real command to its end; `RigError` with what it said where it fails and `check`."""
         if self.command != COMMAND:
             return self.host.run([*self.command, *words], env=self.env, check=check, stdin=stdin)
-        if FACTS.intersection(words[:1]):
-            time.sleep(SETTLING)
         done = COMMANDS.run(words, namespace=self.host.path, env=self.env, stdin=stdin, timeout=CLI_TIMEOUT)
         if check:
             expect_success(done)

@@ -179,6 +179,12 @@ class TierKeeper:
         """Returns when all of admission decides by the plan and the credentials of now."""
         await self.admission.inform()
 
+    async def settle(self) -> None:
+        """Returns when what admission knows by now has been told; see `Admission.settle`."""
+        await self.admission.settle()
+        # What waits in the inbox is passed on by the loop's next turn.
+        await asyncio.sleep(0)
+
     async def revoke(self, token: str) -> int:
         """End what this credential has opened; how many."""
         return await self.admission.revoke(token)

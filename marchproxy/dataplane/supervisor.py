@@ -217,6 +217,10 @@ class Supervisor:
         """See `Appliance`."""
         return self._keeper.events
 
+    async def settle(self) -> None:
+        """See `Appliance`."""
+        await self._keeper.settle()
+
     def status(self) -> Status:
         """See `Appliance`."""
         tier = self._keeper.tier

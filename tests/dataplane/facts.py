@@ -171,6 +171,10 @@ class StandIn:
         self.refusal: MarchproxyError | None = None
         self.proposed: tuple[str, Sequence[Change]] | None = None
         self.ended: tuple[frozenset[int], frozenset[str]] = (frozenset(), frozenset())
+        self.settled = 0
+
+    async def settle(self) -> None:
+        self.settled += 1
 
     def status(self) -> Status:
         return status()

@@ -179,6 +179,9 @@ class Admission:
     async def inform(self) -> None:
         """Returns when a new plan, and credentials that have changed, hold. Here they do at once."""
 
+    async def settle(self) -> None:
+        """Returns when what has happened is told, or after a moment. Here it is at once."""
+
     def poll(self) -> None:
         """Called about four times a second: expire what is idle or too old."""
         now = asyncio.get_running_loop().time()

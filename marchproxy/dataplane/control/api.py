@@ -39,6 +39,8 @@ _TOP_ROWS = 20
 _PCAPNG = "application/x-pcapng"
 _ALL_KINDS = "all"
 _ROWS_AT_ONCE = 200
+_FACTS = frozenset({"/v1/status", "/v1/flows", "/v1/top", "/v1/logs", "/v1/learned"})
+"""Where it is told what has happened."""
 _LIST_PARAMETERS = frozenset({"limit", "offset", "sort", "denied"})
 _OPTIONAL = (*FIELDS, "token")
 _FIRST_KINDS = (
@@ -65,6 +67,9 @@ class Appliance(Protocol):
     @property
     def logs(self) -> LogRing:
         """What the daemon has said about itself."""
+
+    async def settle(self) -> None:
+        """Returns when what its processes know by now is known here, or after a moment."""
 
     def status(self) -> Status:
         """The daemon now."""
@@ -138,6 +143,9 @@ class ControlApi:
             error = HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", "not with this method")
             error.headers["Allow"] = ", ".join(methods)
             raise error
+        if request.path in _FACTS:
+            # Whoever asks right after something was refused is to find it.
+            await self._appliance.settle()
         return await methods[request.method](request)
 
     async def _status(self, request: Request) -> Response:

@@ -111,7 +111,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """Answer when all that came before holds."""
+    """Answer when all that came before holds, and what has happened was told."""
 
 
 type Question = ListFlows | FindUsed | Cut | Revoke | CatchUp

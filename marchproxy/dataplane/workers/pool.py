@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds for a worker to answer."""
+MOMENT = 0.5
+"""Seconds for workers to tell what they know, before it is answered without them."""
 STARTING = 20.0
 """The same of one that has not said anything yet, and may still be looking for its modules."""
 AGAIN = 1.0
@@ -136,6 +138,13 @@ class WorkerPool:
         """
         self._know()
         await self._ask_all(messages.CatchUp())
+
+    async def settle(self) -> None:
+        """See `Admission.settle`. Who does not answer now is not waited for: it may be long."""
+        serving = [place for place in self._workers if place.alive and place.serves]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MOMENT):
+                await asyncio.gather(*(place.ask(messages.CatchUp()) for place in serving))
 
     def _know(self) -> None:
         """Tell workers of credentials and certificates that have changed."""
@@ -331,7 +340,7 @@ class _Place:
         self._cannot_start = ""
         self._silent = 0
         """How often it was looked after since it said how it is."""
-        self._serves = False
+        self.serves = False
         """It has said how it is."""
         self._leaving = False
 
@@ -372,7 +381,7 @@ class _Place:
         future = self._asked[number] = asyncio.get_running_loop().create_future()
         self.say(messages.Ask(number, question))
         try:
-            async with asyncio.timeout(PATIENCE if self._serves else STARTING):
+            async with asyncio.timeout(PATIENCE if self.serves else STARTING):
                 return await future
         except TimeoutError:
             return None
@@ -423,7 +432,7 @@ class _Place:
             return
         self._cannot_start = ""
         self._silent = 0
-        self._serves = False
+        self.serves = False
         self._pool.introduce(self)
 
     def _spawn(self) -> None:
@@ -450,7 +459,7 @@ class _Place:
                 self._pool.told(message)
             case messages.Facts():
                 self._silent = 0
-                self._serves = True
+                self.serves = True
                 self.facts = Totals.joined(self._retired, message)
                 self._pool.note(message)
             case messages.Logged(said, lost):

@@ -132,6 +132,9 @@ class Worker:
             case messages.Revoke(token):
                 value = await self._admission.revoke(token)
             case messages.CatchUp():
+                self._report()
+                self._flush()
+                self.log.flush()
                 value = True
         self._channel.say(messages.Answer(number, value))
 

@@ -51,6 +51,18 @@ async def test_status(tmp_path: Path) -> None:
 
 
 @looped
+async def test_whoever_asks_what_has_happened_is_told_the_newest(tmp_path: Path) -> None:
+    async with talking(tmp_path) as (path, appliance):
+        for count, target in enumerate(
+            ("/v1/status", "/v1/flows?denied=1", "/v1/top?by=service", "/v1/logs"), 1
+        ):
+            assert (await ask(path, "GET", target)).status == 200
+            assert appliance.settled == count
+        await ask(path, "POST", "/v1/reload")
+        assert appliance.settled == 4
+
+
+@looped
 async def test_capture_is_a_file_that_comes_bit_by_bit(tmp_path: Path) -> None:
     async with talking(tmp_path) as (path, appliance):
         appliance.feed = facts.StandInFeed(FORWARDED)

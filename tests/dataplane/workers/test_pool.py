@@ -19,6 +19,7 @@ from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.records import Event, EventKind
 from marchproxy.dataplane.workers import messages
+from marchproxy.dataplane.workers import pool as pools
 from marchproxy.dataplane.workers.messages import ListFlows
 from marchproxy.dataplane.workers.pool import WorkerPool
 from marchproxy.model.endpoint import Endpoint
@@ -181,6 +182,32 @@ async def test_workers_begin_with_the_plan_that_needs_them_and_are_waited_for() 
         assert await pool._ask_all(messages.CatchUp()) == [True, True]
     finally:
         await pool.close()
+
+
+@looped
+async def test_once_settled_what_workers_refused_is_told_and_counted() -> None:
+    async with serving() as made:
+        await eventually(lambda: all(place.serves for place in made.pool._workers))
+        for _ in range(3):
+            _, writer, line = await made.connect("127.0.0.9")
+            assert b" 403 " in line
+            writer.close()
+            refused = len([each for each in made.events if each.kind is EventKind.DENIED])
+            await made.pool.settle()
+            assert len([each for each in made.events if each.kind is EventKind.DENIED]) == refused + 1
+
+
+@looped
+async def test_a_worker_that_stands_still_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "MOMENT", 0.05)
+    async with serving(1) as made:
+        await eventually(lambda: all(place.serves for place in made.pool._workers))
+        (pid,) = made.processes()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.wait_for(made.pool.settle(), 3)
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
 
 @looped
