@@ -186,6 +186,7 @@ STATUS: dict[str, Any] = {
     "problems": [],
     "warnings": [],
     "certificates": [],
+    "requests": {},
     "sinks": [],
     "revision": {
         "number": 7,

@@ -10,6 +10,7 @@ ALL = dict(commands())
 REMOVED = ("block", "cluster", "service", "mapping", "interface", "limit", "listener", "cert")
 SILENT = {
     "run",
+    "cert pull",
     "capture",
     "backup",
     "restore",
@@ -47,7 +48,10 @@ def test_yes_wherever_something_is_lost() -> None:
 def test_cluster_defaults_to_default() -> None:
     for words, command in ALL.items():
         found = option(command, "--cluster")
-        if (
+        if words == "cert pull":
+            # Of all clusters, as the daemon does it.
+            assert found.default == ""
+        elif (
             words.split()[0] in {"service", "mapping", "token", "cert", "explain", "doctor"}
             or words == "learn propose"
         ):

@@ -134,6 +134,7 @@ class RequestStream:
         if not engine.closing:
             engine.reset_stream(self.id, code)
             engine.refuse_more(self.id, code)
+            self._client.quic.flush_soon()
         self._finished(wasted=wasted)
 
     def progressed(self) -> None:
@@ -218,7 +219,6 @@ class RequestStream:
         """See `Stream`."""
         self.exchange = None
         self.give_up(ErrorCode.H3_INTERNAL_ERROR)
-        self._client.quic.flush_soon()
 
     def pause(self) -> None:
         """See `Stream`."""
