@@ -73,7 +73,10 @@ def test_every_verdict_is_the_reference_s(bed: Bed, tier: Tier, limit: RateLimit
     bed.settings.change(refusals_per_second=0)
     reference, chance = Reference(limit.limit), random.Random(7)
     verdicts = set()
-    for _ in range(1500):
+    sent = 0
+    # On a machine that does other things, more of them fall between two readings of the clock.
+    while sent < 1500 or (reference.decided <= 1000 and sent < 15_000):
+        sent += 1
         frame = STRAY.but(transport__payload=bytes(chance.randrange(1400))).build()
         until = time.monotonic_ns() + (chance.randrange(4_000_000) if chance.random() < 0.1 else 0)
         while time.monotonic_ns() < until:
@@ -83,8 +86,7 @@ def test_every_verdict_is_the_reference_s(bed: Bed, tier: Tier, limit: RateLimit
         reference.check(before, time.monotonic_ns(), len(frame) - 14, outcome.reason is Reason.NO_MAPPING)
         verdicts.add(outcome.reason)
     assert verdicts == {Reason.NO_MAPPING, Reason.RATE_LIMITED}
-    # On a machine that does other things, more of them fall between two readings of the clock.
-    assert reference.decided > 500, "many verdicts are beyond doubt"
+    assert reference.decided > 1000, "most verdicts are beyond doubt"
 
 
 @dataclass
