@@ -6,17 +6,19 @@ import struct
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from typing import ClassVar
 
 from rig import Host
 from rig.payload import digest
-from rig.traffic import HTTP, TIMEOUT, Talk, ask_tcp, ask_udp
+from rig.traffic import HTTP, TIMEOUT, Talk, ask_tcp
 
 PAUSE = 0.02
 """Seconds between two turns of a client: the machine is to have work, not to be busy."""
 MOST = 16_384
 """Bytes of one message."""
+PORTS = 32
 RETRIES = 3
 """Of a datagram, which nobody has promised to deliver."""
 
@@ -133,25 +135,40 @@ class Fresh(Talker):
 
 
 class Datagrams(Talker):
-    """UDP from a new port each time."""
+    """UDP from ports that stay: from new ones flows would become more for as long as they are kept."""
 
     name = "datagrams"
 
     def __init__(self, host: Host, seed: int, address: str, port: int) -> None:
         super().__init__(host, seed)
-        self._place = address, port
+        self._sockets = [host.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(PORTS)]
+        for each in self._sockets:
+            each.connect((address, port))
+            each.settimeout(1.0)
+        self._before: deque[bytes] = deque(maxlen=4 * PORTS)
+        """What was asked lately: a question that was asked twice is answered twice."""
 
     def turn(self) -> None:
-        """Ask, again where nothing comes."""
-        said = self._random.randbytes(self._random.randint(1, 1200))
+        """Ask, again where nothing comes. What answers an earlier question is passed by."""
+        said = self._random.randbytes(self._random.randint(8, 1200))
+        sock = self._random.choice(self._sockets)
         for left in reversed(range(RETRIES)):
+            sock.send(said)
             try:
-                same(ask_udp(*self._place, said, timeout=1.0), said)
+                while (got := sock.recv(1 << 16)) in self._before:
+                    pass
             except TimeoutError:
                 if not left:
                     raise
             else:
+                same(got, said)
+                self._before.append(said)
                 return
+
+    def close(self) -> None:
+        """End."""
+        for each in self._sockets:
+            each.close()
 
 
 class Requests(Talker):
