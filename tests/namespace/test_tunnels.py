@@ -263,6 +263,8 @@ def test_the_kernel_takes_over_and_a_dead_daemon_is_not_missed(
         assert (row["source_service"], row["mapping"], row["backend"]) in {
             ("lan", "tvault", "10.2.0.3"), ("vault", "vault", "10.2.0.3"), ("lan", "vault", "10.2.0.3"),
         }  # fmt: skip
+        # It drains at first, and lives by its sockets until then.
+        wait_for(lambda: not _sockets_at(rig, port), "the sockets to be closed", timeout=10)
         appliance.kill9()
         sock.sendall(b"still")
         assert sock.recv(5, socket.MSG_WAITALL) == b"still"
@@ -272,6 +274,11 @@ def test_the_kernel_takes_over_and_a_dead_daemon_is_not_missed(
         (row,) = appliance.json("flows", "--port", str(port))
         appliance.cli("flows", "cut", str(row["id"]))
         assert appliance.json("flows", "--port", str(port)) == []
+
+
+def _sockets_at(rig: Rig, port: int) -> str:
+    """Sockets of the appliance whose peer is at this port, one to a line."""
+    return rig.middle.run(["ss", "--no-header", "--tcp", "--numeric", "dport", "=", f":{port}"]).stdout
 
 
 def test_revoke_now_ends_tunnels_on_either_side_of_the_handoff(rig: Rig, appliance: Appliance) -> None:

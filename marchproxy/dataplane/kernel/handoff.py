@@ -168,6 +168,10 @@ class Draining:
         if held_back:
             self._client.probe()
             self._upstream.probe()
+        for end in (self._client, self._upstream):
+            # Should the process be killed now, the kernel closes them silently, too.
+            with suppress(OSError):
+                enter_repair(end.sock)
         self._close_at = time.monotonic() + AFTERGLOW
 
     def _close(self, progress: Progress) -> Progress:

@@ -26,7 +26,7 @@ from marchproxy.dataplane.kernel.handoff import (
     new_flow_id,
 )
 from marchproxy.dataplane.kernel.joining import HandoffRefusal
-from marchproxy.dataplane.kernel.tcpsocket import Blocker
+from marchproxy.dataplane.kernel.tcpsocket import TCP_REPAIR, Blocker
 from marchproxy.dataplane.kernel.tier import KernelTier
 from marchproxy.dataplane.kernel.tunnels import Tunnel
 from marchproxy.dataplane.records import Event, EventKind, Flow, FlowState
@@ -206,6 +206,24 @@ def test_bytes_that_wait_in_any_queue_arrive_in_order(bench: Bench) -> None:
         wanted = b"written by the relay, unread by the relay, forwarded"
         assert receive(opened.server, len(wanted)) == wanted
         assert receive(opened.client, 19) == b"and back, forwarded"
+        opened.close()
+
+    bench.run(scenario)
+
+
+def test_a_process_that_dies_after_the_last_byte_ends_no_tunnel(bench: Bench) -> None:
+    async def scenario(daemon: Daemon) -> None:
+        opened = daemon.open()
+        opened.near.send(b"the last byte")
+        draining = opened.attempt()
+        assert isinstance(draining, Draining)
+        while not opened.near.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR):
+            assert draining.advance() is Progress.DRAINING
+            await asyncio.sleep(0.001)
+        assert receive(opened.client, 13) == b"the last byte"
+        for sock in (opened.near, opened.upstream):
+            sock.close()
+        opened.talk()
         opened.close()
 
     bench.run(scenario)
