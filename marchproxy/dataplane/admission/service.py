@@ -156,7 +156,9 @@ class Admission:
         for key, sock in opened.items():
             if key.transport == Transport.UDP.number:
                 continue
-            listener = self._open[key] = TcpListener(sock, self._reception(key, explicit))
+            listener = self._open[key] = TcpListener(
+                sock, self._reception(key, explicit), self._steering.count
+            )
             listener.start()
         for gone in self._open.keys() - wanted:
             self._open.pop(gone).close()

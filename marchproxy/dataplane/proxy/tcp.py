@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from math import ceil
 from typing import Protocol
 
 from marchproxy.dataplane.proxy import sockets
@@ -163,8 +164,15 @@ class Carrier(Protocol):
 class TcpListener:
     """One listening socket, accepting for a carrier."""
 
-    def __init__(self, sock: socket.socket, carrier: Carrier) -> None:
+    def __init__(self, sock: socket.socket, carrier: Carrier, sharers: int = 1) -> None:
+        """`sharers`: processes that accept at this socket, each of which leaves the others their part.
+
+        Else whoever wakes first takes all of a burst of connections, and serves them for as long as they
+        last while the others have nothing to do. A socket of its own for each process (SO_REUSEPORT) would
+        leave it to chance, and to a process that died or hangs what came for it.
+        """
         self.socket = sock
+        self._sharers = sharers
         self.overloaded = ""
         """Why accepting pauses right now; empty while it does not."""
         self.carrier = carrier
@@ -183,14 +191,18 @@ class TcpListener:
         `kept`: somebody else holds the socket, and who has connected waits in it.
         """
         if self._pause is None and not kept:
-            self._acceptable()
+            self._accept(sockets.BACKLOG)
         if self._pause:
             self._pause.cancel()
         self._loop.remove_reader(self.socket)
         self.socket.close()
 
     def _acceptable(self) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
+        part = ACCEPTS_AT_ONCE if self._sharers == 1 else ceil(sockets.waiting(self.socket) / self._sharers)
+        self._accept(min(part, ACCEPTS_AT_ONCE))
+
+    def _accept(self, most: int) -> None:
+        for _ in range(most):
             try:
                 client, peer = self.socket.accept()
             except (BlockingIOError, InterruptedError):

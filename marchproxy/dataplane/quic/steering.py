@@ -33,12 +33,13 @@ class Steering:
         """`secret`: 32 bytes that the processes, and their successors, have in common."""
         self._secret = secret or secrets.token_bytes(32)
         self._index = index
-        self._count = count
+        self.count = count
+        """Processes."""
 
     def connection_id(self) -> bytes:
         """A new one, which nobody can guess."""
         random = os.urandom(CONNECTION_ID)
-        first = random[0] % (256 // self._count) * self._count + self._index
+        first = random[0] % (256 // self.count) * self.count + self._index
         return bytes([first]) + random[1:]
 
     def reset_token(self, connection_id: bytes) -> bytes:

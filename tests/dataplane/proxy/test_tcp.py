@@ -14,6 +14,7 @@ import pytest
 from marchproxy.dataplane.proxy.ledger import Ledger
 from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
 from marchproxy.dataplane.records import FlowState
+from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason, Verdict
 from tests.dataplane.loops import looped, until
 from tests.dataplane.plans import backend, listener, plan, rule
@@ -227,6 +228,35 @@ async def test_out_of_descriptors_pauses_accepting_and_says_so() -> None:
         assert accepting.overloaded == ""
         accepting.close()
         await carrier.close()
+
+
+class Holding:
+    """A carrier that only holds what it is given."""
+
+    def __init__(self) -> None:
+        self.held: list[socket.socket] = []
+
+    def admit(self, client: socket.socket, peer: IPAddress, peer_port: int) -> None:
+        self.held.append(client)
+
+
+@looped
+async def test_processes_that_share_a_listener_share_a_burst_of_connections() -> None:
+    listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+    listening.setblocking(False)
+    carriers = Holding(), Holding()
+    sharing = [TcpListener(listening.dup(), carrier, sharers=2) for carrier in carriers]
+    clients = [socket.create_connection(listening.getsockname()) for _ in range(32)]
+    for each in sharing:
+        each.start()
+    await until(lambda: sum(len(carrier.held) for carrier in carriers) == 32)
+    assert min(len(carrier.held) for carrier in carriers) >= 8
+    clients += [socket.create_connection(listening.getsockname()) for _ in range(32)]
+    sharing[0].close()
+    assert sum(len(carrier.held) for carrier in carriers) == 64  # nobody is left to be reset
+    sharing[1].close()
+    for sock in (listening, *clients, *carriers[0].held, *carriers[1].held):
+        sock.close()
 
 
 @looped
