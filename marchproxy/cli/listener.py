@@ -23,13 +23,21 @@ _TLS = Field(
     "Certificate with which an explicit one speaks TLS; CLUSTER/CERT outside the default cluster",
     suggest=suggest.certificates,
 )
+_PROXY_FROM = Field(
+    "proxy_from",
+    "--proxy-from",
+    "CIDR",
+    "Whose connections to an explicit one say by the PROXY protocol who their client is; may be repeated",
+    many=True,
+)
 FIELDS = (
     Field("bind", "--bind", "ADDR:PORT", "Address and port to serve; [v6]:PORT, or *:PORT for all"),
     _TLS,
+    _PROXY_FROM,
 )
 EDITOR = Editor(
     Kind.LISTENER,
-    {"NAME": "name", "KIND": "kind", "BIND": "bind", "TLS": "tls"},
+    {"NAME": "name", "KIND": "kind", "BIND": "bind", "TLS": "tls", "PROXY FROM": "proxy_from"},
 )
 OfKind = Annotated[
     str,
@@ -75,10 +83,11 @@ def list_all(context: typer.Context, output: OutputOption = TABLE) -> None:
     "set",
     "marchproxy listener set explicit@10.1.0.1:3128 --tls proxy",
     "marchproxy listener set explicit@10.1.0.1:3128 --tls ''",
-    fields=(_TLS,),
+    "marchproxy listener set explicit@10.1.0.1:3128 --proxy-from 10.1.0.5",
+    fields=(_TLS, _PROXY_FROM),
 )
 def change(context: typer.Context, name: Name, output: OutputOption = TABLE) -> ExitCode:
-    """Change with which certificate a listener speaks TLS
+    """Change with which certificate a listener speaks TLS, and who says who its client is
 
     An empty value, --tls '', means none: it is spoken to in the clear. Connections that stand go on as they
     are.

@@ -103,6 +103,8 @@ class ApplianceListener:
     bind: Endpoint
     tls: str | None = None
     """The qualified name of the certificate with which it speaks TLS; None: it does not."""
+    proxy_from: tuple[Prefix, ...] = ()
+    """Who has to say, by the PROXY protocol, for which client it connects."""
 
 
 class Refusal(StrEnum):

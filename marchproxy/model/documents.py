@@ -287,6 +287,7 @@ _FORMS: dict[type[Any], _Form] = {
             "kind": choice(appliance.ListenerKind),
             "bind": parsed(parse_endpoint),
             "tls": optional(parsed(names.parse_qualified_certificate)),
+            "proxy_from": each(address.parse_prefix, order=address.address_order, empty=True),
         },
         rules.check_listener,
         {"name": lambda values: rules.listener_name(values["kind"], values["bind"])},

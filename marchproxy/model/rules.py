@@ -225,6 +225,9 @@ def check_listener(listener: ApplianceListener) -> None:
     """Its name says what it is, so that no two are the same; DNS is answered in the clear."""
     if listener.tls is not None and listener.kind is not ListenerKind.EXPLICIT:
         raise InvalidValue("tls", listener.tls, f"no certificate with {listener.kind}: explicit takes one")
+    if listener.proxy_from and listener.kind is not ListenerKind.EXPLICIT:
+        expected = f"no PROXY protocol with {listener.kind}: explicit takes it"
+        raise InvalidValue("proxy_from", str(listener.proxy_from[0]), expected)
     own = listener_name(listener.kind, listener.bind)
     if listener.name != own:
         raise InvalidValue("name", listener.name, f"{own}, or no name: the other fields give it")

@@ -14,7 +14,12 @@ from marchproxy.policy.directory import Directory
 from marchproxy.policy.limits import Limits
 from marchproxy.policy.listeners import Places, meet
 from marchproxy.policy.needs import Needs
-from marchproxy.policy.ownlisteners import own_certificates, own_endpoints, own_listener_findings
+from marchproxy.policy.ownlisteners import (
+    own_certificates,
+    own_endpoints,
+    own_listener_findings,
+    own_proxies,
+)
 from marchproxy.policy.plan import Finding, Listener, ListenerKey, Plan, Severity, TransitRule
 from marchproxy.policy.restrictions import Restrictions
 from marchproxy.policy.rules import Part
@@ -71,6 +76,7 @@ def assemble(
         dns=own_endpoints(snapshot.listeners, ListenerKind.DNS),
         explicit=own_endpoints(snapshot.listeners, ListenerKind.EXPLICIT),
         tls=MappingProxyType(tls),
+        introduced=MappingProxyType(own_proxies(snapshot.listeners)),
         certificates=certificates | frozenset(tls.values()),
         http3=http3,
         names=frozenset(resolving),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from marchproxy.model.address import Prefix
 from marchproxy.model.appliance import ApplianceListener, ListenerKind
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.protocol import Transport
@@ -16,6 +17,11 @@ def own_endpoints(own: Iterable[ApplianceListener], kind: ListenerKind) -> tuple
 def own_certificates(own: Iterable[ApplianceListener]) -> dict[Endpoint, str]:
     """Where the appliance speaks TLS, with the certificates."""
     return {item.bind: item.tls for item in own if item.tls is not None}
+
+
+def own_proxies(own: Iterable[ApplianceListener]) -> dict[Endpoint, tuple[Prefix, ...]]:
+    """Where others say, by the PROXY protocol, who the client is, and which others."""
+    return {item.bind: item.proxy_from for item in own if item.proxy_from}
 
 
 def own_listener_findings(

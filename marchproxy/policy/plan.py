@@ -389,6 +389,8 @@ class Plan:
     """Where the appliance is an HTTP and SOCKS5 proxy."""
     tls: MappingABC[Endpoint, str] = field(default_factory=lambda: MappingProxyType({}))
     """Those of `explicit` where TLS is spoken, with the qualified names of certificates."""
+    introduced: MappingABC[Endpoint, tuple[Prefix, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Those of `explicit` where these say, by the PROXY protocol, who the client is."""
     certificates: frozenset[str] = frozenset()
     """Qualified names of all certificates that listeners want."""
     http3: frozenset[ListenerKey] = frozenset()

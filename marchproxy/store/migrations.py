@@ -384,6 +384,13 @@ def request_actions(dal: "DAL") -> None:
         add(dal, "mapping", Field(field, "text"), "[]")
 
 
+def introduced_listeners(dal: "DAL") -> None:
+    """Who says, at listeners of the appliance, for which client it connects."""
+    from pydal import Field
+
+    add(dal, "listener", Field("proxy_from", "text"), "[]")
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -401,6 +408,7 @@ MIGRATIONS: tuple[Step, ...] = (
     certificate_sources,
     request_conditions,
     request_actions,
+    introduced_listeners,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

@@ -6,7 +6,13 @@ import pytest
 
 from tests.cli.console import Console
 
-DNS: dict[str, Any] = {"name": "dns@10.1.0.1:53", "kind": "dns", "bind": "10.1.0.1:53", "tls": None}
+DNS: dict[str, Any] = {
+    "name": "dns@10.1.0.1:53",
+    "kind": "dns",
+    "bind": "10.1.0.1:53",
+    "tls": None,
+    "proxy_from": [],
+}
 
 
 def test_a_listener_is_named_by_what_it_is(site: Console) -> None:
@@ -17,7 +23,7 @@ def test_a_listener_is_named_by_what_it_is(site: Console) -> None:
         "dns@10.1.0.1:53",
         "dns@[fd00::1]:53",
     ]
-    assert "dns@10.1.0.1:53   dns   10.1.0.1:53   -\n" in site.ok("listener", "list").out
+    assert "dns@10.1.0.1:53   dns   10.1.0.1:53   -    -\n" in site.ok("listener", "list").out
     site.ok("listener", "remove", "dns@[fd00::1]:53", "--yes")
     site.ok("listener", "remove", "dns@10.1.0.1:53", "--yes")
     assert site.ok("export").out == before
@@ -39,6 +45,8 @@ def test_removing_needs_a_yes(site: Console) -> None:
         (["dns", "--bind", "10.1.0.1"], 5, "ADDR:PORT"),
         (["dns", "--bind", "10.1.0.1:0"], 5, "bind: '10.1.0.1:0'"),
         (["dns", "--bind", ""], 5, "bind has no value"),
+        (["dns", "--bind", "10.1.0.1:53", "--proxy-from", "10.1.0.5"], 5, "explicit takes it"),
+        (["explicit", "--bind", "10.1.0.1:53", "--proxy-from", "balancer"], 5, "proxy_from"),
     ],
 )
 def test_what_cannot_be_meant_changes_nothing(site: Console, words: list[str], code: int, says: str) -> None:
@@ -46,6 +54,17 @@ def test_what_cannot_be_meant_changes_nothing(site: Console, words: list[str], c
     assert result.code == code
     assert says in result.err
     assert site.ok("listener", "list", "--output", "json").json == []
+
+
+def test_balancers_that_speak_for_clients_are_named(site: Console) -> None:
+    words = ("--bind", "10.1.0.1:3128", "--proxy-from", "10.1.0.5", "--proxy-from", "fd01::/64")
+    added = site.ok("listener", "add", "explicit", *words, "--output", "json").json
+    assert added["proxy_from"] == ["10.1.0.5", "fd01::/64"]
+    name = "explicit@10.1.0.1:3128"
+    changed = site.ok("listener", "set", name, "--proxy-from", "10.1.0.6", "--output", "json").json
+    assert changed["proxy_from"] == ["10.1.0.6"]
+    assert "proxy_from" not in site.ok("listener", "set", name, "--proxy-from", "").err
+    assert site.ok("listener", "list", "--output", "json").json[0]["proxy_from"] == []
 
 
 def test_twice_is_a_conflict(site: Console) -> None:

@@ -247,7 +247,10 @@ def limits() -> st.SearchStrategy[Document]:
 def listeners() -> st.SearchStrategy[Document]:
     """The document of a listener of the appliance, without the name that the rest gives it."""
     kinds = st.sampled_from([str(kind) for kind in ListenerKind])
-    secured = st.fixed_dictionaries({"kind": st.just("explicit"), "bind": LISTENS, "tls": NAMES})
+    secured = st.fixed_dictionaries(
+        {"kind": st.just("explicit"), "bind": LISTENS, "tls": NAMES},
+        optional={"proxy_from": st.lists(prefixes(), max_size=2)},
+    )
     return st.fixed_dictionaries({"kind": kinds, "bind": LISTENS}) | secured
 
 

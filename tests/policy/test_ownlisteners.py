@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from marchproxy.model.address import parse_prefix
 from marchproxy.model.appliance import ApplianceListener, ListenerKind
 from marchproxy.model.endpoint import parse_endpoint
 from marchproxy.model.snapshot import Snapshot
@@ -21,6 +22,13 @@ def with_dns(listen: str | None, *binds: str) -> Plan:
 
 def test_dns_listeners_are_in_the_plan() -> None:
     assert [str(bind) for bind in with_dns(None, "10.1.0.1:53", "*:5353").dns] == ["10.1.0.1:53", "*:5353"]
+
+
+def test_who_speaks_for_clients_is_in_the_plan() -> None:
+    bind, balancer = parse_endpoint("*:3128"), parse_prefix("10.1.0.5")
+    own = ApplianceListener("explicit@*:3128", ListenerKind.EXPLICIT, bind, None, (balancer,))
+    plan = compile_plan(replace(snapshot(), listeners=(own,)), now=NOW).plan
+    assert plan.introduced == {bind: (balancer,)}
 
 
 @pytest.mark.parametrize(

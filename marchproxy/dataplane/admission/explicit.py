@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,7 +23,7 @@ from marchproxy.dataplane.proxy.connecting import Connect
 from marchproxy.dataplane.proxy.protocol.detect import ExplicitLayer
 from marchproxy.dataplane.proxy.protocol.exchange import Refused, Request, Speech, Unfit
 from marchproxy.dataplane.proxy.protocol.http_answer import render_refusal
-from marchproxy.model.address import IPAddress
+from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import WithoutSni
 from marchproxy.model.presented import Presented
@@ -80,11 +80,10 @@ class ExplicitProxy(Reception):
         self._associations = associations
 
     def _certificate(self, who: Client) -> str | None:
-        tls = self._judge.ledger.evaluator.plan.tls
-        if not tls:
-            return None
-        every = (who.local, WILDCARDS[who.local.version], None)
-        return next((tls[at] for each in every if (at := Endpoint(each, who.local_port)) in tls), None)
+        return _served_at(self._judge.ledger.evaluator.plan.tls, who)
+
+    def _proxies(self, who: Client) -> Sequence[Prefix]:
+        return _served_at(self._judge.ledger.evaluator.plan.introduced, who) or ()
 
     def _told_in_the_clear(self) -> bytes:
         return render_refusal(Unfit(Reason.MALFORMED, "this proxy speaks TLS: call it https://"))
@@ -149,9 +148,8 @@ class ExplicitProxy(Reception):
         conversation = self._judge.ledger.begin(query, who.port, answer, wish.name)
         backend = Backend(wish.address, wish.port, service_of(answer))
         tunnel = Tunnel(conversation, way.verified, wish, way.evaluator, way.presented)
-        return Admitted(
-            self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.source)
-        )
+        tunnel.stays = who.proxy is not None
+        return Admitted(self._tunnels, tunnel, client, upstream, backend, lambda: self._gate.leave(who.peer))
 
     async def _ways(self, request: Request, name: str, who: Client, until: float) -> Sequence[_Way]:
         """Where to connect, in this order; at least one. Raises `_Shut`."""
@@ -194,11 +192,21 @@ class ExplicitProxy(Reception):
             wire.socket,
             who,
             request.credential,
-            lambda: self._gate.leave(who.source),
+            lambda: self._gate.leave(who.peer),
         )
         if association is None:
             raise _Shut(Reason.FLOW_TABLE_FULL, _NOTHING, None)
         return association
+
+
+def _served_at[T](listeners: Mapping[Endpoint, T], who: Client) -> T | None:
+    """What is so at the listener that a client has come to."""
+    if not listeners:
+        return None
+    every = (who.local, WILDCARDS[who.local.version], None)
+    return next(
+        (listeners[at] for each in every if (at := Endpoint(each, who.local_port)) in listeners), None
+    )
 
 
 def _without_tls(ways: Sequence[_Way]) -> Sequence[_Way]:

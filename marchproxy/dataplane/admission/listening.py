@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 
-from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Client
-from marchproxy.dataplane.admission.introduction import introduce, introduced, is_trusted
+from marchproxy.dataplane.admission.arrivals import Client
+from marchproxy.dataplane.admission.introduction import introduce
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.admission.reception import Admitted, Guarded, Reception
 from marchproxy.dataplane.admission.session import Opening
@@ -17,6 +18,7 @@ from marchproxy.dataplane.proxy.protocol.exchange import Refused, Request, Speec
 from marchproxy.dataplane.proxy.protocol.preface import GREETING, PATIENCE, PrefaceLayer
 from marchproxy.dataplane.proxy.protocol.sni import SniLayer
 from marchproxy.dataplane.proxy.reach import Unreachable, reach
+from marchproxy.model.address import Prefix
 from marchproxy.model.entities import SendProxy, WithoutSni
 from marchproxy.model.presented import Presented
 from marchproxy.model.protocol import Transport
@@ -30,18 +32,8 @@ log = logging.getLogger(__name__)
 class MappingListeners(Reception):
     """Serves all of them."""
 
-    async def _introduced(self, wire: Wire, who: Client) -> Client | None:
-        evaluator = self._judge.ledger.evaluator
-        proxies = evaluator.proxies(who.query())
-        if not is_trusted(who.source, proxies):
-            return who
-        found = await introduced(wire, who)
-        if isinstance(found, Client):
-            return found
-        if found is not None:
-            log.debug("%s:%d: %s", who.source, who.port, found.detail)
-            self._refused(who, who.query(), BEFORE_POLICY, Reason.MALFORMED)
-        return None
+    def _proxies(self, who: Client) -> Sequence[Prefix]:
+        return self._judge.ledger.evaluator.proxies(who.query())
 
     def _certificate(self, who: Client) -> str | None:
         if not self._judge.ledger.evaluator.plan.certificates:

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import socket
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Arrivals, Client
+from marchproxy.dataplane.admission.introduction import introduced, is_trusted
 from marchproxy.dataplane.admission.securewire import NotAgreed, SecureWire
 from marchproxy.dataplane.admission.session import Decide, Opening, Session
 from marchproxy.dataplane.admission.tlsname import refusal
@@ -22,6 +23,7 @@ from marchproxy.dataplane.proxy.protocol.exchange import (
     Request,
 )
 from marchproxy.dataplane.proxy.protocol.sni import SniLayer
+from marchproxy.model.address import Prefix
 from marchproxy.model.entities import WithoutSni
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Query
@@ -144,7 +146,19 @@ class Reception(Arrivals):
 
     async def _introduced(self, wire: Wire, who: Client) -> Client | None:
         """Who the client is; None: it is refused, and that written down. Raises `OSError`."""
-        return who
+        if not is_trusted(who.source, self._proxies(who)):
+            return who
+        found = await introduced(wire, who)
+        if isinstance(found, Client):
+            return found
+        if found is not None:
+            log.debug("%s:%d: %s", who.source, who.port, found.detail)
+            self._refused(who, who.query(), BEFORE_POLICY, Reason.MALFORMED)
+        return None
+
+    def _proxies(self, who: Client) -> Sequence[Prefix]:
+        """From where whoever connects to the listener says who its client is."""
+        return ()
 
     def _certificate(self, who: Client) -> str | None:
         """The qualified name of the certificate with which TLS is spoken to a client; None: it is not."""

@@ -1,15 +1,17 @@
 """Who a client is by the PROXY protocol: told by a proxy before us, told on to backends."""
 
 import asyncio
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from marchproxy.dataplane.proxy.protocol.proxyprotocol import Ends, build_v1, build_v2
+from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
-from tests.dataplane.admission.desk import TOKEN, Desk, blocking, desk
+from tests.dataplane.admission.desk import TOKEN, Desk, blocking, desk, explicit
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import dial, echo, tcp_server
 from tests.policy import build
@@ -152,3 +154,26 @@ async def test_a_backend_that_cannot_be_told_has_refused(monkeypatch: pytest.Mon
             with pytest.raises(ConnectionResetError):
                 await reader.read()
         assert at.reasons() == [("denied", Reason.UPSTREAM_REFUSED.name)]
+
+
+@pytest.mark.parametrize("bind", [ip_address("127.0.0.1"), ip_address("0.0.0.0"), None])
+@looped
+async def test_an_explicit_proxy_behind_a_balancer_is_asked_by_who_it_names(bind: Any) -> None:
+    web = service("web", "127.0.0.2")
+    async with desk() as at, tcp_server(echo, "127.0.0.2") as port:
+        plan = explicit(at.port, FAR, web, mapping("out", "far", "web"))
+        at.apply(replace(plan, introduced={Endpoint(bind, at.port): (ip_network(BALANCER),)}))
+        asked = f"CONNECT 127.0.0.2:{port} HTTP/1.1\r\nHost: 127.0.0.2:{port}\r\n\r\n".encode()
+        async with dial(at.port) as (reader, writer):
+            writer.write(build_v2(CLIENT) + asked + b"early")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            assert await reader.readexactly(5) == b"early"
+            (tunnel,) = at.admission._tunnels.live
+            assert tunnel.conversation.query.source == CLIENT.source
+            assert tunnel.stays, "the kernel knows the balancer only"
+        await until(lambda: at.admission._gate.inside == 0, "the gate to be left")
+        async with dial(at.port) as (reader, writer):
+            writer.write(asked)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+        assert at.reasons()[-1] == ("denied", "MALFORMED")
