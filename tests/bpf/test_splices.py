@@ -13,6 +13,7 @@ from marchproxy.model.reason import Reason
 from tests.bpf.bed import FROM_CLIENT, FROM_SERVER, TO_CLIENT, TO_SERVER, Action, Bed, Outcome, Tier, flow_key
 from tests.bpf.packets import Icmp, Packet, Tcp, packet
 from tests.bpf.talk import check_frame
+from tests.limits import limited, packets
 
 pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs")
 
@@ -319,6 +320,17 @@ def test_an_icmp_error_quotes_the_sequence_number_that_its_receiver_sent(join: J
     header = 20 if version == 4 else 40
     before = sent.build()[14:]
     assert restored[header : header + 8] == before[header : header + 8]
+
+
+@WAYS
+def test_the_limits_of_its_client_hold_for_both_directions(join: Join, bed: Bed, way: str) -> None:
+    joined = join()
+    bed.apply(limited(packets("source", 1, 5)))
+    outcomes = [joined.send(each) for each in ("up", "down", "up", "down", "up", way)]
+    assert [outcome.reason for outcome in outcomes] == [Reason.HANDED_OFF] * 5 + [Reason.RATE_LIMITED]
+    assert outcomes[-1].action is Action.DROP
+    bed.apply(limited())
+    assert joined.send(way).reason is Reason.HANDED_OFF
 
 
 def test_it_counts_packets_in_both_directions(join: Join, bed: Bed) -> None:
