@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from aioquic.h3.connection import ErrorCode
 
-from marchproxy.dataplane.credentials.clientcerts import Shown
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.conversations import Conversations
 from marchproxy.dataplane.http.exchange import Exchange, Phase
@@ -33,11 +32,10 @@ class RequestStream:
     """The stream."""
 
     secure = True
-    shown = Shown(version="TLSv1.3")
-    """No certificate is asked for over QUIC: routes that want one answer 421, and clients come by TCP."""
 
     def __init__(self, client: "Http3Connection", number: int) -> None:
         self.id = number
+        self.shown = client.shown
         self.exchange: Exchange | None = None
         """While the request is under way."""
         self.queued = 0
