@@ -42,6 +42,12 @@ class Contexts:
         self._tickets = Tickets(secret)
         self._guard_all()
 
+    @property
+    def secret(self) -> bytes:
+        """What keys of tickets are made of, now."""
+        self._renew()
+        return self._tickets.secret
+
     def learn(self, identities: Iterable[Identity]) -> None:
         """These are all that there are. What has not changed keeps its context."""
         self._choosing.clear()

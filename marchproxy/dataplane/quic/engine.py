@@ -10,8 +10,8 @@ What it does not do by itself:
 * Certificates of clients, which it asks for in tests only, and takes whoever has signed them.
 * Connection IDs of our making.
 
-Nothing is resumed, and so nobody sends before the handshake is complete (0-RTT): what is asked then may have
-been recorded and said again, and comes from an address that nobody has shown to be its own.
+* Tickets that another process can read. And it takes what is said before the handshake is complete (0-RTT) of
+  whoever has one; here who offers that is not resumed (see `sessions`), nor is who has to show a certificate.
 """
 
 import logging
@@ -33,10 +33,17 @@ from aioquic.quic.connection import (
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import Alert, AlertBadCertificate, AlertDescription, pull_client_hello
+from aioquic.tls import (
+    Alert,
+    AlertBadCertificate,
+    AlertDescription,
+    pull_client_hello,
+    push_new_session_ticket,
+)
 from cryptography.x509 import Certificate
 
 from marchproxy.dataplane.quic.packets import VERSIONS
+from marchproxy.dataplane.quic.sessions import Sessions
 from marchproxy.dataplane.quic.steering import CONNECTION_ID, Steering
 from marchproxy.policy.plan import ClientTls
 
@@ -79,6 +86,8 @@ class KeyPair:
 
     chain: tuple[Certificate, ...]
     key: Any
+    sessions: Sessions
+    """What resumes those that began with it."""
     demand: Demand | None = None
     """None: clients are asked for nothing."""
 
@@ -233,13 +242,17 @@ class Engine(QuicConnection):
         answer = self.tls._server_handle_hello
 
         def hello(said: Buffer, *answers: Buffer) -> None:
-            found = self._choose(
-                pull_client_hello(Buffer(data=said.data_slice(0, said.capacity))).server_name or ""
-            )
+            heard = pull_client_hello(Buffer(data=said.data_slice(0, said.capacity)))
+            host = heard.server_name or ""
+            found = self._choose(host)
             self.tls.certificate, *self.tls.certificate_chain = found.chain
             self.tls.certificate_private_key = found.key
             self.demand = found.demand
             self.tls._request_client_certificate = found.demand is not None
+            if found.demand is None:
+                self._give_ticket(found.sessions, host)
+                if not heard.early_data:
+                    self.tls.get_session_ticket_cb = lambda ticket: found.sessions.open(ticket, host)
             answer(said, *answers)
 
         # The key has to be there before the signature is agreed on, which is the first thing that it does.
@@ -255,6 +268,19 @@ class Engine(QuicConnection):
                 raise (AlertBadCertificate if tls._peer_certificate else CertificateRequired)(why)
 
         setattr(self.tls, "_server_handle_certificate", certificate)  # noqa: B010
+
+    def _give_ticket(self, sessions: Sessions, host: str) -> None:
+        """Once the client has finished, have it told how it may go on later."""
+        finish = self.tls._server_handle_finished
+
+        def finished(said: Buffer, answer: Buffer) -> None:
+            finish(said, answer)
+            if self.tls._psk_key_exchange_mode is not None:
+                ticket = sessions.ticket()
+                ticket.ticket = sessions.seal(self.tls._build_session_ticket(ticket, []), host)
+                push_new_session_ticket(answer, ticket)
+
+        setattr(self.tls, "_server_handle_finished", finished)  # noqa: B010
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: Any) -> None:
         data = self._local_max_data

@@ -39,7 +39,7 @@ async def guarded(**fields: Any) -> AsyncGenerator[tuple[Desk, Backend]]:
         yield at, backend
 
 
-def apply(at: Desk, backend: Backend, **fields: Any) -> None:
+def apply(at: Desk, backend: Backend, *, openly: dict[str, Any] | None = None, **fields: Any) -> None:
     def on(name: str, host: str, **more: Any) -> Any:
         where = f"127.0.0.1:{at.port}"
         return mapping(name, "lan", "web", where, "https,quic", host=f"{host}.example", tls="site", **more)
@@ -50,7 +50,7 @@ def apply(at: Desk, backend: Backend, **fields: Any) -> None:
             service("web", "127.0.0.2", port=backend.port),
             on("a", "a", **{"client_ca": OURS.pem, **fields}),
             on("b", "b", client_ca=THEIRS.pem),
-            on("open", "open"),
+            on("open", "open", **(openly or {})),
             on("free", "paths"),
             on("shut", "paths", path_prefix="/shut", client_ca=OURS.pem),
         )
