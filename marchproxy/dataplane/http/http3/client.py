@@ -91,7 +91,9 @@ class Http3Connection:
     @property
     def conversations(self) -> tuple[Conversation, ...]:
         """What its requests count for."""
-        return tuple(each for counting in (self.counting, *self._former) for each in counting.every)
+        carried = (each.carrying.conversation for each in self._streams.values() if each.carrying is not None)
+        asked = (each for counting in (self.counting, *self._former) for each in counting.every)
+        return (*asked, *carried)
 
     @property
     def water(self) -> int:
@@ -107,7 +109,7 @@ class Http3Connection:
             return
         for stream in tuple(self._streams.values()):
             if stream.exchange is not None and not stream.exchange.still_allowed():
-                stream.give_up(ErrorCode.H3_REQUEST_CANCELLED)
+                stream.give_up(ErrorCode.H3_REQUEST_CANCELLED, reason=Reason.POLICY_CHANGED)
 
     def tick(self, now: float) -> None:
         """See to what takes too long; called about once a second."""
