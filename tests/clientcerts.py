@@ -40,11 +40,11 @@ class ClientAuthority:
         path.write_bytes(private + made.public_bytes(Encoding.PEM))
         return path, made
 
-    def revoking(self, *certificates: x509.Certificate) -> str:
-        """A revocation list with these, in PEM form."""
+    def revoking(self, *certificates: x509.Certificate, days: int = 1) -> str:
+        """A revocation list with these, in PEM form, which runs out after so many days."""
         builder = x509.CertificateRevocationListBuilder().issuer_name(self._name)
         builder = builder.last_update(self._now - timedelta(hours=1)).next_update(
-            self._now + timedelta(days=1)
+            self._now + timedelta(days=days)
         )
         for each in certificates:
             entry = x509.RevokedCertificateBuilder().serial_number(each.serial_number)

@@ -45,6 +45,7 @@ enum mp_flow_flags {
 	MP_FLOW_XDP = 16,         /* the way out can take frames from XDP */
 	MP_FLOW_AUDIT = 32,       /* let through although policy refuses it */
 	MP_FLOW_SPLICED = 64,     /* two connections joined: `splice` says how, see splice.h */
+	MP_FLOW_QUIC = 128,       /* QUIC, unread: connection IDs that the backend chooses are learnt, see quic.h */
 };
 
 /* One direction of a conversation. Both directions exist or none; each names the other by its rewritten tuple reversed. */
@@ -173,6 +174,7 @@ struct mp_listener_key {
 
 #define MP_RULE_AUDIT 1           /* what it refuses is reported, and let through */
 #define MP_RULE_DIVERT 2          /* of transit: what it refuses is for user space to look at */
+#define MP_RULE_QUIC 4            /* of UDP: what it lets through is QUIC, and kept to its backend by connection ID */
 
 enum mp_balance {
 	MP_BALANCE_MAGLEV = 0,
@@ -202,6 +204,18 @@ struct mp_backend {
 	__be16 port;
 	__u16 weight;             /* share of new flows, 1 or more */
 	__u8 pad[4];
+};
+
+#define MP_QUIC_HOMES 65536
+#define MP_QUIC_ID 8              /* bytes of a connection ID that are looked at */
+#define MP_QUIC_SHORT_ID 4        /* the same of those that have fewer */
+
+/* The beginning of a connection ID that a backend of the mapping has chosen. */
+struct mp_quic_key {
+	__u32 mapping;
+	__u8 length;              /* MP_QUIC_ID or MP_QUIC_SHORT_ID */
+	__u8 pad[3];
+	__u8 id[MP_QUIC_ID];
 };
 
 /* A backend whose established flows are counted; not in any bank, because flows outlive policies. */
@@ -587,6 +601,7 @@ _Static_assert(sizeof(struct mp_splice) == 48, "mirrored in dataplane/kernel/lay
 _Static_assert(sizeof(struct mp_listener_key) == 20, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend) == 40, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_backend_key) == 20, "mirrored in dataplane/kernel/layouts.py");
+_Static_assert(sizeof(struct mp_quic_key) == 16, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_limit_set) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_limited) == 32, "mirrored in dataplane/kernel/layouts.py");
 _Static_assert(sizeof(struct mp_repeat_key) == 44, "a hash key without stray bytes");

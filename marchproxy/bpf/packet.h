@@ -251,6 +251,23 @@ static __always_inline void *packet_transport(mp_context *context, const struct 
 	return packet_data(context) + (offset & 0x3ff);
 }
 
+/* Read a constant number of bytes behind the headers. Returns 0, or -1 where there are fewer. */
+static __always_inline int packet_load(mp_context *context, __u32 offset, void *to, __u32 size)
+{
+#ifdef MP_XDP
+	const void *from;
+
+	barrier_var(offset);
+	from = packet_data(context) + (offset & 0x3ff);
+	if (from + size > packet_end(context))
+		return -1;
+	__builtin_memcpy(to, from, size);
+	return 0;
+#else
+	return bpf_skb_load_bytes(context, offset, to, size) ? -1 : 0;
+#endif
+}
+
 static __always_inline int packet_has_ports(const struct packet *packet)
 {
 	return packet->key.protocol == IPPROTO_TCP || packet->key.protocol == IPPROTO_UDP;

@@ -21,6 +21,7 @@
 #include "packet.h"
 #include "parse.h"
 #include "policy.h"
+#include "quic.h"
 #include "refuse.h"
 #include "rewrite.h"
 #include "route.h"
@@ -298,7 +299,7 @@ static __noinline enum mp_reason pipeline_admit(mp_context *context, const struc
 						const struct mp_settings *current, struct verdict *verdict)
 {
 	const struct mp_rule *rule = policy_match(listener, &packet->key.source, verdict->bank);
-	const struct mp_backend *backend;
+	const struct mp_backend *backend = NULL;
 	struct flow_terms terms;
 	enum mp_reason reason;
 
@@ -308,7 +309,12 @@ static __noinline enum mp_reason pipeline_admit(mp_context *context, const struc
 	reason = pipeline_terms(context, packet, current, rule->mapping, rule->reason, rule->flags, &terms);
 	if (reason != MP_NONE)
 		return reason;
-	backend = balance_backend(rule, &packet->key, verdict->bank);
+	if (rule->flags & MP_RULE_QUIC && packet->key.protocol == IPPROTO_UDP) {
+		terms.flags |= MP_FLOW_QUIC;
+		backend = quic_home(context, packet, rule->mapping);
+	}
+	if (!backend)
+		backend = balance_backend(rule, &packet->key, verdict->bank);
 	if (!backend)
 		return MP_NO_BACKEND;
 	if (address_is_unset(&backend->source))
@@ -542,6 +548,9 @@ static __always_inline void pipeline_decide(mp_context *context, struct packet *
 		return;
 	if (packet->fragment == MP_FIRST_FRAGMENT)
 		fragment_remember(packet);
+	if ((flow->flags & (MP_FLOW_QUIC | MP_FLOW_REPLY)) == (MP_FLOW_QUIC | MP_FLOW_REPLY) && !packet->icmp_error &&
+	    packet->fragment != MP_LATER_FRAGMENT)
+		quic_learn(context, packet, flow->mapping);
 	pipeline_send(context, packet, flow, current, verdict);
 	if (verdict->sent && flow->state == MP_STATE_ESTABLISHED &&
 	    (packet->tcp_flags & (TCP_FIN | TCP_RST) || flow->flags & MP_FLOW_PEER_FIN))

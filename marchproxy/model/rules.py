@@ -181,7 +181,7 @@ def _check_requests(mapping: Mapping) -> None:
     said = [name for name, default in OF_REQUESTS.items() if getattr(mapping, name) != default]
     if said and mapping.listen is None:
         raise InvalidValue("listen", None, f"an address and port with {said[0]}: routed traffic is not read")
-    if said and not set(mapping.protocols) <= OVER_HTTP:
+    if said and not set(mapping.protocols) <= (WITH_HTTP3 if mapping.http3 else OVER_HTTP):
         expected = f"http, https or grpc with {said[0]}"
         raise InvalidValue("protocols", ",".join(mapping.protocols), expected)
     if mapping.sni and said:

@@ -191,6 +191,8 @@ class Rule:
     """How backends are told who the client is."""
     route: Route | None = None
     """Its protocols are HTTP's; None: they are not, or what passes is to stay as it is."""
+    quic: bool = False
+    """What it lets through over UDP is QUIC, and kept to its backend by connection ID."""
     http3: bool = False
     """It has HTTP/3 spoken over UDP at its listener, with `tls`."""
     handling: Handling = DEFAULT_HANDLING

@@ -185,6 +185,7 @@ class _Reading(NamedTuple):
                 proxy_from=mapping.proxy_from,
                 send_proxy=mapping.send_proxy,
                 route=self.route,
+                quic=Protocol.QUIC in mapping.protocols and not mapping.http3,
                 http3=mapping.http3 and mapping.action is Action.ALLOW,
                 handling=handling,
                 http2=self.http2,

@@ -183,6 +183,14 @@ def http3(*more: Mapping, listen: str = "192.0.2.1:443") -> Plan:
     return plan(WEB, spoken, *more)
 
 
+def test_quic_without_tls_is_udp_that_is_kept_by_connection_id() -> None:
+    for protocols, quic in (("quic", True), ("udp,quic", True), ("udp", False)):
+        [only] = plan(WEB, mapping("q", "all", "web", "192.0.2.1:443", protocols)).listeners
+        assert only.transport is Transport.UDP
+        assert [rule.quic for rule in only.rules] == [quic]
+    assert not any(rule.quic for only in http3().listeners for rule in only.rules)
+
+
 def test_http3_has_no_rules_of_its_own() -> None:
     made = http3(mapping("other", "all", "web", "192.0.2.1:443", "https", tls="proxy"))
     (only,) = made.listeners

@@ -6,6 +6,7 @@ The chain, the time and revocation are OpenSSL's to check, in the handshake (`co
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _PLAIN = " !#$&'()*+,/:;=?@[]^_`{|}~\"<>\\.-"
 """What stands in the value of a field as it is; all else is escaped by percent, the percent sign too."""
 _LONGEST = 4096
+_BEGIN = "-----BEGIN X509 CRL-----"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,25 @@ def read_peer(certificate: bytes | None, now: float | None = None) -> Peer | Non
     except ValueError:
         return None
     return peer if peer.until > (time.time() if now is None else now) else None
+
+
+def lapsed(crl: str, now: float | None = None) -> bool:
+    """Whether one of these revocation lists (PEM) has run out: a handshake refuses that, a session that is
+    resumed is not checked again.
+    """
+    return bool(crl) and _lists_end(crl) <= (time.time() if now is None else now)
+
+
+@lru_cache(maxsize=64)
+def _lists_end(crl: str) -> float:
+    from cryptography import x509
+
+    ends = [
+        read.next_update_utc
+        for each in crl.split(_BEGIN)[1:]
+        for read in [x509.load_pem_x509_crl((_BEGIN + each).encode("ascii"))]
+    ]
+    return min((each.timestamp() for each in ends if each is not None), default=float("inf"))
 
 
 _SUBJECT = {"2.5.4.3": "cn", "2.5.4.11": "ou", "2.5.4.10": "o"}

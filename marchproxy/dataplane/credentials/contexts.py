@@ -1,6 +1,7 @@
 """What a server's TLS is made of: one context for each certificate, made anew when that is renewed.
 
-Connections that stand keep the context that they began with.
+Connections that stand keep the context that they began with. Sessions outlive it: who began one with the
+certificate of before resumes it, at whatever worker.
 """
 
 import os
@@ -8,6 +9,7 @@ import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from marchproxy.dataplane.credentials.tickets import Tickets
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.policy.plan import ClientTls
 from marchproxy.store.certificates import Identity
@@ -33,9 +35,21 @@ class Contexts:
         self._trusting: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
         """By authorities and ALPN protocols."""
         self._asking: dict[tuple[str, tuple[str, ...], ClientTls, bool], ssl.SSLContext] = {}
+        self._tickets = Tickets()
+
+    def share(self, secret: bytes) -> None:
+        """From now on resume what others with this secret have begun; see `Tickets`."""
+        self._tickets = Tickets(secret)
+        self._guard_all()
+
+    @property
+    def secret(self) -> bytes:
+        """What keys of tickets are made of, now."""
+        self._renew()
+        return self._tickets.secret
 
     def learn(self, identities: Iterable[Identity]) -> None:
-        """These are all that there are. What has not changed keeps its context, and the sessions of it."""
+        """These are all that there are. What has not changed keeps its context."""
         self._choosing.clear()
         self._asking.clear()
         before, self._identities = self._identities, {each.name: each for each in identities}
@@ -51,6 +65,7 @@ class Contexts:
         A name that none of them is for gets the first: the client then says itself what it thinks of it.
         """
         key = names, protocols
+        self._renew()
         if key not in self._choosing:
             usable = [(name, made) for name in names if (made := self.server(name, protocols)) is not None]
             if len(usable) < 2:
@@ -68,6 +83,7 @@ class Contexts:
                     tls.context = found
 
             context.sni_callback = choose
+            self._tickets.guard(context, key)
             self._choosing[key] = context
         return self._choosing[key]
 
@@ -111,11 +127,13 @@ class Contexts:
         self, name: str, protocols: tuple[str, ...], client: ClientTls, *, required: bool
     ) -> ssl.SSLContext | None:
         """As `server`, and clients are asked for a certificate that `client` takes; `required`: none without
-        gets in. Sessions are of this context alone: nobody resumes one here that began elsewhere.
+        gets in. Sessions are of what was asked: nobody resumes one here that was asked for something else, or
+        checked by another list of what is revoked.
         """
         identity, key = self._identities.get(name), (name, protocols, client, required)
         if identity is None:
             return None
+        self._renew()
         if key not in self._asking:
             if len(self._asking) >= MOST_KEPT:
                 self._asking.clear()
@@ -125,6 +143,7 @@ class Contexts:
             except Unusable:
                 return None
             context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+            self._tickets.guard(context, key)
             self._asking[key] = context
         return self._asking[key]
 
@@ -133,16 +152,28 @@ class Contexts:
         identity, key = self._identities.get(name), (name, protocols)
         if identity is None:
             return None
+        self._renew()
         if key not in self._made:
             try:
-                self._made[key] = server_context(identity, protocols)
+                context = server_context(identity, protocols)
             except Unusable:
                 return None
+            self._tickets.guard(context, key)
+            self._made[key] = context
         return self._made[key]
+
+    def _renew(self) -> None:
+        if self._tickets.renew():
+            self._guard_all()
+
+    def _guard_all(self) -> None:
+        for made in (self._made, self._choosing, self._asking):
+            for key, context in made.items():
+                self._tickets.guard(context, key)
 
 
 def server_context(identity: Identity, protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
-    """TLS 1.2 or 1.3 with this certificate; tickets are OpenSSL's. Raises `Unusable`."""
+    """TLS 1.2 or 1.3 with this certificate. Raises `Unusable`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION

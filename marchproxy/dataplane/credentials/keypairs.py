@@ -1,6 +1,6 @@
 """Certificates and keys as objects, for TLS that is not OpenSSL's: QUIC's."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
@@ -9,6 +9,7 @@ from cryptography.x509 import load_pem_x509_certificates
 
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.quic.engine import Choose, KeyPair
+from marchproxy.dataplane.quic.sessions import Sessions
 from marchproxy.store.certificates import Identity
 from marchproxy.store.x509 import hosts_of
 
@@ -18,11 +19,13 @@ _CURVES = (ec.SECP256R1, ec.SECP384R1)
 
 
 class KeyPairs:
-    """Those of the certificates that `contexts` has, read when they are first wanted or were renewed."""
+    """Those of the certificates that `contexts` has, read when they are first wanted, when they were renewed,
+    and when there is another secret for sessions.
+    """
 
     def __init__(self, contexts: Contexts) -> None:
-        self._identity: Callable[[str], Identity | None] = contexts.identity
-        self._loaded: dict[str, tuple[Identity, _Loaded | None]] = {}
+        self._contexts = contexts
+        self._loaded: dict[str, tuple[tuple[Identity, bytes], _Loaded | None]] = {}
 
     def chooser(self, names: Iterable[str]) -> Choose | None:
         """What chooses among these certificates by the client's TLS name, as `Contexts.choosing` does.
@@ -42,23 +45,25 @@ class KeyPairs:
         return choose
 
     def _load(self, name: str) -> _Loaded | None:
-        identity = self._identity(name)
+        identity = self._contexts.identity(name)
         if identity is None:
             self._loaded.pop(name, None)
             return None
-        known = self._loaded.get(name)
-        if known is None or known[0] != identity:
-            known = self._loaded[name] = (identity, _read(identity))
+        known, made_of = self._loaded.get(name), (identity, self._contexts.secret)
+        if known is None or known[0] != made_of:
+            known = self._loaded[name] = (made_of, _read(*made_of))
         return known[1]
 
 
-def _read(identity: Identity) -> _Loaded | None:
+def _read(identity: Identity, secret: bytes) -> _Loaded | None:
     try:
         key = load_pem_private_key(identity.key, None)
         chain = load_pem_x509_certificates(identity.chain.encode())
     except ValueError:
         return None
-    return (KeyPair(tuple(chain), key), hosts_of(identity.chain)) if _signs(key) else None
+    if not _signs(key):
+        return None
+    return KeyPair(tuple(chain), key, Sessions(secret, identity.name)), hosts_of(identity.chain)
 
 
 def _signs(key: Any) -> bool:

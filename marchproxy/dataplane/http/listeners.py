@@ -12,7 +12,7 @@ from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
 from marchproxy.dataplane.admission.tunnels import Tunnels
 from marchproxy.dataplane.admission.wire import Wire
-from marchproxy.dataplane.credentials.clientcerts import NOTHING_SHOWN, Shown, read_peer
+from marchproxy.dataplane.credentials.clientcerts import NOTHING_SHOWN, Shown, lapsed, read_peer
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.choosing import Choosing
@@ -219,7 +219,9 @@ class HttpListeners(Arrivals):
 
     def _chosen(self, visitor: Visitor, tls: ssl.SSLObject, asked: ClientTls | None) -> asyncio.Protocol:
         """What speaks to a client that has chosen by ALPN (RFC 7301)."""
-        peer = read_peer(tls.getpeercert(binary_form=True)) if asked else None
+        peer = None
+        if asked and not (tls.session_reused and lapsed(asked.crl)):
+            peer = read_peer(tls.getpeercert(binary_form=True))
         shown = Shown(asked, peer, tls.version() or "")
         if tls.selected_alpn_protocol() == PROTOCOL:
             return Http2Connection(self._site, visitor, self, secure=True, shown=shown)

@@ -157,6 +157,8 @@ LISTENER = _layout("mp_listener", first="I", count="I")
 RULE = _layout("mp_rule", mapping="I", pool_first="I", pool_size="I", reason="H", flags="B", balance="B")
 RULE_AUDIT: Final = 1
 RULE_DIVERT: Final = 2
+RULE_QUIC: Final = 4
+QUIC_ID, QUIC_SHORT_ID = 8, 4
 DIVERT_MARK: Final = 0x4D504456
 BALANCES: Final = {
     Balance.MAGLEV: 0,
@@ -167,6 +169,7 @@ BALANCES: Final = {
 """`enum mp_balance`."""
 BACKEND = _layout("mp_backend", address="16s", source="16s", port="2s", weight="H", pad="4x")
 BACKEND_KEY = _layout("mp_backend_key", address="16s", port="2s", pad="2x")
+QUIC_KEY = _layout("mp_quic_key", mapping="I", length="B", pad="3x", id="8s")
 PAGES: Final = 131072
 PAGE_BITS: Final = 120
 PAGE_RUNS: Final = 12
@@ -300,6 +303,7 @@ LAYOUTS = (
     RULE,
     BACKEND,
     BACKEND_KEY,
+    QUIC_KEY,
     ADDRESS_KEY,
     PAGE_KEY,
     PAGE,

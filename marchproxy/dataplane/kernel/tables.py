@@ -112,6 +112,7 @@ class TableBuilder:
     def _pack(self, rule: Rule) -> bytes:
         first, size = (self.pools.enter(rule.pool), len(rule.pool.table)) if rule.pool else (0, 0)
         flags = layouts.RULE_AUDIT if rule.audit and size else 0
+        flags |= layouts.RULE_QUIC if rule.quic else 0
         balance = layouts.BALANCES[rule.balance]
         # What audit lets through for want of a mapping is of none, as is what is denied for want of one.
         mapping = self._number_of(rule.mapping) if rule.mapping else 0

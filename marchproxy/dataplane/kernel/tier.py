@@ -34,6 +34,7 @@ from marchproxy.dataplane.kernel.loading import BpfNotPermitted, Pipeline, load_
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.natports import NatPorts, keep_apart
 from marchproxy.dataplane.kernel.pressure import Census, Pressure
+from marchproxy.dataplane.kernel.quichomes import QuicHomes
 from marchproxy.dataplane.kernel.rehearsal import rehearse
 from marchproxy.dataplane.kernel.routewatch import RouteWatch
 from marchproxy.dataplane.kernel.runs import PlanTooLarge
@@ -114,6 +115,7 @@ class KernelTier:
         )
         self._pressure = Pressure(maps["flows"].max_entries, maps["opening"].max_entries)
         self._active = ActiveFlows(maps)
+        self._quic_homes = QuicHomes(maps, self._names.number)
         self._diversion = Diversion(maps["divert_sockets"], self._settings)
         self._opened.callback(self._diversion.close)
         self._failover = Failover(self._table)
@@ -307,6 +309,7 @@ class KernelTier:
         self._settings.refuse_as(plan.settings)
         self._table.allow(Timeouts.of(plan.settings))
         self._active.want(plan)
+        self._quic_homes.follow(plan)
         self._attachments.want(plan.interfaces)
         self._review.review(plan, self._sink)
         self._failover.follow(plan)

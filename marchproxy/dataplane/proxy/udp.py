@@ -13,13 +13,15 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 
 from marchproxy.dataplane.proxy import pktinfo, sockets
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.dataplane.proxy.quichomes import QuicHomes
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
-from marchproxy.policy.plan import WILDCARDS, Backend, Listener
+from marchproxy.policy.plan import WILDCARDS, Backend, Listener, Rule
 
 DATAGRAMS_AT_ONCE = 64
 """Datagrams taken from one socket before the loop turns to others."""
@@ -54,12 +56,16 @@ class UdpSession:
         self._loop = asyncio.get_running_loop()
         self.failure = Reason.NO_BACKEND
         """Why the last backend tried could not be used."""
+        self.is_quic = carrier.reads_quic(conversation)
+        """Its connection IDs are learnt from what the backend says."""
         self._backends = carrier.ledger.candidates(conversation)
         self._upstream: socket.socket | None = None
 
-    def connect(self) -> Backend | None:
-        """Turn to the next backend; None: there is none left."""
+    def connect(self, first: Backend | None = None) -> Backend | None:
+        """Turn to the next backend, or to `first` before those; None: there is none left."""
         self.disconnect()
+        if first is not None:
+            self._backends = chain((first,), self._backends)
         for backend in self._backends:
             if self.carrier.ledger.is_blocked(backend):
                 self.failure = Reason.BLOCKED_DESTINATION
@@ -102,7 +108,10 @@ class UdpSession:
             except OSError as error:
                 self._failed(error, 0)
                 return
-            if self.carrier.answer(self, _scratch[:size]):
+            data = _scratch[:size]
+            if self.is_quic and self.conversation.backend:
+                self.carrier.homes.learn(self.conversation.answer.mapping, self.conversation.backend, data)
+            if self.carrier.answer(self, data):
                 self.conversation.carry(self.conversation.received, size)
 
     def _failed(self, error: OSError, size: int) -> None:
@@ -122,12 +131,13 @@ class UdpCarrier:
         self.limits = limits
         self.ledger = ledger
         self.live: dict[SessionKey, UdpSession] = {}
+        self.homes = QuicHomes()
         self.draining = False
         """No new sessions; those that live go on."""
 
     def receive(self, listener: "UdpListener", key: SessionKey, data: memoryview) -> None:
         """Take one datagram from a client."""
-        session = self.live.get(key) or self._admit(listener, key, len(data))
+        session = self.live.get(key) or self._admit(listener, key, data)
         if session:
             session.listener = listener
             session.send(data)
@@ -190,9 +200,24 @@ class UdpCarrier:
             if condition(session):
                 self.end(session, reason)
 
-    def _admit(self, listener: "UdpListener", key: SessionKey, size: int) -> UdpSession | None:
+    def reads_quic(self, conversation: Conversation) -> bool:
+        """Whether it is QUIC, by its mapping."""
+        rule = conversation.answer.rule
+        return isinstance(rule, Rule) and rule.quic
+
+    def _home(self, session: UdpSession, data: memoryview) -> Backend | None:
+        """The backend that knows a client that comes from elsewhere, if policy still has it."""
+        answer = session.conversation.answer
+        found = self.homes.find(answer.mapping, data) if session.is_quic else None
+        if found is None or answer.pool is None:
+            return None
+        place = found.address, found.port
+        return next((each for each in answer.pool.backends if (each.address, each.port) == place), None)
+
+    def _admit(self, listener: "UdpListener", key: SessionKey, data: memoryview) -> UdpSession | None:
         if self.draining:
             return None
+        size = len(data)
         client, local, local_port = key
         source, port = sockets.address_of(client[0]), client[1]
         query, answer = self.ledger.decide(Transport.UDP, source, local, local_port)
@@ -207,7 +232,7 @@ class UdpCarrier:
             self.ledger.refuse(query, port, answer, Reason.RATE_LIMITED, size)
             return None
         session = UdpSession(self, listener, key, self.ledger.begin(query, port, answer))
-        backend = session.connect()
+        backend = session.connect(self._home(session, data))
         if backend is None:
             self.ledger.refuse(query, port, answer, session.failure, size)
             return None

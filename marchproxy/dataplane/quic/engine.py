@@ -7,14 +7,15 @@ What it does not do by itself:
 * Back-pressure. It opens its windows twice as wide whenever half is used, whether anybody takes what came.
   Here they open by what was taken.
 * A certificate for each name.
+* Certificates of clients, which it asks for in tests only, and takes whoever has signed them.
 * Connection IDs of our making.
 
-Nothing is resumed, and so nobody sends before the handshake is complete (0-RTT): what is asked then may have
-been recorded and said again, and comes from an address that nobody has shown to be its own.
+* Tickets that another process can read. And it takes what is said before the handshake is complete (0-RTT) of
+  whoever has one; here who offers that is not resumed (see `sessions`), nor is who has to show a certificate.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +33,19 @@ from aioquic.quic.connection import (
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import pull_client_hello
+from aioquic.tls import (
+    Alert,
+    AlertBadCertificate,
+    AlertDescription,
+    pull_client_hello,
+    push_new_session_ticket,
+)
 from cryptography.x509 import Certificate
 
 from marchproxy.dataplane.quic.packets import VERSIONS
+from marchproxy.dataplane.quic.sessions import Sessions
 from marchproxy.dataplane.quic.steering import CONNECTION_ID, Steering
+from marchproxy.policy.plan import ClientTls
 
 # Strangers have it warn whenever they like.
 logging.getLogger("quic").setLevel(logging.ERROR)
@@ -59,16 +68,38 @@ _IDS = 4
 """Connection IDs of one connection at one time."""
 
 
+type Check = Callable[[Certificate | None, Sequence[Certificate]], str]
+"""Why a client may not go on who shows this, and others beside it; empty: it may. None: it shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a client is asked for in its handshake."""
+
+    asked: ClientTls
+    check: Check
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPair:
     """A certificate with what leads to its CA, and its key."""
 
     chain: tuple[Certificate, ...]
     key: Any
+    sessions: Sessions
+    """What resumes those that began with it."""
+    demand: Demand | None = None
+    """None: clients are asked for nothing."""
 
 
 type Choose = Callable[[str], KeyPair]
 """The certificate for a name that a client gives in TLS; empty: it gives none."""
+
+
+class CertificateRequired(Alert):
+    """The client has shown none, and must."""
+
+    description = AlertDescription.certificate_required
 
 
 class Engine(QuicConnection):
@@ -95,6 +126,8 @@ class Engine(QuicConnection):
             original_destination_connection_id=original,
             retry_source_connection_id=retried,
         )
+        self.demand: Demand | None = None
+        """What the client was asked for."""
         self._steering = steering
         self._choose = choose
         self._all_taken = 0
@@ -125,6 +158,11 @@ class Engine(QuicConnection):
         """
         path = self._network_paths[0]
         return path.addr if path.is_validated else None
+
+    @property
+    def peer(self) -> Certificate | None:
+        """What the client has shown, once its handshake is complete: it is its own, and was taken."""
+        return self.tls._peer_certificate
 
     def take(self, stream: int, size: int) -> None:
         """Somebody has taken `size` bytes that came on a stream: as many more may come."""
@@ -204,15 +242,45 @@ class Engine(QuicConnection):
         answer = self.tls._server_handle_hello
 
         def hello(said: Buffer, *answers: Buffer) -> None:
-            found = self._choose(
-                pull_client_hello(Buffer(data=said.data_slice(0, said.capacity))).server_name or ""
-            )
+            heard = pull_client_hello(Buffer(data=said.data_slice(0, said.capacity)))
+            host = heard.server_name or ""
+            found = self._choose(host)
             self.tls.certificate, *self.tls.certificate_chain = found.chain
             self.tls.certificate_private_key = found.key
+            self.demand = found.demand
+            self.tls._request_client_certificate = found.demand is not None
+            if found.demand is None:
+                self._give_ticket(found.sessions, host)
+                if not heard.early_data:
+                    self.tls.get_session_ticket_cb = lambda ticket: found.sessions.open(ticket, host)
             answer(said, *answers)
 
         # The key has to be there before the signature is agreed on, which is the first thing that it does.
         setattr(self.tls, "_server_handle_hello", hello)  # noqa: B010
+        take = self.tls._server_handle_certificate
+
+        def certificate(said: Buffer) -> None:
+            # That it is the client's own is what follows, and without which nothing is complete.
+            take(said)
+            tls = self.tls
+            why = self.demand.check(tls._peer_certificate, tls._peer_certificate_chain) if self.demand else ""
+            if why:
+                raise (AlertBadCertificate if tls._peer_certificate else CertificateRequired)(why)
+
+        setattr(self.tls, "_server_handle_certificate", certificate)  # noqa: B010
+
+    def _give_ticket(self, sessions: Sessions, host: str) -> None:
+        """Once the client has finished, have it told how it may go on later."""
+        finish = self.tls._server_handle_finished
+
+        def finished(said: Buffer, answer: Buffer) -> None:
+            finish(said, answer)
+            if self.tls._psk_key_exchange_mode is not None:
+                ticket = sessions.ticket()
+                ticket.ticket = sessions.seal(self.tls._build_session_ticket(ticket, []), host)
+                push_new_session_ticket(answer, ticket)
+
+        setattr(self.tls, "_server_handle_finished", finished)  # noqa: B010
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: Any) -> None:
         data = self._local_max_data

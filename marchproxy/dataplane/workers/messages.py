@@ -55,6 +55,13 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """Resume sessions of TLS that any worker has begun, by keys made of this secret."""
+
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Steer:
     """Of the connection IDs of QUIC, give out those of process `index` of `count`."""
 

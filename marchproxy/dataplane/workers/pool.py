@@ -23,6 +23,7 @@ from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
+from marchproxy.dataplane.credentials.tickets import Tickets
 from marchproxy.dataplane.http.rates import share
 from marchproxy.dataplane.logring import Said
 from marchproxy.dataplane.logs import LogFormat
@@ -86,6 +87,7 @@ class WorkerPool:
         self._workers = [_Place(self, index, verbosity, log_format) for index in range(count)]
         self._secret = secrets.token_bytes(32)
         """What workers prove to clients of QUIC, and their successors after them."""
+        self._tickets = Tickets()
         self._plan = Plan()
         self._revision = self._edition = 0
         self._wanted: frozenset[ListenerKey] = frozenset()
@@ -154,6 +156,8 @@ class WorkerPool:
         if self._certificates.identities is not self._proven:
             self._proven = self._certificates.identities
             self._say(messages.Prove(self._certificates.identities))
+        if self._tickets.renew():
+            self._say(messages.Resume(self._tickets.secret))
 
     def poll(self) -> None:
         """See `Admission.poll`. Workers poll themselves; here they are started, and started again."""
@@ -254,6 +258,7 @@ class WorkerPool:
         place.say(messages.Steer(self._secret, place.index, len(self._workers)))
         place.say(messages.Know(self._credentials.parts))
         place.say(messages.Prove(self._certificates.identities))
+        place.say(messages.Resume(self._tickets.secret))
         held = self._sockets.held
         place.serve({key: sock for key, sock in held.items() if key in self._wanted})
 

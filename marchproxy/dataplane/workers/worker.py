@@ -98,6 +98,8 @@ class Worker:
                 self.book = parts.book()
             case messages.Prove(identities):
                 self._contexts.learn(identities)
+            case messages.Resume(secret):
+                self._contexts.share(secret)
             case messages.Steer(secret, index, count):
                 self._admission.steer(Steering(secret, index, count))
             case messages.Want(kinds):

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
@@ -129,7 +130,45 @@ async def test_a_session_of_one_host_is_of_no_use_at_another(tmp_path: Path) -> 
         assert len(backend.heads) == 2
 
 
-def resume(port: int, context: ssl.SSLContext, session: ssl.SSLSession, name: str) -> tuple[bytes, bool]:
+@looped
+async def test_who_resumes_a_session_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, made = OURS.client(tmp_path, "alice")
+    context, listed = showing(path), {"client_crl": OURS.revoking()}
+    async with guarded(**listed) as (at, backend):
+
+        async def again(session: ssl.SSLSession | None) -> tuple[str, bool]:
+            heard, resumed = await asyncio.to_thread(resume, at.port, context, session, "a.example")
+            return heard.decode().partition(" ")[2][:3], resumed
+
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", at.port, ssl=context, server_hostname="a.example"
+        )
+        writer.write(get("/x", "a.example"))
+        await response(reader)
+        session = writer.get_extra_info("ssl_object").session
+        writer.close()
+        assert await again(session) == ("200", True)
+        # Names are the mapping's, and asked of each request.
+        apply(at, backend, client_names=["cn:bob"], **listed)
+        assert await again(session) == ("403", True)
+        apply(at, backend, client_names=["cn:alice"], **listed)
+        assert await again(session) == ("200", True)
+        # A list that has run out lets nobody in.
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda: time.time_ns() / 1e9 + 2 * 86400)
+            assert await again(session) == ("403", True)
+        # By another list or CA the session is not known, and the certificate checked again.
+        apply(at, backend, client_crl=OURS.revoking(made))
+        assert await again(session) == ("", False)
+        apply(at, backend, client_ca=THEIRS.pem)
+        assert await again(session) == ("", False)
+
+
+def resume(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None, name: str
+) -> tuple[bytes, bool]:
     """What is answered to a request in a session of before, and whether it went on."""
     with socket.create_connection(("127.0.0.1", port), 10) as plain, suppress(OSError):
         tls = context.wrap_socket(plain, server_hostname=name, session=session)

@@ -4,16 +4,19 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from marchproxy.dataplane.proxy.udp import UdpLimits
+from marchproxy.model.entities import Balance
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from tests.dataplane.loops import looped, until
 from tests.dataplane.plans import backend, listener, plan, rule
 from tests.dataplane.proxy.peers import appliance, free_port
+from tests.quicheads import long_header, short_header
 
 ANSWER_WITHIN = 5.0
 
@@ -108,6 +111,42 @@ async def test_a_wildcard_listener_answers_from_the_address_that_was_asked(
         async with appliance(plan(listening)) as running:
             assert await exchange(sock, port, b"who", asked) == (b"who", asked)
             assert str(running.events[0].decision.destination) == asked
+
+
+@looped
+async def test_quic_is_kept_to_its_backend_by_connection_id() -> None:
+    def calls(chosen: bytes) -> Callable[[bytes], bytes]:
+        return lambda data: long_header(b"client", chosen)
+
+    port = free_port(socket.SOCK_DGRAM)
+    async with (
+        udp_server(calls(b"first ID")) as (one, heard),
+        udp_server(calls(b"other ID")) as (two, also),
+    ):
+        turns = replace(rule(backend(one), backend(two)), quic=True, balance=Balance.ROUND_ROBIN)
+        by_id = {b"first ID": heard, b"other ID": also}
+        for made in (turns, replace(turns, quic=False)):
+            kept = 0
+            async with appliance(plan(listener(port, made, transport=Transport.UDP))) as running:
+                for _ in range(2):
+                    async with client() as sock:
+                        answer, _ = await exchange(sock, port, long_header(b"made-up!", b"client"))
+                        chosen = answer[13:21]
+                    for _ in range(3):
+                        before = len(by_id[chosen].heard)
+                        async with client() as sock:
+                            await exchange(sock, port, short_header(chosen))
+                        kept += len(by_id[chosen].heard) - before
+                if made.quic:
+                    # A backend that policy has no more is nobody's home.
+                    gone, stays = (one, also) if chosen == b"first ID" else (two, heard)
+                    left = replace(turns, pool=rule(backend(one + two - gone)).pool)
+                    await running.tier.apply(plan(listener(port, left, transport=Transport.UDP)), 2)
+                    before = len(stays.heard)
+                    async with client() as sock:
+                        await exchange(sock, port, short_header(chosen))
+                    assert len(stays.heard) == before + 1
+            assert (kept == 6) is made.quic
 
 
 @looped

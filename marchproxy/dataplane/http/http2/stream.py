@@ -9,11 +9,11 @@ from h2.errors import ErrorCodes
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.exchange import Exchange, Phase
 from marchproxy.dataplane.http.http2.link import LINGER, Outgoing
-from marchproxy.dataplane.http.http2.websockets import Carrying, accepted, accepts
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.pseudofields import write_response
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.dataplane.http.websockets import Carrying, accepted, accepts
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason
@@ -191,6 +191,16 @@ class ClientStream:
         upstream.take_over(self.carrying)
         site.ledger.opened(conversation, upstream.backend)
         self.resume()
+
+    # ---- of Carried
+
+    def carry(self, data: memoryview | bytes) -> None:
+        """See `Carried`."""
+        self.out.data(data)
+
+    def carried(self) -> None:
+        """See `Carried`."""
+        self.out.end(())
 
     # ---- of Sending
 

@@ -7,8 +7,10 @@ from typing import Protocol
 from aioquic.h3.connection import ErrorCode
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from aioquic.quic.events import QuicEvent, StopSendingReceived, StreamDataReceived, StreamReset
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Client
+from marchproxy.dataplane.credentials.clientcerts import Shown, read_peer
 from marchproxy.dataplane.http.conversations import Conversations
 from marchproxy.dataplane.http.http3.framing import Framing, Spoilt
 from marchproxy.dataplane.http.http3.stream import RequestStream
@@ -31,6 +33,8 @@ MOST_PIECES = 256
 """Packets that a head may come in. Each costs a look at all that came before."""
 HIGH_WATER = 1024 * 1024
 """Bytes of all answers on one connection that the client has not taken, before backends have to wait."""
+_VERSION = "TLSv1.3"
+"""QUIC has no other (RFC 9001 section 4.2)."""
 LEAST_WATER = 32 * 1024
 """The same of one of many streams."""
 
@@ -58,6 +62,8 @@ class Http3Connection:
         """What requests count for that come from where the client is now."""
         self._former: list[Conversations] = []
         self.framing: Framing
+        self.shown: Shown
+        """What the handshake has shown of the client."""
         self._visitor = visitor
         self._owner = owner
         self._streams: dict[int, RequestStream] = {}
@@ -85,7 +91,9 @@ class Http3Connection:
     @property
     def conversations(self) -> tuple[Conversation, ...]:
         """What its requests count for."""
-        return tuple(each for counting in (self.counting, *self._former) for each in counting.every)
+        carried = (each.carrying.conversation for each in self._streams.values() if each.carrying is not None)
+        asked = (each for counting in (self.counting, *self._former) for each in counting.every)
+        return (*asked, *carried)
 
     @property
     def water(self) -> int:
@@ -101,7 +109,7 @@ class Http3Connection:
             return
         for stream in tuple(self._streams.values()):
             if stream.exchange is not None and not stream.exchange.still_allowed():
-                stream.give_up(ErrorCode.H3_REQUEST_CANCELLED)
+                stream.give_up(ErrorCode.H3_REQUEST_CANCELLED, reason=Reason.POLICY_CHANGED)
 
     def tick(self, now: float) -> None:
         """See to what takes too long; called about once a second."""
@@ -144,6 +152,7 @@ class Http3Connection:
     def begun(self) -> None:
         """See `Application`."""
         self.framing = Framing(self.engine)
+        self.shown = _shown(self.engine)
         self._entered = self._owner.enter(self)
         if not self._entered:
             self.close(ErrorCode.H3_EXCESSIVE_LOAD)
@@ -292,6 +301,14 @@ class Http3Connection:
     def _close_drained(self) -> None:
         if self._last is not None and not self._streams:
             self.close(ErrorCode.H3_NO_ERROR)
+
+
+def _shown(engine: Engine) -> Shown:
+    demand, certificate = engine.demand, engine.peer
+    if demand is None:
+        return Shown(version=_VERSION)
+    peer = read_peer(certificate.public_bytes(Encoding.DER)) if certificate is not None else None
+    return Shown(demand.asked, peer, _VERSION)
 
 
 def client_at(path: Path, local_port: int) -> Client:

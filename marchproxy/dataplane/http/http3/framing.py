@@ -86,6 +86,7 @@ class Framing(H3Connection):
             Setting.QPACK_MAX_TABLE_CAPACITY: 0,
             Setting.QPACK_BLOCKED_STREAMS: 0,
             Setting.MAX_FIELD_SECTION_SIZE: MAX_HEAD,
+            Setting.ENABLE_CONNECT_PROTOCOL: 1,
         }
 
     def _validate_settings(self, settings: dict[int, int]) -> None:

@@ -7,11 +7,15 @@ mappings opened the way, so that no ban can be gone around by another version of
 import logging
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from cryptography.x509 import Certificate
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Client
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import Gate
+from marchproxy.dataplane.credentials.chains import refused
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.credentials.keypairs import KeyPairs
 from marchproxy.dataplane.http.http3.client import Http3Connection, client_at
@@ -20,11 +24,11 @@ from marchproxy.dataplane.http.visitor import Visitor
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.quic.connection import Application, Connection, Path
 from marchproxy.dataplane.quic.endpoint import Endpoint
-from marchproxy.dataplane.quic.engine import Choose
+from marchproxy.dataplane.quic.engine import Choose, Demand, KeyPair
 from marchproxy.dataplane.quic.steering import Steering
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
-from marchproxy.policy.plan import Listener, ListenerKey
+from marchproxy.policy.plan import ClientTls, Listener, ListenerKey
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +125,31 @@ class Http3Listeners:
         choose = self._pairs.chooser(visitor.certificates)
         if choose is None:
             self._refuse(who, BEFORE_POLICY, Reason.NOT_CARRIED)
-        return choose
+            return None
+        return self._asking(visitor, choose) if visitor.asks else choose
+
+    def _asking(self, visitor: Visitor, choose: Choose) -> Choose:
+        """The same, where some hosts want certificates of clients."""
+
+        def asking(name: str) -> KeyPair:
+            asked, required = visitor.demand(name.lower().rstrip("."))
+            pair = choose(name)
+            return pair if asked is None else replace(pair, demand=self._demand(visitor.who, asked, required))
+
+        return asking
+
+    def _demand(self, who: Client, asked: ClientTls, required: bool) -> Demand:
+        def check(certificate: Certificate | None, beside: Sequence[Certificate]) -> str:
+            if certificate is None:
+                why = "a certificate of the client is wanted here" if required else ""
+            else:
+                why = refused(certificate, beside, asked)
+            if why:
+                log.debug("HTTP/3 from %s: %s", who.source, why)
+                self._refuse(who, BEFORE_POLICY, Reason.TLS_FAILED)
+            return why
+
+        return Demand(asked, check)
 
     def visitor(self, who: Client) -> Visitor:
         """What policy says to a client."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from aioquic.h3.connection import ErrorCode
 
-from marchproxy.dataplane.credentials.clientcerts import Shown
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.conversations import Conversations
 from marchproxy.dataplane.http.exchange import Exchange, Phase
@@ -20,6 +19,7 @@ from marchproxy.dataplane.http.pseudofields import (
 )
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.dataplane.http.websockets import Carrying, accepted, accepts
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason
@@ -33,13 +33,14 @@ class RequestStream:
     """The stream."""
 
     secure = True
-    shown = Shown(version="TLSv1.3")
-    """No certificate is asked for over QUIC: routes that want one answer 421, and clients come by TCP."""
 
     def __init__(self, client: "Http3Connection", number: int) -> None:
         self.id = number
+        self.shown = client.shown
         self.exchange: Exchange | None = None
         """While the request is under way."""
+        self.carrying: Carrying | None = None
+        """What it has become: a WebSocket."""
         self.queued = 0
         """Bytes of the body that have come, taken or not."""
         self.gathered = self.pieces = 0
@@ -104,7 +105,8 @@ class RequestStream:
                 self._refuse(Unfit(Reason.MALFORMED, "the body is not as long as Content-Length says"))
                 return
         if data:
-            self._client.site.carry(exchange.conversation, len(data))
+            if not exchange.request.websocket:
+                self._client.site.carry(exchange.conversation, len(data))
             self._pieces.append(data)
             self.queued += len(data)
         self._ended = self._ended or ends
@@ -114,7 +116,7 @@ class RequestStream:
         if self._answered and self.exchange is None:
             self.progressed()
         else:
-            self.give_up(ErrorCode.H3_REQUEST_CANCELLED, wasted=True)
+            self.give_up(ErrorCode.H3_REQUEST_CANCELLED, wasted=self.carrying is None)
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -122,10 +124,11 @@ class RequestStream:
         self._answered = True
         if exchange is not None:
             exchange.abort()
+        self._end_carrying()
         self._release()
 
-    def give_up(self, code: int, *, wasted: bool = False) -> None:
-        """End it; `code` says why (RFC 9114 section 8.1)."""
+    def give_up(self, code: int, *, wasted: bool = False, reason: Reason = Reason.RESET) -> None:
+        """End it; `code` says why (RFC 9114 section 8.1), and `reason` of what it has become by a switch."""
         exchange, self.exchange = self.exchange, None
         self._answered = True
         if exchange is not None:
@@ -135,6 +138,7 @@ class RequestStream:
             engine.reset_stream(self.id, code)
             engine.refuse_more(self.id, code)
             self._client.quic.flush_soon()
+        self._end_carrying(reason)
         self._finished(wasted=wasted)
 
     def progressed(self) -> None:
@@ -147,7 +151,10 @@ class RequestStream:
                 self._finished(wasted=False)
         elif self._full and self.exchange is not None and unsent <= self._client.water // 2:
             self._full = False
-            self.exchange.client_ready()
+            if self.carrying is not None:
+                self.carrying.upstream.resume()
+            else:
+                self.exchange.client_ready()
 
     def tick(self, now: float) -> None:
         """See to what takes too long."""
@@ -157,10 +164,14 @@ class RequestStream:
             if silent > limits.head:
                 self._refuse(Unfit(Reason.TOO_SLOW))
             return
-        if exchange is not None:
+        if self.carrying is not None:
+            idle = self._client.site.ledger.evaluator.plan.settings.tunnel_idle
+            if idle and self.carrying.conversation.idle() > idle:
+                self.carrying.end(Reason.IDLE)
+        elif exchange is not None:
             exchange.overdue(now)
-            if self.exchange is None:
-                return
+        if exchange is not None and self.exchange is None:
+            return
         self.progressed()
         waits = self._client.engine.unsent(self.id) or (exchange is not None and self._wants_more())
         patience = exchange.patience if exchange is not None else limits.silence
@@ -196,7 +207,10 @@ class RequestStream:
         if not self._full and self._unsent > self._client.water and self.exchange is not None:
             self._full = True
             self._since = time.monotonic()
-            self.exchange.client_full()
+            if self.carrying is not None:
+                self.carrying.upstream.pause()
+            else:
+                self.exchange.client_full()
         self._client.quic.flush_soon()
 
     def flush(self) -> None:
@@ -234,32 +248,66 @@ class RequestStream:
     def switch(
         self, exchange: Exchange, conversation: Conversation, response: Response, upstream: Upstream
     ) -> None:
-        """See `Stream`: a request that asks for it is refused."""
-        raise AssertionError("HTTP/3 switches to nothing")
+        """See `Stream`."""
+        site = self._client.site
+        if not accepts(exchange.request, response):
+            upstream.abandon()
+            site.closed(conversation)
+            detail = "the backend switched protocols without an answer to the WebSocket's key"
+            answer, body = refusal(Unfit(Reason.UPSTREAM_REFUSED, detail))
+            self.respond(answer)
+            self.send(body)
+            self.finish(())
+            return
+        self.respond(accepted(response))
+        self.carrying = Carrying(site, self, exchange, conversation, upstream)
+        upstream.take_over(self.carrying)
+        site.ledger.opened(conversation, upstream.backend)
+        self.resume()
+
+    # ---- of Carried
+
+    def carry(self, data: memoryview | bytes) -> None:
+        """See `Carried`."""
+        self.send(data)
+
+    def carried(self) -> None:
+        """See `Carried`."""
+        if self.carrying is not None:
+            self.carrying = None
+            self.finish(())
 
     # ---- within
 
     def _begin(self, request: Request, *, ends: bool) -> None:
-        if request.websocket:
-            raise Unfit(Reason.UNSUPPORTED, "WebSockets are not carried over HTTP/3")
-        self._left = None if ends else request.length
+        self._left = None if ends or request.websocket else request.length
         self._ended = self._passed_on = ends
         exchange = self.exchange = Exchange(self._client.site, self, request)
-        if ends:
+        if ends or request.websocket:
+            self._passed_on = True
             exchange.finish(())
         exchange.begin()
 
     def feed(self) -> None:
         """Give on what has come, if it is taken."""
-        if self._feeding:
+        exchange = self.exchange
+        if self._feeding or (exchange is not None and exchange.request.websocket and self.carrying is None):
+            # What comes ahead of the answer to a handshake waits for it.
             return
         self._feeding = True
         while self._pieces and not self._paused and self.exchange is not None:
             data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
             self._client.engine.take(self.id, len(data))
-            self.exchange.send(data)
+            if self.carrying is not None:
+                self.carrying.send(data)
+            else:
+                self.exchange.send(data)
         self._feeding = False
+        if self.carrying is not None:
+            if self._ended and not self._pieces:
+                self.carrying.end()
+            return
         if self._ended and not (self._passed_on or self._pieces or self.exchange is None):
             self._passed_on = True
             self.exchange.finish(self._trailers)
@@ -291,6 +339,11 @@ class RequestStream:
         self.respond(response)
         self.send(body)
         self.finish(())
+
+    def _end_carrying(self, reason: Reason = Reason.RESET) -> None:
+        carrying, self.carrying = self.carrying, None
+        if carrying is not None:
+            carrying.end(reason)
 
     def _over(self) -> None:
         """It is answered; what the client has not taken yet is waited for."""

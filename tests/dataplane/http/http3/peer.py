@@ -12,6 +12,7 @@ from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamReset
+from aioquic.tls import SessionTicket
 
 from tests.certificates import authority
 
@@ -43,7 +44,9 @@ class Http3Client:
         configuration = QuicConfiguration(
             is_client=True, alpn_protocols=["h3"], server_name=name, cadata=trusted, **more
         )
-        self.quic = QuicConnection(configuration=configuration)
+        self.tickets: list[SessionTicket] = []
+        """Of sessions that it could go on with."""
+        self.quic = QuicConnection(configuration=configuration, session_ticket_handler=self.tickets.append)
         self.h3: H3Connection
         self.answers: dict[int, Answered] = {}
         self.events: list[QuicEvent] = []

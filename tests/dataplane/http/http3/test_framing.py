@@ -31,6 +31,7 @@ def test_settings_announce_our_limits() -> None:
         Setting.QPACK_MAX_TABLE_CAPACITY: 0,
         Setting.QPACK_BLOCKED_STREAMS: 0,
         Setting.MAX_FIELD_SECTION_SIZE: 32_768,
+        Setting.ENABLE_CONNECT_PROTOCOL: 1,
     }
     assert made.framing.received_settings is not None
 

@@ -13,6 +13,7 @@ struct mp_listener listener;
 struct mp_rule rule;
 struct mp_backend backend;
 struct mp_backend_key backend_key;
+struct mp_quic_key quic_key;
 struct mp_address_key address_key;
 struct mp_page_key page_key;
 struct mp_page page;

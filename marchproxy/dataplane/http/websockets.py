@@ -1,4 +1,4 @@
-"""WebSockets on a stream of HTTP/2 (RFC 8441), towards a backend that is asked by HTTP/1.1.
+"""WebSockets on a stream of HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220), towards a backend asked by HTTP/1.1.
 
 What both sides say is copied: a stream is no connection that the kernel could take over.
 """
@@ -6,7 +6,7 @@ What both sides say is copied: a stream is no connection that the kernel could t
 import asyncio
 import base64
 import hashlib
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from marchproxy.dataplane.http.exchange import Exchange
 from marchproxy.dataplane.http.messages import Fields, Request, Response
@@ -14,9 +14,6 @@ from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.model.reason import Reason
-
-if TYPE_CHECKING:
-    from marchproxy.dataplane.http.http2.stream import ClientStream
 
 _FLUSH = 5.0
 """Seconds for the backend to take what was written when the client has ended."""
@@ -34,9 +31,25 @@ def accepts(request: Request, response: Response) -> bool:
 
 
 def accepted(response: Response) -> Response:
-    """The same for a client of HTTP/2."""
+    """The same for a client of HTTP/2 or HTTP/3."""
     fields = tuple([each for each in response.fields if each[0] != "sec-websocket-accept"])
     return Response(200, "", fields, None)
+
+
+class Carried(Protocol):
+    """The client's stream."""
+
+    def carry(self, data: memoryview | bytes) -> None:
+        """Send what the backend says."""
+
+    def carried(self) -> None:
+        """The backend says nothing more."""
+
+    def pause(self) -> None:
+        """Give on nothing more of what comes."""
+
+    def resume(self) -> None:
+        """Give on what has come."""
 
 
 class Carrying:
@@ -45,7 +58,7 @@ class Carrying:
     def __init__(
         self,
         site: Site,
-        stream: "ClientStream",
+        stream: Carried,
         exchange: Exchange,
         conversation: Conversation,
         upstream: Upstream,
@@ -75,7 +88,7 @@ class Carrying:
         transport = self.upstream.transport
         transport.close()
         asyncio.get_running_loop().call_later(_FLUSH, transport.abort)
-        self._stream.out.end(())
+        self._stream.carried()
 
     # ---- from the backend
 
@@ -88,7 +101,7 @@ class Carrying:
     def received(self, data: memoryview | bytes) -> None:
         """See `Asking`."""
         self.conversation.carry(self.conversation.received, len(data))
-        self._stream.out.data(data)
+        self._stream.carry(data)
 
     def flush(self) -> None:
         """Nothing is held back."""
