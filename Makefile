@@ -66,9 +66,9 @@ bench: ## measure against plain routing and other proxies (root, minutes)
 	$(PYTHON) -m benchmarks.memory
 
 SECONDS := 600
-soak: ## let mixed traffic run for ten minutes and look for what grows (root); SECONDS=3600, ARGS="--faults --seed 7"
+soak: ## let mixed traffic run for ten minutes and look for what grows (root); SECONDS=3600, FAULTS=all, ARGS="--seed 7"
 	@scripts/setup.sh test
-	$(PYTHON) -m benchmarks.soak --seconds $(SECONDS) $(ARGS)
+	$(PYTHON) -m benchmarks.soak --seconds $(SECONDS) $(if $(FAULTS),--faults $(FAULTS)) $(ARGS)
 
 profile: ## show where the time goes (root, a minute); ARGS="http packets" chooses
 	@scripts/setup.sh bench
