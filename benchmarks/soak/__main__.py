@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.soak.change import Operator
-from benchmarks.soak.faults import CALM, FAULTS, KILLS, LINKS, Faults
+from benchmarks.soak.faults import ALONE, CALM, FAULTS, KILLS, LINKS, Faults
 from benchmarks.soak.scene import Scene, scene
 from benchmarks.soak.talk import Datagrams, Fresh, Kept, Requests, Talker, Tunnels
 from benchmarks.soak.watch import Sample, grown, sample
@@ -180,7 +180,7 @@ def _miscounted(appliance: Appliance, kept: Kept) -> list[str]:
 def _chosen(text: str) -> tuple[str, ...]:
     """The faults that `--faults` names."""
     if text == "all":
-        return tuple(FAULTS)
+        return tuple(name for name in FAULTS if name != ALONE)
     names = tuple(text.split(","))
     unknown = ", ".join(name for name in names if name not in FAULTS)
     if unknown:
@@ -200,8 +200,8 @@ def main() -> int:
         const=KILLS,
         default=(),
         metavar="NAMES",
-        help=f"what goes wrong meanwhile, by comma, or all; without NAMES {','.join(KILLS)}. There are "
-        f"{', '.join(FAULTS)}",
+        help=f"what goes wrong meanwhile, by comma, or all (but {ALONE}); without NAMES {','.join(KILLS)}. "
+        f"There are {', '.join(FAULTS)}",
     )
     options = parser.parse_args()
     chosen: tuple[str, ...] = options.faults

@@ -62,6 +62,8 @@ FAULTS = {
     "kill-worker": Fault(processes.kill_worker, BY_WORKERS, 2.0),
     "upgrade": Fault(processes.upgrade, BY_WORKERS, 1.0),
 }
+ALONE = "clock"
+"""What makes it happen slows the daemon down so much that others would be judged by it."""
 KILLS = ("kill-daemon", "kill-worker")
 LINKS = frozenset(
     ("loss", "reordering", "duplication", "corruption", "delay", "partition", "flap", "removal", "mtu")

@@ -67,7 +67,7 @@ def test_faults_harm_clients_that_there_are() -> None:
 
 
 def test_faults_are_named() -> None:
-    assert _chosen("all") == tuple(FAULTS)
+    assert set(_chosen("all")) == set(FAULTS) - {"clock"}
     assert _chosen("loss,mtu") == ("loss", "mtu")
     with pytest.raises(argparse.ArgumentTypeError, match="no such fault: earthquake; there are loss, "):
         _chosen("loss,earthquake")
