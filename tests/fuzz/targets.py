@@ -3,6 +3,7 @@
 A target knows the errors that its code may answer with; any other exception is a crash.
 """
 
+import atexit
 import base64
 import io
 import shutil
@@ -188,6 +189,7 @@ def files(data: bytes) -> None:
 def _furnished() -> Path:
     """A store with something in it."""
     folder = Path(tempfile.mkdtemp(prefix="mp-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     Store.open(folder, create=True).close()
     return folder
 
