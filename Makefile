@@ -11,7 +11,7 @@ DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
 SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/sbom.py
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo screenshots test boot qemu lint format bench soak profile bpf ship wheel payload binary deb again audit release-check man lock clean
+.PHONY: help setup run demo screenshots test boot qemu lint format bench soak fuzz models profile bpf ship wheel payload binary deb again audit release-check man lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,9 +66,19 @@ bench: ## measure against plain routing and other proxies (root, minutes)
 	$(PYTHON) -m benchmarks.memory
 
 SECONDS := 600
-soak: ## let mixed traffic run for ten minutes and look for what grows (root); SECONDS=3600, ARGS="--faults --seed 7"
+EXAMPLES := 50
+soak: ## let mixed traffic run for ten minutes and look for what grows (root); SECONDS=3600, FAULTS=all, ARGS="--seed 7"
 	@scripts/setup.sh test
-	$(PYTHON) -m benchmarks.soak --seconds $(SECONDS) $(ARGS)
+	$(PYTHON) -m benchmarks.soak --seconds $(SECONDS) $(if $(FAULTS),--faults $(FAULTS)) $(ARGS)
+
+fuzz: ## give hostile input to everything that reads, for SECONDS=600; finds are kept in tests/corpus (root not needed)
+	@scripts/setup.sh test
+	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
+models: ## hold the kernel programs against models with fifty times as many sequences (root); EXAMPLES=500
+	@scripts/setup.sh test
+	MARCHPROXY_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest --timeout 3600 tests/bpf/test_flow_model.py \
+	    tests/bpf/test_drain_model.py tests/bpf/test_plan_changes.py $(ARGS)
 
 profile: ## show where the time goes (root, a minute); ARGS="http packets" chooses
 	@scripts/setup.sh bench

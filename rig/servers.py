@@ -30,6 +30,11 @@ def start_grpc(host: Host, port: int = 50051, *addresses: str) -> Process:
     return _start("grpc_server", host, port, addresses)
 
 
+def start_dns(host: Host, port: int = 53, *addresses: str) -> Process:
+    """A DNS server that knows its own address alone (`programs/dns_server.py`)."""
+    return _start("dns_server", host, port, addresses)
+
+
 def _start(program: str, host: Host, port: int, addresses: tuple[str, ...]) -> Process:
     binds = [word for address in addresses or (host.ipv4, host.ipv6) for word in ("--bind", address)]
     argv = [sys.executable, "-m", f"rig.programs.{program}", "--port", str(port), *binds]

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.examples import MORE
 from tests.features import FEATURES, excused, probe
 
 # Two cores shared with network namespaces: a slow example says nothing about the code.
-settings.register_profile("marchproxy", deadline=None)
+settings.register_profile("marchproxy", deadline=None, max_examples=100 * MORE)
 settings.load_profile("marchproxy")
 
 

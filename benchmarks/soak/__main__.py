@@ -1,7 +1,7 @@
 """`python -m benchmarks.soak`: does anything grow, get lost or go wrong in the long run?
 
 Clients of every kind talk through one appliance, each byte is compared, an operator changes the configuration
-every second, and with --faults daemon and workers are killed at random. A run is its seed.
+every second, and with --faults something goes wrong every few seconds. A run is its seed.
 """
 
 import argparse
@@ -13,38 +13,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.soak.change import Operator
-from benchmarks.soak.faults import Faults
+from benchmarks.soak.faults import ALONE, CALM, FAULTS, KILLS, LINKS, Faults
+from benchmarks.soak.scene import Scene, scene
 from benchmarks.soak.talk import Datagrams, Fresh, Kept, Requests, Talker, Tunnels
 from benchmarks.soak.watch import Sample, grown, sample
 from marchproxy.model.errors import MarchproxyError
-from rig import Appliance, Rig, wait_for
-from rig.servers import start_echo, start_http
+from rig import Appliance, Host, wait_for
 
 EVERY = 5.0
 """Seconds between two looks."""
 KEPT = 20
-CONFIGURATION = """
-interfaces:
-  - {name: inside0, role: inside}
-  - {name: outside0, role: outside, masquerade: true}
-services:
-  - {name: lan, addresses: [10.1.0.0/24]}
-  - {name: echo, addresses: [10.2.0.2], port: 7}
-  - {name: web, addresses: [10.2.0.2], port: 80}
-  - {name: far, addresses: [10.2.0.2]}
-  - {name: guarded, addresses: [10.2.0.2], auth: token}
-  - {name: idle, addresses: [198.51.100.200], port: 9}
-mappings:
-  - {name: echo, sources: [lan], destinations: [echo], protocols: [tcp, udp], listen: "10.1.0.1:7007"}
-  - {name: gateway, sources: [lan], destinations: [far], protocols: [tcp, udp], ports: "7"}
-  - {name: web, sources: [lan], destinations: [web], protocols: [http], listen: "10.1.0.1:8080"}
-  - {name: ban, sources: [lan], destinations: [web], protocols: [http], listen: "10.1.0.1:8080",
-     path_prefix: /admin, action: deny}
-  - {name: tunnels, sources: [lan], destinations: [guarded], protocols: [tcp], ports: "7",
-     auth_required: true, priority: 200}
-listeners:
-  - {kind: explicit, bind: "10.1.0.1:3128"}
-"""
+SHOWN = 20
+"""Failures of one kind of client that are told one by one."""
 
 
 @dataclass(slots=True)
@@ -52,17 +32,21 @@ class Outcome:
     """What a run came to."""
 
     turns: dict[str, int] = field(default_factory=dict)
+    excused: dict[str, int] = field(default_factory=dict)
+    """Failures of clients that the faults explain."""
     changes: int = 0
-    killed: tuple[int, int] = (0, 0)
-    """Daemons and workers."""
+    refused: int = 0
+    """Changes that could not be made while the store could not be written, and said so."""
+    faults: dict[str, int] = field(default_factory=dict)
+    """How often each fault happened."""
     samples: list[Sample] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     """What must not be; empty: all is well."""
 
 
-def talkers(rig: Rig, operator: Operator, seed: int) -> list[Talker]:
+def talkers(host: Host, operator: Operator, seed: int) -> list[Talker]:
     """One of each kind, and two of those that the kernel has most to do with."""
-    host, draw = rig.client, random.Random(seed)
+    draw = random.Random(seed)
 
     def new() -> int:
         return draw.randrange(1 << 32)
@@ -71,6 +55,8 @@ def talkers(rig: Rig, operator: Operator, seed: int) -> list[Talker]:
         Kept(host, new(), "10.1.0.1", 7007, KEPT),
         Fresh(host, new(), "connections through a listener", "10.1.0.1", 7007),
         Fresh(host, new(), "connections through the gateway", "10.2.0.2", 7),
+        Fresh(host, new(), "connections to a pool", "10.1.0.1", 7008),
+        Fresh(host, new(), "connections by name", "10.1.0.1", 7009),
         Datagrams(host, new(), "10.1.0.1", 7007),
         Datagrams(host, new(), "10.2.0.2", 7),
         Requests(host, new(), "10.1.0.1", 8080),
@@ -79,24 +65,25 @@ def talkers(rig: Rig, operator: Operator, seed: int) -> list[Talker]:
 
 
 def soak(
-    rig: Rig, appliance: Appliance, seconds: float, seed: int, *, faults: bool, report: Callable[[str], None]
+    place: Scene, seconds: float, seed: int, *, faults: Sequence[str] = (), report: Callable[[str], None]
 ) -> Outcome:
-    """Run for so long. Raises `MarchproxyError` where it cannot begin."""
-    outcome, stop = Outcome(), threading.Event()
-    operator = Operator(appliance, seed, "guarded")
-    clients = talkers(rig, operator, seed)
-    killer = Faults(appliance, operator, seed) if faults else None
-    work = [*(client.talk for client in clients), operator.work, *([killer.work] if killer else [])]
+    """Run for so long, with these faults. Raises `MarchproxyError` where it cannot begin."""
+    outcome, stop = Outcome(), place.stop
+    operator = place.operator = Operator(place.appliance, seed, "guarded")
+    clients = talkers(place.rig.client, operator, seed)
+    calm = min(CALM, seconds / 4)
+    culprit = Faults(place, faults, seed, report, time.monotonic() + seconds - calm) if faults else None
+    work = [*(client.talk for client in clients), operator.work, *([culprit.work] if culprit else [])]
     threads = [threading.Thread(target=each, args=(stop,), daemon=True) for each in work]
     for thread in threads:
         thread.start()
     try:
-        _watch(appliance, seconds, threads, outcome, report)
+        _watch(place.appliance, seconds, threads, outcome, report, patient=culprit is not None)
     finally:
         stop.set()
         for thread in threads:
             thread.join(60)
-    _judge(appliance, clients, operator, killer, outcome)
+    _judge(place.appliance, clients, operator, culprit, outcome)
     return outcome
 
 
@@ -106,11 +93,15 @@ def _watch(
     threads: Sequence[threading.Thread],
     outcome: Outcome,
     report: Callable[[str], None],
+    *,
+    patient: bool,
 ) -> None:
+    """`patient`: the last of the threads, which makes faults, ends before the others."""
     began = time.monotonic()
     while (left := began + seconds - time.monotonic()) > 0:
         time.sleep(min(EVERY, left))
-        if not all(thread.is_alive() for thread in threads):
+        needed = threads[:-1] if patient else threads
+        if not all(thread.is_alive() for thread in needed):
             outcome.wrong.append("a part of the soak itself has ended")
             return
         try:
@@ -130,25 +121,34 @@ def _judge(
     appliance: Appliance,
     clients: Sequence[Talker],
     operator: Operator,
-    killer: Faults | None,
+    culprit: Faults | None,
     outcome: Outcome,
 ) -> None:
-    outcome.changes = operator.changes
+    outcome.changes, outcome.refused = operator.changes, operator.refused
     outcome.wrong += [f"a change failed: {each}" for each in operator.failures]
-    if killer:
-        outcome.killed = killer.daemons, killer.workers
+    if culprit:
+        outcome.faults = culprit.counts()
+        outcome.wrong += culprit.wrong
     for client in clients:
         outcome.turns[client.name] = outcome.turns.get(client.name, 0) + client.turns
-        # What a worker carries ends with it; clients then begin anew.
-        borne = killer is not None and not client.outlives_workers
         if not client.turns:
             outcome.wrong.append(f"{client.name}: nothing went through")
-        if client.failed and not borne:
-            outcome.wrong += [f"{client.failed} failures of {client.name}", *client.failures]
+        failed = (
+            culprit.unexcused(client)
+            if culprit
+            else [f"{client.name}: {each.said}" for each in client.failures]
+        )
+        outcome.wrong += failed[:SHOWN]
+        if len(failed) > SHOWN:
+            outcome.wrong.append(f"{client.name}: {len(failed) - SHOWN} failures more")
+        if client.failed:
+            outcome.excused[client.name] = outcome.excused.get(client.name, 0) + client.failed - len(failed)
         if isinstance(client, Kept):
-            outcome.wrong += _miscounted(appliance, client)
+            # What a bad link has lost the client's kernel has counted all the same.
+            if not LINKS.intersection(outcome.faults):
+                outcome.wrong += _miscounted(appliance, client)
             client.end()
-    if killer is None:
+    if culprit is None:
         outcome.wrong += grown(outcome.samples)
 
 
@@ -170,8 +170,22 @@ def _miscounted(appliance: Appliance, kept: Kept) -> list[str]:
         # The last acknowledgements may wait for a moment.
         wait_for(lambda: not differing(), "counters to agree", timeout=5)
     except MarchproxyError:
-        return differing()
+        try:
+            return differing()
+        except MarchproxyError as error:
+            return [f"nobody says how many packets there were: {error.message}"]
     return []
+
+
+def _chosen(text: str) -> tuple[str, ...]:
+    """The faults that `--faults` names."""
+    if text == "all":
+        return tuple(name for name in FAULTS if name != ALONE)
+    names = tuple(text.split(","))
+    unknown = ", ".join(name for name in names if name not in FAULTS)
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such fault: {unknown}; there are {', '.join(FAULTS)}, or all")
+    return names
 
 
 def main() -> int:
@@ -179,30 +193,47 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600, help="%(default)s")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    parser.add_argument("--faults", action="store_true", help="kill daemon and workers meanwhile")
+    parser.add_argument(
+        "--faults",
+        type=_chosen,
+        nargs="?",
+        const=KILLS,
+        default=(),
+        metavar="NAMES",
+        help=f"what goes wrong meanwhile, by comma, or all (but {ALONE}); without NAMES {','.join(KILLS)}. "
+        f"There are {', '.join(FAULTS)}",
+    )
     options = parser.parse_args()
+    chosen: tuple[str, ...] = options.faults
     print(f"seed {options.seed}", flush=True)
     try:
-        with Rig() as rig, Appliance(rig, name="soak") as appliance:
-            start_echo(rig.server)
-            start_http(rig.server)
-            appliance.cli("init")
-            appliance.cli("apply", "-f", "-", "--yes", stdin=CONFIGURATION)
-            appliance.start()
+        wires = bool(LINKS.union(("neighbour",)).intersection(chosen))
+        with scene(wires=wires, clock="clock" in chosen, disk="disk" in chosen) as place:
             outcome = soak(
-                *(rig, appliance, options.seconds, options.seed),
-                faults=options.faults,
+                *(place, options.seconds, options.seed),
+                faults=chosen,
                 report=lambda line: print(line, flush=True),
             )
     except MarchproxyError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
+        print(f"seed {options.seed}: could not be run", file=sys.stderr)
         return 1
-    print("turns: " + ", ".join(f"{name} {count}" for name, count in outcome.turns.items()))
-    print(f"{outcome.changes} changes, {outcome.killed[0]} daemons and {outcome.killed[1]} workers killed")
+    _tell(outcome, options.seed)
+    return 1 if outcome.wrong else 0
+
+
+def _tell(outcome: Outcome, seed: int) -> None:
+    def counted(counts: dict[str, int]) -> str:
+        return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+    print("turns: " + counted(outcome.turns))
+    print(f"{outcome.changes} changes, {outcome.refused} more refused with an error that says why")
+    if outcome.faults:
+        print("faults: " + counted(outcome.faults))
+        print("failures that they explain: " + (counted(outcome.excused) or "none"))
     for line in outcome.wrong:
         print(f"WRONG: {line}")
-    print(f"seed {options.seed}: " + ("wrong" if outcome.wrong else "all is well"))
-    return 1 if outcome.wrong else 0
+    print(f"seed {seed}: " + ("wrong" if outcome.wrong else "all is well"))
 
 
 if __name__ == "__main__":

@@ -26,18 +26,26 @@ class Operator:
         self._there: set[tuple[str, int]] = set()
         self.pausing = threading.Event()
         """Set while the daemon may be away: commands that need it would fail."""
+        self.troubled = threading.Event()
+        """Set while the store cannot be written: commands may fail, with an error that says so."""
+        self.refused = 0
+        """Commands that did."""
 
     def work(self, stop: threading.Event) -> None:
         """Make changes until the end."""
         while not stop.wait(EVERY):
             if self.pausing.is_set():
                 continue
+            troubled = self.troubled.is_set()
             try:
                 self._random.choice(self._kinds())()
                 self.changes += 1
             except RigError as error:
-                if not self.pausing.is_set():
-                    self.failures.append(f"{error.message} {error.hint}".strip())
+                said = f"{error.message} {error.hint}".strip()
+                if "Traceback" not in said and (troubled or self.troubled.is_set()):
+                    self.refused += 1
+                elif not self.pausing.is_set():
+                    self.failures.append(said)
 
     def _kinds(self) -> list[Callable[[], None]]:
         return [self._mapping, self._mapping, self._block, self._service_address, self._limit, self._rotate]
@@ -66,9 +74,16 @@ class Operator:
         self.token = self._appliance.cli(*words).stdout.strip()
 
     def _turn(self, noun: str, at: int, added: tuple[str, ...], removed: str) -> None:
-        if (noun, at) in self._there:
-            self._appliance.cli(noun, "remove", removed, "--yes")
-            self._there.discard((noun, at))
-        else:
-            self._appliance.cli(noun, "add", *added)
-            self._there.add((noun, at))
+        try:
+            if (noun, at) in self._there:
+                self._appliance.cli(noun, "remove", removed, "--yes")
+                self._there.discard((noun, at))
+            else:
+                self._appliance.cli(noun, "add", *added)
+                self._there.add((noun, at))
+        except RigError:
+            if self.pausing.is_set():
+                # It was interrupted, and may or may not have been written.
+                self._appliance.cli(noun, "remove", removed, "--yes", check=False)
+                self._there.discard((noun, at))
+            raise

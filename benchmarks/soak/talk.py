@@ -8,6 +8,8 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
 from typing import ClassVar
 
 from rig import Host
@@ -19,22 +21,35 @@ PAUSE = 0.02
 MOST = 16_384
 """Bytes of one message."""
 PORTS = 32
-RETRIES = 3
+RETRIES = 5
 """Of a datagram, which nobody has promised to deliver."""
+
+
+KEPT_FAILURES = 1000
+"""A turn takes a while; who fails more often than that is looked at anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A turn that went wrong."""
+
+    began: float
+    """Monotonic, as all times here."""
+    ended: float
+    said: str
 
 
 class Talker(ABC):
     """One kind of client."""
 
     name: ClassVar[str]
-    outlives_workers: ClassVar[bool] = True
-    """The kernel carries it, so the end of a process is nothing to it."""
 
     def __init__(self, host: Host, seed: int) -> None:
         self.turns = 0
-        self.failures: list[str] = []
-        """When, and what went wrong; the first few."""
+        self.failures: list[Failure] = []
         self.failed = 0
+        self.succeeded = 0.0
+        """When the last good turn began."""
         self._host = host
         self._random = random.Random(seed)
 
@@ -43,16 +58,17 @@ class Talker(ABC):
         self._host.call(self._run, stop)
 
     def _run(self, stop: threading.Event) -> None:
-        began = time.monotonic()
         while not stop.wait(PAUSE):
+            began = time.monotonic()
             try:
                 self.turn()
                 self.turns += 1
-            except (OSError, ValueError) as error:
+                self.succeeded = began
+            except (OSError, ValueError, HTTPException) as error:
                 self.failed += 1
-                if len(self.failures) < 5:
+                if len(self.failures) < KEPT_FAILURES:
                     said = f"{type(error).__name__}: {error}"
-                    self.failures.append(f"{self.name}, after {time.monotonic() - began:.1f} s: {said}")
+                    self.failures.append(Failure(began, time.monotonic(), said))
                 self.recover()
         self.close()
 
@@ -145,24 +161,25 @@ class Datagrams(Talker):
         for each in self._sockets:
             each.connect((address, port))
             each.settimeout(1.0)
-        self._before: deque[bytes] = deque(maxlen=4 * PORTS)
-        """What was asked lately: a question that was asked twice is answered twice."""
+        self._asked = [deque[bytes](maxlen=PORTS) for _ in self._sockets]
+        """Lately, from each: a question that was asked twice, or doubled under way, is answered twice."""
 
     def turn(self) -> None:
         """Ask, again where nothing comes. What answers an earlier question is passed by."""
         said = self._random.randbytes(self._random.randint(8, 1200))
-        sock = self._random.choice(self._sockets)
+        at = self._random.randrange(PORTS)
+        sock, before = self._sockets[at], self._asked[at].copy()
+        self._asked[at].append(said)
         for left in reversed(range(RETRIES)):
-            sock.send(said)
             try:
-                while (got := sock.recv(1 << 16)) in self._before:
+                sock.send(said)
+                while (got := sock.recv(1 << 16)) in before:
                     pass
             except TimeoutError:
                 if not left:
                     raise
             else:
                 same(got, said)
-                self._before.append(said)
                 return
 
     def close(self) -> None:
@@ -175,7 +192,6 @@ class Requests(Talker):
     """HTTP that is read, over a connection that is kept."""
 
     name = "requests"
-    outlives_workers = False
 
     def __init__(self, host: Host, seed: int, address: str, port: int) -> None:
         super().__init__(host, seed)
@@ -205,7 +221,6 @@ class Tunnels(Talker):
     """CONNECT with a token, and bytes in both directions through what it opens."""
 
     name = "tunnels"
-    outlives_workers = False
 
     def __init__(
         self, host: Host, seed: int, proxy: tuple[str, int], target: tuple[str, int], token: Callable[[], str]

@@ -5,6 +5,10 @@
  * shown that it receives what the backend sends: a TCP acknowledgement of the backend's SYN, or a second datagram after an
  * answer. Spoofed packets can do neither, so a flood stays in `opening`, which evicts its own oldest. When it ends it
  * goes back to `opening`, so that stragglers still find their way until newer ones push it out.
+ *
+ * `opening` evicts entries, not conversations: either half may be gone, and its tuple another conversation's by now. So whoever
+ * goes from one half there to the other compares `id`, and a client's half that is alone carries nothing: the port that it
+ * sends from may be somebody else's.
  */
 #ifndef MP_FLOW_H
 #define MP_FLOW_H
@@ -107,6 +111,15 @@ static __always_inline void flow_delete(void *table, const struct mp_flow_key *k
 	bpf_map_delete_elem(table, other_key);
 }
 
+/* Forget a half of flow `id`, unless its tuple is another's by now. */
+static __always_inline void flow_delete_half(const struct mp_flow_key *key, __u64 id)
+{
+	const struct mp_flow *half = bpf_map_lookup_elem(&opening, key);
+
+	if (half && half->id == id)
+		bpf_map_delete_elem(&opening, key);
+}
+
 /* Take over the port of a flow in `opening`. Its stragglers, if any, are now the new flow's. */
 static __noinline int flow_reclaim_port(struct mp_flow_key *reply_key, const struct mp_flow *reply)
 {
@@ -116,7 +129,8 @@ static __noinline int flow_reclaim_port(struct mp_flow_key *reply_key, const str
 	if (!ended)
 		return -1;
 	flow_other_key(&client_key, ended, reply_key->protocol);
-	flow_delete(&opening, reply_key, &client_key);
+	flow_delete_half(&client_key, ended->id);
+	bpf_map_delete_elem(&opening, reply_key);
 	return bpf_map_update_elem(&opening, reply_key, reply, BPF_NOEXIST) ? -1 : 0;
 }
 
@@ -252,7 +266,7 @@ static __noinline struct mp_flow *flow_establish(const struct packet *packet, st
 
 	flow_other_key(&other_key, flow, packet->key.protocol);
 	other = bpf_map_lookup_elem(&opening, &other_key);
-	if (!other)
+	if (!other || other->id != flow->id)
 		return NULL;
 	flow->state = other->state = MP_STATE_ESTABLISHED;
 	if (flow_copy(&flows, &packet->key, flow, &other_key, other)) {
@@ -327,7 +341,7 @@ static __noinline void flow_answered(const struct packet *packet, struct mp_flow
 		return;
 	flow_other_key(&client_key, reply, packet->key.protocol);
 	client = bpf_map_lookup_elem(&opening, &client_key);
-	if (!client)
+	if (!client || client->id != reply->id)
 		return;
 	reply->state = MP_STATE_ANSWERED;
 	client->state = MP_STATE_ANSWERED;
@@ -342,7 +356,8 @@ static __always_inline void flow_forget(const struct packet *packet, const struc
 	struct mp_flow_key other_key;
 
 	flow_other_key(&other_key, flow, packet->key.protocol);
-	flow_delete(&opening, &packet->key, &other_key);
+	flow_delete_half(&other_key, flow->id);
+	bpf_map_delete_elem(&opening, &packet->key);
 }
 
 /* Whether the other direction of an opening flow is still there: the table may have evicted it. */

@@ -232,8 +232,8 @@ static __noinline struct mp_flow *pipeline_opening(struct packet *packet, struct
 {
 	int opens = packet->key.protocol == IPPROTO_TCP && packet->opens;
 
-	if (opens && !(flow->flags & MP_FLOW_REPLY) &&
-	    (flow->state == MP_STATE_CLOSED || !flow_is_whole(packet, flow))) {
+	if (!(flow->flags & MP_FLOW_REPLY) &&
+	    ((opens && flow->state == MP_STATE_CLOSED) || !flow_is_whole(packet, flow))) {
 		packet->port_before = flow->source_port;
 		flow_forget(packet, flow);
 		return NULL;

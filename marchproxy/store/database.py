@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from marchproxy.store.engines import SQLITE
-from marchproxy.store.errors import StoreClosed, StoreError, StoreLocked, StoreReadOnly, explain
+from marchproxy.store.errors import StoreClosed, StoreCorrupt, StoreError, StoreLocked, StoreReadOnly, explain
 from marchproxy.store.location import Location, check_file
 
 if TYPE_CHECKING:
@@ -157,6 +157,9 @@ class Database:
             yield
         except self._errors as error:
             raise explain(error, self.label) from error
+        except UnicodeDecodeError as error:
+            # What SQLite says about a damaged schema quotes it, and the driver takes it for text.
+            raise StoreCorrupt(self.label, f"what should be text is none ({error.reason})") from error
 
 
 def _sqlite_uri(path: Path, *, read_only: bool) -> str:

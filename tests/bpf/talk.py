@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+from marchproxy.dataplane.kernel import layouts
 from marchproxy.model.reason import Reason
 from tests.bpf.bed import FROM_CLIENT, FROM_SERVER, TO_CLIENT, TO_SERVER, Action, Bed, Outcome, Tier
 from tests.bpf.packets import Link, Packet, Tcp, Transport, Udp, packet
@@ -23,6 +24,17 @@ def check_frame(got: bytes, wanted: Packet | bytes) -> None:
     """Equal to the byte, or else both are printed decoded."""
     frame = wanted if isinstance(wanted, bytes) else wanted.build()
     assert got == frame, compare(got, frame)
+
+
+def joined_entry(other: Packet, flags: int, id: int, place: int) -> bytes:
+    """Half of an established flow of two joined connections, which goes out as `other`, reversed."""
+    assert isinstance(other.transport, Tcp)
+    return layouts.FLOW.struct.pack(
+        *(layouts.pack_address(other.destination), layouts.pack_address(other.source)),
+        *(layouts.pack_port(other.transport.destination), layouts.pack_port(other.transport.source)),
+        *(1, id, 1, 1, 0, 0, 0, 0, 0, bytes(6), bytes(6), 0, 1, 0),
+        *(layouts.STATE_ESTABLISHED, flags, 1, place),
+    )
 
 
 @dataclass(slots=True)

@@ -6,10 +6,10 @@ import pytest
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.layouts import EventRecord
-from marchproxy.dataplane.kernel.ringbuf import RingBuffer
 from marchproxy.model.reason import Reason, Tier
 from tests.bpf import bed as beds
 from tests.bpf.bed import EVERY_DENIAL, Bed, flow_key
+from tests.bpf.ear import Ear
 from tests.bpf.packets import Packet, Tcp, Udp
 from tests.bpf.policies import OPEN
 from tests.bpf.talk import Talk, from_client
@@ -20,26 +20,6 @@ pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs", "ring
 SYN = from_client(Tcp(40000, 80))
 QUESTION = from_client(Udp(40000, 80, b"?"), "fd01::2", "fd01::1")
 EVERYTHING = 1 << layouts.EVENT_START | 1 << layouts.EVENT_END | 1 << layouts.EVENT_DENIED
-
-
-class Ear:
-    """Listens to the ring."""
-
-    def __init__(self, bed: Bed) -> None:
-        self._raw: list[bytes] = []
-        self._ring = RingBuffer(bed.maps["events"], self._raw.append)
-        self.heard()
-
-    def heard(self) -> list[EventRecord]:
-        """Since the last call."""
-        while self._ring.consume():
-            pass
-        events = [layouts.read_event(raw) for raw in self._raw]
-        self._raw.clear()
-        return events
-
-    def close(self) -> None:
-        self._ring.close()
 
 
 @pytest.fixture

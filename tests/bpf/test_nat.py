@@ -187,3 +187,24 @@ def test_search_looks_at_every_port_of_a_small_range(bed: Bed, tier: Tier) -> No
     """The step between tries is prime, so that as many tries see as many ports."""
     bed.settings.prepare(NatPorts(30000, TRIES))
     assert len(set(ports(bed, others(TCP4, TRIES), tier))) == TRIES
+
+
+@EACH
+def test_a_flow_whose_other_half_was_evicted_sends_from_nobody_elses_port(
+    bed: Bed, tier: Tier, first: Packet
+) -> None:
+    """Otherwise what the backend answers would reach another client."""
+    talk = Talk.open(bed, tier, first)
+    bed.maps["opening"].delete(flow_key(talk.answers))
+    second = first.but(transport__source=50000)
+    assert bed.send(tier, second).reason is Reason.FORWARDED
+    more = bed.send(tier, first.but(transport__flags="A") if isinstance(first.transport, Tcp) else first)
+    if isinstance(first.transport, Tcp):
+        assert more.reason is Reason.NO_FLOW
+        assert bed.flow(first) is None
+        return
+    # There is one port, so it is taken over whole: the second client's half goes with it.
+    taken = bed.flow(talk.answers)
+    assert taken is not None
+    assert layouts.read_port(taken.destination_port) == 40000
+    assert bed.flow(second) is None

@@ -12,7 +12,7 @@ from marchproxy.dataplane.kernel.splices import Side, Splice
 from marchproxy.model.reason import Reason
 from tests.bpf.bed import FROM_CLIENT, FROM_SERVER, TO_CLIENT, TO_SERVER, Action, Bed, Outcome, Tier, flow_key
 from tests.bpf.packets import Icmp, Packet, Tcp, packet
-from tests.bpf.talk import check_frame
+from tests.bpf.talk import check_frame, joined_entry
 from tests.limits import limited, packets
 
 pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs")
@@ -94,7 +94,9 @@ def join(bed: Bed, tier: Tier) -> Join:
         splice = Splice(ID, client, backend, draining)
         bed.maps["splices"].set(layouts.U32.pack(PLACE), splice.pack())
         for mine, other, flags in ((up, down, 0), (down, up, layouts.FLAG_REPLY)):
-            bed.maps["flows"].set(flow_key(mine), _entry(other, flags | layouts.FLAG_SPLICED))
+            bed.maps["flows"].set(
+                flow_key(mine), joined_entry(other, flags | layouts.FLAG_SPLICED, ID, PLACE)
+            )
         joined = Joined(bed, tier, up, down, splice)
         for way in ("up", "down"):
             # The first packet goes by the neighbour table.
@@ -103,16 +105,6 @@ def join(bed: Bed, tier: Tier) -> Join:
         return joined
 
     return make
-
-
-def _entry(other: Packet, flags: int) -> bytes:
-    assert isinstance(other.transport, Tcp)
-    return layouts.FLOW.struct.pack(
-        *(layouts.pack_address(other.destination), layouts.pack_address(other.source)),
-        *(layouts.pack_port(other.transport.destination), layouts.pack_port(other.transport.source)),
-        *(1, ID, 1, 1, 0, 0, 0, 0, 0, bytes(6), bytes(6), 0, 1, 0),
-        *(layouts.STATE_ESTABLISHED, flags, 1, PLACE),
-    )
 
 
 def _window(field: int, sender: Side, more: int = 0, promised: int = 0) -> int:

@@ -10,10 +10,10 @@ import pytest
 
 from rig import Rig
 from rig.lifecycle import BPFFS, remove_tree
+from rig.wire import Impairment, bad_link
 from tests.handoff.bulk import Seen, exchange
 from tests.handoff.eavesdropper import Heard, listen_at
 from tests.handoff.test_random import LISTENERS, SERVERS, rig, start
-from tests.handoff.wire import Impairment, bad_link
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", "btf")
 __all__ = ["rig"]

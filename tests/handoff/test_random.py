@@ -15,7 +15,7 @@ import pytest
 from rig import Host, Process, Rig
 from rig.lifecycle import BPFFS, remove_tree
 from rig.servers import ROOT
-from tests.handoff.wire import Impairment, bad_link
+from rig.wire import Impairment, bad_link
 
 TUNNELS = int(os.environ.get("MARCHPROXY_TUNNELS", "60"))
 PATIENCE = 120 + TUNNELS / 4

@@ -75,6 +75,7 @@ def test_a_store_that_nobody_else_may_even_read(state_dir: Path, store: Store) -
         pytest.param(lambda content: content[:16] + b"\xff" * 84 + content[100:], id="header"),
         pytest.param(lambda content: content[: len(content) // 2], id="cut-in-half"),
         pytest.param(lambda content: content[:4096] + os.urandom(len(content) - 4096), id="pages"),
+        pytest.param(lambda content: content.replace(b"CREATE TABLE", b"CREATE \xffABLE"), id="schema"),
     ],
 )
 def test_a_damaged_file_is_named_and_left_as_it_is(

@@ -68,11 +68,12 @@ def _transit(maps: Mapping[str, Map], names: Mapping[str, int], query: Query, ba
         Dimension.DESTINATION: _class(maps, query.destination, bank),
         Dimension.PORT: layouts.U32.unpack(stored)[0] if stored else layouts.CLASS_STRANGER,
     }
-    satisfied = set(range(layouts.RULES))
-    for dimension, number in classes.items():
-        satisfied &= _rules_of(maps, dimension, number, bank) | _rules_of(
-            maps, dimension, layouts.CLASS_ANYONE, bank
+    satisfied = set.intersection(
+        *(
+            _rules_of(maps, dimension, number, bank) | _rules_of(maps, dimension, layouts.CLASS_ANYONE, bank)
+            for dimension, number in classes.items()
         )
+    )
     found = [
         maps["transit_rules"].get(layouts.U32.pack(bank * layouts.RULES + number)) for number in satisfied
     ]
