@@ -81,10 +81,10 @@ class Stream(Browser):
 
     def tick(self) -> None:
         """Begin to listen once somebody looks; then show what came."""
-        if self._listener is None and self.display:
+        if self._listener is None and self.shown:
             self.listen()
             self.say()
-        if self.display and self._fresh and not self.frozen:
+        if self.shown and self._fresh and not self.frozen:
             self._show()
 
     def refresh_now(self) -> None:

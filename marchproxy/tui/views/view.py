@@ -7,7 +7,7 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.timer import Timer
-from textual.widgets import Input
+from textual.widgets import ContentSwitcher, Input
 
 from marchproxy.model.errors import DaemonNotRunning, MarchproxyError
 from marchproxy.tui.link import Link
@@ -44,13 +44,19 @@ class View(Vertical):
         """The way to daemon and store."""
         return self.house.link
 
+    @property
+    def shown(self) -> bool:
+        """Whether somebody looks. The switcher hides the other tabs only once it is mounted itself."""
+        parent = self.parent
+        return self.display and not (isinstance(parent, ContentSwitcher) and parent.current != self.id)
+
     def on_mount(self) -> None:
         """Begin to ask."""
         self.set_interval(self.EVERY, self.tick)
 
     def tick(self) -> None:
         """Ask, unless nobody looks or the last question is not answered yet."""
-        if self.display and not self.frozen and not self._asking:
+        if self.shown and not self.frozen and not self._asking:
             self._asking = True
             self._ask()
 

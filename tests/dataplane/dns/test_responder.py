@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import Any
 
 import dns.edns
@@ -204,7 +205,11 @@ async def test_no_answer_is_said_and_a_bug_is_too(caplog: pytest.LogCaptureFixtu
 
 
 @looped
-async def test_noise_is_not_answered_and_too_many_questions_are_not_either() -> None:
+async def test_noise_is_not_answered_and_too_many_questions_are_not_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # On a busy machine answers may take so long that the limit never holds.
+    monkeypatch.setattr("marchproxy.dataplane.dns.responder.time", SimpleNamespace(monotonic=lambda: 1.0))
     world = World()
     responder = world.responder()
     assert await responder.respond(b"noise", CLIENT) is None

@@ -30,6 +30,20 @@ def test_a_daemon_that_is_back_is_listened_to_again(monkeypatch: pytest.MonkeyPa
     perform(stage, play)
 
 
+def test_tabs_that_are_not_hidden_yet_do_not_ask() -> None:
+    stage = Stage()
+
+    async def play(app: MarchProxyApp, pilot: Pilot[None]) -> None:
+        view = app.query_one("#logs", Stream)
+        view.display = True
+        view.tick()
+        assert not view.shown
+        await pilot.pause(0.1)
+        assert stage.count("logs") == 0
+
+    perform(stage, play)
+
+
 def test_nobody_listens_where_nobody_looks() -> None:
     stage = Stage()
 
