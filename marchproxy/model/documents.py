@@ -235,6 +235,7 @@ _FORMS: dict[type[Any], _Form] = {
             "rewrite_host": optional(parsed(actions.parse_new_host)),
             "request_headers": readers.in_order(actions.parse_header_action),
             "response_headers": readers.in_order(actions.parse_header_action),
+            "mirror": optional(parsed(readers.parse_mirror)),
             "description": line,
         },
         rules.check_mapping,

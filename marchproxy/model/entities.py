@@ -257,6 +257,8 @@ class Mapping:
     request_headers: tuple[str, ...] = ()
     """`set NAME VALUE`, `add NAME VALUE` or `remove NAME`, in the order in which it is done."""
     response_headers: tuple[str, ...] = ()
+    mirror: str | None = None
+    """`SERVICE` or `SERVICE=PERCENT`: who gets copies of requests; None: nobody."""
     description: str = ""
 
     @property
@@ -281,6 +283,20 @@ class Mapping:
     def acts(self) -> str:
         """The first field that says what it does with HTTP requests it allows; empty: none does."""
         return next((name for name in _ACTING if getattr(self, name)), "")
+
+    @property
+    def mirrored(self) -> tuple[str, int] | None:
+        """The service that gets copies, and of how many requests in a hundred; None: none does."""
+        if self.mirror is None:
+            return None
+        name, _, percent = self.mirror.partition("=")
+        return name, int(percent or 100)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All that it names of its cluster, several of them twice."""
+        copies = (self.mirrored[0],) if self.mirrored else ()
+        return (*self.sources, *self.destinations, *copies)
 
     @property
     def http3(self) -> bool:

@@ -170,7 +170,7 @@ OF_REQUESTS = {
         *("connect_timeout", "response_timeout", "idle_timeout", "retry_on", "retry_budget"),
         *("eject_after", "eject_for", "eject_most", "max_requests", "max_waiting"),
         *("limit_requests", "limit_burst", "limit_per"),
-        *("client_ca", "client_crl", "client_names", "trace"),
+        *("client_ca", "client_crl", "client_names", "trace", "mirror"),
     )
 }
 """Fields of a mapping that say something where requests are read only, and their defaults."""
@@ -195,6 +195,10 @@ def _check_requests(mapping: Mapping) -> None:
     ):
         raise InvalidValue(
             "limit_requests", None, "a rate such as 100/s, which limit_burst and limit_per are for"
+        )
+    if mapping.mirror is not None and (mapping.redirect is not None or mapping.action is Action.DENY):
+        raise InvalidValue(
+            "mirror", mapping.mirror, "nothing where requests go to no backend: redirect, deny"
         )
     if mapping.max_waiting and not mapping.max_requests:
         raise InvalidValue("max_requests", 0, "a bound that max_waiting requests can wait for")

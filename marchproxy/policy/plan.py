@@ -127,6 +127,15 @@ class ClientTls:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """Where copies of requests go."""
+
+    pool: Pool
+    percent: int
+    """Of requests, 1 to 100."""
+
+
+@dataclass(frozen=True, slots=True)
 class Handling:
     """How requests are carried that a rule lets through: the fields of the mapping. Times are in seconds;
     None: as `AdmissionLimits` has it."""
@@ -148,6 +157,7 @@ class Handling:
     client: ClientTls | None = None
     client_names: tuple[str, ...] = ()
     trace: bool = False
+    mirror: Mirror | None = None
 
 
 DEFAULT_HANDLING = Handling()

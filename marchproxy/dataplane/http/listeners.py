@@ -5,7 +5,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Arrivals, Client
 from marchproxy.dataplane.admission.judge import Judge
@@ -69,6 +69,10 @@ class HttpListeners(Arrivals):
     def site(self) -> Site:
         """What HTTP/3 has in common with it."""
         return self._site
+
+    def request_counts(self) -> Mapping[str, int]:
+        """What was done about requests since the start: see `Care.counts`, and of copies."""
+        return {**self.care.counts(), **self._site.mirrors.counted()}
 
     @property
     def conversations(self) -> Iterator[Conversation]:
