@@ -168,6 +168,7 @@ _FORMS: dict[type[Any], _Form] = {
             "weight": whole(1, entities.MAX_WEIGHT),
             "tls": flag,
             "tls_ca": parsed(collector.parse_certificates),
+            "tls_cert": optional(parsed(names.parse_name)),
             "health": parsed(readers.parse_health),
             "health_interval": optional(whole(1, 3600)),
             "health_timeout": optional(whole(1, 60)),

@@ -144,6 +144,8 @@ class Service:
     tls: bool = False
     tls_ca: str = ""
     """With `tls`, certificates in PEM form that vouch for its backends; empty: the system's."""
+    tls_cert: str | None = None
+    """With `tls`, the certificate of its cluster that its backends are shown; None: they see none."""
     health: str = "none"
     """`none`, `tcp`, `icmp`, `http:PATH`, `https:PATH`; `grpc`, `grpcs`, each also with `:SERVICE`."""
     health_interval: int | None = None

@@ -42,8 +42,9 @@ def check_cluster(cluster: ClusterHead) -> None:
 def check_service(service: Service) -> None:
     """What is drained is one of its own addresses; JWTs have keys of their algorithm, or a secret."""
     _check_drain(service)
-    if service.tls_ca and not service.tls:
-        raise InvalidValue("tls", False, "true, which tls_ca is for")
+    for field in ("tls_ca", "tls_cert"):
+        if getattr(service, field) and not service.tls:
+            raise InvalidValue("tls", False, f"true, which {field} is for")
     if service.auth is Auth.JWT:
         _check_jwt(service)
     else:

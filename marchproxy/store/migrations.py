@@ -398,6 +398,13 @@ def request_copies(dal: "DAL") -> None:
     add(dal, "mapping", Field("mirror", "text"), None)
 
 
+def shown_certificates(dal: "DAL") -> None:
+    """What backends of services are shown."""
+    from pydal import Field
+
+    add(dal, "service", Field("tls_cert", "text"), None)
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -417,6 +424,7 @@ MIGRATIONS: tuple[Step, ...] = (
     request_actions,
     introduced_listeners,
     request_copies,
+    shown_certificates,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

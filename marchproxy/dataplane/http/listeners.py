@@ -58,8 +58,8 @@ class HttpListeners(Arrivals):
     ) -> None:
         super().__init__(judge, tunnels, gate, limits, connecting, contexts)
         self.live: set[Connection] = set()
-        self._pool = Pool(connecting, contexts.client)
-        self._http2 = Http2Pool(connecting, lambda ca: contexts.client(ca, (PROTOCOL,)))
+        self._pool = Pool(connecting, lambda to: contexts.client(to.tls_ca, (), to.tls_cert))
+        self._http2 = Http2Pool(connecting, lambda to: contexts.client(to.tls_ca, (PROTOCOL,), to.tls_cert))
         self._site = Site(judge, self._pool, self._http2, limits, self._tasks, rates)
         self.care = self._site.care
         self._switching = Switching(self._site, tunnels)

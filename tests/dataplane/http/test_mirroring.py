@@ -51,8 +51,7 @@ def counts(at: Desk) -> tuple[int, int, int]:
 
 @looped
 async def test_a_copy_says_what_the_request_said_and_what_it_is() -> None:
-    fields = {"rewrite_prefix": "/v2", "request_headers": ["set X-Env prod"]}
-    async with pair(**fields) as (at, web, canary):
+    async with pair(rewrite_prefix="/v2", request_headers=["set X-Env prod"]) as (at, web, canary):
         mine = POST.replace(b"Host", b"X-MarchProxy-Mirror: mine\r\nHost") % (5, b"cargo")
         assert await talk(at, mine, get("/here/it")) == ["200", "200"]
         await until(lambda: counts(at)[0] == 2)
@@ -78,7 +77,7 @@ async def test_the_log_says_who_got_a_copy() -> None:
 @looped
 async def test_none_of_a_hundred_is_copied_that_was_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter([0.24, 0.25, 0.99, 0.0])
-    monkeypatch.setattr(mirroring.random, "random", lambda: next(drawn))
+    monkeypatch.setattr("marchproxy.dataplane.http.mirroring.random.random", lambda: next(drawn))
     async with pair(mirror="canary=25") as (at, _, canary):
         await talk(at, *[get(f"/here/{number}") for number in range(4)])
         await until(lambda: counts(at)[0] == 2)

@@ -211,7 +211,7 @@ async def test_backends_prove_their_name(monkeypatch: pytest.MonkeyPatch) -> Non
             assert said(head, "x-marchproxy-reason") == ["TLS_FAILED"]
         trusting = ssl.create_default_context(cadata=TWO.chain)
         trusting.check_hostname = False
-        monkeypatch.setattr(contexts, "_trusting", {("", ()): trusting})
+        monkeypatch.setattr(contexts, "_trusting", {("", (), "", True): trusting})
         async with dial(at.port) as (reader, writer):
             writer.write(get())
             assert (await response(reader))[1] == b"hello"
