@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def _running(name: str, argv: list[str], doors: list[Door], log: Path) -> Iterat
     with log.open("wb") as said, subprocess.Popen(argv, stdout=said, stderr=said) as process:
         try:
             for port in {door.port for door in doors}:
-                wait_for(lambda port=port: _listens(process, port, log), f"{name} at {port}", timeout=30)
+                wait_for(partial(_listens, process, port, log), f"{name} at {port}", timeout=30)
             yield Server(name, {(door.version, door.tls): door for door in doors}, log)
         finally:
             process.terminate()

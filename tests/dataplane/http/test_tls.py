@@ -167,7 +167,7 @@ async def test_a_credential_that_is_taken_back_ends_a_websocket_under_tls() -> N
 async def test_a_websocket_under_tls_whose_client_takes_nothing_ends_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("marchproxy.dataplane.http.switching._FLUSH", 0.1)
+    monkeypatch.setattr("marchproxy.dataplane.http.carrying.FLUSH", 0.1)
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
