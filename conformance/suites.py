@@ -97,7 +97,9 @@ def websockets(rig: Rig, *, everything: bool) -> Iterator[Outcome]:
         failed = [
             name for name, each in found.items() if each["behavior"] in bad or each["behaviorClose"] in bad
         ]
-        others = ", ".join(f"{count} {kind.lower()}" for kind, count in sorted(kinds.items()) if kind != "OK")
+        others = ", ".join(
+            f"{count} {kind.lower()}" for kind, count in sorted(kinds.items()) if kind not in ("OK", *bad)
+        )
         said = f"of these: {others}" if others else ""
         yield Outcome(named, against, len(found) - len(failed), tuple(failed), said)
 

@@ -8,6 +8,7 @@ import pytest
 from marchproxy.dataplane.http import mirroring
 from marchproxy.dataplane.records import EventKind
 from tests.dataplane.admission.desk import Desk, blocking, desk
+from tests.dataplane.http.http2.peer import client
 from tests.dataplane.http.site import QUICK, Backend, Serve, answer, get, response, routed
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import dial, tcp_server
@@ -62,6 +63,19 @@ async def test_a_copy_says_what_the_request_said_and_what_it_is() -> None:
         for name in ("x-request-id", "x-env", "x-forwarded-for", "content-length", "forwarded"):
             assert canary.said(name, 0) == web.said(name, 0) is not None
         assert web.said("x-marchproxy-mirror") is None
+
+
+@looped
+async def test_clients_of_http2_are_copied_alike() -> None:
+    async with pair() as (at, _, canary), client(at.port) as http2:
+        number = http2.ask(method="POST", ends=False)
+        http2.send(number, b"car")
+        http2.send(number, b"go", ends=True)
+        assert (await http2.hear(number)).status == 200
+        await until(lambda: counts(at)[0] == 1)
+        assert canary.bodies == [b"cargo"]
+        assert canary.said("content-length") == "5"
+        assert canary.said("via") == "2 marchproxy (mirror)"
 
 
 @looped
