@@ -9,35 +9,6 @@ from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.model.reason import Reason
 
 
-class Connection(Protocol):
-    """One."""
-
-    transport: asyncio.Transport
-
-    @property
-    def visitor(self) -> Visitor:
-        """Who it is, by the plan in force."""
-
-    @property
-    def conversations(self) -> tuple[Conversation, ...]:
-        """What its requests count for."""
-
-    def recheck(self) -> None:
-        """End what the plan in force no longer allows."""
-
-    def tick(self, now: float) -> None:
-        """See to what takes too long; called about once a second."""
-
-    def revoke(self, token: str) -> int:
-        """End what a credential has opened, and is still under way. Returns how much."""
-
-    def drain(self) -> None:
-        """Let what is under way be the last."""
-
-    def end(self, reason: Reason = Reason.RESET) -> None:
-        """End at once; `reason` is that of what it has become by a switch of protocols."""
-
-
 class Carried(Protocol):
     """What one is to whoever has them all, over TCP or not."""
 
@@ -49,7 +20,26 @@ class Carried(Protocol):
         """End what a credential has opened, and is still under way. Returns how much."""
 
     def end(self, reason: Reason = Reason.RESET) -> None:
-        """End at once."""
+        """End at once; `reason` is that of what it has become by a switch of protocols."""
+
+
+class Connection(Carried, Protocol):
+    """One over TCP."""
+
+    transport: asyncio.Transport
+
+    @property
+    def visitor(self) -> Visitor:
+        """Who it is, by the plan in force."""
+
+    def recheck(self) -> None:
+        """End what the plan in force no longer allows."""
+
+    def tick(self, now: float) -> None:
+        """See to what takes too long; called about once a second."""
+
+    def drain(self) -> None:
+        """Let what is under way be the last."""
 
 
 class Having[C: Carried]:

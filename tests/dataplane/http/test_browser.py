@@ -94,18 +94,10 @@ async def _browse() -> tuple[Any, int]:
         made = mapping("www", "lan", "web", f"127.0.0.1:{at.port}", "https", tls="proxy")
         at.apply(build.plan(LAN, service("web", "127.0.0.2", port=port), made))
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-            flags = ("--headless", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors")
+            flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors")
             where = "--host-resolver-rules=MAP proxy.example 127.0.0.1"
             url = f"https://proxy.example:{at.port}/"
-            # Without a virtual clock to wait for it would leave before the WebSocket has said anything.
-            argv = [
-                "chromium",
-                *flags,
-                where,
-                f"--user-data-dir={profile}",
-                "--virtual-time-budget=100000",
-                url,
-            ]
+            argv = ["chromium", *flags, where, f"--user-data-dir={profile}", url]
             silent = subprocess.DEVNULL
             browser = subprocess.Popen(argv, stdout=silent, stderr=silent, start_new_session=True)
             try:
