@@ -11,7 +11,7 @@ DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
 SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/sbom.py
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo screenshots test boot qemu lint format bench soak fuzz models profile bpf ship wheel payload binary deb again audit release-check man lock clean
+.PHONY: help setup run demo screenshots test boot qemu lint format bench soak fuzz models conformance profile bpf ship wheel payload binary deb again audit release-check man lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,11 @@ models: ## hold the kernel programs against models with fifty times as many sequ
 	@scripts/setup.sh test
 	MARCHPROXY_EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest --timeout 3600 tests/bpf/test_flow_model.py \
 	    tests/bpf/test_drain_model.py tests/bpf/test_plan_changes.py $(ARGS)
+
+conformance: ## run suites that others wrote, and write what they say to docs/CONFORMANCE.md (root); H2SPEC=PATH, ARGS=--all
+	@scripts/setup.sh bench
+	@scripts/setup.sh test
+	H2SPEC=$(H2SPEC) $(PYTHON) -m conformance $(ARGS)
 
 profile: ## show where the time goes (root, a minute); ARGS="http packets" chooses
 	@scripts/setup.sh bench

@@ -69,6 +69,7 @@ readonly TEST_NEEDS=(
     groff:groff-base
     h2load:nghttp2-client
     lintian:lintian
+    nginx:nginx
     mmdebstrap:mmdebstrap
     tshark:tshark
     bpftool:bpftool

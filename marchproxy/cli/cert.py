@@ -18,7 +18,7 @@ from marchproxy.cli.table import Columns
 from marchproxy.client import edits
 from marchproxy.client.certsources import Origin, SourceFailed, check_origin
 from marchproxy.model import certificate as model
-from marchproxy.model.certificate import Certificate
+from marchproxy.model.certificate import Certificate, Purpose
 from marchproxy.model.collector import parse_certificates
 from marchproxy.model.documents import Document, write_field
 from marchproxy.model.errors import Conflict, InvalidValue, NotFound
@@ -85,6 +85,7 @@ def add(
     "generate",
     "marchproxy cert generate proxy --host proxy.example.com --host 10.1.0.1",
     "marchproxy cert generate web --host web.example.com --days 90 --cluster lab",
+    "marchproxy cert generate edge --host edge.example.com --client",
 )
 def generate(
     context: typer.Context,
@@ -94,6 +95,9 @@ def generate(
         typer.Option("--host", metavar="HOST", help="Name or address that clients call; may be repeated"),
     ],
     days: DaysOption = None,
+    client: Annotated[
+        bool, typer.Option("--client", help="For backends that want one of us (service --tls-cert)")
+    ] = False,
     cluster: ClusterOption = CLUSTER,
     output: OutputOption = TABLE,
 ) -> ExitCode:
@@ -105,7 +109,8 @@ def generate(
     """
     environment = environment_of(context)
     with intent.opened(environment) as store:
-        made = store.certificates.generate(cluster, name, hosts, _lifetime(days))
+        purpose = Purpose.CLIENTS if client else Purpose.SERVERS
+        made = store.certificates.generate(cluster, name, hosts, _lifetime(days), purpose=purpose)
         snapshot = store.snapshot()
     return _tell(environment, made, snapshot, output)
 

@@ -122,6 +122,13 @@ FIELDS = (
         whole=True,
     ),
     Field(
+        "mirror",
+        "--mirror",
+        "SERVICE[=PERCENT]",
+        "HTTP: copy requests, or so many in a hundred, to this service too; nobody reads its answers",
+        suggest=suggest.services,
+    ),
+    Field(
         "proxy_from",
         "--proxy-from",
         "CIDR",

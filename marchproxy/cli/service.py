@@ -58,6 +58,13 @@ FIELDS = (
     Field("weight", "--weight", "N", "Share of new flows beside other backends, 1 to 256", number),
     Switch("tls", "tls", "Whether its backends speak TLS"),
     Field("tls_ca", "--tls-ca", "FILE", "With --tls, CA of its backends in PEM form; the system's"),
+    Field(
+        "tls_cert",
+        "--tls-cert",
+        "CERT",
+        "With --tls, certificate that its backends are shown, if they ask for one",
+        suggest=suggest.certificates,
+    ),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
 EDITOR = Editor(

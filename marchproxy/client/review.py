@@ -83,9 +83,7 @@ def _touched(snapshot: Snapshot, changes: Iterable[Change]) -> Snapshot:
                 mapping
                 for mapping in cluster.mappings
                 if mapping.name in mappings.get(cluster.name, ())
-                or not references.get(cluster.name, set()).isdisjoint(
-                    (*mapping.sources, *mapping.destinations)
-                )
+                or not references.get(cluster.name, set()).isdisjoint(mapping.references)
             ),
         )
         for cluster in snapshot.clusters

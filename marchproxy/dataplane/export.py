@@ -227,6 +227,7 @@ def request_of(event: Event, exchanged: Exchanged) -> RequestRecord:
         bytes_sent=exchanged.sent,
         bytes_received=exchanged.received,
         attempts=exchanged.attempts,
+        mirror=exchanged.mirror,
         connected=exchanged.connected,
         waited=exchanged.waited,
         took=exchanged.took,

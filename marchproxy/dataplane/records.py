@@ -141,6 +141,8 @@ class Exchanged:
     """Seconds until the head of the answer."""
     took: float
     """Seconds until its end."""
+    mirror: str = ""
+    """Qualified name of the service that got a copy; empty: none did."""
 
 
 @dataclass(frozen=True, slots=True)

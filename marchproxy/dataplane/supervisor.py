@@ -34,6 +34,7 @@ from marchproxy.dataplane.export import LogExport
 from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.flowquery import FlowFilter, FlowPage, FlowQuestion
 from marchproxy.dataplane.health.checks import HealthChecks
+from marchproxy.dataplane.health.probes import probe
 from marchproxy.dataplane.healthserver import HealthServer
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.keeper import TierKeeper
@@ -108,7 +109,10 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
 
         resolver = Resolver(in_use=in_use, kept_in=_names_file(options.state_dir))
         stack.push_async_callback(resolver.close)
-        checks = HealthChecks(lambda state: keeper.events.tell(BackendEvent(state)))
+        checks = HealthChecks(
+            lambda state: keeper.events.tell(BackendEvent(state)),
+            ask=lambda backend, check: probe(backend, check, certificates.contexts),
+        )
         stack.push_async_callback(checks.close)
 
         async def carry_out(plan: Plan, revision: int) -> None:

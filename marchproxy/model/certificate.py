@@ -21,6 +21,13 @@ class Origin(StrEnum):
     """It is that CA itself, and no listener's."""
 
 
+class Purpose(StrEnum):
+    """Whose proof it may be, as its extended key usage says (RFC 5280 section 4.2.1.12)."""
+
+    SERVERS = "servers"
+    CLIENTS = "clients"
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a chain says about itself."""

@@ -144,6 +144,8 @@ class Service:
     tls: bool = False
     tls_ca: str = ""
     """With `tls`, certificates in PEM form that vouch for its backends; empty: the system's."""
+    tls_cert: str | None = None
+    """With `tls`, the certificate of its cluster that its backends are shown; None: they see none."""
     health: str = "none"
     """`none`, `tcp`, `icmp`, `http:PATH`, `https:PATH`; `grpc`, `grpcs`, each also with `:SERVICE`."""
     health_interval: int | None = None
@@ -257,6 +259,8 @@ class Mapping:
     request_headers: tuple[str, ...] = ()
     """`set NAME VALUE`, `add NAME VALUE` or `remove NAME`, in the order in which it is done."""
     response_headers: tuple[str, ...] = ()
+    mirror: str | None = None
+    """`SERVICE` or `SERVICE=PERCENT`: who gets copies of requests; None: nobody."""
     description: str = ""
 
     @property
@@ -281,6 +285,20 @@ class Mapping:
     def acts(self) -> str:
         """The first field that says what it does with HTTP requests it allows; empty: none does."""
         return next((name for name in _ACTING if getattr(self, name)), "")
+
+    @property
+    def mirrored(self) -> tuple[str, int] | None:
+        """The service that gets copies, and of how many requests in a hundred; None: none does."""
+        if self.mirror is None:
+            return None
+        name, _, percent = self.mirror.partition("=")
+        return name, int(percent or 100)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All that it names of its cluster, several of them twice."""
+        copies = (self.mirrored[0],) if self.mirrored else ()
+        return (*self.sources, *self.destinations, *copies)
 
     @property
     def http3(self) -> bool:

@@ -138,6 +138,16 @@ def parse_share(text: str, *, field: str) -> str:
     return f"{parse_service_name(name, field=field)}={int(digits)}"
 
 
+def parse_mirror(text: str, *, field: str) -> str:
+    """Read `SERVICE`, or `SERVICE=PERCENT` from 1 to 100: who gets copies of requests, and of how many."""
+    name, equals, digits = text.strip().partition("=")
+    plain = digits.isascii() and digits.isdigit() and len(digits) < 4
+    if equals and not (plain and 1 <= int(digits) <= 100):
+        raise InvalidValue(field, text, "SERVICE, or SERVICE=PERCENT from 1 to 100, such as canary=10")
+    found = parse_service_name(name, field=field)
+    return f"{found}={int(digits)}" if equals and int(digits) != 100 else found
+
+
 def parse_blocked(text: str, *, field: str) -> str:
     """Read an address, prefix or host name (`*.NAME` for every name below it); in canonical text."""
     return format_address(parse_address(text, field=field))

@@ -42,8 +42,9 @@ def check_cluster(cluster: ClusterHead) -> None:
 def check_service(service: Service) -> None:
     """What is drained is one of its own addresses; JWTs have keys of their algorithm, or a secret."""
     _check_drain(service)
-    if service.tls_ca and not service.tls:
-        raise InvalidValue("tls", False, "true, which tls_ca is for")
+    for field in ("tls_ca", "tls_cert"):
+        if getattr(service, field) and not service.tls:
+            raise InvalidValue("tls", False, f"true, which {field} is for")
     if service.auth is Auth.JWT:
         _check_jwt(service)
     else:
@@ -170,7 +171,7 @@ OF_REQUESTS = {
         *("connect_timeout", "response_timeout", "idle_timeout", "retry_on", "retry_budget"),
         *("eject_after", "eject_for", "eject_most", "max_requests", "max_waiting"),
         *("limit_requests", "limit_burst", "limit_per"),
-        *("client_ca", "client_crl", "client_names", "trace"),
+        *("client_ca", "client_crl", "client_names", "trace", "mirror"),
     )
 }
 """Fields of a mapping that say something where requests are read only, and their defaults."""
@@ -195,6 +196,10 @@ def _check_requests(mapping: Mapping) -> None:
     ):
         raise InvalidValue(
             "limit_requests", None, "a rate such as 100/s, which limit_burst and limit_per are for"
+        )
+    if mapping.mirror is not None and (mapping.redirect is not None or mapping.action is Action.DENY):
+        raise InvalidValue(
+            "mirror", mapping.mirror, "nothing where requests go to no backend: redirect, deny"
         )
     if mapping.max_waiting and not mapping.max_requests:
         raise InvalidValue("max_requests", 0, "a bound that max_waiting requests can wait for")

@@ -40,11 +40,14 @@ def assemble(
     """The plan; `directories` and `parts` in the snapshot's order. Blocks are not among its names yet."""
     met = meet(places, restrictions)
     sources, named = {}, {}
+    shown: set[str] = set()
     resolving = {host for part in parts for host in part.hosts} | limits.hosts
     for directory in directories:
         for entry in directory.entries.values():
             if entry.hosts:
                 named[entry.name] = entry.hosts
+            if entry.service.tls_cert is not None:
+                shown.add(entry.certificate)
             if entry.name in needs.uses:
                 sources[entry.name] = entry.prefixes
                 resolving.update(entry.hosts)
@@ -77,7 +80,7 @@ def assemble(
         explicit=own_endpoints(snapshot.listeners, ListenerKind.EXPLICIT),
         tls=MappingProxyType(tls),
         introduced=MappingProxyType(own_proxies(snapshot.listeners)),
-        certificates=certificates | frozenset(tls.values()),
+        certificates=certificates | frozenset(tls.values()) | shown,
         http3=http3,
         names=frozenset(resolving),
         watched=_watched(parts),

@@ -148,7 +148,7 @@ def _hiding(plan: Plan, restricting: AbstractSet[str]) -> Iterator[tuple[Listene
 
 def _unused(cluster: Cluster) -> Iterator[Finding]:
     """Services that no mapping names. `all` and `external` name every one, if only to exclude it."""
-    named = {name for mapping in cluster.mappings for name in (*mapping.sources, *mapping.destinations)}
+    named = {name for mapping in cluster.mappings for name in mapping.references}
     if not named.isdisjoint((ALL, EXTERNAL)):
         return
     unused = [

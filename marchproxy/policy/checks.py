@@ -42,6 +42,8 @@ class Check:
     """Successes in a row that bring it up, 1 to 100."""
     fall: int
     """Failures in a row that bring it down, 1 to 100."""
+    certificate: str = ""
+    """The qualified name of that which is shown under TLS; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +72,25 @@ def is_drained(service: Service, address: IPAddress) -> bool:
 
 
 def watch(
-    name: str, service: Service, host: str, addresses: Iterable[IPAddress], port: int
+    name: str,
+    service: Service,
+    host: str,
+    addresses: Iterable[IPAddress],
+    port: int,
+    certificate: str = "",
 ) -> Iterator[Watched]:
     """Those of a service's backends that are checked or drained.
 
-    `name` is qualified, `host` may be empty, `port` is that of `checked_port`.
+    `name` is qualified, `host` may be empty, `port` is that of `checked_port`, `certificate` as in `Check`.
     """
     for address in addresses:
-        check = _check(service, host or str(address)) if is_checked(service) else None
+        check = _check(service, host or str(address), certificate) if is_checked(service) else None
         drained = is_drained(service, address)
         if check or drained:
             yield Watched(BackendKey(name, address, port), check, drained)
 
 
-def _check(service: Service, host: str) -> Check:
+def _check(service: Service, host: str, certificate: str) -> Check:
     method, _, path = service.health.partition(":")
     return Check(
         method=method,
@@ -93,4 +100,5 @@ def _check(service: Service, host: str) -> Check:
         timeout=service.health_timeout or TIMEOUT,
         rise=service.health_rise or RISE,
         fall=service.health_fall or FALL,
+        certificate=certificate,
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from marchproxy.model.address import HostName, IPAddress, Prefix, address_order, is_single
 from marchproxy.model.entities import Auth, Service
-from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL, qualify
+from marchproxy.model.names import ALL, COLLECTION_PREFIX, EXTERNAL, cluster_of, qualify
 from marchproxy.model.snapshot import Cluster
 from marchproxy.policy.checks import BackendKey, Watched, checked_port, is_checked, is_drained, watch
 from marchproxy.policy.plan import ANYONE
@@ -50,6 +50,12 @@ class Entry:
 
     _watched: dict[int, tuple[Watched, ...]] = field(default_factory=dict, repr=False)
 
+    @property
+    def certificate(self) -> str:
+        """The qualified name of the certificate that its backends are shown; empty: none."""
+        own = self.service.tls_cert
+        return qualify(cluster_of(self.name), own) if own else ""
+
     def backends(self, version: int) -> list[IPAddress]:
         """Its single addresses of IP version 4 or 6: what traffic can be sent to."""
         return [
@@ -65,7 +71,7 @@ class Entry:
         if found is None:
             addresses = [*self.backends(4), *self.backends(6)]
             host = next((host for host in self.hosts if not host.startswith("*.")), "")
-            every = watch(self.name, self.service, host, addresses, port)
+            every = watch(self.name, self.service, host, addresses, port, self.certificate)
             found = self._watched[port] = tuple(every)
         return found
 

@@ -75,6 +75,7 @@ def _still_true(part: Part, mapping: Mapping, delta: Delta) -> bool:
     return (
         (part.mapping is mapping or part.mapping == mapping)
         and meant.isdisjoint(mapping.destinations)
+        and (mapping.mirrored is None or mapping.mirrored[0] not in meant)
         and delta.members.isdisjoint(mapping.sources)
     )
 

@@ -55,6 +55,8 @@ class Backend:
     """Where HTTP is read, the name or address that it proves in TLS; empty: it speaks in the clear."""
     tls_ca: str = ""
     """Certificates in PEM form that vouch for it; empty: the system's."""
+    tls_cert: str = ""
+    """The qualified name of the certificate that it is shown; empty: none."""
     http2: bool = False
     """It speaks HTTP/2 only, whatever the rule says."""
 
@@ -127,6 +129,15 @@ class ClientTls:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """Where copies of requests go."""
+
+    pool: Pool
+    percent: int
+    """Of requests, 1 to 100."""
+
+
+@dataclass(frozen=True, slots=True)
 class Handling:
     """How requests are carried that a rule lets through: the fields of the mapping. Times are in seconds;
     None: as `AdmissionLimits` has it."""
@@ -148,6 +159,7 @@ class Handling:
     client: ClientTls | None = None
     client_names: tuple[str, ...] = ()
     trace: bool = False
+    mirror: Mirror | None = None
 
 
 DEFAULT_HANDLING = Handling()
@@ -394,7 +406,7 @@ class Plan:
     introduced: MappingABC[Endpoint, tuple[Prefix, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Those of `explicit` where these say, by the PROXY protocol, who the client is."""
     certificates: frozenset[str] = frozenset()
-    """Qualified names of all certificates that listeners want."""
+    """Qualified names of all certificates that listeners want, or that backends are shown."""
     http3: frozenset[ListenerKey] = frozenset()
     """Those of `admitted` where HTTP/3 is spoken, too, over UDP at the same address and port. It has no rules
     of its own: requests are decided by those of the listener, whatever brought them."""

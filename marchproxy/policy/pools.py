@@ -156,10 +156,14 @@ def _weights(entries: Sequence[Entry], shares: MappingABC[str, int]) -> dict[str
 
 
 def _backend(entry: Entry, address: IPAddress, port: int, weight: int) -> Backend:
-    tls = (entry.hosts[0] if entry.hosts else str(address)) if entry.service.tls else ""
-    http2 = entry.service.protocol is Protocol.GRPC
     own = entry.service
-    return Backend(address, port, entry.name, weight, tls=tls, tls_ca=own.tls_ca, http2=http2)
+    return Backend(
+        *(address, port, entry.name, weight),
+        tls=(entry.hosts[0] if entry.hosts else str(address)) if own.tls else "",
+        tls_ca=own.tls_ca,
+        tls_cert=entry.certificate,
+        http2=own.protocol is Protocol.GRPC,
+    )
 
 
 def _weighted_key(backend: Backend, weight: int) -> tuple[bytes, int]:

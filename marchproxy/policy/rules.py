@@ -1,7 +1,7 @@
 """One mapping compiled: the rules it comes to, and what the operator should know about it."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from marchproxy.model.address import IPAddress
@@ -17,6 +17,7 @@ from marchproxy.policy.checks import Watched
 from marchproxy.policy.conditions import Conditions
 from marchproxy.policy.directory import Audience, Directory, Referents
 from marchproxy.policy.handling import handling_of
+from marchproxy.policy.mirrors import NO_COPIES, Copies, copies_of
 from marchproxy.policy.paths import canonical_prefix, canonical_whole
 from marchproxy.policy.plan import (
     DEFAULT_HANDLING,
@@ -25,6 +26,7 @@ from marchproxy.policy.plan import (
     Handling,
     Http2,
     ListenerKey,
+    Mirror,
     Pool,
     Route,
     Rule,
@@ -94,6 +96,7 @@ class _Reading(NamedTuple):
     """Every service that the audiences name."""
     holders: tuple[str, ...]
     """The services named as a source that have a credential."""
+    copies: Copies = NO_COPIES
 
     @property
     def name(self) -> str:
@@ -162,9 +165,11 @@ class _Reading(NamedTuple):
         *,
         audit: bool = False,
         credentials: tuple[str, ...] = (),
+        mirror: Mirror | None = None,
     ) -> list[Rule]:
         """Its rules at a listener."""
         name, mapping, handling = self.name, self.mapping, self.handling
+        handling = replace(handling, mirror=mirror) if mirror else handling
         actions = Actions.of(mapping) if mapping.acts else None
         return [
             Rule(
@@ -213,7 +218,9 @@ def compile_mapping(mapping: Mapping, directory: Directory, pools: PoolCache, te
     findings += _sni_findings(subject, reading)
     if mapping.listen is not None:
         findings += listen_findings(subject, mapping, mapping.listen, terms.management)
-        return _listen(reading, mapping.listen, pools, subject, findings)
+        copies = copies_of(mapping, mapping.listen, directory, pools, subject)
+        findings += copies.findings
+        return _listen(reading._replace(copies=copies), mapping.listen, pools, subject, findings)
     return _pass_through(reading, directory, subject, findings)
 
 
@@ -313,8 +320,9 @@ def _listen(
         rules=opened,
         joining=joined,
         sources=reading.sources,
-        hosts=served[0].choice.hosts,
-        watched=tuple([watched for each in served for watched in each.choice.watched]),
+        hosts=served[0].choice.hosts + reading.copies.hosts,
+        watched=tuple([watched for each in served for watched in each.choice.watched])
+        + reading.copies.watched,
         findings=tuple(findings),
     )
 
@@ -332,7 +340,8 @@ def _place(
             leads = reading.mapping.redirect is not None or (pool and pool.table)
             able = Reason.FORWARDED if leads else Reason.NO_BACKEND
             reason = refusal.reason if refusal else able
-            rules = reading.rules(reason, pool, audit=audit, credentials=credentials)
+            mirror = reading.copies.mirrors.get(address.version)
+            rules = reading.rules(reason, pool, audit=audit, credentials=credentials, mirror=mirror)
             keys = [listener_key(each, address, port) for each in reading.transports for port in ports]
             (joined if backed and not pool else opened).extend(
                 [(key, rule) for rule in rules for key in keys]

@@ -12,7 +12,18 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy import routes
 from marchproxy.policy.actions import Actions
 from marchproxy.policy.evaluate import Answer, Evaluator, Matcher, Query
-from marchproxy.policy.plan import ICMP, WILDCARDS, Backend, Listener, Match, Pool, Rule, TransitRule
+from marchproxy.policy.mirrors import withheld
+from marchproxy.policy.plan import (
+    ICMP,
+    WILDCARDS,
+    Backend,
+    Listener,
+    Match,
+    Mirror,
+    Pool,
+    Rule,
+    TransitRule,
+)
 
 SHOWN = 8
 """Members of a list that are spelled out before the rest is only counted."""
@@ -156,6 +167,25 @@ def _routes(evaluator: Evaluator, answer: Answer, listener: Listener, query: Que
         yield from _acts(answer.actions, query)
     if answer.pool is not None:
         yield from _backends(answer.rule, answer.pool)
+    if isinstance(answer.rule, Rule) and answer.rule.handling.mirror is not None:
+        yield from _copies(evaluator, answer.rule, answer.rule.handling.mirror, services)
+
+
+def _copies(evaluator: Evaluator, rule: Rule, mirror: Mirror, services: frozenset[str]) -> Iterator[str]:
+    some = "each request" if mirror.percent == 100 else f"{mirror.percent} of 100 requests"
+    blocked = evaluator.plan.blocks.find
+    taking = mirror.pool.taking
+    may = [
+        each for each in taking if not (blocked(each.address) or withheld(evaluator, services, each, rule))
+    ]
+    if may:
+        where = ", ".join(_backend(backend) for backend in may[:SHOWN])
+        yield f"{some} is copied to {where}, and what that answers is thrown away"
+        yield from _rest(len(may), "backends get copies")
+    if len(may) < len(taking):
+        yield f"{len(taking) - len(may)} backends may get no copies from this source: denied or blocked"
+    if not taking:
+        yield "it would be copied, but there is no backend for copies that is up"
 
 
 def _acts(actions: Actions, query: Query) -> Iterator[str]:

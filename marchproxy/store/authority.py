@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from marchproxy.model.certificate import Purpose
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.readers import parse_host_rule
-from marchproxy.store.x509 import Material, material
+from marchproxy.store.x509 import Material, material, purpose_oid
 
 if TYPE_CHECKING:
     from cryptography.x509 import CertificateBuilder, GeneralName, KeyUsage, Name
@@ -49,7 +50,15 @@ def make_authority(owner: str, now: datetime) -> Material:
     return material([builder.sign(key, SHA384())], key)
 
 
-def sign(authority: str, key: bytes, hosts: Sequence[str], lifetime: timedelta, now: datetime) -> Material:
+def sign(
+    authority: str,
+    key: bytes,
+    hosts: Sequence[str],
+    lifetime: timedelta,
+    now: datetime,
+    *,
+    purpose: Purpose = Purpose.SERVERS,
+) -> Material:
     """A certificate for `hosts` with a new key, signed by a CA: its PEM, and its key's.
 
     Raises `InvalidValue` for hosts, or for a lifetime that is too long, or longer than the CA's.
@@ -76,7 +85,7 @@ def sign(authority: str, key: bytes, hosts: Sequence[str], lifetime: timedelta, 
         .add_extension(x509.SubjectAlternativeName(named), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([purpose_oid(purpose)]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False

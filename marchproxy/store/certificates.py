@@ -6,13 +6,13 @@ it becomes a revision (`check_certificates`), and what is used is not removed.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from marchproxy.model.certificate import AUTHORITY, Certificate, Facts, Origin
+from marchproxy.model.certificate import AUTHORITY, Certificate, Facts, Origin, Purpose
 from marchproxy.model.errors import Conflict, InvalidValue, NotFound
 from marchproxy.model.names import parse_name, qualify, split_qualified
 from marchproxy.model.snapshot import Snapshot
@@ -75,17 +75,24 @@ class Certificates:
             return self._insert(dal, cluster, _free(name), Origin.ADDED, material, now)
 
     def generate(
-        self, cluster: str, name: str, hosts: Sequence[str], lifetime: timedelta | None = None
+        self,
+        cluster: str,
+        name: str,
+        hosts: Sequence[str],
+        lifetime: timedelta | None = None,
+        *,
+        purpose: Purpose = Purpose.SERVERS,
     ) -> Certificate:
         """Have the cluster's own CA, which is made where there is none, sign a certificate with a new key.
 
         Raises `NotFound`, `Conflict`, and as `authority.sign` does. `lifetime` None: `authority.LIFETIME`.
+        `purpose`: whose proof it is to be.
         """
         now = _now()
         with self._database.writing() as dal:
             _free(name)
             self._expect_free(cluster, name)
-            material = self._sign(dal, cluster, hosts, lifetime, now)
+            material = self._sign(dal, cluster, hosts, lifetime, now, purpose)
             return self._insert(dal, cluster, name, Origin.GENERATED, material, now)
 
     def replace(self, cluster: str, name: str, material: "Material") -> Certificate:
@@ -106,6 +113,7 @@ class Certificates:
         `InvalidValue` for a lifetime given for the CA, which has one of its own.
         """
         from marchproxy.store.authority import AUTHORITY_LIFETIME, make_authority
+        from marchproxy.store.x509 import fits
 
         now = _now()
         with self._database.writing() as dal:
@@ -122,7 +130,10 @@ class Certificates:
             made = (
                 make_authority(cluster, now)
                 if held.origin is Origin.AUTHORITY
-                else self._sign(dal, cluster, held.facts.hosts, lifetime, now)
+                else self._sign(
+                    *(dal, cluster, held.facts.hosts, lifetime, now),
+                    Purpose.SERVERS if fits(held.chain, Purpose.SERVERS) else Purpose.CLIENTS,
+                )
             )
             return self._update(dal, held, held.origin, made, now)
 
@@ -176,7 +187,13 @@ class Certificates:
         return Opened(tuple(identities), tuple(held.values()), tuple(dict.fromkeys(failures)))
 
     def _sign(
-        self, dal: "DAL", cluster: str, hosts: Sequence[str], lifetime: timedelta | None, now: datetime
+        self,
+        dal: "DAL",
+        cluster: str,
+        hosts: Sequence[str],
+        lifetime: timedelta | None,
+        now: datetime,
+        purpose: Purpose,
     ) -> "Material":
         from marchproxy.store.authority import LIFETIME, make_authority, sign
 
@@ -188,7 +205,8 @@ class Certificates:
             self._owner(cluster)
             made = make_authority(cluster, now)
             held = self._insert(dal, cluster, AUTHORITY, Origin.AUTHORITY, made, now)
-        return sign(held.chain, self._unseal(held, self._sealed(held)), hosts, lifetime, now)
+        key = self._unseal(held, self._sealed(held))
+        return sign(held.chain, key, hosts, lifetime, now, purpose=purpose)
 
     def _insert(
         self, dal: "DAL", cluster: str, name: str, origin: Origin, made: "Material", now: datetime
@@ -257,6 +275,21 @@ class Certificates:
 
 def uses(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """Who uses a certificate, and its qualified name."""
+    yield from served(snapshot)
+    yield from shown(snapshot)
+
+
+def shown(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """The same of services, whose backends are shown it."""
+    for cluster in snapshot.clusters:
+        for service in cluster.services:
+            if service.tls_cert is not None:
+                who = qualify(cluster.name, service.name)
+                yield f"service {who!r}", qualify(cluster.name, service.tls_cert)
+
+
+def served(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """The same of what listens."""
     for listener in snapshot.listeners:
         if listener.tls is not None:
             yield f"listener {listener.name!r}", listener.tls
@@ -269,21 +302,37 @@ def uses(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
 
 def check_certificates(database: Database, old: Snapshot, new: Snapshot) -> None:
     """Raise `NotFound` where a snapshot names a certificate that is not kept here, and `Conflict` where its
-    cluster goes. What `old` names already may be missing: that is the daemon's to complain about.
+    cluster goes, or it is for another purpose. What `old` names already may be missing: that is the daemon's
+    to complain about.
     """
-    before = {used for _, used in uses(old)}
-    for user, used in uses(new):
+    for used_by, purpose in ((served, Purpose.SERVERS), (shown, Purpose.CLIENTS)):
+        _check_uses(database, list(used_by(old)), list(used_by(new)), new, purpose)
+
+
+def _check_uses(
+    database: Database,
+    old: Iterable[tuple[str, str]],
+    wanted: Iterable[tuple[str, str]],
+    new: Snapshot,
+    purpose: Purpose,
+) -> None:
+    before = {used for _, used in old}
+    for user, used in wanted:
         cluster, name = split_qualified(used)
         if new.cluster(cluster) is None:
             hint = "change or remove what uses it first"
             raise Conflict(f"certificate {name!r} of cluster {cluster!r} is in use by {user}", hint=hint)
-        if used not in before and not _is_usable(database, cluster, name):
+        if used in before:
+            continue
+        rows = database.query(_COLUMNS + _NAMED, cluster, name) if name != AUTHORITY else []
+        if not rows:
             hint = f"{user} names it: marchproxy cert add, or cert generate, brings it here"
             raise NotFound("certificate", used, hint=hint)
+        from marchproxy.store.x509 import fits
 
-
-def _is_usable(database: Database, cluster: str, name: str) -> bool:
-    return name != AUTHORITY and bool(database.query(_SEALED + _NAMED, cluster, name))
+        if not fits(_certificate(rows[0]).chain, purpose):
+            hint = "its extended key usage says so; marchproxy cert generate --client makes one for clients"
+            raise Conflict(f"certificate {used!r} of {user} is not for {purpose}", hint=hint)
 
 
 def _free(name: str) -> str:

@@ -30,7 +30,7 @@ def check_references(old: Snapshot, new: Snapshot) -> None:
     if new.cluster(DEFAULT_CLUSTER) is None:
         raise Conflict(f"cluster {DEFAULT_CLUSTER!r} cannot be removed")
     for cluster in new.clusters:
-        users = [(mapping.name, {*mapping.sources, *mapping.destinations}) for mapping in cluster.mappings]
+        users = [(mapping.name, set(mapping.references)) for mapping in cluster.mappings]
         before = old.cluster(cluster.name)
         place = f" in cluster {cluster.name!r}"
         _check_users(

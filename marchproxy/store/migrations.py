@@ -391,6 +391,20 @@ def introduced_listeners(dal: "DAL") -> None:
     add(dal, "listener", Field("proxy_from", "text"), "[]")
 
 
+def request_copies(dal: "DAL") -> None:
+    """Who gets copies of requests."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("mirror", "text"), None)
+
+
+def shown_certificates(dal: "DAL") -> None:
+    """What backends of services are shown."""
+    from pydal import Field
+
+    add(dal, "service", Field("tls_cert", "text"), None)
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -409,6 +423,8 @@ MIGRATIONS: tuple[Step, ...] = (
     request_conditions,
     request_actions,
     introduced_listeners,
+    request_copies,
+    shown_certificates,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

@@ -11,12 +11,12 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from marchproxy.model.certificate import Facts
+from marchproxy.model.certificate import Facts, Purpose
 from marchproxy.model.errors import InvalidValue
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-    from cryptography.x509 import Certificate
+    from cryptography.x509 import Certificate, ObjectIdentifier
 
 LEAST_RSA = 2048
 """Bits; fewer are refused by the TLS library, too."""
@@ -140,17 +140,37 @@ def _check_order(chain: Sequence["Certificate"]) -> None:
 
 
 def _check_purpose(leaf: "Certificate") -> None:
+    if not (_fits(leaf, Purpose.SERVERS) or _fits(leaf, Purpose.CLIENTS)):
+        expected = "one for servers or clients: its extended key usage names other purposes only"
+        raise InvalidValue("certificate", _named(leaf), expected)
+
+
+def _fits(leaf: "Certificate", purpose: Purpose) -> bool:
     from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
     try:
         purposes = leaf.extensions.get_extension_for_class(ExtendedKeyUsage).value
     except ExtensionNotFound:
-        return
-    allowed = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
-    if not any(purpose in allowed for purpose in purposes):
-        expected = "one for servers: its extended key usage names other purposes only"
-        raise InvalidValue("certificate", _named(leaf), expected)
+        return True
+    return any(
+        each in (purpose_oid(purpose), ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE) for each in purposes
+    )
+
+
+def purpose_oid(purpose: Purpose) -> "ObjectIdentifier":
+    """How extended key usage says it."""
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    clients = purpose is Purpose.CLIENTS
+    return ExtendedKeyUsageOID.CLIENT_AUTH if clients else ExtendedKeyUsageOID.SERVER_AUTH
+
+
+def fits(chain: str, purpose: Purpose) -> bool:
+    """Whether the first certificate of a chain in PEM, known to be right, is for that."""
+    from cryptography.x509 import load_pem_x509_certificate
+
+    return _fits(load_pem_x509_certificate(chain.encode()), purpose)
 
 
 def hosts_of(chain: str) -> tuple[str, ...]:

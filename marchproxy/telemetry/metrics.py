@@ -243,7 +243,7 @@ class _Snapshot(Collector):
         yield out
         events = CounterMetricFamily(
             "marchproxy_http_events",
-            "What was done about backends that fail, and about requests to them.",
+            "What was done about backends that fail, requests to them, and copies of requests.",
             labels=["event"],
         )
         for event, number in self._facts.requests.items():

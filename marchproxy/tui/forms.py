@@ -9,7 +9,7 @@ from marchproxy.client.units import MAX_DIGITS
 from marchproxy.client.words import printable
 from marchproxy.model.change import ENTITIES, Kind
 from marchproxy.model.documents import Document, Entity, read_entity, read_field, to_document
-from marchproxy.model.entities import Action, Auth, Balance
+from marchproxy.model.entities import Action, Auth, Balance, SendProxy
 from marchproxy.model.errors import InvalidValue
 
 
@@ -20,10 +20,13 @@ class Shape(Enum):
     NUMBER = auto()
     LIST = auto()
     """Separated by commas or spaces."""
+    PHRASES = auto()
+    """Separated by ` | `, for each of them may have commas and spaces."""
     FLAG = auto()
     CHOICE = auto()
 
 
+_BAR = " | "
 _WORDS = {False: "no", True: "yes"}
 
 
@@ -51,7 +54,8 @@ class Field:
             return _WORDS[bool(value)]
         if value is None:
             return self.choices[0] if self.choices else ""
-        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        between = _BAR if self.shape is Shape.PHRASES else ", "
+        return between.join(map(str, value)) if isinstance(value, list) else str(value)
 
     def value(self, text: str) -> Any:
         """The document's value; None: the field is at its default."""
@@ -60,6 +64,8 @@ class Field:
             return said == _WORDS[True] or None
         if self.shape is Shape.LIST:
             return said.replace(",", " ").split() or None
+        if self.shape is Shape.PHRASES:
+            return [each.strip() for each in said.split(_BAR) if each.strip()] or None
         if not said:
             return None
         number = self.shape is Shape.NUMBER and said.isascii() and said.isdigit() and len(said) <= MAX_DIGITS
@@ -76,6 +82,8 @@ FIELDS: Final[Mapping[Kind, Sequence[Field]]] = {
         Field("tags", "Tags", "site-a, public", Shape.LIST),
         Field("auth", "Credential", "", Shape.CHOICE, tuple(Auth)),
         Field("weight", "Weight", "1 to 256; 1 unless given", Shape.NUMBER),
+        Field("tls", "TLS", "", Shape.FLAG),
+        Field("tls_cert", "Shown certificate", "name of one, with TLS; empty: backends are shown none"),
         Field("health", "Health check", "tcp, icmp, http:/PATH, https:/PATH, grpc or grpcs"),
         Field("drain", "Drained", "addresses that get no new flows", Shape.LIST),
         Field("description", "Description", "what it is"),
@@ -87,14 +95,29 @@ FIELDS: Final[Mapping[Kind, Sequence[Field]]] = {
         Field("protocols", "Protocols", "tcp, udp, icmp, http, https, grpc, quic", Shape.LIST),
         Field("ports", "Ports", "443, 8000-8100; empty: the service's own, or any", Shape.LIST),
         Field("listen", "Listen", "10.1.0.1:80; empty: routed traffic"),
+        Field("tls", "TLS certificate", "name of a certificate, with which TLS is spoken there"),
         Field("weights", "Shares", "shop=90, shop-canary=10; empty: by the weights of services", Shape.LIST),
         Field("host", "Host", "HTTP: shop.example.com or *.example.com; empty: any"),
         Field("path_prefix", "Path prefix", "/api; empty: any"),
         Field("path", "Path", "/metrics: this very path"),
         Field("methods", "Methods", "GET, POST; empty: any", Shape.LIST),
+        Field("headers", "Headers", "X-Env: beta | X-Debug | !X-Old; empty: any", Shape.PHRASES),
+        Field("query", "Query", "v=2 | debug | !old; empty: any", Shape.PHRASES),
         Field("redirect", "Redirect", "https://{host}{path}, without destinations"),
+        Field("redirect_status", "Redirect status", "301, 302, 303, 307; 308 unless given", Shape.NUMBER),
         Field("rewrite_prefix", "Rewrite prefix", "/v2, in the place of the path prefix"),
+        Field("rewrite_host", "Rewrite host", "app.internal: what backends get as Host"),
+        Field("request_headers", "To backends", "set X-Env prod | remove Cookie", Shape.PHRASES),
+        Field("response_headers", "To clients", "add Vary Accept | remove Server", Shape.PHRASES),
+        Field("mirror", "Mirror", "canary=10: a service that gets copies of 10 of 100 requests"),
         Field("sticky", "Sticky", "", Shape.FLAG),
+        Field(
+            "proxy_from",
+            "PROXY from",
+            "10.1.0.5: who says by the PROXY protocol who its client is",
+            Shape.LIST,
+        ),
+        Field("send_proxy", "PROXY to backends", "", Shape.CHOICE, tuple(SendProxy)),
         Field("action", "Action", "", Shape.CHOICE, tuple(Action)),
         Field("priority", "Priority", "0 to 65535, lower wins; 100 unless given", Shape.NUMBER),
         Field("auth_required", "Wants a credential", "", Shape.FLAG),
@@ -139,6 +162,9 @@ def read_form(kind: Kind, before: Document, texts: Mapping[str, str]) -> Entity:
     """The entity that a form says; what it has no line for stays as in `before`. Raises `InvalidValue`."""
     document = dict(before)
     for field in FIELDS[kind]:
+        if texts[field.name] == field.text(before):
+            # What nobody has touched stays, also where its text could be read in another way.
+            continue
         value = field.value(texts[field.name])
         document.pop(field.name, None)
         if value is not None:

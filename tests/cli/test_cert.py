@@ -44,6 +44,18 @@ def test_one_is_generated_with_its_ca(site: Console) -> None:
     assert "p.example" in text
 
 
+def test_backends_are_shown_one_for_clients(site: Console) -> None:
+    site.ok("cert", "generate", "edge", "--host", "edge.example", "--client")
+    site.ok("cert", "generate", "proxy", "--host", "p.example")
+    wrong = site("service", "set", "web", "--tls", "--tls-cert", "proxy")
+    assert (wrong.code, "is not for clients" in wrong.err) == (4, True)
+    site.ok("service", "set", "web", "--tls", "--tls-cert", "edge")
+    assert listed(site)["edge"]["used_by"] == ["service 'web'"]
+    assert site("cert", "remove", "edge", "--yes").code == 4
+    wrong = site("mapping", "set", "cw", "--tls", "edge")
+    assert (wrong.code, "is not for servers" in wrong.err) == (4, True)
+
+
 def test_clients_get_what_they_have_to_trust(site: Console) -> None:
     site.ok("cert", "generate", "proxy", "--host", "p.example")
     pem = site.ok("cert", "show", "ca", "--pem").out

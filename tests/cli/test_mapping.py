@@ -24,6 +24,7 @@ REQUESTS: dict[str, object] = {
     "client_crl": "",
     "client_names": [],
     "trace": False,
+    "mirror": None,
 }
 CW = {
     **REQUESTS,
@@ -125,13 +126,14 @@ def test_who_says_who_its_client_is_and_who_is_told(site: Console) -> None:
 
 
 def test_what_is_said_about_requests(site: Console) -> None:
+    site.ok("service", "add", "lab", "--address", "10.9.0.1", "--port", "80")
     added = site.ok(
         *("mapping", "add", "m", "--from", "clients", "--to", "web", "--protocol", "http"),
         *("--listen", "10.1.0.1:8080", "--connect-timeout", "2s", "--response-timeout", "10m"),
         *("--idle-timeout", "30", "--retry", "503,reset", "--retry", "502", "--retry-budget", "50"),
         *("--eject-after", "3", "--eject-for", "1m", "--eject-most", "34", "--max-requests", "200"),
         *("--max-waiting", "100", "--limit-requests", "10/min", "--limit-burst", "3", "--limit-per", "token"),
-        "--trace",
+        *("--trace", "--mirror", "lab=25"),
         *("--output", "json"),
     ).json
     assert {name: added[name] for name in REQUESTS} == {
@@ -152,7 +154,10 @@ def test_what_is_said_about_requests(site: Console) -> None:
         "client_crl": "",
         "client_names": [],
         "trace": True,
+        "mirror": "lab=25",
     }
+    assert site("service", "remove", "lab", "--yes").code == 4
+    assert "mirror" in site.ok("mapping", "show", "m").out
 
 
 def test_what_becomes_of_requests_is_said_by_flags(site: Console) -> None:

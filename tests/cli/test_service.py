@@ -16,6 +16,7 @@ WEB = {
     "weight": 1,
     "tls": False,
     "tls_ca": "",
+    "tls_cert": None,
     "health": "none",
     "health_interval": None,
     "health_timeout": None,
@@ -34,12 +35,23 @@ SHOWN = WEB | {"backends": []}
 
 
 def test_every_flag_reaches_its_field(site: Console) -> None:
+    site.ok("cert", "generate", "edge", "--host", "edge.example", "--client")
     added = site.ok(
         *("service", "add", "api", "--address", "10.3.0.1,db.example.com", "--address", "fd00::1"),
         *("--port", "8443", "--protocol", "https", "--auth", "jwt", "--collection", "backends"),
         *("--tag", "a,b", "--tag", "c", "--health", "https:/ok", "--health-interval", "1m", "--weight", "7"),
         *("--health-timeout", "5s", "--health-rise", "2", "--health-fall", "4", "--drain", "10.3.0.1"),
-        *("--tls", "--description", "the API", "--jwt-algorithm", "ES256", "--jwt-audience", "aud"),
+        *(
+            "--tls",
+            "--tls-cert",
+            "edge",
+            "--description",
+            "the API",
+            "--jwt-algorithm",
+            "ES256",
+            "--jwt-audience",
+            "aud",
+        ),
         *("--jwt-issuer", "iss", "--jwks", "https://issuer.example/keys", "--output", "json"),
     )
     expected = {
@@ -53,6 +65,7 @@ def test_every_flag_reaches_its_field(site: Console) -> None:
         "auth": "jwt",
         "weight": 7,
         "tls_ca": "",
+        "tls_cert": "edge",
         "tls": True,
         "health": "https:/ok",
         "health_interval": 60,

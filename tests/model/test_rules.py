@@ -243,6 +243,15 @@ def test_quic_beside_https_is_http3_where_tls_ends(fields: Document, field: str 
         ({"limit_requests": "1000001/h"}, "limit_requests"),
         ({"eject_most": 0}, "eject_most"),
         ({"response_timeout": 3601}, "response_timeout"),
+        ({"mirror": "canary"}, None),
+        ({"mirror": "canary=25"}, None),
+        ({"mirror": "canary=0"}, "mirror"),
+        ({"mirror": "canary=101"}, "mirror"),
+        ({"mirror": "canary="}, "mirror"),
+        ({"mirror": "all"}, "mirror"),
+        ({"mirror": "canary", "listen": None}, "listen"),
+        ({"mirror": "canary", "action": "deny"}, "mirror"),
+        ({"mirror": "canary", "redirect": "https://{host}", "destinations": []}, "mirror"),
     ],
 )
 def test_what_is_said_about_requests_needs_http_at_a_listener(

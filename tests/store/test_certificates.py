@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from marchproxy.model.certificate import Origin
+from marchproxy.model.certificate import Origin, Purpose
 from marchproxy.model.change import Change, Kind
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import Conflict, InvalidValue, NotFound
 from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.store.store import Store
+from marchproxy.store.x509 import fits
 from tests.certificates import signed
 from tests.store.build import add, mapping, remove, service
 
@@ -106,6 +107,25 @@ def test_renewing_keeps_hosts_and_changes_keys(store: Store) -> None:
         store.certificates.renew("default", "ca", YEAR)
     store.certificates.renew("default", "ca")
     assert store.certificates.find("default", "ca").facts.fingerprint != ca.facts.fingerprint
+
+
+def test_renewing_keeps_what_one_is_for(store: Store) -> None:
+    store.certificates.generate("default", "edge", ["a.example"], YEAR, purpose=Purpose.CLIENTS)
+    for made in (store.certificates.find("default", "edge"), store.certificates.renew("default", "edge")):
+        assert (fits(made.chain, Purpose.CLIENTS), fits(made.chain, Purpose.SERVERS)) == (True, False)
+
+
+def test_one_for_another_purpose_is_not_used(store: Store) -> None:
+    store.certificates.generate("default", "proxy", ["a.example"], YEAR, purpose=Purpose.CLIENTS)
+    with pytest.raises(Conflict, match="is not for servers"):
+        site(store, RULE)
+    shown = add(Kind.SERVICE, service("app", tls=True, tls_cert="proxy"))
+    store.commit([shown], message="shown")
+    with pytest.raises(Conflict, match="in use by service 'app'"):
+        store.certificates.remove("default", "proxy")
+    store.certificates.generate("default", "web", ["a.example"], YEAR)
+    with pytest.raises(Conflict, match="is not for clients"):
+        store.commit([add(Kind.SERVICE, service("api", tls=True, tls_cert="web"))], message="wrong")
 
 
 def test_what_was_added_is_replaced_by_files_alone(store: Store) -> None:

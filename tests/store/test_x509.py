@@ -120,8 +120,9 @@ def test_what_does_not_fit_is_said() -> None:
     assert "PEM form" in refusal(good, good)
     assert "expired at" in refusal(made(key, days=-1), own)
     assert "at most 10" in refusal(good * 11, own)
-    purpose = made(key, usage=ExtendedKeyUsageOID.CLIENT_AUTH)
-    assert "one for servers" in refusal(purpose, own)
+    purpose = made(key, usage=ExtendedKeyUsageOID.CODE_SIGNING)
+    assert "one for servers or clients" in refusal(purpose, own)
+    assert read(made(key, usage=ExtendedKeyUsageOID.CLIENT_AUTH), own).facts.hosts
     assert read(made(key, usage=ExtendedKeyUsageOID.SERVER_AUTH), own).facts.hosts
     assert read(made(key, hosts=()), own).facts.hosts == ()
 

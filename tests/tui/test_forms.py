@@ -65,6 +65,40 @@ def test_text_becomes_values() -> None:
     assert (str(made.action), len(made.ports)) == ("deny", 2)
 
 
+def test_what_is_said_of_requests_becomes_values() -> None:
+    said = {"name": "m", "sources": "a", "destinations": "b", "protocols": "http", "listen": "10.1.0.1:80"}
+    said |= {
+        "host": "*.example.com",
+        "path_prefix": "/api",
+        "headers": "X-Env: a, b | !X-Old",
+        "query": "v=2",
+    }
+    said |= {"request_headers": "set X-Env prod, or not | remove Cookie", "mirror": "canary=10"}
+    made = read_form(Kind.MAPPING, {}, texts(Kind.MAPPING, **said))
+    assert isinstance(made, Mapping)
+    assert (made.headers, made.query) == (("!x-old", "x-env: a, b"), ("v=2",))
+    assert made.request_headers == ("set x-env prod, or not", "remove cookie")
+    assert (made.host, made.path_prefix, made.mirror) == ("*.example.com", "/api", "canary=10")
+    tunnel = {"protocols": "tcp", "tls": "www", "proxy_from": "10.1.0.5, fd00::/64", "send_proxy": "v2"}
+    plain = {name: said[name] for name in ("name", "sources", "destinations", "listen")}
+    made = read_form(Kind.MAPPING, {}, texts(Kind.MAPPING, **plain, **tunnel))
+    assert isinstance(made, Mapping)
+    assert (made.tls, len(made.proxy_from), made.send_proxy) == ("www", 2, "v2")
+
+
+def test_what_nobody_touched_stays_as_it_is() -> None:
+    before = read_entity(
+        Mapping,
+        {
+            **{"name": "m", "sources": ["a"], "destinations": ["b"], "protocols": ["http"]},
+            **{"listen": "10.1.0.1:80", "response_headers": ["set X-Bar a | b"]},
+        },
+    )
+    document = to_document(before)
+    said = {field.name: field.text(document) for field in FIELDS[Kind.MAPPING]}
+    assert read_form(Kind.MAPPING, document, said) == before
+
+
 def test_what_is_missing_or_wrong_is_refused() -> None:
     with pytest.raises(InvalidValue, match="sources"):
         read_form(Kind.MAPPING, {}, texts(Kind.MAPPING, name="m"))

@@ -240,8 +240,8 @@ class Admission:
         return self._http.care.outliers()
 
     def request_counts(self) -> Mapping[str, int]:
-        """What was taken care of between requests and backends; see `circuits.Changes`."""
-        return self._http.care.counts()
+        """What was done about requests and backends since the start, by name."""
+        return self._http.request_counts()
 
     def problems(self) -> Sequence[str]:
         """Listeners that cannot accept, or whose address is not here."""

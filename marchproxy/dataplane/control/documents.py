@@ -170,6 +170,7 @@ def _exchanged_document(exchanged: Exchanged) -> Document:
         "bytes_sent": exchanged.sent,
         "bytes_received": exchanged.received,
         "attempts": exchanged.attempts,
+        "mirror": exchanged.mirror,
         "connected_ms": milliseconds(exchanged.connected),
         "waited_ms": milliseconds(exchanged.waited),
         "took_ms": milliseconds(exchanged.took),

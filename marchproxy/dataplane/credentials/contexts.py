@@ -32,8 +32,8 @@ class Contexts:
         self._identities: dict[str, Identity] = {}
         self._made: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
         self._choosing: dict[tuple[tuple[str, ...], tuple[str, ...]], ssl.SSLContext] = {}
-        self._trusting: dict[tuple[str, tuple[str, ...]], ssl.SSLContext] = {}
-        """By authorities and ALPN protocols."""
+        self._trusting: dict[tuple[str, tuple[str, ...], str, bool], ssl.SSLContext] = {}
+        """By authorities, ALPN protocols, the certificate that is shown, and whether theirs is verified."""
         self._asking: dict[tuple[str, tuple[str, ...], ClientTls, bool], ssl.SSLContext] = {}
         self._tickets = Tickets()
 
@@ -52,6 +52,7 @@ class Contexts:
         """These are all that there are. What has not changed keeps its context."""
         self._choosing.clear()
         self._asking.clear()
+        self._trusting = {key: context for key, context in self._trusting.items() if not key[2]}
         before, self._identities = self._identities, {each.name: each for each in identities}
         self._made = {
             key: context
@@ -96,20 +97,45 @@ class Contexts:
 
         return hosts_of(self._identities[name].chain)
 
-    def client(self, authorities: str = "", protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
+    def client(
+        self,
+        authorities: str = "",
+        protocols: tuple[str, ...] = (),
+        certificate: str = "",
+        *,
+        verified: bool = True,
+    ) -> ssl.SSLContext:
         """For backends: they prove their name by a certificate that `authorities` (PEM) vouch for, or without
-        any the system's. `protocols`: ALPN.
+        any the system's; unless they are not `verified`. `protocols`: ALPN. `certificate`: the qualified name
+        of that which they are shown if they ask for one. Raises `ssl.SSLError` where that is not there.
         """
-        key = authorities, protocols
+        key = authorities, protocols, certificate, verified
         made = self._trusting.get(key)
         if made is None:
             if len(self._trusting) >= MOST_KEPT:
                 self._trusting.clear()
-            made = self._trusting[key] = ssl.create_default_context(cadata=authorities or None)
+            if verified:
+                made = ssl.create_default_context(cadata=authorities or None)
+            else:
+                made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                made.check_hostname = False
+                made.verify_mode = ssl.CERT_NONE
             made.minimum_version = ssl.TLSVersion.TLSv1_2
             if protocols:
                 made.set_alpn_protocols(list(protocols))
+            if certificate:
+                self._show(made, certificate)
+            self._trusting[key] = made
         return made
+
+    def _show(self, context: ssl.SSLContext, certificate: str) -> None:
+        identity = self._identities.get(certificate)
+        try:
+            if identity is None:
+                raise Unusable(f"certificate {certificate} is not there")
+            _load(context, identity)
+        except Unusable as error:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, error.message) from None
 
     def named(self, names: tuple[str, ...], host: str) -> str | None:
         """Which of several certificates a client gets that asks for `host`, as `choosing` does; None: no one

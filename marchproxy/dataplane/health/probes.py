@@ -6,9 +6,9 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
 from types import MappingProxyType
 
+from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.health import icmp
 from marchproxy.dataplane.health.http import BadAnswer, StatusReader, request
 from marchproxy.dataplane.proxy import sockets
@@ -40,14 +40,17 @@ class _Unhealthy(Exception):
     """The backend answered, but not as a healthy one does."""
 
 
-type Method = Callable[[BackendKey, Check], Awaitable[None]]
+type Method = Callable[[BackendKey, Check, Contexts], Awaitable[None]]
+NO_CERTIFICATES = Contexts()
 
 
-async def probe(backend: BackendKey, check: Check) -> str:
-    """Check once. Empty if the backend is healthy, else why not. Raises `CannotCheck`."""
+async def probe(backend: BackendKey, check: Check, contexts: Contexts = NO_CERTIFICATES) -> str:
+    """Check once; `contexts` have the certificates that backends are shown. Empty if the backend is healthy,
+    else why not. Raises `CannotCheck`.
+    """
     try:
         async with asyncio.timeout(check.timeout):
-            await METHODS[check.method](backend, check)
+            await METHODS[check.method](backend, check, contexts)
     except TimeoutError:
         return f"no answer within {check.timeout:g} s"
     except (_Unhealthy, BadAnswer) as error:
@@ -62,14 +65,14 @@ async def probe(backend: BackendKey, check: Check) -> str:
     return ""
 
 
-async def _tcp(backend: BackendKey, _: Check) -> None:
+async def _tcp(backend: BackendKey, _: Check, __: Contexts) -> None:
     """The port accepts a connection, which is reset at once: closing it would leave TIME_WAIT here."""
     sockets.reset(await _connect(backend.address, backend.port))
 
 
-async def _http(backend: BackendKey, check: Check) -> None:
+async def _http(backend: BackendKey, check: Check, contexts: Contexts) -> None:
     """A GET is answered with 2xx or 3xx."""
-    reader, writer = await _open(backend, check, _tls() if check.method == "https" else None)
+    reader, writer = await _open(backend, check, _tls(contexts, check) if check.method == "https" else None)
     try:
         writer.write(request(check.method, check.path, check.host, backend.port))
         status = await _read_status(reader)
@@ -79,12 +82,12 @@ async def _http(backend: BackendKey, check: Check) -> None:
         raise _Unhealthy(f"HTTP {status}")
 
 
-async def _grpc(backend: BackendKey, check: Check) -> None:
+async def _grpc(backend: BackendKey, check: Check, contexts: Contexts) -> None:
     """The health service says that a service is serving."""
     from marchproxy.dataplane.health.grpc import HealthCall
 
     secure = check.method == "grpcs"
-    reader, writer = await _open(backend, check, _tls("h2") if secure else None)
+    reader, writer = await _open(backend, check, _tls(contexts, check, "h2") if secure else None)
     host = f"[{check.host}]" if ":" in check.host else check.host
     call = HealthCall(check.path, f"{host}:{backend.port}", secure=secure)
     try:
@@ -101,7 +104,7 @@ async def _grpc(backend: BackendKey, check: Check) -> None:
     raise _Unhealthy("closed without an answer")
 
 
-async def _icmp(backend: BackendKey, _: Check) -> None:
+async def _icmp(backend: BackendKey, _: Check, __: Contexts) -> None:
     """An echo request is answered."""
     address, payload = backend.address, os.urandom(24)
     sock, raw = _ping_socket(address)
@@ -150,15 +153,9 @@ async def _read_status(reader: asyncio.StreamReader) -> int:
     raise _Unhealthy("closed without an answer")
 
 
-@cache
-def _tls(*protocols: str) -> ssl.SSLContext:
+def _tls(contexts: Contexts, check: Check, *protocols: str) -> ssl.SSLContext:
     """Certificates are not verified: the check asks whether the backend answers, and carries no secret."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    if protocols:
-        context.set_alpn_protocols(protocols)
-    return context
+    return contexts.client("", protocols, check.certificate, verified=False)
 
 
 def _ping_socket(address: IPAddress) -> tuple[socket.socket, bool]:

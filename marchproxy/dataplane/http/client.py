@@ -36,7 +36,7 @@ class Switched(Protocol):
     conversation: Conversation
     exchange: Exchange
 
-    def received_from_client(self, data: bytes) -> None:
+    def send(self, data: memoryview | bytes) -> None:
         """The client has sent something."""
 
     def client_ended(self) -> None:
@@ -204,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         if self.switched is not None:
-            self.switched.received_from_client(data)
+            self.switched.send(data)
             return
         if self._closing:
             return

@@ -1,6 +1,7 @@
 """Connections of clients, whatever version of HTTP they speak, as the listeners see them."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Protocol
 
 from marchproxy.dataplane.http.visitor import Visitor
@@ -8,8 +9,22 @@ from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.model.reason import Reason
 
 
-class Connection(Protocol):
-    """One."""
+class Carried(Protocol):
+    """What one is to whoever has them all, over TCP or not."""
+
+    @property
+    def conversations(self) -> tuple[Conversation, ...]:
+        """What its requests count for."""
+
+    def revoke(self, token: str) -> int:
+        """End what a credential has opened, and is still under way. Returns how much."""
+
+    def end(self, reason: Reason = Reason.RESET) -> None:
+        """End at once; `reason` is that of what it has become by a switch of protocols."""
+
+
+class Connection(Carried, Protocol):
+    """One over TCP."""
 
     transport: asyncio.Transport
 
@@ -17,24 +32,39 @@ class Connection(Protocol):
     def visitor(self) -> Visitor:
         """Who it is, by the plan in force."""
 
-    @property
-    def conversations(self) -> tuple[Conversation, ...]:
-        """What its requests count for."""
-
     def recheck(self) -> None:
         """End what the plan in force no longer allows."""
 
     def tick(self, now: float) -> None:
         """See to what takes too long; called about once a second."""
 
-    def revoke(self, token: str) -> int:
-        """End what a credential has opened, and is still under way. Returns how much."""
-
     def drain(self) -> None:
         """Let what is under way be the last."""
 
-    def end(self, reason: Reason = Reason.RESET) -> None:
-        """End at once; `reason` is that of what it has become by a switch of protocols."""
+
+class Having[C: Carried]:
+    """Whoever has all connections of a kind."""
+
+    live: set[C]
+
+    @property
+    def conversations(self) -> Iterator[Conversation]:
+        """What goes on."""
+        return (each for connection in self.live for each in connection.conversations)
+
+    def cut(self, ids: frozenset[int]) -> set[int]:
+        """End the connections of these conversations. Returns those that there were."""
+        found: set[int] = set()
+        for connection in tuple(self.live):
+            own = {each.number for each in connection.conversations} & ids
+            if own:
+                found |= own
+                connection.end(Reason.CUT)
+        return found
+
+    def revoke(self, token: str) -> int:
+        """End what a credential has opened, and is still under way. Returns how much."""
+        return sum(connection.revoke(token) for connection in tuple(self.live))
 
 
 class Owner(Protocol):

@@ -25,7 +25,8 @@ from marchproxy.dataplane.http.circuits import FAILURES
 from marchproxy.dataplane.http.clientauth import prove
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
-from marchproxy.dataplane.http.rewriting import for_backend, redirection
+from marchproxy.dataplane.http.mirroring import Copy
+from marchproxy.dataplane.http.rewriting import for_backend, redirection, vouched
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.telling import exchanged
 from marchproxy.dataplane.http.tracing import REQUEST_ID, begin_trace, new_id, settle_id
@@ -39,7 +40,7 @@ from marchproxy.model.entities import Retry
 from marchproxy.model.presented import Presented
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
-from marchproxy.policy.plan import DEFAULT_HANDLING, Backend, Http2, Rule
+from marchproxy.policy.plan import DEFAULT_HANDLING, Backend
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ class Exchange:
         self._call = grpc.is_call(request)
         """It is one of gRPC."""
         self._expires = math.inf
+        self._copy: Copy | None = None
         self.patience: float = site.limits.silence
         """Seconds that either side may be silent while it is waited for."""
         if self._call:
@@ -185,6 +187,10 @@ class Exchange:
         self._deadline = self.began + max(self._site.limits.opening, handling.connect or 0.0)
         if handling.trace:
             self.request = begin_trace(request)
+        if handling.mirror:
+            self._copy = self._site.mirrors.take(
+                *(answer, visitor, self.request, self.id, self._trailers), secure=self._stream.secure
+            )
         if handling.retry_on:
             self._site.care.earn(answer.mapping, handling)
         first = self._site.settled(conversation, request) or self._following()
@@ -200,6 +206,8 @@ class Exchange:
 
     def send(self, data: memoryview | bytes) -> None:
         """A piece of the request's body."""
+        if self._copy is not None:
+            self._copy.send(data)
         if self._upstream is not None:
             self._sent += len(data)
             self._upstream.send(data)
@@ -209,6 +217,8 @@ class Exchange:
         trailers = trailers and self._stream.visitor.trailing(trailers)
         self._trailers = trailers
         self.waits_since = time.monotonic()
+        if self._copy is not None:
+            self._copy.finish(trailers)
         if self._upstream is not None:
             self._upstream.finish(trailers)
 
@@ -269,6 +279,11 @@ class Exchange:
     def sent_bytes(self) -> int:
         """Of the request's body."""
         return self._sent
+
+    @property
+    def copied(self) -> str:
+        """The service that gets a copy; empty: none does."""
+        return self._copy.backend.service if self._copy is not None and not self._copy.dropped else ""
 
     @property
     def presented(self) -> Presented | None:
@@ -395,13 +410,7 @@ class Exchange:
         if handling.limit is not None:
             token = self.verified.token if self.verified else ""
             self._site.limit(answer.mapping, handling.limit, self._stream.visitor.who.source, token)
-        if proven:
-            self.request = replace(self.request, fields=(*self.request.fields, *proven), encoded=b"")
-        if self.verified is not None:
-            # It was for us: what opens a door here is not for who is behind it.
-            fields = tuple([each for each in self.request.fields if each[0] != "authorization"])
-            named = ("x-marchproxy-service", self.verified.service)
-            self.request = replace(self.request, fields=(*fields, named), encoded=b"")
+        self.request = vouched(self.request, proven, self.verified.service if self.verified else "")
 
     async def _reach(self, first: Backend | None) -> None:
         """Connect to the first backend that can be reached and has room, `first` before the others."""
@@ -485,13 +494,7 @@ class Exchange:
         return True
 
     def _pool(self, backend: Backend) -> Connections:
-        """Where its connections to a backend come from. A WebSocket asks by HTTP/1.1."""
-        site, rule = self._site, self._answer.rule
-        wanted = rule.http2 if isinstance(rule, Rule) else Http2.NEVER
-        if wanted is Http2.NEVER and not backend.http2:
-            return site.pool
-        calls = wanted is Http2.CALLS and not backend.http2
-        return site.pool if self.request.websocket or (calls and not self._call) else site.http2
+        return self._site.connections(self._answer.rule, backend, self.request)
 
     def _following(self) -> Backend | None:
         """The next backend to try; None: there is no other."""
@@ -575,6 +578,8 @@ class Exchange:
             return
         self.phase = Phase.OVER
         self._leave()
+        if self._copy is not None:
+            self._copy.abandon()
         if self._site.tells:
             self.tell()
         if self.request.websocket and self.conversation is not None:

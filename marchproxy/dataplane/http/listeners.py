@@ -5,7 +5,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Arrivals, Client
 from marchproxy.dataplane.admission.judge import Judge
@@ -17,7 +17,7 @@ from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.choosing import Choosing
 from marchproxy.dataplane.http.client import ClientConnection
-from marchproxy.dataplane.http.connections import Connection
+from marchproxy.dataplane.http.connections import Connection, Having
 from marchproxy.dataplane.http.hello import hello_name
 from marchproxy.dataplane.http.http2.client import Http2Connection
 from marchproxy.dataplane.http.http2.pool import PROTOCOL, Http2Pool
@@ -29,7 +29,6 @@ from marchproxy.dataplane.http.switching import Switching
 from marchproxy.dataplane.http.visitor import Visitor
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.connecting import Connect
-from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.admission import DEADLINE
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason, Verdict
@@ -43,7 +42,7 @@ _HANDSHAKE = 0x16
 PROTOCOLS = (PROTOCOL, "http/1.1")
 
 
-class HttpListeners(Arrivals):
+class HttpListeners(Arrivals, Having[Connection]):
     """Serves all of them."""
 
     def __init__(
@@ -58,8 +57,8 @@ class HttpListeners(Arrivals):
     ) -> None:
         super().__init__(judge, tunnels, gate, limits, connecting, contexts)
         self.live: set[Connection] = set()
-        self._pool = Pool(connecting, contexts.client)
-        self._http2 = Http2Pool(connecting, lambda ca: contexts.client(ca, (PROTOCOL,)))
+        self._pool = Pool(connecting, lambda to: contexts.client(to.tls_ca, (), to.tls_cert))
+        self._http2 = Http2Pool(connecting, lambda to: contexts.client(to.tls_ca, (PROTOCOL,), to.tls_cert))
         self._site = Site(judge, self._pool, self._http2, limits, self._tasks, rates)
         self.care = self._site.care
         self._switching = Switching(self._site, tunnels)
@@ -70,10 +69,9 @@ class HttpListeners(Arrivals):
         """What HTTP/3 has in common with it."""
         return self._site
 
-    @property
-    def conversations(self) -> Iterator[Conversation]:
-        """What goes on."""
-        return (each for connection in self.live for each in connection.conversations)
+    def request_counts(self) -> Mapping[str, int]:
+        """What was done about requests since the start: see `Care.counts`, and of copies."""
+        return {**self.care.counts(), **self._site.mirrors.counted()}
 
     def recheck(self) -> None:
         """There is a new plan: end what it does not allow."""
@@ -90,20 +88,6 @@ class HttpListeners(Arrivals):
         self._pool.expire()
         self.care.tick()
         self._http2.tick(now, self._limits.silence, self._limits.head)
-
-    def cut(self, ids: frozenset[int]) -> set[int]:
-        """End the connections of these conversations. Returns those that there were."""
-        found: set[int] = set()
-        for connection in tuple(self.live):
-            own = {each.number for each in connection.conversations} & ids
-            if own:
-                found |= own
-                connection.end(Reason.CUT)
-        return found
-
-    def revoke(self, token: str) -> int:
-        """End what a credential has opened, and is still under way. Returns how much."""
-        return sum(connection.revoke(token) for connection in tuple(self.live))
 
     def gone(self, connection: Connection) -> None:
         """See `Owner`."""

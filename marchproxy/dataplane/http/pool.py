@@ -16,10 +16,11 @@ MOST_IDLE = 128
 IDLE = 30.0
 """Seconds that one waits: less than the backends that end it after 60, or Node.js's 5 for the unlucky."""
 
-type Context = Callable[[str], ssl.SSLContext]
-"""The TLS that is spoken with backends that want it, by who vouches for them."""
+type Context = Callable[[Backend], ssl.SSLContext]
+"""The TLS that is spoken with a backend that wants it. Raises `ssl.SSLError` where it cannot be."""
 
-type _Place = tuple[IPAddress, int, str, str, str]
+type Place = tuple[IPAddress, int, str, str, str, str]
+"""See `place_of`."""
 
 
 class Pool:
@@ -28,7 +29,7 @@ class Pool:
     def __init__(self, connecting: Connect, context: Context) -> None:
         self._connect = connecting
         self._context = context
-        self._idle: defaultdict[_Place, list[Upstream]] = defaultdict(list)
+        self._idle: defaultdict[Place, list[Upstream]] = defaultdict(list)
         self._known: dict[int, tuple[Backend, list[Upstream]]] = {}
         """Those that wait by the identity of their backend, for a moment: its address is slow to look up."""
         self._every: set[Upstream] = set()
@@ -52,7 +53,7 @@ class Pool:
                 await loop.create_connection(
                     lambda: upstream,
                     sock=sock,
-                    ssl=self._context(backend.tls_ca),
+                    ssl=self._context(backend),
                     server_hostname=backend.tls,
                 )
             else:
@@ -99,11 +100,13 @@ class Pool:
     def _waiting(self, backend: Backend) -> list[Upstream]:
         known = self._known.get(id(backend))
         if known is None:
-            known = self._known[id(backend)] = backend, self._idle[_place(backend)]
+            known = self._known[id(backend)] = backend, self._idle[place_of(backend)]
         return known[1]
 
 
-def _place(backend: Backend) -> _Place:
-    """What its connections are kept by: no service gets another's, and TLS none in the clear
-    or of another CA."""
-    return backend.address, backend.port, backend.service, backend.tls, backend.tls_ca
+def place_of(backend: Backend) -> Place:
+    """What its connections are kept by: no service gets another's, and TLS none in the clear, of another CA,
+    or with another certificate of ours.
+    """
+    terms = backend.tls, backend.tls_ca, backend.tls_cert
+    return backend.address, backend.port, backend.service, *terms

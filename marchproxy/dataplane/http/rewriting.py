@@ -3,7 +3,7 @@
 from dataclasses import replace
 from http import HTTPStatus
 
-from marchproxy.dataplane.http.messages import Request, Response
+from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason
 from marchproxy.policy.actions import Actions, act
@@ -22,6 +22,18 @@ def for_backend(request: Request, actions: Actions | None) -> Request:
         fields=act(actions.request, request.fields) if actions.request else request.fields,
         encoded=b"",
     )
+
+
+def vouched(request: Request, proven: Fields, service: str) -> Request:
+    """The request with what its client has proven: fields about its certificate, and the service whose
+    credential opened the route (empty: none did).
+    """
+    fields = (*request.fields, *proven)
+    if service:
+        # It was for us: what opens a door here is not for who is behind it.
+        kept = [each for each in fields if each[0] != "authorization"]
+        fields = (*kept, ("x-marchproxy-service", service))
+    return replace(request, fields=fields, encoded=b"") if proven or service else request
 
 
 def for_client(response: Response, actions: Actions, cookie: str = "") -> Response:

@@ -6,14 +6,17 @@ from dataclasses import dataclass, field, replace
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, source_key
+from marchproxy.dataplane.http import grpc
 from marchproxy.dataplane.http.answers import Later
 from marchproxy.dataplane.http.care import Care
 from marchproxy.dataplane.http.http2.pool import Http2Pool
 from marchproxy.dataplane.http.messages import Request, Response
+from marchproxy.dataplane.http.mirroring import Mirrors
 from marchproxy.dataplane.http.pool import Pool
 from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.http.rewriting import for_client
 from marchproxy.dataplane.http.sticky import Sticky
+from marchproxy.dataplane.http.upstream import Connections
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.records import EventKind
 from marchproxy.dataplane.tasks import Tasks
@@ -21,7 +24,7 @@ from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Balance, LimitPer
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Query
-from marchproxy.policy.plan import Backend, RequestLimit, Rule
+from marchproxy.policy.plan import Backend, Http2, RequestLimit, Rule
 
 _BY_CLIENT = frozenset({Balance.MAGLEV, Balance.SOURCE})
 
@@ -40,9 +43,20 @@ class Site:
     sticky: Sticky = field(default_factory=Sticky)
     ledger: Ledger = field(init=False)
     """Where things are written down."""
+    mirrors: Mirrors = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ledger", self.judge.ledger)
+        ledger = self.judge.ledger
+        object.__setattr__(self, "ledger", ledger)
+        object.__setattr__(self, "mirrors", Mirrors(ledger, self.tasks, self.connections))
+
+    def connections(self, rule: object, backend: Backend, request: Request) -> Connections:
+        """Where those to a backend come from. A WebSocket asks by HTTP/1.1."""
+        wanted = rule.http2 if isinstance(rule, Rule) else Http2.NEVER
+        if wanted is Http2.NEVER and not backend.http2:
+            return self.pool
+        calls = wanted is Http2.CALLS and not backend.http2
+        return self.pool if request.websocket or (calls and not grpc.is_call(request)) else self.http2
 
     def query(self, who: Client, request: Request) -> Query:
         """What a record of a request is about."""

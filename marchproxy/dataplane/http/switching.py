@@ -11,9 +11,9 @@ import socket
 
 from marchproxy.dataplane.admission.tunnels import Tunnel, Tunnels
 from marchproxy.dataplane.admission.wire import Wire
+from marchproxy.dataplane.http.carrying import FLUSH, Carrying, close_soon
 from marchproxy.dataplane.http.client import ClientConnection
 from marchproxy.dataplane.http.exchange import Exchange
-from marchproxy.dataplane.http.messages import Fields, Response
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.proxy.ledger import Conversation
@@ -21,8 +21,6 @@ from marchproxy.model.reason import Reason
 
 log = logging.getLogger(__name__)
 
-_FLUSH = 5.0
-"""Seconds for both sides to take what was written before they are joined."""
 _LOOK = 0.005
 
 
@@ -45,7 +43,7 @@ class Switching:
         copying = Copying(self._site, client, exchange, upstream, conversation)
         upstream.take_over(copying)
         if ahead:
-            copying.received_from_client(ahead)
+            copying.send(ahead)
         if client.secure or upstream.secure:
             self._site.ledger.opened(conversation, upstream.backend)
         else:
@@ -57,7 +55,7 @@ class Switching:
     async def _join(self, copying: "Copying") -> None:
         """Make a tunnel of both connections once nothing waits to be written to either."""
         client, upstream = copying.client.transport, copying.upstream.transport
-        until = asyncio.get_running_loop().time() + _FLUSH
+        until = asyncio.get_running_loop().time() + FLUSH
         while client.get_write_buffer_size() or upstream.get_write_buffer_size():
             if asyncio.get_running_loop().time() > until or copying.ended:
                 copying.end()
@@ -82,8 +80,8 @@ class Switching:
         )
 
 
-class Copying:
-    """Carries bytes between both sides, in this process."""
+class Copying(Carrying):
+    """Carries bytes between both connections."""
 
     def __init__(
         self,
@@ -93,19 +91,10 @@ class Copying:
         upstream: Upstream,
         conversation: Conversation,
     ) -> None:
+        super().__init__(site, exchange, conversation, upstream)
         self.client = client
-        self.exchange = exchange
-        self.upstream = upstream
-        self.ended = False
-        self._site = site
-        self.conversation = conversation
 
     # ---- from the client
-
-    def received_from_client(self, data: bytes) -> None:
-        """See `Switched`."""
-        self.conversation.carry(self.conversation.sent, len(data))
-        self.upstream.transport.write(data)
 
     def client_ended(self) -> None:
         """See `Switched`."""
@@ -119,42 +108,15 @@ class Copying:
         """See `Switched`."""
         self.upstream.transport.resume_reading()
 
-    def end(self, reason: Reason = Reason.CLOSED) -> None:
-        """See `Switched`: what was written is still sent."""
-        if self.ended:
-            return
-        self.ended = True
-        self._site.ledger.ended(self.conversation, reason)
-        if self._site.tells:
-            self.exchange.tell()
-        for transport in (self.upstream.transport, self.client.transport):
-            transport.close()
-            # Whoever takes nothing of it shall not keep the connection for ever.
-            asyncio.get_running_loop().call_later(_FLUSH, transport.abort)
-
     # ---- from the backend
 
-    def informed(self, response: Response) -> None:
-        """There are no more answers."""
-
-    def answered(self, response: Response) -> None:
-        """The same."""
-
-    def received(self, data: memoryview | bytes) -> None:
-        """See `Asking`."""
-        self.conversation.carry(self.conversation.received, len(data))
+    def give(self, data: memoryview | bytes) -> None:
+        """See `Carrying`."""
         self.client.transport.write(data)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def complete(self, trailers: Fields) -> None:
-        """See `Asking`."""
-        self.end()
-
-    def failed(self, reason: Reason, detail: str) -> None:
-        """See `Asking`."""
-        self.end(reason)
+    def close(self) -> None:
+        """See `Carrying`."""
+        close_soon(self.client.transport)
 
     def upstream_full(self) -> None:
         """See `Asking`."""

@@ -31,6 +31,10 @@ class Told(Protocol):
     def id(self) -> str:
         """What it is known by."""
 
+    @property
+    def copied(self) -> str:
+        """The service that gets a copy."""
+
 
 def exchanged(told: Told, conversation: Conversation | None, answer: Answer, tls: str) -> Exchanged:
     """As it is now, which is its end."""
@@ -54,6 +58,7 @@ def exchanged(told: Told, conversation: Conversation | None, answer: Answer, tls
         connected=max(told.connected - began, 0.0) if told.connected else 0.0,
         waited=(told.responded or now) - began,
         took=now - began,
+        mirror=told.copied,
     )
 
 

@@ -3,20 +3,17 @@
 What both sides say is copied: a stream is no connection that the kernel could take over.
 """
 
-import asyncio
 import base64
 import hashlib
 from typing import Protocol
 
+from marchproxy.dataplane.http.carrying import Carrying
 from marchproxy.dataplane.http.exchange import Exchange
-from marchproxy.dataplane.http.messages import Fields, Request, Response
+from marchproxy.dataplane.http.messages import Request, Response
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.proxy.ledger import Conversation
-from marchproxy.model.reason import Reason
 
-_FLUSH = 5.0
-"""Seconds for the backend to take what was written when the client has ended."""
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """Of RFC 6455 section 1.3."""
 
@@ -52,7 +49,7 @@ class Carried(Protocol):
         """Give on what has come."""
 
 
-class Carrying:
+class OnStream(Carrying):
     """Carries bytes between a stream and a backend."""
 
     def __init__(
@@ -63,56 +60,16 @@ class Carrying:
         conversation: Conversation,
         upstream: Upstream,
     ) -> None:
-        self.conversation = conversation
-        self.exchange = exchange
-        self.upstream = upstream
-        self.ended = False
-        self._site = site
+        super().__init__(site, exchange, conversation, upstream)
         self._stream = stream
 
-    # ---- from the client
-
-    def send(self, data: bytes) -> None:
-        """Carry what it says."""
-        self.conversation.carry(self.conversation.sent, len(data))
-        self.upstream.transport.write(data)
-
-    def end(self, reason: Reason = Reason.CLOSED) -> None:
-        """End both sides: what was written is still sent."""
-        if self.ended:
-            return
-        self.ended = True
-        self._site.ledger.ended(self.conversation, reason)
-        if self._site.tells:
-            self.exchange.tell()
-        transport = self.upstream.transport
-        transport.close()
-        asyncio.get_running_loop().call_later(_FLUSH, transport.abort)
-        self._stream.carried()
-
-    # ---- from the backend
-
-    def informed(self, response: Response) -> None:
-        """There are no more answers."""
-
-    def answered(self, response: Response) -> None:
-        """The same."""
-
-    def received(self, data: memoryview | bytes) -> None:
-        """See `Asking`."""
-        self.conversation.carry(self.conversation.received, len(data))
+    def give(self, data: memoryview | bytes) -> None:
+        """See `Carrying`."""
         self._stream.carry(data)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def complete(self, trailers: Fields) -> None:
-        """See `Asking`."""
-        self.end()
-
-    def failed(self, reason: Reason, detail: str) -> None:
-        """See `Asking`."""
-        self.end(reason)
+    def close(self) -> None:
+        """See `Carrying`."""
+        self._stream.carried()
 
     def upstream_full(self) -> None:
         """See `Asking`."""

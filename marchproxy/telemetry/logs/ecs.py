@@ -164,6 +164,7 @@ def _request(record: RequestRecord) -> Document:
             "route": record.route,
             "backend": record.backend,
             "attempts": record.attempts,
+            "mirror": record.mirror,
             "connected_ms": round(record.connected * 1000, 3),
             "waited_ms": round(record.waited * 1000, 3),
         },

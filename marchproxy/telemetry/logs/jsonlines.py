@@ -44,6 +44,7 @@ def document(record: RequestRecord) -> dict[str, Any]:
         "bytes_sent": record.bytes_sent,
         "bytes_received": record.bytes_received,
         "attempts": record.attempts,
+        "mirror": record.mirror,
         "connected_ms": _milliseconds(record.connected),
         "waited_ms": _milliseconds(record.waited),
         "took_ms": _milliseconds(record.took),

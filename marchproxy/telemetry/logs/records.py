@@ -155,6 +155,8 @@ class RequestRecord:
     """Of the answer's."""
     attempts: int
     """Backends that were asked, or tried to be reached."""
+    mirror: str
+    """The service that got a copy; empty: none did."""
     connected: float
     """Until a backend had it."""
     waited: float

@@ -153,6 +153,7 @@ def _of_request(record: RequestRecord) -> Iterator[tuple[str, str]]:
     yield "bytes_sent", str(record.bytes_sent)
     yield "bytes_received", str(record.bytes_received)
     yield "attempts", str(record.attempts)
+    yield "mirror", record.mirror
     for name, seconds in (
         ("connected_ms", record.connected),
         ("waited_ms", record.waited),

@@ -76,6 +76,8 @@ class Form(Dialog[Entity]):
             entity = read_form(self._kind, self._document, dict(self._texts()))
         except InvalidValue as error:
             self._say("wrong", f"✗ {printable(error.message)}: {printable(error.hint)}")
+            # A form is longer than most terminals.
+            self.call_after_refresh(self.query_one("#wrong").scroll_visible, animate=False)
             return
         self.dismiss(entity)
 

@@ -167,7 +167,7 @@ async def test_a_credential_that_is_taken_back_ends_a_websocket_under_tls() -> N
 async def test_a_websocket_under_tls_whose_client_takes_nothing_ends_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("marchproxy.dataplane.http.switching._FLUSH", 0.1)
+    monkeypatch.setattr("marchproxy.dataplane.http.carrying.FLUSH", 0.1)
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -211,7 +211,7 @@ async def test_backends_prove_their_name(monkeypatch: pytest.MonkeyPatch) -> Non
             assert said(head, "x-marchproxy-reason") == ["TLS_FAILED"]
         trusting = ssl.create_default_context(cadata=TWO.chain)
         trusting.check_hostname = False
-        monkeypatch.setattr(contexts, "_trusting", {("", ()): trusting})
+        monkeypatch.setattr(contexts, "_trusting", {("", (), "", True): trusting})
         async with dial(at.port) as (reader, writer):
             writer.write(get())
             assert (await response(reader))[1] == b"hello"

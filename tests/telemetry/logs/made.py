@@ -106,6 +106,7 @@ def asked(**fields: Any) -> RequestRecord:
         bytes_sent=0,
         bytes_received=30,
         attempts=1,
+        mirror="",
         connected=0.001,
         waited=0.0115,
         took=0.0125,

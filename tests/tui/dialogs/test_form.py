@@ -1,5 +1,8 @@
 """A form, checked as it is typed."""
 
+import os
+from pathlib import Path
+
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -11,6 +14,7 @@ from marchproxy.tui.forms import form_document
 from tests.tui.stage import SNAPSHOT, Stage, perform, picture, until
 
 CW = SNAPSHOT.clusters[0].mappings[0]
+PICTURE = Path(__file__).parents[1] / "pictures" / "form-mapping-120x60.txt"
 
 
 def test_what_is_wrong_is_said_while_it_is_typed() -> None:
@@ -36,6 +40,27 @@ def test_what_is_wrong_is_said_while_it_is_typed() -> None:
         assert (made.name, [str(each) for each in made.ports]) == ("cw", ["443"])
 
     perform(Stage(), play)
+
+
+def frame(app: MarchProxyApp) -> str:
+    """The form without the tab behind it, which learns things meanwhile."""
+    region = app.screen.query_one(".dialog").region
+    lines = picture(app).splitlines()[region.y : region.bottom]
+    return "".join(f"{line[region.x : region.right].rstrip()}\n" for line in lines)
+
+
+def test_the_form_of_a_mapping() -> None:
+    """With MARCHPROXY_DRAW=1 it is drawn anew."""
+
+    async def play(app: MarchProxyApp, pilot: Pilot[None]) -> None:
+        app.push_screen(Form("New mapping", Kind.MAPPING, {}, fixed=False))
+        await until(pilot, lambda: isinstance(app.screen, Form))
+        await pilot.pause()
+        if os.environ.get("MARCHPROXY_DRAW"):
+            PICTURE.write_text(frame(app))
+        await until(pilot, lambda: frame(app) == PICTURE.read_text())
+
+    perform(Stage(), play, (120, 60))
 
 
 def test_every_kind_fits_a_small_terminal() -> None:

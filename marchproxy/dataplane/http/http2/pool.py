@@ -4,12 +4,11 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable
 
 from marchproxy.dataplane.http.http2.upstream import BackendLink, BackendStream
+from marchproxy.dataplane.http.pool import Context, Place, place_of
 from marchproxy.dataplane.proxy.connecting import Connect
 from marchproxy.dataplane.tasks import Tasks
-from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Backend
 
@@ -30,10 +29,6 @@ servers of gRPC end a connection on which more than one comes in five minutes.""
 _TRIES = 3
 PROTOCOL = "h2"
 
-type Context = Callable[[str], ssl.SSLContext]
-"""By who vouches for backends."""
-type _Place = tuple[IPAddress, int, str, str, str]
-
 
 class Http2Pool:
     """Those of one process."""
@@ -41,8 +36,8 @@ class Http2Pool:
     def __init__(self, connecting: Connect, context: Context) -> None:
         self._connect = connecting
         self._context = context
-        self._links: dict[_Place, list[BackendLink]] = {}
-        self._opening: dict[_Place, asyncio.Task[None]] = {}
+        self._links: dict[Place, list[BackendLink]] = {}
+        self._opening: dict[Place, asyncio.Task[None]] = {}
         self._tasks = Tasks()
 
     def take(self, backend: Backend) -> BackendStream | None:
@@ -73,10 +68,10 @@ class Http2Pool:
         self._links.clear()
 
     def _find(self, backend: Backend) -> BackendLink | None:
-        return next((link for link in self._links.get(_place(backend), ()) if link.room), None)
+        return next((link for link in self._links.get(place_of(backend), ()) if link.room), None)
 
     async def _reach(self, backend: Backend) -> BackendLink:
-        place = _place(backend)
+        place = place_of(backend)
         for _ in range(_TRIES):
             found = self._find(backend)
             if found is not None:
@@ -89,7 +84,7 @@ class Http2Pool:
             await asyncio.shield(task)
         raise OSError(errno.ECONNREFUSED, "the backend takes no requests")
 
-    def _opened(self, place: _Place, task: asyncio.Task[None]) -> None:
+    def _opened(self, place: Place, task: asyncio.Task[None]) -> None:
         self._opening.pop(place, None)
         if not task.cancelled():
             # Who waited has it; nobody may have.
@@ -105,7 +100,7 @@ class Http2Pool:
         try:
             if backend.tls:
                 transport, _ = await loop.create_connection(
-                    lambda: link, sock=sock, ssl=self._context(backend.tls_ca), server_hostname=backend.tls
+                    lambda: link, sock=sock, ssl=self._context(backend), server_hostname=backend.tls
                 )
                 if transport.get_extra_info("ssl_object").selected_alpn_protocol() != PROTOCOL:
                     transport.abort()
@@ -123,10 +118,10 @@ class Http2Pool:
         except BaseException:
             link.transport.abort()
             raise
-        self._links.setdefault(_place(backend), []).append(link)
+        self._links.setdefault(place_of(backend), []).append(link)
 
     def _gone(self, link: BackendLink) -> None:
-        place = _place(link.backend)
+        place = place_of(link.backend)
         links = self._links.get(place, [])
         if link in links:
             links.remove(link)
@@ -147,7 +142,3 @@ class Http2Pool:
             return
         if stream.waits:
             stream.move(link)
-
-
-def _place(backend: Backend) -> _Place:
-    return backend.address, backend.port, backend.service, backend.tls, backend.tls_ca

@@ -13,7 +13,7 @@ from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.pseudofields import write_response
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
-from marchproxy.dataplane.http.websockets import Carrying, accepted, accepts
+from marchproxy.dataplane.http.websockets import OnStream, accepted, accepts
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason
@@ -32,7 +32,7 @@ class ClientStream:
         self.shown = connection.shown
         self.out = Outgoing(connection, number, self)
         self.exchange = Exchange(connection.site, self, request)
-        self.carrying: Carrying | None = None
+        self.carrying: OnStream | None = None
         """What it has become."""
         self._connection = connection
         self._request = request
@@ -187,7 +187,7 @@ class ClientStream:
             self.finish(())
             return
         self.respond(accepted(response))
-        self.carrying = Carrying(site, self, exchange, conversation, upstream)
+        self.carrying = OnStream(site, self, exchange, conversation, upstream)
         upstream.take_over(self.carrying)
         site.ledger.opened(conversation, upstream.backend)
         self.resume()

@@ -7,7 +7,7 @@ mappings opened the way, so that no ban can be gone around by another version of
 import logging
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cryptography.x509 import Certificate
@@ -18,10 +18,10 @@ from marchproxy.dataplane.admission.limits import Gate
 from marchproxy.dataplane.credentials.chains import refused
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.credentials.keypairs import KeyPairs
+from marchproxy.dataplane.http.connections import Having
 from marchproxy.dataplane.http.http3.client import Http3Connection, client_at
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.visitor import Visitor
-from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.quic.connection import Application, Connection, Path
 from marchproxy.dataplane.quic.endpoint import Endpoint
 from marchproxy.dataplane.quic.engine import Choose, Demand, KeyPair
@@ -37,7 +37,7 @@ MOST_CONNECTIONS = 2000
 """At one time, in one process: each may hold a window of what came, and costs more than one over TCP."""
 
 
-class Http3Listeners:
+class Http3Listeners(Having[Http3Connection]):
     """Serves all of them."""
 
     def __init__(self, site: Site, judge: Judge, gate: Gate, contexts: Contexts, steering: Steering) -> None:
@@ -48,11 +48,6 @@ class Http3Listeners:
         self._gate = gate
         self._pairs = KeyPairs(contexts)
         self._open: dict[ListenerKey, Endpoint] = {}
-
-    @property
-    def conversations(self) -> Iterator[Conversation]:
-        """What goes on."""
-        return (each for connection in self.live for each in connection.conversations)
 
     @property
     def handshakes(self) -> int:
@@ -83,20 +78,6 @@ class Http3Listeners:
         now = time.monotonic()
         for connection in tuple(self.live):
             connection.tick(now)
-
-    def cut(self, ids: frozenset[int]) -> set[int]:
-        """End the connections of these conversations. Returns those that there were."""
-        found: set[int] = set()
-        for connection in tuple(self.live):
-            own = {each.number for each in connection.conversations} & ids
-            if own:
-                found |= own
-                connection.end(Reason.CUT)
-        return found
-
-    def revoke(self, token: str) -> int:
-        """End what a credential has opened, and is still under way. Returns how much."""
-        return sum(connection.revoke(token) for connection in tuple(self.live))
 
     def drain(self) -> None:
         """Answer what was asked, and nothing more."""

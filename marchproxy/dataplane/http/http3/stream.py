@@ -19,7 +19,7 @@ from marchproxy.dataplane.http.pseudofields import (
 )
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
-from marchproxy.dataplane.http.websockets import Carrying, accepted, accepts
+from marchproxy.dataplane.http.websockets import OnStream, accepted, accepts
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason
@@ -39,7 +39,7 @@ class RequestStream:
         self.shown = client.shown
         self.exchange: Exchange | None = None
         """While the request is under way."""
-        self.carrying: Carrying | None = None
+        self.carrying: OnStream | None = None
         """What it has become: a WebSocket."""
         self.queued = 0
         """Bytes of the body that have come, taken or not."""
@@ -260,7 +260,7 @@ class RequestStream:
             self.finish(())
             return
         self.respond(accepted(response))
-        self.carrying = Carrying(site, self, exchange, conversation, upstream)
+        self.carrying = OnStream(site, self, exchange, conversation, upstream)
         upstream.take_over(self.carrying)
         site.ledger.opened(conversation, upstream.backend)
         self.resume()

@@ -14,7 +14,13 @@ MAX_TRAILERS = 8_192
 """Bytes of all trailers."""
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+_QUOTED = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_SIZE = re.compile(
+    rf"([0-9A-Fa-f]{{1,15}})(?:[ \t]*;[ \t]*{TOKEN}(?:[ \t]*=[ \t]*(?:{TOKEN}|{_QUOTED}))?)*".encode(
+        "latin-1"
+    )
+)
+"""A chunk's first line (RFC 9112 section 7.1.1)."""
 _TRAILER = re.compile(TOKEN.encode() + rb":[\t -~\x80-\xff]*")
 _SWITCHED = re.compile(rb"HTTP/1\.1 101[ \r]")
 

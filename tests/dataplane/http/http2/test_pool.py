@@ -53,7 +53,7 @@ async def test_under_tls_a_backend_has_to_agree(
     trusting = ssl.create_default_context(cadata=TWO.chain)
     trusting.check_hostname = False
     trusting.set_alpn_protocols(["h2"])
-    monkeypatch.setattr(contexts, "_trusting", {("", ("h2",)): trusting})
+    monkeypatch.setattr(contexts, "_trusting", {("", ("h2",), "", True): trusting})
     backend = Backend2(Session.answer)
     listening = await asyncio.start_server(backend.serve, "127.0.0.2", 0, ssl=server_context(TWO, protocols))
     port = listening.sockets[0].getsockname()[1]
