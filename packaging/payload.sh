@@ -5,6 +5,7 @@
 #
 #   bin/marchproxy             the command, a launcher
 #   bin/python3.N              CPython, its library without what a server has no use for
+#   bin/python3.N._pth         where it looks for modules
 #   lib/python3.N/             the standard library, MarchProxy and its locked dependencies, compiled
 #   lib/*.so.*                 the libraries that these are linked to, except for libc
 #   lib/fallback/libbpf.so.1   for systems that have none
@@ -100,6 +101,8 @@ relocate() {
 # instead of times: a copy of the tree has other times.
 compile() {
     say "Compiling"
+    env -i PYTHONHASHSEED=0 "$TREE/bin/$NAME" -s -B packaging/readymade.py ||
+        fail "the methods of dataclasses cannot be compiled" "The reason stands above."
     env -i PYTHONHASHSEED=0 "$TREE/bin/$NAME" -s -m compileall -q -f --invalidation-mode unchecked-hash \
         -s "$TREE" -p "$INSTALLED" "$TREE/lib/$NAME" || fail "a module does not compile" "Its name stands above."
 }
@@ -114,7 +117,9 @@ finish() {
     install -m 755 packaging/launcher.sh "$TREE/bin/marchproxy"
     sed -i "s/@PYTHON@/$NAME/" "$TREE/bin/marchproxy"
     install -D -m 644 LICENSE.md "$TREE/share/LICENSE.md"
-    chmod 755 "$TREE/bin"/*
+    chmod 755 "$TREE/bin/marchproxy" "$TREE/bin/$NAME"
+    # Where it looks for modules, said instead of found out: neither environment nor `site` have a part in it.
+    printf '../lib/%s\n' "$NAME" "$NAME/lib-dynload" "$NAME/site-packages" >"$TREE/bin/$NAME._pth"
     find "$TREE/lib" "$TREE/share" -type f -exec chmod 644 {} +
     find "$TREE" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 }
