@@ -42,17 +42,25 @@ printf '%s\n' inside0 outside0 no /srv/bad.txt 22 yes | marchproxy init --wizard
 until_ok grep -q . /run/marchproxy/control.sock
 heading status
 marchproxy status
+marchproxy doctor
 heading denied
 marchproxy appliance set --audit off
 fetch 10.2.0.2
-heading listener
+heading routed
 marchproxy service add clients --address 10.1.0.0/24
 marchproxy service add web --address 10.2.0.2 --port 80
+marchproxy mapping add routed --from clients --to web --protocol tcp
+fetch 10.2.0.2
+heading listener
 marchproxy mapping add web --from clients --to web --protocol tcp --listen 10.1.0.1:80
 fetch 10.1.0.1
+heading explained
+marchproxy explain --from 10.1.0.2 --to 10.2.0.2 --protocol tcp --port 81
 heading restarted
 systemctl restart marchproxy
 fetch 10.1.0.1
+heading attached
+marchproxy status --output json | "$PYTHON" -I -c 'import json, sys; print(*(each["attached"] for each in json.load(sys.stdin)["interfaces"]))'
 heading restarts
 systemctl show --property=NRestarts --value marchproxy
 heading journal
