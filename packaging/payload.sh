@@ -56,6 +56,8 @@ install_packages() {
     # Commands of libraries, and what pip notes about where it got the files.
     rm -rf "${site:?}/bin" "$site"/*.dist-info/{RECORD,REQUESTED,INSTALLER,direct_url.json}
     find "$site" -name '*.pyi' -delete
+    # All that wants a libstdc++, which would want glibc 2.36, newer than Ubuntu 22.04 has. There it is in Python, too.
+    find "$site/frozenlist" -name '*.so' -delete
     # The page of textual-serve names a font of Google's. Our headers forbid a browser to ask for it; Debian wants it gone.
     sed -i 's#https://fonts.googleapis.com/[^"]*#data:text/css,#' "$site/textual_serve/templates/app_index.html"
     # Nothing in there is started by its name.
