@@ -47,7 +47,7 @@ done
 cp "systemd/marchproxy-tui@.service" "$work/debian/marchproxy.marchproxy-tui@.service"
 cp systemd/marchproxy.env "$work/"
 # By the payload's own Python: pages and words are those of what is shipped.
-python=$(compgen -G "$TREE/bin/python3.??")
+python=$(compgen -G "$TREE/bin/python3.*")
 "$python" -I scripts/manpages.py "$work/man"
 "$TREE/bin/marchproxy" --show-completion bash >"$work/completions/marchproxy"
 "$TREE/bin/marchproxy" --show-completion zsh >"$work/completions/_marchproxy"

@@ -5,7 +5,6 @@
 #
 #   bin/marchproxy             the command, a launcher
 #   bin/python3.N              CPython, its library without what a server has no use for
-#   bin/python3.N._pth         where it looks for modules
 #   lib/python3.N/             the standard library, MarchProxy and its locked dependencies, compiled
 #   lib/*.so.*                 the libraries that these are linked to, except for libc
 #   lib/fallback/libbpf.so.1   for systems that have none
@@ -119,9 +118,7 @@ finish() {
     install -m 755 packaging/launcher.sh "$TREE/bin/marchproxy"
     sed -i "s/@PYTHON@/$NAME/" "$TREE/bin/marchproxy"
     install -D -m 644 LICENSE.md "$TREE/share/LICENSE.md"
-    chmod 755 "$TREE/bin/marchproxy" "$TREE/bin/$NAME"
-    # Where it looks for modules, said instead of found out: neither environment nor `site` have a part in it.
-    printf '../lib/%s\n' "$NAME" "$NAME/lib-dynload" "$NAME/site-packages" >"$TREE/bin/$NAME._pth"
+    chmod 755 "$TREE/bin"/*
     find "$TREE/lib" "$TREE/share" -type f -exec chmod 644 {} +
     find "$TREE" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +
 }

@@ -147,7 +147,7 @@ def wheel_of(wheels: Path, name: str, version: str) -> Path:
 
 def python(tree: Path, library: Path) -> Entry:
     """CPython itself."""
-    [program] = tree.glob("bin/python3.??")
+    [program] = tree.glob("bin/python3.*")
     asked = "import platform; print(platform.python_version())"
     version = subprocess.check_output([program, "-I", "-c", asked], text=True).strip()
     digest = hashlib.sha256(program.read_bytes()).hexdigest()

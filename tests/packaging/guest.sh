@@ -31,7 +31,7 @@ uname -r
 heading install
 apt-get install -y /srv/this.deb >/srv/apt.log 2>&1 || cat /srv/apt.log
 marchproxy --version
-PYTHON=$(compgen -G '/usr/lib/marchproxy/bin/python3.??')
+PYTHON=$(compgen -G '/usr/lib/marchproxy/bin/python3.*')
 network
 mkdir -p /srv/www && echo 'it is the server' >/srv/www/index.html
 ip netns exec server "$PYTHON" -I -m http.server --directory /srv/www 80 >/dev/null 2>&1 &

@@ -174,7 +174,7 @@ class TestPayload:
             "for line in open('/proc/self/maps'):\n"
             "    if '.so' in line: print(line.split(None, 5)[5], end='')"
         )
-        [python] = moved.glob("bin/python3.??")
+        [python] = moved.glob("bin/python3.*")
         loaded = subprocess.check_output([str(python), "-I", "-c", program], text=True, env={})
         outside = {
             Path(line).name.partition(".so")[0] for line in loaded.splitlines() if str(moved) not in line

@@ -50,7 +50,7 @@ marchproxy mapping add not --from clients --to web --protocol tcp --listen 10.1.
 """
 PID = "systemctl show --property=MainPID --value marchproxy"
 CAPABILITIES = {"CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW"}
-PYTHON = "/usr/lib/marchproxy/bin/python3.?? -I"
+PYTHON = "/usr/lib/marchproxy/bin/python3.* -I"
 CONSOLE = """\
 import fcntl, os, pty, struct, termios, time
 master, slave = pty.openpty()

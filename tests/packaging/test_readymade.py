@@ -25,7 +25,7 @@ print(Unheard(), Unheard(1) < Unheard())
 
 
 def say(payload: Path, program: str) -> str:
-    [python] = payload.glob("bin/python3.??")
+    [python] = payload.glob("bin/python3.*")
     return subprocess.check_output([python, "-I", "-c", program], text=True, env={}, cwd="/")
 
 
