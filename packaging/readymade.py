@@ -43,8 +43,13 @@ except OSError:
 
 def _ready_made(text):
     start, size = _index.get(_imp.source_hash(0, text.encode()), (0, 0))
-    start += _first if size else 0
-    return marshal.loads(_codes[start : start + size]) if size else text
+    if not size:
+        return text
+    start += _first
+    code = marshal.loads(_codes[start : start + size])
+    # The pages are in the cache for the next one, and in no memory of this process.
+    _codes.madvise(mmap.MADV_DONTNEED)
+    return code
 """
 FORMAT: Final = 2
 """Of marshal: later ones write what depends on what the process has done before."""
@@ -66,9 +71,9 @@ def texts() -> Iterable[str]:
 
 
 def packed(sources: Iterable[str]) -> bytes:
-    """The file: see `ADDED`."""
+    """The file: see `ADDED`. What is imported together lies together: a process has few pages of it."""
     index, codes = {}, b""
-    for text in sorted(sources):
+    for text in sources:
         code = marshal.dumps(compile(text, "<string>", "exec"), FORMAT)
         index[source_hash(0, text.encode())] = len(codes), len(code)
         codes += code
