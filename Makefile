@@ -31,13 +31,13 @@ screenshots: setup ## draw the terminal front end anew, docs/screenshots (root, 
 
 test: ## run every test that this machine allows, but those of boot; ARGS="-k ports" chooses
 	@scripts/setup.sh test
-	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --ignore tests/packaging/test_boot.py \
-	    --ignore tests/packaging/test_kernel.py $(ARGS)
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(patsubst %,--ignore %,$(BOOTED) tests/packaging/test_kernel.py) $(ARGS)
 
-boot: ## test the Debian package in systems of its own that boot: Debian 12 and 13 (root, minutes)
+BOOTED := tests/packaging/test_boot.py tests/packaging/test_ubuntu.py
+boot: ## test the package in systems of its own that boot: Debian 12 and 13, Ubuntu 22.04 and 24.04 (root, minutes)
 	@scripts/setup.sh test
 	@scripts/testroots.sh
-	$(PYTHON) -m pytest tests/packaging/test_boot.py $(ARGS)
+	$(PYTHON) -m pytest $(BOOTED) $(ARGS)
 
 qemu: ## test it on Debian 12's own kernel, 6.1, in an emulated machine (root, half an hour)
 	@scripts/setup.sh test

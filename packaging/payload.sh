@@ -55,6 +55,8 @@ install_packages() {
     # Commands of libraries, and what pip notes about where it got the files.
     rm -rf "${site:?}/bin" "$site"/*.dist-info/{RECORD,REQUESTED,INSTALLER,direct_url.json}
     find "$site" -name '*.pyi' -delete
+    # All that wants a libstdc++, which would want glibc 2.36, newer than Ubuntu 22.04 has. There it is in Python, too.
+    find "$site/frozenlist" -name '*.so' -delete
     # The page of textual-serve names a font of Google's. Our headers forbid a browser to ask for it; Debian wants it gone.
     sed -i 's#https://fonts.googleapis.com/[^"]*#data:text/css,#' "$site/textual_serve/templates/app_index.html"
     # Nothing in there is started by its name.
@@ -100,6 +102,8 @@ relocate() {
 # instead of times: a copy of the tree has other times.
 compile() {
     say "Compiling"
+    env -i PYTHONHASHSEED=0 "$TREE/bin/$NAME" -s -B packaging/readymade.py ||
+        fail "the methods of dataclasses cannot be compiled" "The reason stands above."
     env -i PYTHONHASHSEED=0 "$TREE/bin/$NAME" -s -m compileall -q -f --invalidation-mode unchecked-hash \
         -s "$TREE" -p "$INSTALLED" "$TREE/lib/$NAME" || fail "a module does not compile" "Its name stands above."
 }

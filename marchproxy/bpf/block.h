@@ -124,85 +124,75 @@ static __always_inline void block_enter(struct block_query *query, __u32 slots, 
 	query->above = block_word(query->image, slots, slot + 1);
 }
 
-static __always_inline __u32 block_owner_v4(void *image, const struct mp_block_header *header, __be32 wire)
+static __always_inline __u32 block_owner_v4(struct block_query *query, __be32 wire)
 {
+	const struct mp_block_header *header = query->header;
 	__u32 address = bpf_ntohl(wire), shift = header->v4_shift & 31;
-	struct block_query query;
 	__u64 word;
 
 	if (!header->v4_slots ||
-	    !block_holds(image, header->v4_slots, address >> shift, address >> ((shift - 5) & 31), &word))
+	    !block_holds(query->image, header->v4_slots, address >> shift, address >> ((shift - 5) & 31), &word))
 		return 0;
-	query.image = image;
-	query.header = header;
-	query.high = 0;
-	query.low = 0xffffull << 32 | address;
+	query->high = 0;
+	query->low = 0xffffull << 32 | address;
 	/* An empty slot may lie within a prefix that starts before it. */
-	block_enter(&query, header->v4_slots, address >> shift, word);
-	return block_search(&query);
+	block_enter(query, header->v4_slots, address >> shift, word);
+	return block_search(query);
 }
 
 /* By way of the first `length` bits. Returns whether the slot's part holds anything at all. */
-static __always_inline int block_in_level(void *image, const struct mp_block_header *header,
-					  const struct mp_address *address, __u64 high, __u32 length, __u32 *owner)
+static __always_inline int block_in_level(struct block_query *query, __u32 length, __u32 *owner)
 {
-	__u64 key = (high & ~0ull << (64 - length)) | length;
+	__u64 key = (query->high & ~0ull << (64 - length)) | length;
 	__u64 hash = (key ^ key >> 32) * BLOCK_HASH, word;
-	__u32 slot = hash >> (header->v6_shift & 63);
-	struct block_query query;
+	__u32 slot = hash >> (query->header->v6_shift & 63);
 
-	if (!block_holds(image, header->v6_slots, slot, hash >> BLOCK_PART_SHIFT, &word))
+	if (!block_holds(query->image, query->header->v6_slots, slot, hash >> BLOCK_PART_SHIFT, &word))
 		return 0;
-	query.image = image;
-	query.header = header;
-	query.high = high;
-	query.low = (__u64)bpf_ntohl(address->word[2]) << 32 | bpf_ntohl(address->word[3]);
 	/* One that is only marked, for the sake of a longer length, has no starts. */
-	block_enter(&query, header->v6_slots, slot, word);
-	if (query.from < query.above)
-		*owner = block_search(&query);
+	block_enter(query, query->header->v6_slots, slot, word);
+	if (query->from < query->above)
+		*owner = block_search(query);
 	return 1;
 }
 
-static __noinline __u32 block_owner_v6(void *image, const struct mp_block_header *header,
-				       const struct mp_address *address)
+/* The query is the caller's: the stack has no room for two (512 bytes in all, of which kernel 6.1 counts each function in
+ * steps of 32). */
+static __noinline __u32 block_owner_v6(struct block_query *query, const struct mp_address *address)
 {
-	__u64 high = (__u64)bpf_ntohl(address->word[0]) << 32 | bpf_ntohl(address->word[1]);
-	__u32 owner = 0;
+	__u32 levels = query->header->levels, owner = 0;
 
-	if (header->levels & MP_BLOCK_LEVEL_32 && block_in_level(image, header, address, high, 32, &owner) && !owner &&
-	    header->levels & MP_BLOCK_LEVEL_48)
-		block_in_level(image, header, address, high, 48, &owner);
-	if (!owner && header->levels & MP_BLOCK_LEVEL_24)
-		block_in_level(image, header, address, high, 24, &owner);
-	if (!owner && header->levels & MP_BLOCK_LEVEL_16)
-		block_in_level(image, header, address, high, 16, &owner);
+	query->high = (__u64)bpf_ntohl(address->word[0]) << 32 | bpf_ntohl(address->word[1]);
+	query->low = (__u64)bpf_ntohl(address->word[2]) << 32 | bpf_ntohl(address->word[3]);
+	if (levels & MP_BLOCK_LEVEL_32 && block_in_level(query, 32, &owner) && !owner && levels & MP_BLOCK_LEVEL_48)
+		block_in_level(query, 48, &owner);
+	if (!owner && levels & MP_BLOCK_LEVEL_24)
+		block_in_level(query, 24, &owner);
+	if (!owner && levels & MP_BLOCK_LEVEL_16)
+		block_in_level(query, 16, &owner);
 	return owner;
 }
 
-static __always_inline __u32 block_owner(void *image, const struct mp_block_header *header,
-					 const struct mp_address *address)
+static __always_inline __u32 block_owner(struct block_query *query, const struct mp_address *address)
 {
-	return address_is_v4(address) ? block_owner_v4(image, header, address->word[3]) :
-					block_owner_v6(image, header, address);
+	return address_is_v4(address) ? block_owner_v4(query, address->word[3]) : block_owner_v6(query, address);
 }
 
 /* What blocks a packet between two addresses by one layer: in the top bit, that it is the destination; 0: nothing does. */
 static __noinline __u32 block_layer(__u32 layer, const struct mp_address *source, const struct mp_address *destination)
 {
-	void *image = bpf_map_lookup_elem(&blocks, &layer);
-	const struct mp_block_header *header;
+	struct block_query query = { .image = bpf_map_lookup_elem(&blocks, &layer) };
 	__u32 zero = 0, owner;
 
-	if (!image)
+	if (!query.image)
 		return 0;
-	header = bpf_map_lookup_elem(image, &zero);
-	if (!header)
+	query.header = bpf_map_lookup_elem(query.image, &zero);
+	if (!query.header)
 		return 0;
-	owner = block_owner(image, header, source);
+	owner = block_owner(&query, source);
 	if (owner)
 		return owner;
-	owner = block_owner(image, header, destination);
+	owner = block_owner(&query, destination);
 	return owner ? owner | BLOCK_DESTINATION : 0;
 }
 

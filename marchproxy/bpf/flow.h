@@ -194,13 +194,24 @@ static __always_inline int flow_claim_tuple(struct mp_flow_key *reply_key, const
 	return flow_reclaim_port(reply_key, reply);
 }
 
+static __always_inline void flow_reply_key(struct mp_flow_key *key, const struct mp_backend *backend, __be16 port,
+					   __u8 protocol)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->source = backend->address;
+	key->destination = backend->source;
+	key->source_port = backend->port;
+	key->destination_port = port;
+	key->protocol = protocol;
+}
+
 /* Open a conversation to `backend`, from its `source`, which is the client's own address where nothing is translated. On
  * MP_NONE both entries are in `opening`. Global, so that its loop is verified once (see `parse`). */
 __noinline int flow_open(mp_context *context, const struct packet *packet, const struct flow_terms *terms,
 			 const struct mp_backend *backend, const struct mp_settings *current)
 {
 	int claimed;
-	struct mp_flow_key reply_key = {};
+	struct mp_flow_key reply_key;
 	struct mp_flow *flow;
 	__u32 zero = 0;
 
@@ -221,12 +232,8 @@ __noinline int flow_open(mp_context *context, const struct packet *packet, const
 	flow->source_port = packet->key.destination_port;
 	flow->destination = packet->key.source;
 	flow->destination_port = packet->key.source_port;
-	reply_key.source = backend->address;
-	reply_key.destination = backend->source;
-	reply_key.source_port = backend->port;
-	reply_key.protocol = packet->key.protocol;
+	flow_reply_key(&reply_key, backend, packet->key.source_port, packet->key.protocol);
 	if (address_equal(&backend->source, &packet->key.source)) {
-		reply_key.destination_port = packet->key.source_port;
 		claimed = !flow_claim_tuple(&reply_key, flow);
 	} else {
 		claimed = !flow_claim_port(context, packet, current, &reply_key, flow);
@@ -239,7 +246,10 @@ __noinline int flow_open(mp_context *context, const struct packet *packet, const
 	flow->source_port = reply_key.destination_port;
 	flow->destination = backend->address;
 	flow->destination_port = backend->port;
-	if (bpf_map_update_elem(&opening, &packet->key, flow, BPF_ANY)) {
+	/* Not packet->key itself, see limit_charge; and the stack has no room for a second one. */
+	reply_key = packet->key;
+	if (bpf_map_update_elem(&opening, &reply_key, flow, BPF_ANY)) {
+		flow_reply_key(&reply_key, backend, flow->source_port, packet->key.protocol);
 		bpf_map_delete_elem(&opening, &reply_key);
 		return MP_FLOW_TABLE_FULL;
 	}

@@ -212,29 +212,40 @@ static __noinline struct mp_limited *limit_meet(const struct mp_address *address
 	return bpf_map_lookup_elem(&limited, address);
 }
 
+/* The client's entry of this generation, or NULL. The key is copied: in the memory of whoever called a global function none
+ * may be (kernel 6.1). */
+static __always_inline struct mp_limited *limit_client(const struct mp_address *address, __u32 generation, __u32 bank)
+{
+	struct mp_address key = *address;
+	struct mp_limited *client = bpf_map_lookup_elem(&limited, &key);
+
+	if (client && client->set >> 32 == generation)
+		return client;
+	return limit_meet(&key, client, generation, bank);
+}
+
 /* Take what a packet, or the flow that it would open, costs; 0 where there was enough. A function of its own for the
  * verifier, which then checks it once and not for every way that leads here; hence the bare arguments. */
 __noinline int limit_charge(const struct mp_address *address, __u32 bank, __u32 opening, __u32 segments, __u32 bytes)
 {
-	struct limit_take take = {
-		.bank = bank & 1,
-		.over = MP_LIMIT_NONE,
-		.opening = opening,
-		.segments = segments,
-		.bytes = bytes,
-	};
-	const __u32 *generation = bpf_map_lookup_elem(&limit_generations, &take.bank);
+	struct limit_take take = {};
+	const __u32 *generation;
 	struct mp_limited *client;
 	__u32 number;
 
+	bank &= 1;
+	generation = bpf_map_lookup_elem(&limit_generations, &bank);
 	if (!address || !generation || !*generation)
 		return 0;
-	client = bpf_map_lookup_elem(&limited, address);
-	if (!client || client->set >> 32 != *generation)
-		client = limit_meet(address, client, *generation, take.bank);
+	client = limit_client(address, *generation, bank);
 	if (!client || !(__u32)client->set)
 		return 0;
-	number = take.bank * MP_LIMIT_SETS + (__u32)client->set;
+	take.bank = bank;
+	take.over = MP_LIMIT_NONE;
+	take.opening = opening;
+	take.segments = segments;
+	take.bytes = bytes;
+	number = bank * MP_LIMIT_SETS + (__u32)client->set;
 	take.set = bpf_map_lookup_elem(&limit_sets, &number);
 	if (!take.set)
 		return 0;

@@ -1,6 +1,5 @@
 """`marchproxy run`: the daemon."""
 
-import gc
 from typing import Annotated
 
 import typer
@@ -35,12 +34,11 @@ def run(
     listen to clients of the explicit proxy and of mappings with a credential (one for each processor; 0: the
     daemon itself). MARCHPROXY_LOG_FORMAT is the default of --log-format.
     """
+    from marchproxy.dataplane import start
     from marchproxy.dataplane.options import RunOptions
-    from marchproxy.dataplane.supervisor import run as supervise
 
-    gc.enable()
     environment = environment_of(context)
     options = RunOptions.from_environment(
         environment.variables, no_bpf=no_bpf, verbosity=environment.verbosity, log_format=log_format
     )
-    return supervise(options)
+    return start.run(options)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from marchproxy.dataplane.admission.listeningsockets import ListeningSockets
 from marchproxy.dataplane.admission.names import Find
 from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.ahead import Ahead
 from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.fdstore import DescriptorStore
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
-    """The tier, and why this one. `flow_table` is how many entries a new flow table gets.
+def choose_tier(*, no_bpf: bool, flow_table: int, ahead: Ahead | None = None) -> tuple[Tier, str]:
+    """The tier, and why this one. `flow_table` is how many entries a new flow table gets. What `ahead` has
+    loaded is taken.
 
     Raises `MarchproxyError` where BPF is permitted and fails nevertheless.
     That is no reason for sockets: programs of an earlier run may be in the kernel, and would go on carrying a
@@ -44,7 +46,9 @@ def choose_tier(*, no_bpf: bool, flow_table: int) -> tuple[Tier, str]:
     from marchproxy.dataplane.kernel.tier import KernelTier
 
     try:
-        return KernelTier.create(flow_table), "BPF is permitted"
+        pipeline = ahead.take() if ahead else None
+        tier = KernelTier(pipeline) if pipeline else KernelTier.create(flow_table)
+        return tier, "BPF is permitted"
     except (LibbpfMissing, NoBpffs, NotPermitted, NotSupported) as error:
         return SocketsTier(), error.message
     except ProgramRejected as error:

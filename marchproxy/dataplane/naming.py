@@ -1,8 +1,7 @@
 """Which service an address belongs to, for records whose tier knows addresses only."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import ip_network
 from itertools import chain
 
@@ -14,12 +13,17 @@ from marchproxy.policy.evaluate import Evaluator
 from marchproxy.policy.plan import Plan
 from marchproxy.policy.sources import SourceIndex
 
+_REMEMBERED = 4096
+"""Addresses whose service is not looked up again."""
+
 
 class ServiceNames:
     """Names out of one plan, indexed when first asked for: a plan replaced within seconds costs nothing."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        # The few that talk all the time are asked about with each event.
+        self._claims = lru_cache(_REMEMBERED)(self._claimed)
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -32,31 +36,31 @@ class ServiceNames:
         Several may claim it. One that the mapping names as a source goes first, then one of the mapping's
         cluster, then the alphabet.
         """
-        return self._claimed(address, mapping, self._rule_sources)
+        return self._claims(address, mapping, asked=False)
 
     def asked(self, address: IPAddress, mapping: str) -> str:
         """The service that somebody asked for by its own address, chosen likewise; empty for a stranger."""
-        return self._claimed(address, mapping, self._rule_destinations)
+        return self._claims(address, mapping, asked=True)
 
     def destination(self, backend: IPAddress, port: int) -> str:
         """The service of a backend; empty where the plan has none."""
         return self._backends.get((backend, port), "")
 
-    def complete(self, decision: Decision) -> Decision:
+    def complete(self, decision: Decision, backend: str = "") -> Decision:
         """The decision with its services, where the tier left them empty.
 
-        Of the destination where it is asked for itself: behind a listener it is known once there is a flow.
+        Of the destination where it is asked for itself: behind a listener it is known once there is a flow,
+        and then that of its `backend`.
         """
-        source = decision.source_service or self.source(decision.source, decision.mapping)
-        destination = decision.destination_service or self.asked(decision.destination, decision.mapping)
+        source, destination = decision.source_service, decision.destination_service or backend
+        source = source or self.source(decision.source, decision.mapping)
+        destination = destination or self.asked(decision.destination, decision.mapping)
         if (source, destination) == (decision.source_service, decision.destination_service):
             return decision
-        return replace(decision, source_service=source, destination_service=destination)
+        return decision.between(source, destination)
 
-    def _claimed(
-        self, address: IPAddress, mapping: str, named: Mapping[str, Sequence[frozenset[str]]]
-    ) -> str:
-        wanted = named.get(mapping, ())
+    def _claimed(self, address: IPAddress, mapping: str, *, asked: bool) -> str:
+        wanted = (self._rule_destinations if asked else self._rule_sources).get(mapping, ())
         cluster = cluster_of(mapping)
         claims = self.evaluator.sources.services(address)
 
@@ -67,12 +71,10 @@ class ServiceNames:
 
     def complete_flow(self, flow: Flow) -> Flow:
         """The flow with both services, where the tier left them empty."""
-        decision = flow.decision
-        if not decision.destination_service:
-            service = self.destination(flow.backend, flow.backend_port)
-            decision = replace(decision, destination_service=service) if service else decision
-        decision = self.complete(decision)
-        return replace(flow, decision=decision) if decision is not flow.decision else flow
+        known = flow.decision.destination_service
+        backend = "" if known else self.destination(flow.backend, flow.backend_port)
+        decision = self.complete(flow.decision, backend)
+        return flow.by(decision) if decision is not flow.decision else flow
 
     @cached_property
     def _rule_sources(self) -> Mapping[str, Sequence[frozenset[str]]]:

@@ -49,6 +49,28 @@ class Decision:
     """Packets that the record stands for: of what a client tries again within a second only the first is told
     at once, and the others with the next."""
 
+    def between(self, source: str, destination: str) -> "Decision":
+        """The same, of these services. Every event passes here, and `replace` takes four times as long."""
+        return Decision(
+            self.time,
+            self.id,
+            self.source,
+            self.source_port,
+            self.destination,
+            self.destination_port,
+            self.protocol,
+            self.tier,
+            self.verdict,
+            self.reason,
+            self.mapping,
+            self.revision,
+            source,
+            destination,
+            self.name,
+            self.interface,
+            self.count,
+        )
+
 
 class FlowState(StrEnum):
     """Where a conversation is."""
@@ -74,6 +96,19 @@ class Flow:
     """Client to backend."""
     received: Traffic
     """Backend to client."""
+
+    def by(self, decision: Decision) -> "Flow":
+        """The same, by this decision; see `Decision.between`."""
+        return Flow(
+            decision,
+            self.backend,
+            self.backend_port,
+            self.state,
+            self.started,
+            self.last_seen,
+            self.sent,
+            self.received,
+        )
 
 
 class EventKind(StrEnum):

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -14,9 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import uvloop
-
 from marchproxy.dataplane.agreement import Explanation
+from marchproxy.dataplane.ahead import Ahead
 from marchproxy.dataplane.askednames import AskedNames
 from marchproxy.dataplane.capture.packet import Feed
 from marchproxy.dataplane.capture.wish import Wish, service_prefixes
@@ -40,7 +38,7 @@ from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.keeper import TierKeeper
 from marchproxy.dataplane.learning import Learning, learned_file
 from marchproxy.dataplane.logring import LogRing, keep_log
-from marchproxy.dataplane.logs import configure, log_unhandled
+from marchproxy.dataplane.logs import log_unhandled
 from marchproxy.dataplane.names import memory
 from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.naming import AllServices
@@ -76,28 +74,14 @@ CONTROL_LIMITS = Limits(body=16 * 1024 * 1024)
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(options: RunOptions) -> int:
-    """Run a daemon in the foreground until SIGTERM or SIGINT; returns the exit code 0.
-
-    Raises `MarchproxyError` where it cannot start: another daemon, no store, a folder that may not be made.
-    """
-    configure(options.verbosity, options.log_format)
-    _raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(options))
-    return 0
-
-
-async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
-    """Serve in the running loop until a signal says otherwise; see `run`."""
+async def serve(options: RunOptions, runtime: RuntimeDir, ahead: Ahead) -> None:
+    """Serve in the running loop until a signal says otherwise. Raises as `start.run`."""
     asyncio.get_running_loop().set_exception_handler(log_unhandled)
-    notifier = notifier or Notifier.from_environment()
+    notifier = Notifier.from_environment()
     async with AsyncExitStack() as stack:
         stack.callback(notifier.close)
         ring = stack.enter_context(keep_log())
         store = DescriptorStore.adopt(notifier)
-        runtime = RuntimeDir(options.runtime_dir)
-        stack.callback(runtime.close)
         # Whoever writes a revision while this starts can connect, and is answered when it serves: were the
         # socket made later, what was written after the first reading would wait for the next change.
         listening = stack.enter_context(runtime.open_socket())
@@ -130,7 +114,8 @@ async def serve(options: RunOptions, notifier: Notifier | None = None) -> None:
         credentials = CredentialKeeper(intent, options.state_dir)
         stack.push_async_callback(credentials.close)
         certificates = CertificateKeeper(intent)
-        tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=(await intent.settings()).flow_table)
+        flow_table = (await intent.settings()).flow_table
+        tier, why = choose_tier(no_bpf=options.no_bpf, flow_table=flow_table, ahead=ahead)
         admission = choose_admission(tier, resolver.find, credentials, certificates, store, options, ring.add)
         keeper = TierKeeper(tier, why, admission)
         export = LogExport(intent, keeper, options.log_dir)
@@ -485,9 +470,3 @@ def _names_file(state_dir: Path | None) -> Path | None:
     """Beside the store's file; with a store elsewhere, in the state folder if there is one."""
     folder = state_dir or Path(os.environ.get("MARCHPROXY_STATE_DIR") or DEFAULT_STATE_DIR)
     return folder / memory.FILE_NAME if folder.is_dir() else None
-
-
-def _raise_descriptor_limit() -> None:
-    """Take as many descriptors as we may have: each connection of the sockets tier needs two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -3,8 +3,9 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
+from marchproxy.model.appliance import Settings
 from marchproxy.model.change import OF_APPLIANCE, OF_CLUSTER, Change, Kind, holding, patch
 from marchproxy.model.documents import Document
 from marchproxy.model.errors import InvalidValue, MarchproxyError, NotFound
@@ -45,13 +46,20 @@ def read_snapshot(database: Database) -> Snapshot:
             holding(Cluster.of(head), {kind: inner[kind].get(key, ()) for kind in OF_CLUSTER})
             for key, (head,) in heads.items()
         ]
-        own = {kind: read_rows(kind, database.query(_SELECT[kind])) for kind in OF_APPLIANCE}
-        if len(own[Kind.SETTINGS]) != 1:
-            raise ValueError("it does not hold one row of settings")
+        own = {kind: _own(database, kind) for kind in OF_APPLIANCE}
         snapshot = Snapshot(tuple(sorted(clusters, key=lambda cluster: cluster.name)))
         return holding(snapshot, own)
     except (InvalidValue, TypeError, ValueError) as error:
         raise StoreCorrupt(database.label, error) from error
+
+
+def read_settings(database: Database) -> Settings:
+    """The settings alone. Raises `StoreCorrupt`."""
+    try:
+        (settings,) = _own(database, Kind.SETTINGS)
+    except (InvalidValue, TypeError, ValueError) as error:
+        raise StoreCorrupt(database.label, error) from error
+    return cast(Settings, settings)
 
 
 def read_revisions(database: Database, limit: int) -> list[Revision]:
@@ -103,6 +111,14 @@ def _patched(database: Database, start: Snapshot, changes: Iterable[Change], aim
     except MarchproxyError as error:
         why = f"revision {aim.number} cannot be rebuilt from its changes: {error}"
         raise StoreCorrupt(database.label, why) from error
+
+
+def _own(database: Database, kind: Kind) -> tuple[Any, ...]:
+    """What the appliance has of a kind that belongs to no cluster."""
+    found = read_rows(kind, database.query(_SELECT[kind]))
+    if kind is Kind.SETTINGS and len(found) != 1:
+        raise ValueError("it does not hold one row of settings")
+    return found
 
 
 def _by_cluster(database: Database, kind: Kind) -> dict[int, tuple[Any, ...]]:

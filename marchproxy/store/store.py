@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from marchproxy.model.appliance import Settings
 from marchproxy.model.blocklist import BlockContents
 from marchproxy.model.change import Change, diff, patch
 from marchproxy.model.errors import Conflict
@@ -113,6 +114,11 @@ class Store:
         """Head and its snapshot, read at one moment."""
         with self._database.transaction():
             return self._read()
+
+    def settings(self) -> Settings:
+        """The appliance's, without what else a snapshot holds."""
+        with self._database.transaction():
+            return reader.read_settings(self._database)
 
     def head(self) -> Revision:
         """The newest revision."""

@@ -1,12 +1,11 @@
 """`marchproxy run`: what the daemon is told. The daemon itself is tested in tests/dataplane."""
 
-import gc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from marchproxy.dataplane import supervisor
+from marchproxy.dataplane import start
 from marchproxy.dataplane.options import RunOptions
 from marchproxy.model.errors import Conflict
 from tests.cli.console import Console
@@ -17,11 +16,11 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
     """The options that a daemon was started with; none is."""
     options: list[RunOptions] = []
 
-    def start(given: RunOptions) -> int:
+    def begin(given: RunOptions) -> int:
         options.append(given)
         return 0
 
-    monkeypatch.setattr(supervisor, "run", start)
+    monkeypatch.setattr(start, "run", begin)
     return options
 
 
@@ -53,19 +52,10 @@ def test_settings_that_cannot_be_meant_are_5(console: Console, told: list[RunOpt
     assert told == []
 
 
-def test_garbage_is_collected_while_it_runs(console: Console, told: list[RunOptions]) -> None:
-    gc.disable()
-    try:
-        console.ok("run")
-        assert gc.isenabled()
-    finally:
-        gc.enable()
-
-
 def test_a_daemon_that_cannot_start_says_why(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(options: RunOptions) -> int:
         raise Conflict("a daemon runs here already", hint="stop it first")
 
-    monkeypatch.setattr(supervisor, "run", refuse)
+    monkeypatch.setattr(start, "run", refuse)
     result = console("run")
     assert (result.code, result.err) == (4, "error: a daemon runs here already\nhint: stop it first\n")

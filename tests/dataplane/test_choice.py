@@ -7,9 +7,11 @@ import pytest
 
 from marchproxy.dataplane import choice
 from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.ahead import Ahead
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.kernel import errors
+from marchproxy.dataplane.kernel.loading import Pipeline
 from marchproxy.dataplane.kernel.tier import BpfNotPermitted, KernelTier
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
@@ -19,6 +21,24 @@ from marchproxy.dataplane.proxy.tier import SocketsTier
 from marchproxy.dataplane.workers.pool import WorkerPool
 from tests.certificates import keeper
 from tests.dataplane.loops import looped
+
+
+class Loaded(Ahead):
+    """A pipeline was loaded ahead."""
+
+    def __init__(self) -> None:
+        self.pipeline = cast(Pipeline, object())
+
+    def take(self) -> Pipeline:
+        return self.pipeline
+
+
+def test_what_was_loaded_ahead_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(KernelTier, "__init__", lambda self, pipeline: given.append(pipeline))
+    ahead = Loaded()
+    tier, reason = choice.choose_tier(no_bpf=False, flow_table=1024, ahead=ahead)
+    assert (type(tier), reason, given) == (KernelTier, "BPF is permitted", [ahead.pipeline])
 
 
 def test_sockets_when_asked_for() -> None:

@@ -16,8 +16,10 @@ from urllib.error import HTTPError
 
 import pytest
 
+from marchproxy.dataplane.ahead import Ahead
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.options import RunOptions
+from marchproxy.dataplane.runtime import RuntimeDir
 from marchproxy.dataplane.status import Applied
 from marchproxy.dataplane.supervisor import serve
 from marchproxy.model.change import Change, Kind
@@ -136,7 +138,8 @@ async def test_a_revision_written_while_it_starts_is_taken_over(
     options = RunOptions(
         no_bpf=True, state_dir=tmp_path / "state", runtime_dir=tmp_path / "run", metrics=None, drain=0
     )
-    daemon = asyncio.create_task(serve(options))
+    runtime, ahead = RuntimeDir(options.runtime_dir), Ahead(options)
+    daemon = asyncio.create_task(serve(options, runtime, ahead))
     await until(lambda: bool(told) or daemon.done(), "the first reading")
     if daemon.done():
         await daemon
@@ -145,6 +148,8 @@ async def test_a_revision_written_while_it_starts_is_taken_over(
     writer.close()
     os.kill(os.getpid(), signal.SIGTERM)
     await daemon
+    ahead.close()
+    runtime.close()
     with Store.open(tmp_path / "state", read_only=True) as store:
         assert answer["revision"] == store.head().number
 

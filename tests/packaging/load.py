@@ -64,8 +64,7 @@ class Load:
     @property
     def retransmitted(self) -> int:
         """Segments that the clients' kernel sent again, in all."""
-        held = [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104) for each in self._streams]
-        return sum(int.from_bytes(info[_RETRANSMITTED], "little") for info in held)
+        return sum(map(retransmitted, self._streams))
 
     def _open(self) -> None:
         for _ in range(self.flows):
@@ -106,3 +105,9 @@ class Load:
         for sender in self._senders:
             assert sender.recv(100) == said, "a datagram of this round was lost"
         self.rounds += 1
+
+
+def retransmitted(stream: socket.socket) -> int:
+    """Segments of one connection that this side's kernel sent again, its SYN included."""
+    info = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return int.from_bytes(info[_RETRANSMITTED], "little")

@@ -1,5 +1,6 @@
 """The Debian package as it lies there: what is in it, what it asks for, what Debian's own checker says."""
 
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -50,6 +51,15 @@ def test_it_asks_for_libc_and_systemd_alone(package: Path) -> None:
     # What is recommended and cannot be had keeps apt from installing where there is no network.
     assert field(package, "Recommends") == ""
     assert "marchproxy-diag" in field(package, "Suggests")
+
+
+def test_its_libraries_ask_for_no_newer_glibc_than_ubuntu_22_04_has(package: Path) -> None:
+    """What is taken from the machine that it is built on asks for that of Debian 12 at most."""
+    if int(platform.libc_ver()[1].split(".")[1]) > 36:
+        pytest.skip("a package that is built here needs a glibc as new as this machine's")
+    found = re.match(r"libc6 \(>= 2\.(\d+)\)", field(package, "Depends"))
+    assert found is not None
+    assert int(found[1]) <= 35
 
 
 def test_it_is_not_large(package: Path) -> None:

@@ -35,6 +35,20 @@ def test_a_new_store_holds_the_empty_snapshot_as_revision_1(store: Store) -> Non
     assert store.changes(1) == diff(Snapshot(clusters=()), Snapshot())
 
 
+def test_settings_are_read_without_the_rest(store: Store) -> None:
+    def larger(snapshot: Snapshot) -> Snapshot:
+        settings = replace(snapshot.settings, flow_table=2048)
+        return replace(appending(WEB)(snapshot), settings=settings)
+
+    assert store.settings() == Snapshot().settings
+    store.replace(larger, message="larger")
+    assert store.settings() == store.snapshot().settings
+    assert store.settings().flow_table == 2048
+    store._database.query("DELETE FROM settings")
+    with pytest.raises(StoreCorrupt):
+        store.settings()
+
+
 def test_creating_twice_changes_nothing(state_dir: Path, store: Store) -> None:
     head = store.head()
     with Store.open(state_dir, create=True) as again:

@@ -5,6 +5,7 @@ network order, IPv4 as ::ffff:a.b.c.d; ports travel as two bytes in network orde
 order. Times are CLOCK_MONOTONIC nanoseconds.
 """
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct, calcsize
 from typing import Final, NamedTuple
@@ -12,6 +13,8 @@ from typing import Final, NamedTuple
 from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Balance
 
+_REMEMBERED = 4096
+"""Addresses that are not made again."""
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 ANY_V4 = _V4_MAPPED + bytes(4)
 ANY_V6 = bytes(16)
@@ -446,8 +449,9 @@ def pack_address(address: IPAddress) -> bytes:
     return _V4_MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
 
 
+@lru_cache(_REMEMBERED)
 def read_address(raw: bytes) -> IPAddress:
-    """The address that `pack_address` packed."""
+    """The address that `pack_address` packed. Events are of the same few hosts again and again."""
     return IPv4Address(raw[12:]) if is_v4(raw) else IPv6Address(raw)
 
 

@@ -4,7 +4,9 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
+from marchproxy.model.address import IPAddress
 from marchproxy.telemetry.logs.records import FlowRecord, LogClass, Message, Record, RequestRecord
 
 APP_NAME = "marchproxy"
@@ -20,6 +22,8 @@ _BOM = "\ufeff"
 _ESCAPES = str.maketrans(
     {'"': '\\"', "\\": "\\\\", "]": "\\]"} | {chr(code): "?" for code in (*range(32), *range(127, 160))}
 )
+_REMEMBERED = 4096
+"""Addresses and names that are written as they were before: those of the few that talk all the time."""
 _CONTROLS = str.maketrans({chr(code): " " for code in (*range(32), *range(127, 160))})
 
 
@@ -102,7 +106,8 @@ def _parameters(record: FlowRecord) -> Iterator[str]:
     if record.id:
         yield f' id="{record.id}"'
     yield (
-        f' source="{record.source}" source_port="{record.source_port}" destination="{record.destination}"'
+        f' source="{_shown(record.source)}" source_port="{record.source_port}"'
+        f' destination="{_shown(record.destination)}"'
         f' destination_port="{record.destination_port}" protocol="{record.protocol}"'
         f' tier="{record.tier.label}" verdict="{record.verdict.value}" reason="{record.reason.name}"'
         f' revision="{record.revision}" cluster="{record.cluster}"'
@@ -115,13 +120,13 @@ def _parameters(record: FlowRecord) -> Iterator[str]:
         ("interface", record.interface),
     ):
         if value:
-            yield f' {name}="{value.translate(_ESCAPES)}"'
+            yield f' {name}="{_escaped(value)}"'
     carried = record.carried
     if carried is None:
         yield f' count="{record.count}"'
         return
     yield (
-        f' backend="{carried.backend}" backend_port="{carried.backend_port}"'
+        f' backend="{_shown(carried.backend)}" backend_port="{carried.backend_port}"'
         f' packets_sent="{carried.packets_sent}" bytes_sent="{carried.bytes_sent}"'
         f' packets_received="{carried.packets_received}" bytes_received="{carried.bytes_received}"'
         f' duration="{max(record.time - carried.started, 0):.3f}"'
@@ -163,8 +168,18 @@ def _of_request(record: RequestRecord) -> Iterator[tuple[str, str]]:
     yield "traceparent", record.traceparent
 
 
-def _place(address: object, port: int) -> str:
-    text = str(address)
+@lru_cache(_REMEMBERED)
+def _shown(address: IPAddress) -> str:
+    return str(address)
+
+
+@lru_cache(_REMEMBERED)
+def _escaped(text: str) -> str:
+    return text.translate(_ESCAPES)
+
+
+def _place(address: IPAddress, port: int) -> str:
+    text = _shown(address)
     return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
 
 
