@@ -162,13 +162,13 @@ class Counters:
 class Bed:
     """See the module. Policy by `apply`, packets by `send`, everything forgotten by `reset`."""
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, sizes: Mapping[str, int] = SIZES) -> None:
         self.rig = rig
         self.host = rig.middle
         self.server: Host = rig.server
         pins = BPFFS / f"{rig.name}-bed"
-        tc = BpfObject.load(bpf.OBJECTS / "tc.bpf.o", pin_dir=pins, max_entries=SIZES)
-        xdp = BpfObject.load(bpf.OBJECTS / "xdp.bpf.o", pin_dir=pins, max_entries=SIZES)
+        tc = BpfObject.load(bpf.OBJECTS / "tc.bpf.o", pin_dir=pins, max_entries=sizes)
+        xdp = BpfObject.load(bpf.OBJECTS / "xdp.bpf.o", pin_dir=pins, max_entries=sizes)
         # The pins were only for the second object to find the first one's maps.
         for pin in pins.iterdir():
             pin.unlink()
