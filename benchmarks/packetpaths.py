@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count as counting
 from typing import Any
 
@@ -36,14 +37,16 @@ class Path:
     policy: Callable[[], Plan] = lambda: plan(*OPEN)
     finish: Callable[[Bed], None] = lambda _: None
     """What is to be done when policy and flows are there."""
+    circular: bool = False
+    """What comes out is of a flow again, that leads back to this one: it may be run again and again."""
 
 
 def paths(count: int) -> Iterator[Path]:
     """What is measured; new flows take as many frames as packets are sent."""
     for version, addresses in ((4, V4), (6, V6)):
-        datagram = _datagram(addresses)
-        title = f"established flow, IPv{version}"
-        yield Path(title, Reason.FORWARDED, [datagram.build()], (datagram,))
+        datagram = _datagram(addresses).but(ttl=255)
+        path = Path(f"established flow, IPv{version}", Reason.FORWARDED, [datagram.build()], (datagram,))
+        yield replace(path, finish=partial(_lead_back, first=datagram), circular=True)
     answered = from_client(Tcp(40000, 80), *V4)
     tunnel = answered.but(transport__flags="A", transport__sequence=1001, transport__acknowledgement=5001)
     joined = Path("handed off", Reason.HANDED_OFF, [tunnel.build()], (answered,))
@@ -104,6 +107,21 @@ def _blocking() -> Plan:
 
 def _limiting() -> Plan:
     return replace(plan(*OPEN), limits=(rate("own", "source", packets_per_second=1, burst=4),))
+
+
+def _lead_back(bed: Bed, first: Packet) -> None:
+    """Enter a flow for what comes out, which makes the packet what it was, and is for our interface again."""
+    table, asked = bed.maps["flows"], flow_key(first)
+    raw = table.get(asked)
+    assert raw is not None
+    flow = layouts.read_flow(raw)._replace(next_hop=INSIDE)
+    ends = layouts.read_key(asked)
+    leaving = layouts.FLOW_KEY.struct.pack(
+        flow.source, flow.destination, flow.source_port, flow.destination_port, first.protocol
+    )
+    back = flow._replace(source=ends[0], destination=ends[1], source_port=ends[2], destination_port=ends[3])
+    for key, entry in ((asked, flow), (leaving, back)):
+        table.set(key, layouts.FLOW.struct.pack(*entry))
 
 
 def _spend(bed: Bed, datagram: Packet) -> None:
