@@ -11,7 +11,7 @@ DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
 SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/sbom.py
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo screenshots test boot qemu lint format bench soak fuzz models conformance profile bpf ship wheel payload binary deb again audit release-check man lock clean
+.PHONY: help setup run demo screenshots test boot qemu lint format bench packets soak fuzz models conformance profile bpf ship wheel payload binary deb again audit release-check man lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,11 @@ bench: ## measure against plain routing and other proxies (root, minutes)
 	$(PYTHON) -m benchmarks.tunnels
 	$(PYTHON) -m benchmarks.http
 	$(PYTHON) -m benchmarks.memory
+	$(PYTHON) -m benchmarks.series
+
+packets: ## compare what packets cost in the kernel with what is kept of that (root, half a minute)
+	@scripts/setup.sh test
+	$(PYTHON) -m benchmarks.packet --check --packets 2000 --rounds 5
 
 SECONDS := 600
 EXAMPLES := 50

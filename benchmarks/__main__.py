@@ -10,9 +10,9 @@ from rich.console import Console
 from benchmarks.bed import Bed
 from benchmarks.compare import CONTENDERS, compare
 from benchmarks.contenders import Routing
-from benchmarks.report import PAGE, markdown, show, write
+from benchmarks.report import publish, show
 from benchmarks.results import RESULTS, Run
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import ALL
 from marchproxy.model.errors import MarchproxyError
 from rig import Rig
 
@@ -33,8 +33,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", choices=[kind.name for kind in CONTENDERS], help="beside routing"
     )
-    parser.add_argument("--workloads", nargs="+", choices=[one.name for one in WORKLOADS])
-    parser.add_argument("--write", action="store_true", help="put the table into docs/PERFORMANCE.md")
+    parser.add_argument("--workloads", nargs="+", choices=[one.name for one in ALL])
+    parser.add_argument("--write", action="store_true", help="put the tables into docs")
     parser.add_argument("--load", type=Path, metavar="FILE", help="show a saved run instead of measuring")
     return parser.parse_args()
 
@@ -42,12 +42,12 @@ def parse() -> argparse.Namespace:
 def measured(options: argparse.Namespace) -> Run:
     """A new run, saved."""
     names = {Routing.name, *(options.only or [kind.name for kind in CONTENDERS])}
-    wanted = options.workloads or [one.name for one in WORKLOADS]
+    wanted = options.workloads or [one.name for one in ALL]
     with Rig() as rig:
         run = compare(
             Bed(rig),
             [kind for kind in CONTENDERS if kind.name in names],
-            [one for one in WORKLOADS if one.name in wanted],
+            [one for one in ALL if one.name in wanted],
             rounds=options.rounds,
             seconds=options.seconds,
             report=lambda line: print(line, file=sys.stderr, flush=True),
@@ -65,7 +65,7 @@ def main() -> int:
         run = Run.load(options.load) if options.load else measured(options)
         show(run, Console())
         if options.write:
-            write(PAGE, "bench", markdown(run))
+            publish(run)
     except MarchproxyError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return 1

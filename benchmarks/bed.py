@@ -34,9 +34,10 @@ STREAM = Port("stream", "tcp", 5201)
 PINGPONG = Port("pingpong", "tcp", 7000)
 DATAGRAMS = Port("datagrams", "udp", 7000)
 TUNNEL = Port("tunnel", "tcp", 7999)
+DNS = Port("dns", "udp", 7053)
 LARGE = 1 << 20
 """Bytes of /large, by HTTP."""
-PORTS = (HTTP, STREAM, PINGPONG, DATAGRAMS, TUNNEL)
+PORTS = (HTTP, STREAM, PINGPONG, DATAGRAMS, TUNNEL, DNS)
 
 NGINX = """
 user root;
@@ -75,6 +76,7 @@ class Bed:
         start_nginx(rig.server, folder, NGINX)
         rig.server.popen(["iperf3", "--server", "--forceflush"]).expect("listening")
         rig.server.popen([self._traffic, "serve", str(PINGPONG.number)]).expect("ready")
+        rig.server.popen([compiled("dns"), "serve", str(DNS.number)]).expect("ready")
         rig.server.popen([compiled("tunnel"), "serve", str(TUNNEL.number)]).expect("ready")
 
     def _tune(self) -> None:
@@ -110,11 +112,22 @@ class Bed:
             raise RigError(f"{run.failed} of {run.requests} requests failed")
         return run.per_second
 
-    def exchange(self, target: str, port: Port, seconds: float, *, sockets: int, in_flight: int) -> Any:
-        """One run of the traffic program with messages of 64 bytes, as its JSON."""
-        shape = [str(sockets), str(in_flight), "64", f"{seconds:g}"]
+    def exchange(
+        self, target: str, port: Port, seconds: float, *, sockets: int, in_flight: int, size: int = 64
+    ) -> Any:
+        """One run of the traffic program with messages of `size` bytes, as its JSON."""
+        shape = [str(sockets), str(in_flight), str(size), f"{seconds:g}"]
         argv = [self._traffic, port.transport, target, str(port.number), *shape]
         return json.loads(self._measure(argv, seconds))
+
+    def questions(self, target: str, seconds: float, *, at_once: int) -> float:
+        """Answers a second to DNS questions, each from a new port; `RigError` where too many fail."""
+        argv = [compiled("dns"), "ask", target, str(DNS.number), str(at_once), f"{seconds:g}"]
+        said = json.loads(self._measure(argv, seconds))
+        failed = said["lost"] + said["wrong"]
+        if failed > TOLERATED_FAILURES * said["answers"]:
+            raise RigError(f"{failed} questions failed, {said['answers']} were answered")
+        return float(said["answers"] / said["seconds"])
 
     def answers(self, target: str) -> bool:
         """Whether HTTP gets through to the server at `target`."""

@@ -1,6 +1,6 @@
 """Shows a run: as tables in the terminal, and as the one in docs/PERFORMANCE.md."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,11 +10,12 @@ from benchmarks.compare import CONTENDERS
 from benchmarks.contenders import Contender, MarchProxy, Routing
 from benchmarks.gateways import Gateway, MarchProxyGateway, NftablesGateway
 from benchmarks.results import Run, Summary
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import ALL, MORE, WORKLOADS, Workload
 from rig import RigError
 from rig.servers import ROOT
 
 PAGE = ROOT / "docs" / "PERFORMANCE.md"
+MORE_PAGE = ROOT / "docs" / "PERFORMANCE_SERIES.md"
 
 
 def measured(run: Run) -> list[type[Contender]]:
@@ -47,7 +48,7 @@ def work(workload: Workload, summary: Summary | None) -> tuple[str, str]:
 
 def show(run: Run, console: Console) -> None:
     """Print the table, whether the goals were met, and what failed."""
-    for workload in WORKLOADS:
+    for workload in ALL:
         if not any(one.workload == workload.name for one in run.measurements):
             continue
         table = Table(title=f"{workload.title}, {workload.unit}", title_justify="left", width=78)
@@ -72,7 +73,7 @@ def goals(run: Run) -> Iterator[str]:
     """How MarchProxy's TC tier did against its goal and the best of the others, a line for each workload."""
     proxies = [kind for kind in measured(run) if not issubclass(kind, Gateway)]
     rivals = [kind for kind in proxies if kind is not Routing and not issubclass(kind, MarchProxy)]
-    for workload in WORKLOADS:
+    for workload in ALL:
         mine = run.summary(workload.name, MarchProxy.name)
         if mine is None:
             continue
@@ -93,7 +94,7 @@ def goals(run: Run) -> Iterator[str]:
 
 def gateways(run: Run) -> Iterator[str]:
     """MarchProxy as a gateway against nftables with the same policy, a line for each workload."""
-    for workload in WORKLOADS:
+    for workload in ALL:
         mine = run.summary(workload.name, MarchProxyGateway.name)
         other = run.summary(workload.name, NftablesGateway.name)
         if mine is not None and other is not None:
@@ -107,18 +108,26 @@ def gateways(run: Run) -> Iterator[str]:
             )
 
 
-def markdown(run: Run) -> str:
+def publish(run: Run) -> None:
+    """Put the tables into their pages; what was not measured at all keeps the one that it has."""
+    for page, section, workloads in ((PAGE, "bench", WORKLOADS), (MORE_PAGE, "bench-more", MORE)):
+        names = {workload.name for workload in workloads}
+        if any(one.workload in names for one in run.measurements):
+            write(page, section, markdown(run, workloads))
+
+
+def markdown(run: Run, workloads: Sequence[Workload] = WORKLOADS) -> str:
     """The table, what it was measured with, and what could not be measured."""
     kinds = measured(run)
     lines = ["| | " + " | ".join(kind.title for kind in kinds) + " |", "|---|" + "---|" * len(kinds)]
-    for workload in WORKLOADS:
+    for workload in workloads:
         cells = [
             "<br>".join(filter(None, cell(workload, run.summary(workload.name, kind.name)))) for kind in kinds
         ]
         lines.append(f"| {workload.title}, {workload.unit} | " + " | ".join(cells) + " |")
     lines += ["", "Processor time of the whole machine, client and server included, for a piece of work:", ""]
     lines += ["| | " + " | ".join(kind.title for kind in kinds) + " |", "|---|" + "---|" * len(kinds)]
-    for workload in WORKLOADS:
+    for workload in workloads:
         cells = [
             "<br>".join(filter(None, work(workload, run.summary(workload.name, kind.name)))) for kind in kinds
         ]

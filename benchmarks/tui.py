@@ -57,8 +57,8 @@ def entries(flows: int) -> Iterator[tuple[bytes, bytes]]:
             (server, port, client, own, layouts.FLAG_REPLY),
         ):
             entry = FlowEntry(
-                *(source, target, first, last, 0, number + 1, now, now, count, count * 700, 0, 0, 0),
-                *(nobody, nobody, 0, 1, 0, layouts.STATE_ESTABLISHED, flags, 1, 0),
+                *(source, target, first, last, 0, now, count, count * 700, 0, 0, 0, nobody, nobody),
+                *(layouts.STATE_ESTABLISHED, flags, 1, number + 1, now, 0, 1, 0, 0),
             )
             key = layouts.FLOW_KEY.struct.pack(source, target, first, last, layouts.TCP)
             yield key, layouts.FLOW.struct.pack(*entry)

@@ -38,6 +38,17 @@ def bulk_down(bed: Bed, target: str, seconds: float) -> float:
     return float(bed.iperf(target, seconds, "--reverse")["end"]["sum_received"]["bits_per_second"])
 
 
+def bulk_both(bed: Bed, target: str, seconds: float) -> float:
+    """Bits a second of two TCP streams, one each way, together."""
+    ended = bed.iperf(target, seconds, "--bidir")["end"]
+    return float(sum(ended[way]["bits_per_second"] for way in ("sum_received", "sum_received_bidir_reverse")))
+
+
+def streams(bed: Bed, target: str, seconds: float) -> float:
+    """Bits a second of 16 TCP streams from the client together."""
+    return float(bed.iperf(target, seconds, "--parallel", "16")["end"]["sum_received"]["bits_per_second"])
+
+
 def ping_pong(bed: Bed, target: str, seconds: float) -> float:
     """Answers a second on 8 open connections, one small message on each: fewer let processors sleep."""
     result = bed.exchange(target, PINGPONG, seconds, sockets=8, in_flight=1)
@@ -61,6 +72,11 @@ def datagrams(bed: Bed, target: str, seconds: float) -> float:
     return float(2 * result["answers"] / result["seconds"])
 
 
+def questions(bed: Bed, target: str, seconds: float) -> float:
+    """DNS answers a second, 32 questions open, each of which is a new conversation."""
+    return bed.questions(target, seconds, at_once=32)
+
+
 WORKLOADS = (
     Workload("bulk-up", "one TCP stream up", "Gbit/s", 1e9, "ms/GB", 8e12, "tcp", 0.95, bulk_up),
     Workload("bulk-down", "one TCP stream down", "Gbit/s", 1e9, "ms/GB", 8e12, "tcp", 0.95, bulk_down),
@@ -75,3 +91,11 @@ WORKLOADS = (
     ),
     Workload("datagrams", "small UDP packets", "k/s", 1e3, "µs/packet", 1e6, "udp", 0.90, datagrams),
 )
+
+MORE = (
+    Workload("bulk-both", "TCP streams both ways", "Gbit/s", 1e9, "ms/GB", 8e12, "tcp", 0.95, bulk_both),
+    Workload("streams", "16 TCP streams up", "Gbit/s", 1e9, "ms/GB", 8e12, "tcp", 0.95, streams),
+    Workload("dns", "DNS, a port for each question", "k/s", 1e3, "µs/answer", 1e6, "udp", 0.90, questions),
+)
+"""In a table of their own, on the page of series."""
+ALL = (*WORKLOADS, *MORE)

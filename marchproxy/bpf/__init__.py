@@ -7,7 +7,9 @@ connections of many ports.
 
 from pathlib import Path
 
-ABI = 1
-"""Layout of the pinned maps, and their folder (`v1`); raised when a struct in `marchproxy.h` changes."""
+ABI = 2
+"""Layout of the pinned maps, and their folder (`v2`); raised when a struct in `marchproxy.h` changes.
+
+`dataplane/kernel/inheritance.py` takes over what the one before has left."""
 
 OBJECTS = Path(__file__).parent / "objects"

@@ -17,6 +17,12 @@ static __always_inline __u32 checksum_fold32(__u64 sum)
 	return (__u32)((sum & 0xffffffff) + (sum >> 32));
 }
 
+/* Whether what changed by this sum still has the same checksum: zero has two forms in one's complement. */
+static __always_inline int checksum_is_nothing(__u32 sum)
+{
+	return !sum || sum == 0xffffffff;
+}
+
 static __always_inline __u16 checksum_fold16(__u64 sum)
 {
 	__u32 folded = checksum_fold32(sum);

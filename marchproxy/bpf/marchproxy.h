@@ -48,30 +48,34 @@ enum mp_flow_flags {
 	MP_FLOW_QUIC = 128,       /* QUIC, unread: connection IDs that the backend chooses are learnt, see quic.h */
 };
 
-/* One direction of a conversation. Both directions exist or none; each names the other by its rewritten tuple reversed. */
+/* One direction of a conversation. Both directions exist or none; each names the other by its rewritten tuple reversed.
+ *
+ * What packets of an established flow need is the first 96 bytes, which the kernel's hash tables put behind the key into two lines of
+ * memory: with many flows each line is a wait of 80 ns or more. The order is for that. */
 struct mp_flow {
 	struct mp_address source; /* rewritten */
 	struct mp_address destination;
 	__be16 source_port;
 	__be16 destination_port;
-	__u32 mapping;
-	__u64 id;                 /* the same in both directions */
-	__u64 started;
+	__u32 ifindex;            /* way out */
 	__u64 last_seen;
 	__u64 packets;
 	__u64 bytes;              /* IP total length */
 	__u64 route_checked;      /* 0: never */
 	__u32 route_epoch;
-	__u32 ifindex;            /* way out */
+	__u32 mtu;                /* of the way out; 0: unknown */
 	__u8 next_hop[6];
 	__u8 own_mac[6];
-	__u32 peer_fin_ack;       /* the acknowledgement number that covers the other side's FIN; OPENING: its SYN */
-	__u32 revision;           /* of the policy that opened it */
-	__u32 mtu;                /* of the way out; 0: unknown */
 	__u8 state;
 	__u8 flags;
 	__u8 tier;                /* that carried the last packet */
 	__u8 pad;
+	/* Of beginning, end and refusals. */
+	__u64 id;                 /* the same in both directions */
+	__u64 started;
+	__u32 mapping;
+	__u32 revision;           /* of the policy that opened it */
+	__u32 peer_fin_ack;       /* the acknowledgement number that covers the other side's FIN; OPENING: its SYN */
 	__u32 splice;             /* SPLICED: index into `splices` */
 };
 

@@ -58,6 +58,12 @@ struct icmp_header {
 #define ICMPV6_ECHO_REQUEST 128
 #define ICMPV6_ECHO_REPLY 129
 
+/* The hash of the key reads words; of one that was written in parts it has to wait until they are in the cache. */
+static __always_inline void parse_ports(struct packet *packet, const void *transport)
+{
+	*(__u32 *)&packet->key.source_port = *(const __u32 *)transport;
+}
+
 static __always_inline enum mp_reason parse_tcp(mp_context *context, struct packet *packet)
 {
 	void *end = packet_end(context);
@@ -75,8 +81,7 @@ static __always_inline enum mp_reason parse_tcp(mp_context *context, struct pack
 	/* Opening while closing, or nothing at all: no stack sends these, scanners do. */
 	if ((flags & TCP_SYN && flags & (TCP_FIN | TCP_RST)) || !(flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)))
 		return MP_MALFORMED;
-	packet->key.source_port = tcp->source;
-	packet->key.destination_port = tcp->dest;
+	parse_ports(packet, tcp);
 	packet->tcp_flags = flags;
 	packet->opens = (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
 	packet->sequence = bpf_ntohl(tcp->seq);
@@ -101,8 +106,7 @@ static __always_inline enum mp_reason parse_udp(mp_context *context, struct pack
 	if (packet->fragment == MP_WHOLE && !packet_segment_size(context) &&
 	    (length < sizeof(*udp) || length > held))
 		return MP_MALFORMED;
-	packet->key.source_port = udp->source;
-	packet->key.destination_port = udp->dest;
+	parse_ports(packet, udp);
 	packet->checksum = udp->check != 0;
 	packet->opens = 1;
 	packet->headers = packet->l4 - L3 + sizeof(*udp);

@@ -50,6 +50,13 @@ static __always_inline void verdict_host(struct verdict *verdict)
 	verdict->sent = 1;
 }
 
+/* A packet of a flow, if `reason` is not MP_NONE. */
+static __always_inline void verdict_refused(struct verdict *verdict, const struct mp_flow *flow, enum mp_reason reason)
+{
+	verdict->reason = reason;
+	verdict->mapping = flow->mapping;
+}
+
 static __always_inline void verdict_sent(struct verdict *verdict, const struct mp_flow *flow, int action)
 {
 	verdict->reason = flow->flags & MP_FLOW_SPLICED ? MP_HANDED_OFF : MP_FORWARDED;
@@ -77,14 +84,14 @@ static __noinline int pipeline_send(mp_context *context, const struct packet *pa
 		return 0;
 	}
 	if (flow->mtu && packet_largest(context, packet) > flow->mtu) {
-		verdict->reason = MP_TOO_BIG;
+		verdict_refused(verdict, flow, MP_TOO_BIG);
 		verdict->mtu = flow->mtu;
 		return 0;
 	}
 	flow_count(flow, packet);
 	captured = capture_is_on(current) && capture_came(context, packet, flow);
 	if (rewrite(context, packet, flow) || rewrite_link(context, packet, flow)) {
-		verdict->reason = MP_MALFORMED;
+		verdict_refused(verdict, flow, MP_MALFORMED);
 		return 0;
 	}
 	if (captured)
@@ -163,13 +170,15 @@ static __noinline int pipeline_send(mp_context *context, const struct packet *pa
 	struct bpf_redir_neigh next_hop = {};
 	int captured;
 
-	verdict->reason = fresh ? MP_NONE : pipeline_refresh(context, packet, flow, current, &next_hop);
+	verdict->reason = MP_NONE;
+	if (!fresh)
+		verdict_refused(verdict, flow, pipeline_refresh(context, packet, flow, current, &next_hop));
 	if (verdict->reason == MP_REROUTED && !packet->icmp_error)
 		pipeline_part(packet, flow);
 	if (verdict->reason != MP_NONE)
 		return 0;
 	if (flow->mtu && packet_largest(context, packet) > flow->mtu) {
-		verdict->reason = MP_TOO_BIG;
+		verdict_refused(verdict, flow, MP_TOO_BIG);
 		verdict->mtu = flow->mtu;
 		return 0;
 	}
@@ -177,7 +186,7 @@ static __noinline int pipeline_send(mp_context *context, const struct packet *pa
 	captured = capture_is_on(current) && capture_came(context, packet, flow);
 	if ((packet->tcp_flags & TCP_SYN && mss_clamp(context, packet, flow->mtu)) ||
 	    (fresh && rewrite_link(context, packet, flow)) || rewrite(context, packet, flow)) {
-		verdict->reason = MP_MALFORMED;
+		verdict_refused(verdict, flow, MP_MALFORMED);
 		return 0;
 	}
 	if (captured)
@@ -198,7 +207,7 @@ static __always_inline int pipeline_splice(mp_context *context, const struct pac
 	const struct mp_splice *splice = splice_of(flow);
 
 	if (!splice) {
-		verdict->reason = MP_NO_FLOW;
+		verdict_refused(verdict, flow, MP_NO_FLOW);
 		return 0;
 	}
 	if (!splice_is_draining(splice) || packet->icmp_error)
@@ -538,14 +547,15 @@ static __always_inline void pipeline_decide(mp_context *context, struct packet *
 		flow = pipeline_begin(context, packet, current, verdict);
 	if (!flow)
 		return;
-	verdict->mapping = flow->mapping;
 	if (flow->flags & MP_FLOW_SPLICED && !pipeline_splice(context, packet, flow, verdict))
 		return;
 	verdict->reason = limit_flow(packet, flow, current);
 	if (verdict->reason == MP_NONE)
 		verdict->reason = pipeline_unfit(packet);
-	if (verdict->reason != MP_NONE)
+	if (verdict->reason != MP_NONE) {
+		verdict_refused(verdict, flow, verdict->reason);
 		return;
+	}
 	if (packet->fragment == MP_FIRST_FRAGMENT)
 		fragment_remember(packet);
 	if ((flow->flags & (MP_FLOW_QUIC | MP_FLOW_REPLY)) == (MP_FLOW_QUIC | MP_FLOW_REPLY) && !packet->icmp_error &&

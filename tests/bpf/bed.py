@@ -87,7 +87,7 @@ class Outcome:
 class Runner:
     """One program, run on packet after packet in the same buffers: 4 µs a run."""
 
-    def __init__(self, program: Program, tier: Tier) -> None:
+    def __init__(self, program: Program, tier: Tier, repeat: int = 1) -> None:
         self._program = program
         self._actions = _ACTIONS[tier]
         self._skb = tier == "tc"
@@ -97,7 +97,7 @@ class Runner:
             data_out=ct.addressof(self._output),
             ctx_in=ct.addressof(self._context),
             ctx_size_in=len(self._context),
-            repeat=1,
+            repeat=repeat,
         )
 
     def run(self, frame: bytes, ifindex: int, *, segments: tuple[int, int] = (0, 0)) -> tuple[Action, bytes]:
@@ -118,7 +118,7 @@ class Runner:
         return self._actions[options.retval], ct.string_at(self._output, options.data_size_out)
 
     def duration(self, frame: bytes, ifindex: int) -> int:
-        """Nanoseconds that one run takes."""
+        """Nanoseconds that one run takes; of several the mean."""
         self.run(frame, ifindex)
         return int(self._options.duration)
 
@@ -162,13 +162,13 @@ class Counters:
 class Bed:
     """See the module. Policy by `apply`, packets by `send`, everything forgotten by `reset`."""
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, sizes: Mapping[str, int] = SIZES) -> None:
         self.rig = rig
         self.host = rig.middle
         self.server: Host = rig.server
         pins = BPFFS / f"{rig.name}-bed"
-        tc = BpfObject.load(bpf.OBJECTS / "tc.bpf.o", pin_dir=pins, max_entries=SIZES)
-        xdp = BpfObject.load(bpf.OBJECTS / "xdp.bpf.o", pin_dir=pins, max_entries=SIZES)
+        tc = BpfObject.load(bpf.OBJECTS / "tc.bpf.o", pin_dir=pins, max_entries=sizes)
+        xdp = BpfObject.load(bpf.OBJECTS / "xdp.bpf.o", pin_dir=pins, max_entries=sizes)
         # The pins were only for the second object to find the first one's maps.
         for pin in pins.iterdir():
             pin.unlink()

@@ -32,8 +32,8 @@ def joined_entry(other: Packet, flags: int, id: int, place: int) -> bytes:
     return layouts.FLOW.struct.pack(
         *(layouts.pack_address(other.destination), layouts.pack_address(other.source)),
         *(layouts.pack_port(other.transport.destination), layouts.pack_port(other.transport.source)),
-        *(1, id, 1, 1, 0, 0, 0, 0, 0, bytes(6), bytes(6), 0, 1, 0),
-        *(layouts.STATE_ESTABLISHED, flags, 1, place),
+        *(0, 1, 0, 0, 0, 0, 0, bytes(6), bytes(6), layouts.STATE_ESTABLISHED, flags, 1),
+        *(id, 1, 1, 1, 0, place),
     )
 
 

@@ -23,7 +23,7 @@ _PROTOCOL = 36
 """Offset of the protocol in a packed key."""
 _DESTINATION, _DESTINATION_PORT = slice(16, 32), slice(34, 36)
 """Where a packed flow sends its packets."""
-_ID, _SPLICE = slice(40, 48), slice(124, 128)
+_ID, _SPLICE = slice(96, 104), slice(124, 128)
 _PULSE = layouts.FLOW.pick("last_seen", "state", "flags")
 """Enough to pass over most entries without decoding them: a million of them should cost a second."""
 

@@ -9,11 +9,11 @@ type Half = tuple[Any, ...]
 """`HALF`, unpacked. Without names, which would cost as much again."""
 
 HALF = layouts.FLOW.pick(
-    *("source", "destination", "source_port", "destination_port", "mapping", "id"),
-    *("started", "last_seen", "packets", "bytes", "state", "flags"),
+    *("source", "destination", "source_port", "destination_port", "last_seen", "packets"),
+    *("bytes", "state", "flags", "id", "started", "mapping"),
 )
-SOURCE, DESTINATION, SOURCE_PORT, DESTINATION_PORT, MAPPING, ID = range(6)
-STARTED, LAST_SEEN, PACKETS, BYTES, STATE, FLAGS = range(6, 12)
+SOURCE, DESTINATION, SOURCE_PORT, DESTINATION_PORT, LAST_SEEN, PACKETS = range(6)
+BYTES, STATE, FLAGS, ID, STARTED, MAPPING = range(6, 12)
 RAW_KEY = Struct(f"{layouts.FLOW_KEY.size}s")
 
 KEY_SOURCE, KEY_DESTINATION = slice(16), slice(16, 32)

@@ -369,10 +369,9 @@ def _entry(
         headers += 12
     return layouts.FLOW.struct.pack(
         *(destination, source, destination_port, source_port),
-        *(facts.mapping, facts.id, facts.started, now),
-        *(own.segments_in, own.bytes_in + own.segments_in * headers),
-        *(0, 0, 0, bytes(6), bytes(6), peer_fin_ack, facts.revision, 0),
-        *(layouts.STATE_ESTABLISHED, flags | reply, 1, place),
+        *(0, now, own.segments_in, own.bytes_in + own.segments_in * headers),
+        *(0, 0, 0, bytes(6), bytes(6), layouts.STATE_ESTABLISHED, flags | reply, 1),
+        *(facts.id, facts.started, facts.mapping, facts.revision, peer_fin_ack, place),
     )
 
 

@@ -99,24 +99,24 @@ FLOW = _layout(
     destination="16s",
     source_port="2s",
     destination_port="2s",
-    mapping="I",
-    id="Q",
-    started="Q",
+    ifindex="I",
     last_seen="Q",
     packets="Q",
     bytes="Q",
     route_checked="Q",
     route_epoch="I",
-    ifindex="I",
+    mtu="I",
     next_hop="6s",
     own_mac="6s",
-    peer_fin_ack="I",
-    revision="I",
-    mtu="I",
     state="B",
     flags="B",
     tier="B",
     pad="x",
+    id="Q",
+    started="Q",
+    mapping="I",
+    revision="I",
+    peer_fin_ack="I",
     splice="I",
 )
 SPLICE = _layout(
@@ -359,24 +359,24 @@ class FlowEntry(NamedTuple):
     destination: bytes
     source_port: bytes
     destination_port: bytes
-    mapping: int
-    id: int
-    started: int
+    ifindex: int
     last_seen: int
     packets: int
     octets: int
     """IP bytes."""
     route_checked: int
     route_epoch: int
-    ifindex: int
+    mtu: int
     next_hop: bytes
     own_mac: bytes
-    peer_fin_ack: int
-    revision: int
-    mtu: int
     state: int
     flags: int
     tier: int
+    id: int
+    started: int
+    mapping: int
+    revision: int
+    peer_fin_ack: int
     splice: int
 
     def other_key(self, protocol: int) -> bytes:

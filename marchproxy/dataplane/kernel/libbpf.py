@@ -149,7 +149,7 @@ class MapInfo(ct.Structure):
 
 
 class ProgramInfo(ct.Structure):
-    """`struct bpf_prog_info` up to the run-time statistics (which kernels since 5.1 have)."""
+    """`struct bpf_prog_info` up to what the verifier did (kernel 5.16; older ones leave the end zero)."""
 
     _fields_ = (
         ("type", U32),
@@ -184,6 +184,9 @@ class ProgramInfo(ct.Structure):
         ("prog_tags", U64),
         ("run_time_ns", U64),
         ("run_cnt", U64),
+        ("recursion_misses", U64),
+        ("verified_insns", U32),
+        ("end", U32),
     )
 
 

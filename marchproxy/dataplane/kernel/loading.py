@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marchproxy import bpf
-from marchproxy.dataplane.kernel import features
+from marchproxy.dataplane.kernel import features, inheritance
 from marchproxy.dataplane.kernel.errors import (
     KernelError,
     LibbpfMissing,
@@ -181,14 +181,17 @@ def load_pipeline(
     )
     with _explained(), ExitStack() as lock:
         _expect_bpf()
+        inheritance.put_aside(pins)
         make_pin_directory(pins)
         lock.callback(os.close, lock_directory(pins))
-        sizes = {"flows": _pinned_size(pins / "flows") or flow_table}
+        held = (_pinned_size(pin) for pin in (pins / "flows", inheritance.aside(pins, "flows")))
+        sizes = {"flows": next(filter(None, held), flow_table)}
         with (
             _nothing_left_by_failure(pins),
             BpfObject.load(tc_file, pin_dir=pins, max_entries=sizes) as loaded,
         ):
             tc = _take_program(loaded, "marchproxy_tc")
+            inheritance.copy_flows(pins)
             # What is not taken out of the object is closed with it.
             maps = {name: loaded.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}
         programs = Programs(tc, lambda: _load_xdp(pins, xdp_file, sizes))

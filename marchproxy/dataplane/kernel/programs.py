@@ -28,6 +28,20 @@ class RunStatistics:
     """Of all runs together."""
 
 
+_INSTRUCTION = 8
+"""Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a loaded program."""
+
+    instructions: int
+    """As the kernel runs them, functions included."""
+    verified: int
+    """That the verifier looked at when it was loaded, of a million that it allows; 0 before kernel 5.16."""
+
+
 class Program:
     """One loaded program, by a file descriptor that belongs to this object."""
 
@@ -51,6 +65,11 @@ class Program:
         """Zeros unless switched on, by `testrun.run_statistics` or the sysctl `kernel.bpf_stats_enabled`."""
         info = self._info()
         return RunStatistics(int(info.run_cnt), int(info.run_time_ns))
+
+    def size(self) -> Size:
+        """How large the program is, and what it took to check it."""
+        info = self._info()
+        return Size(int(info.xlated_prog_len) // _INSTRUCTION, int(info.verified_insns))
 
     def close(self) -> None:
         """Give the file descriptor back; a program that is attached or pinned lives on. May be repeated."""

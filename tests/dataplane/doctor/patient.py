@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from marchproxy import bpf
 from marchproxy.dataplane.doctor.case import Case
 from marchproxy.dataplane.doctor.device import Device
 from marchproxy.dataplane.doctor.finding import Finding, Severity
@@ -49,7 +50,7 @@ class Patient:
         self.write("state/marchproxy.db", "")
         self.write("state/secret.key", "")
         self.write("run/control.sock", "")
-        (folder / "bpf/marchproxy/v1").mkdir(parents=True)
+        (folder / f"bpf/marchproxy/v{bpf.ABI}").mkdir(parents=True)
         for path in ("state/marchproxy.db", "state/secret.key", "run/control.sock"):
             (folder / path).chmod(0o600)
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from marchproxy import bpf
 from marchproxy.dataplane.doctor import installation
 from marchproxy.dataplane.doctor.finding import Severity
 from marchproxy.model.certificate import Certificate, Facts, Origin
@@ -76,8 +77,9 @@ def test_pins_of_another_version(patient: Patient) -> None:
 def test_programs_that_nobody_looks_after(patient: Patient) -> None:
     patient.status = None
     assert list(installation.pins(patient.case)) == []
-    (patient.folder / "bpf/marchproxy/v1/links").mkdir()
-    (patient.folder / "bpf/marchproxy/v1/links/in0").touch()
+    links = patient.folder / f"bpf/marchproxy/v{bpf.ABI}/links"
+    links.mkdir()
+    (links / "in0").touch()
     (finding,) = installation.pins(patient.case)
     assert (finding.severity, finding.fix) == (Severity.WARNING, "marchproxy run, or marchproxy detach")
 

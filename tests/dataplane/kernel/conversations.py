@@ -78,9 +78,9 @@ class Conversation:
         seen = now() - int(age * SECOND)
         return layouts.FLOW.struct.pack(
             *(_address(source), _address(destination), layouts.pack_port(sport), layouts.pack_port(dport)),
-            *(self.mapping, self.id, seen - SECOND, seen, packets, packets * 100),
-            *(0, 0, self.ifindex, bytes(6), bytes(6), 0, 5, 1500, self.state),
-            *(flags | self.closing | (layouts.FLAG_SPLICED if self.splice else 0), 1, self.splice),
+            *(self.ifindex, seen, packets, packets * 100, 0, 0, 1500, bytes(6), bytes(6), self.state),
+            *(flags | self.closing | (layouts.FLAG_SPLICED if self.splice else 0), 1),
+            *(self.id, seen - SECOND, self.mapping, 5, 0, self.splice),
         )
 
 
