@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EPOCH := $(shell source packaging/common.sh && echo $$SOURCE_DATE_EPOCH)
 BINARY := dist/$(shell source packaging/common.sh && artifact_name)-linux-amd64
 DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
-SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/sbom.py
+SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/common.sh packaging/readymade.py packaging/sbom.py
 PAYLOAD := build/payload-$(EPOCH).stamp
 
 .PHONY: help setup run demo screenshots test boot qemu lint format bench packets soak fuzz models conformance profile bpf ship wheel payload binary deb again audit release-check man lock clean

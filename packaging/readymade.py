@@ -37,7 +37,7 @@ try:
         _codes = mmap.mmap(_file.fileno(), 0, access=mmap.ACCESS_READ, trackfd=False)
     _first = 4 + int.from_bytes(_codes[:4], "little")
     _index = marshal.loads(_codes[4:_first])
-except OSError:
+except (OSError, ValueError, EOFError, TypeError):
     _index = {}
 
 

@@ -7,6 +7,7 @@ from typing import cast
 
 from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.contexts import Contexts
+from marchproxy.model.certificate import Purpose
 from marchproxy.store.authority import make_authority, sign
 from marchproxy.store.certificates import Identity
 from marchproxy.store.x509 import Material
@@ -24,11 +25,17 @@ def _authority(owner: str) -> Material:
     return make_authority(owner, datetime.now(UTC).replace(microsecond=0))
 
 
-def signed(*hosts: str, days: int = 90, now: datetime | None = None, owner: str = "default") -> Material:
+def signed(
+    *hosts: str,
+    days: int = 90,
+    now: datetime | None = None,
+    owner: str = "default",
+    purpose: Purpose = Purpose.SERVERS,
+) -> Material:
     """A certificate that the CA signed."""
     made = authority(owner)
     began = now or datetime.now(UTC).replace(microsecond=0)
-    return sign(made.chain, made.key, hosts or HOSTS, timedelta(days=days), began)
+    return sign(made.chain, made.key, hosts or HOSTS, timedelta(days=days), began, purpose=purpose)
 
 
 def identity(name: str = "proxy", *hosts: str) -> Identity:

@@ -53,7 +53,12 @@ def _load(state_dir: Path | None) -> "Pipeline | None":
             flow_table = store.settings().flow_table
     except StoreError:
         return None
+    from marchproxy.dataplane.kernel import inheritance
     from marchproxy.dataplane.kernel.loading import load_pipeline
     from marchproxy.dataplane.kernel.location import pin_directory
 
-    return load_pipeline(pin_directory(), flow_table=flow_table)
+    pins = pin_directory()
+    if inheritance.is_left(pins):
+        # It is taken over when nothing can fail any more but the loading.
+        return None
+    return load_pipeline(pins, flow_table=flow_table)

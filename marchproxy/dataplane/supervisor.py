@@ -342,6 +342,8 @@ class Supervisor:
         self._notifier.ready(text)
         # What start-up made stays. Out of the collector's sight, a policy of ten thousand mappings no longer
         # costs a fifth of a second whenever the collector looks through everything.
+        # A store's transaction in another thread may have found it off, and have left it so.
+        gc.enable()
         gc.collect()
         gc.freeze()
         tending = self._tasks.start(self._tend(), name="tend")

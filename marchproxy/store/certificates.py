@@ -97,13 +97,24 @@ class Certificates:
 
     def replace(self, cluster: str, name: str, material: "Material") -> Certificate:
         """Put another chain and key in the place of those that there are. Raises `NotFound`, and `Conflict`
-        for the CA.
+        for the CA, and for one that may not be used as the present one is.
         """
+        from marchproxy.store.x509 import fits
+
         now = _now()
         with self._database.writing() as dal:
             held = self._find(cluster, name)
             if held.origin is Origin.AUTHORITY:
                 raise Conflict(f"certificate {name!r} is the cluster's own CA: it is renewed without files")
+            snapshot = self._snapshot()
+            for used, purpose in ((served, Purpose.SERVERS), (shown, Purpose.CLIENTS)):
+                user = next((who for who, named in used(snapshot) if named == held.qualified), None)
+                if user and not fits(material.chain, purpose):
+                    raise Conflict(
+                        f"certificate {held.qualified!r} is used by {user}, and the other one is not for"
+                        f" {purpose.value}",
+                        hint="its extended key usage names other purposes only",
+                    )
             return self._update(dal, held, Origin.ADDED, material, now)
 
     def renew(self, cluster: str, name: str, lifetime: timedelta | None = None) -> Certificate:

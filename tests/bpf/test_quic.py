@@ -117,7 +117,7 @@ def test_what_is_no_head_with_an_id_teaches_nothing_and_passes(bed: Bed, tier: T
 
 
 def test_what_policy_no_longer_has_is_forgotten(bed: Bed, tier: Tier) -> None:
-    homes = QuicHomes(bed.maps, bed._number_of)
+    homes = QuicHomes(bed.maps, bed._number_of, lambda _: None)
     both = served(2, 3)
     bed.apply(both)
     homes.follow(both)
@@ -136,5 +136,5 @@ def test_what_policy_no_longer_has_is_forgotten(bed: Bed, tier: Tier) -> None:
     # Whatever an earlier daemon has left is looked through by the next.
     bed.apply(both)
     connect(bed, tier, b"third ID", port=5002)
-    QuicHomes(bed.maps, bed._number_of).follow(Plan())
+    QuicHomes(bed.maps, bed._number_of, lambda _: None).follow(Plan())
     assert bed.count("quic_homes") == 0

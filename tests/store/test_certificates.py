@@ -128,6 +128,17 @@ def test_one_for_another_purpose_is_not_used(store: Store) -> None:
         store.commit([add(Kind.SERVICE, service("api", tls=True, tls_cert="web"))], message="wrong")
 
 
+def test_what_listens_gets_no_other_that_is_for_clients_only(store: Store) -> None:
+    store.certificates.generate("default", "proxy", ["a.example"], YEAR)
+    site(store, RULE)
+    held = store.certificates.find("default", "proxy")
+    other = signed("a.example", purpose=Purpose.CLIENTS)
+    with pytest.raises(Conflict, match="used by mapping 'db', and the other one is not for servers"):
+        store.certificates.replace("default", "proxy", other)
+    assert store.certificates.find("default", "proxy") == held
+    store.certificates.replace("default", "proxy", signed("a.example"))
+
+
 def test_what_was_added_is_replaced_by_files_alone(store: Store) -> None:
     store.certificates.add("default", "proxy", signed("a.example"))
     with pytest.raises(Conflict, match="was not generated here"):

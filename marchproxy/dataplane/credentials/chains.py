@@ -21,6 +21,8 @@ MOST = 10
 _LEAST_RSA, _LEAST_CURVE = 2048, 224
 """Bits of security level 2."""
 _BEGIN = "-----BEGIN X509 CRL-----"
+_UNREADABLE = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""What cryptography raises beside `ValueError`."""
 
 
 def refused(certificate: x509.Certificate, beside: Sequence[x509.Certificate], asked: ClientTls) -> str:
@@ -32,7 +34,7 @@ def refused(certificate: x509.Certificate, beside: Sequence[x509.Certificate], a
         return "too many certificates"
     try:
         return _refused(certificate, beside, asked)
-    except (crypto.Error, ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except (crypto.Error, ValueError, UnsupportedAlgorithm, *_UNREADABLE) as error:
         return f"the certificate cannot be read: {error}"
 
 

@@ -84,7 +84,7 @@ def read_peer(certificate: bytes | None, now: float | None = None) -> Peer | Non
     try:
         read = x509.load_der_x509_certificate(certificate)
         peer = _read(read)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return None
     return peer if peer.until > (time.time() if now is None else now) else None
 

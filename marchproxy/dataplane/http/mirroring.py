@@ -159,8 +159,8 @@ class Mirrors:
         self.counts.mirror_dropped += 1
 
     def begin(self, copy: Copy, body: bytes, trailers: Fields) -> bool:
-        """Send one, if not too many are under way."""
-        if self._under_way >= MOST:
+        """Send one, if not too many are under way, and its backend was not blocked while it was gathered."""
+        if self._under_way >= MOST or self._ledger.is_blocked(copy.backend):
             return False
         self._under_way += 1
         self._tasks.start(self._send(copy, body, trailers), name=f"copy to {copy.backend.service}")

@@ -152,6 +152,8 @@ class Pipeline:
     not. Raises as `load_pipeline`."""
     load_rehearsal: Callable[[], RehearsalProgram]
     """To be asked what the programs would do. Raises as `load_pipeline`."""
+    settle: Callable[[], None]
+    """To be called when these programs are the attached ones: see `inheritance`. May be repeated."""
     lock: ExitStack
     """Held on the folder of the pins."""
 
@@ -191,7 +193,7 @@ def load_pipeline(
             BpfObject.load(tc_file, pin_dir=pins, max_entries=sizes) as loaded,
         ):
             tc = _take_program(loaded, "marchproxy_tc")
-            inheritance.copy_flows(pins)
+            settle = inheritance.copy_flows(pins)
             # What is not taken out of the object is closed with it.
             maps = {name: loaded.maps.pop(name) for name in sorted(READ_OR_WRITTEN)}
         programs = Programs(tc, lambda: _load_xdp(pins, xdp_file, sizes))
@@ -200,6 +202,7 @@ def load_pipeline(
             programs,
             lambda: _load_handoff(pins, handoff_file, sizes),
             lambda: _load_rehearsal(pins, tc_file),
+            settle,
             lock.pop_all(),
         )
 

@@ -1,17 +1,18 @@
 """Which backends have chosen the connection IDs of QUIC that passes through unread: see bpf/quic.h.
 
 The programs learn and forget. What they have learnt of backends that policy no longer has is taken out here,
-as flows to these are ended.
+and what is from an address that is not towards the backend any more: answers would not come back.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 
 from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.backends import SourceTowards
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.policy.plan import Plan
 
 _MAPPING = layouts.QUIC_KEY.pick("mapping")
-_ADDRESS, _PORT = slice(0, 16), slice(32, 34)
+_ADDRESS, _SOURCE, _PORT = slice(0, 16), slice(16, 32), slice(32, 34)
 """Of a packed backend."""
 
 type _Home = tuple[int, bytes, bytes]
@@ -21,30 +22,38 @@ type _Home = tuple[int, bytes, bytes]
 class QuicHomes:
     """Keeps the entries of `quic_homes`. For one thread."""
 
-    def __init__(self, maps: Mapping[str, Map], number_of: Callable[[str], int]) -> None:
+    def __init__(
+        self, maps: Mapping[str, Map], number_of: Callable[[str], int], source_towards: SourceTowards
+    ) -> None:
         self._map = maps["quic_homes"]
         self._number_of = number_of
-        self._allowed: frozenset[_Home] | None = None
-        """None: what an earlier daemon allowed is not known."""
+        self._source_towards = source_towards
+        self._may_hold = True
+        """An earlier daemon may have left some."""
 
     def follow(self, plan: Plan) -> None:
-        """Forget the IDs of backends that `plan` does not have; those that take no new flows keep theirs."""
-        allowed = frozenset(self._homes(plan))
-        before, self._allowed = self._allowed, allowed
-        if before is not None and before <= allowed:
-            return
-        self._map.delete_many(
-            [
-                key
-                for key, value in self._map.items()
-                if (int(_MAPPING.unpack(key)[0]), value[_ADDRESS], value[_PORT]) not in allowed
-            ]
-        )
+        """Forget the IDs of backends that `plan` does not have; those that take no new flows keep theirs.
 
-    def _homes(self, plan: Plan) -> Iterator[_Home]:
+        To be called again now and then: a backend that is gone goes on to answer the flows that it has, and
+        the programs learn from it.
+        """
+        homes = dict(self._homes(plan))
+        if homes or self._may_hold:
+            self._map.delete_many([key for key, value in self._map.items() if not _is_of(homes, key, value)])
+        self._may_hold = bool(homes)
+
+    def _homes(self, plan: Plan) -> Iterator[tuple[_Home, bytes]]:
+        """With our own address towards each; empty: there is no way just now."""
         for listener in plan.carried:
             for rule in listener.rules:
                 if rule.quic and rule.pool:
                     number = self._number_of(rule.mapping) if rule.mapping else 0
                     for each in rule.pool.backends:
-                        yield number, layouts.pack_address(each.address), layouts.pack_port(each.port)
+                        own = self._source_towards(each.address)
+                        home = number, layouts.pack_address(each.address), layouts.pack_port(each.port)
+                        yield home, layouts.pack_address(own) if own else b""
+
+
+def _is_of(homes: Mapping[_Home, bytes], key: bytes, value: bytes) -> bool:
+    own = homes.get((int(_MAPPING.unpack(key)[0]), value[_ADDRESS], value[_PORT]))
+    return own is not None and own in (b"", value[_SOURCE])

@@ -106,6 +106,7 @@ class KernelTier:
         self._splices = Splices(maps)
         self._load_handoff = pipeline.load_handoff
         self._load_rehearsal = pipeline.load_rehearsal
+        self._settle = pipeline.settle
         self._attachments = Attachments(
             pipeline.programs,
             maps["interfaces"],
@@ -115,7 +116,7 @@ class KernelTier:
         )
         self._pressure = Pressure(maps["flows"].max_entries, maps["opening"].max_entries)
         self._active = ActiveFlows(maps)
-        self._quic_homes = QuicHomes(maps, self._names.number)
+        self._quic_homes = QuicHomes(maps, self._names.number, source_towards)
         self._diversion = Diversion(maps["divert_sockets"], self._settings)
         self._opened.callback(self._diversion.close)
         self._failover = Failover(self._table)
@@ -311,6 +312,7 @@ class KernelTier:
         self._active.want(plan)
         self._quic_homes.follow(plan)
         self._attachments.want(plan.interfaces)
+        self._settle()
         self._review.review(plan, self._sink)
         self._failover.follow(plan)
         self._find_unreachable()
@@ -340,6 +342,7 @@ class KernelTier:
         if self._moved:
             if self._builder.pools.renew_sources():
                 self._banks.switch(self._builder.tables, self._settings.revision)
+                self._quic_homes.follow(self._plan)
             self._find_unreachable()
             self._follow_addresses(self._plan, moved=True)
         # Links come and go, and forwarding is switched, no less often than that is heard.
@@ -361,6 +364,7 @@ class KernelTier:
         self._pressure.update(census)
         self._splices.settle(census.spliced, census.started)
         self._active.correct()
+        self._quic_homes.follow(self._plan)
 
     def _follow_addresses(self, plan: Plan, *, moved: bool = False) -> None:
         indexes = {index_of(each.name): each for each in plan.interfaces}

@@ -40,6 +40,7 @@ from aioquic.tls import (
     pull_client_hello,
     push_new_session_ticket,
 )
+from cryptography import x509
 from cryptography.x509 import Certificate
 
 from marchproxy.dataplane.quic.packets import VERSIONS
@@ -261,7 +262,11 @@ class Engine(QuicConnection):
 
         def certificate(said: Buffer) -> None:
             # That it is the client's own is what follows, and without which nothing is complete.
-            take(said)
+            try:
+                take(said)
+            except x509.InvalidVersion as error:
+                # aioquic expects ValueError alone of what cannot be read.
+                raise AlertBadCertificate(str(error)) from error
             tls = self.tls
             why = self.demand.check(tls._peer_certificate, tls._peer_certificate_chain) if self.demand else ""
             if why:

@@ -158,6 +158,19 @@ async def test_a_request_that_is_never_complete_is_not_copied() -> None:
 
 
 @looped
+async def test_who_is_blocked_while_a_request_comes_in_gets_no_copy() -> None:
+    async with pair() as (at, web, canary), dial(at.port) as (reader, writer):
+        writer.write(POST % (10, b"half"))
+        await until(lambda: at.admission._http.site.mirrors._held == 4)
+        there = service("canary", "127.0.0.3", port=canary.port)
+        at.apply(blocking(routed(at, web.port, there, mirror="canary"), "127.0.0.3"), 3)
+        writer.write(b" whole")
+        assert (await response(reader))[1] == b"hello"
+        await until(lambda: counts(at) == (0, 0, 1))
+        assert not canary.heads
+
+
+@looped
 async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirroring, "MOST_ANSWER", 100_000)
     over: list[bool] = []

@@ -1,5 +1,6 @@
 """What a daemon of the former ABI has left: flows, names and places go on under the new one."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from marchproxy.dataplane.kernel.inheritance import _FORMER_FIELDS, _FORMER_FLOW, FORMER, translated
 from marchproxy.dataplane.kernel.layouts import FLOW, FLOW_KEY, U32, read_flow
 from marchproxy.dataplane.kernel.loading import Pipeline, load_pipeline
+from marchproxy.dataplane.kernel.objects import open_pinned_map
 from marchproxy.model.errors import MarchproxyError
 
 VALUES = (
@@ -49,6 +51,7 @@ def test_flows_go_on_and_what_names_them_too(left: Path) -> None:
     assert named is not None
     assert named.startswith(b"default/web\0")
     assert [path.name for path in left.iterdir()] == ["v2"]
+    pipeline.settle()
     assert not [path.name for path in (left / "v2").iterdir() if path.name.endswith("_v1")]
     pipeline.close()
 
@@ -70,3 +73,21 @@ def test_a_daemon_that_still_runs_keeps_what_it_has(left: Path) -> None:
     running.close()
     assert [path.name for path in left.iterdir()] == ["v1"]
     assert (left / "v1" / "flows").exists()
+
+
+@pytest.mark.requires("root", "bpf", "bpffs", "ringbuf")
+def test_what_began_and_ended_before_the_programs_were_exchanged_is_carried_over(left: Path) -> None:
+    pipeline = loaded(left)
+    later = FLOW_KEY.struct.pack(b"c" * 16, b"b" * 16, b"\0\1", b"\0\2", 6)
+    own = FLOW_KEY.struct.pack(b"e" * 16, b"b" * 16, b"\0\1", b"\0\2", 6)
+    begun = (*VALUES[:6], time.monotonic_ns(), *VALUES[7:])
+    with open_pinned_map(left / "v2" / "flows_v1") as before:
+        before.delete(KEY)
+        before.set(later, _FORMER_FLOW.pack(*begun))
+    pipeline.maps["flows"].set(own, translated(_FORMER_FLOW.pack(*begun)))
+    for _ in range(2):
+        pipeline.settle()
+        assert {key for key, _ in pipeline.maps["flows"].items()} == {later, own}
+        assert {key for key, _ in pipeline.maps["opening"].items()} == {KEY}
+    assert read_flow(pipeline.maps["flows"].get(later) or b"").started == begun[6]
+    pipeline.close()

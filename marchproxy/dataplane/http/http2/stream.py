@@ -117,7 +117,7 @@ class ClientStream:
                 self.carrying.end(Reason.IDLE)
         else:
             self.exchange.overdue(now)
-        waits = bool(self.out.size) or not (self._ended or self._paused or self.carrying)
+        waits = bool(self.out.size) or not (self._ended or self._paused or self.carrying or self._told)
         if waits and now - max(self._moved, self.out.moved) > self.exchange.patience:
             self.abort(ErrorCodes.CANCEL)
 

@@ -125,7 +125,7 @@ class Http3Connection:
         """End the requests that a credential has opened. Returns how many."""
         opened = [each for each in self._streams.values() if each.opened_by(token)]
         for stream in opened:
-            stream.give_up(ErrorCode.H3_REQUEST_CANCELLED)
+            stream.give_up(ErrorCode.H3_REQUEST_CANCELLED, reason=Reason.AUTH_REVOKED)
         return len(opened)
 
     def drain(self) -> None:
@@ -138,8 +138,10 @@ class Http3Connection:
         self.quic.flush_soon()
 
     def end(self, reason: Reason = Reason.RESET) -> None:
-        """End at once; `reason` says why, in the log."""
+        """End at once; `reason` says why, in the log and of what requests have become by a switch."""
         log.debug("HTTP/3 from %s ends: %s", self._visitor.who.source, reason.name)
+        for stream in tuple(self._streams.values()):
+            stream.end_carrying(reason)
         self.close(ErrorCode.H3_NO_ERROR)
         self.quic.flush()
 

@@ -124,7 +124,7 @@ class RequestStream:
         self._answered = True
         if exchange is not None:
             exchange.abort()
-        self._end_carrying()
+        self.end_carrying()
         self._release()
 
     def give_up(self, code: int, *, wasted: bool = False, reason: Reason = Reason.RESET) -> None:
@@ -138,7 +138,7 @@ class RequestStream:
             engine.reset_stream(self.id, code)
             engine.refuse_more(self.id, code)
             self._client.quic.flush_soon()
-        self._end_carrying(reason)
+        self.end_carrying(reason)
         self._finished(wasted=wasted)
 
     def progressed(self) -> None:
@@ -323,7 +323,7 @@ class RequestStream:
 
     def _wants_more(self) -> bool:
         """Whether the client still has to send of its request."""
-        return not (self._paused or self._ended)
+        return not (self._paused or self._ended or self._passed_on)
 
     def _refuse(self, unfit: Unfit) -> None:
         """Answer a request that cannot be read, where nothing has been answered yet."""
@@ -340,7 +340,8 @@ class RequestStream:
         self.send(body)
         self.finish(())
 
-    def _end_carrying(self, reason: Reason = Reason.RESET) -> None:
+    def end_carrying(self, reason: Reason = Reason.RESET) -> None:
+        """End what it has become by a switch of protocols, if it has; without a word to the client."""
         carrying, self.carrying = self.carrying, None
         if carrying is not None:
             carrying.end(reason)

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import time
 from dataclasses import replace
 
 import pytest
 from aioquic.h3.connection import ErrorCode, Setting
 
 from marchproxy.dataplane.http.http3.stream import RequestStream
+from marchproxy.model.reason import Reason
 from tests.dataplane.admission.desk import Desk
 from tests.dataplane.http.http3.peer import Http3Client, http3
 from tests.dataplane.http.http3.test_listeners import live, plan, site
@@ -143,6 +145,10 @@ async def test_one_that_is_silent_ends_and_one_that_is_cut_off() -> None:
         at.apply(replace(made, settings=replace(made.settings, tunnel_idle=1)), 3)
         carrying = stream(at, number).carrying
         assert carrying is not None
+        await until(lambda: not live(at).engine.unsent(number))
+        # Requests of which nothing comes are given up; this is none any more.
+        stream(at, number).tick(time.monotonic() + 3600)
+        assert stream(at, number).carrying is carrying
         carrying.conversation.last_seen -= 2
         assert carrying.conversation in live(at).conversations
         live(at).tick(client._loop.time())
@@ -153,3 +159,8 @@ async def test_one_that_is_silent_ends_and_one_that_is_cut_off() -> None:
         at.apply(plan(at, backend, path_prefix="/elsewhere"), 4)
         assert (await client.answer(number)).reset == ErrorCode.H3_REQUEST_CANCELLED
         await until(lambda: ("flow-end", "POLICY_CHANGED") in at.reasons())
+        at.apply(made, 5)
+        number = connect(client)
+        await read(client, number, 8)
+        live(at).end(Reason.CUT)
+        await until(lambda: ("flow-end", "CUT") in at.reasons())
