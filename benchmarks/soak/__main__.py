@@ -79,6 +79,8 @@ def soak(
         thread.start()
     try:
         _watch(place.appliance, seconds, threads, outcome, report, patient=culprit is not None)
+        if culprit:
+            culprit.wait_over(clients)
     finally:
         stop.set()
         for thread in threads:

@@ -15,6 +15,8 @@ LEAST, MOST = 1.0, 4.0
 """Seconds between two faults."""
 CALM = 10.0
 """Seconds at the end of a run without faults, in which everybody has to be well again."""
+RECOVERY = 30.0
+"""Seconds that clients have after the last fault, beyond the time of the run."""
 
 BY_WORKERS = frozenset({"requests", "tunnels"})
 """What ends with the process that carries it."""
@@ -112,6 +114,14 @@ class Faults:
                 self.wrong.append(f"{fault.name}: {error.message} {error.hint}".strip())
             fault.ended = time.monotonic()
             self._look_after_daemon(fault)
+
+    def wait_over(self, clients: Sequence[Talker]) -> None:
+        """Until the last fault has ended and all clients are well again, but not for ever."""
+        until = time.monotonic() + RECOVERY
+        while self.happened and time.monotonic() < until:
+            if all(client.succeeded > self.happened[-1].ended for client in clients):
+                return
+            time.sleep(0.1)
 
     def unexcused(self, client: Talker) -> list[str]:
         """Failures of a client that no fault explains, and that it was never well again."""

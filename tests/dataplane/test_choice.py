@@ -10,7 +10,7 @@ from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.ahead import Ahead
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.fdstore import DescriptorStore
-from marchproxy.dataplane.kernel import errors
+from marchproxy.dataplane.kernel import errors, location
 from marchproxy.dataplane.kernel.loading import Pipeline
 from marchproxy.dataplane.kernel.tier import BpfNotPermitted, KernelTier
 from marchproxy.dataplane.names.exchange import Failure
@@ -79,8 +79,8 @@ def test_a_kernel_that_refuses_the_programs_gets_sockets_and_no_loop(
     tier, reason = choice.choose_tier(no_bpf=False, flow_table=1024)
     assert type(tier) is SocketsTier
     assert reason == "the verifier rejected program 'marchproxy_tc': Invalid argument (EINVAL)"
-    (tmp_path / "v1" / "links").mkdir(parents=True)
-    (tmp_path / "v1" / "links" / "eth0").touch()
+    location.link_directory().mkdir(parents=True)
+    (location.link_directory() / "eth0").touch()
     with pytest.raises(errors.ProgramRejected):
         choice.choose_tier(no_bpf=False, flow_table=1024)
 

@@ -74,7 +74,9 @@ def appliance(request: pytest.FixtureRequest, rig: Rig, clock: Clock) -> Iterato
         built.cli("listener", "add", "explicit", "--bind", "10.1.0.1:3128")
         # A day is long by the clock, and no tunnel here is that old.
         built.cli("appliance", "set", "--tunnel-lifetime", "1d")
-        built.start(*(("--no-bpf",) if request.param == "sockets" else ()))
+        built.spawn(*(("--no-bpf",) if request.param == "sockets" else ()))
+        # The library makes a start take twice as long.
+        built.wait_ready(30)
         yield built
 
 

@@ -34,6 +34,7 @@ OTHER_NAMES = {
     ("bpf_prog_info", "counts_of_btf"): None,
     ("bpf_prog_info", "pointers_of_btf"): None,
     ("bpf_prog_info", "gpl_compatible"): None,
+    ("bpf_prog_info", "end"): None,
     ("bpf_link_info", "padding"): None,
     ("bpf_link_info", "ifindex"): "xdp.ifindex",
     ("bpf_link_info", "attach"): None,

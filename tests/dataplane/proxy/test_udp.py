@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -127,15 +127,19 @@ async def test_quic_is_kept_to_its_backend_by_connection_id() -> None:
         by_id = {b"first ID": heard, b"other ID": also}
         for made in (turns, replace(turns, quic=False)):
             kept = 0
-            async with appliance(plan(listener(port, made, transport=Transport.UDP))) as running:
+            # Who comes from a port that has just been given back would be the client before.
+            async with (
+                AsyncExitStack() as clients,
+                appliance(plan(listener(port, made, transport=Transport.UDP))) as running,
+            ):
                 for _ in range(2):
-                    async with client() as sock:
-                        answer, _ = await exchange(sock, port, long_header(b"made-up!", b"client"))
-                        chosen = answer[13:21]
+                    sock = await clients.enter_async_context(client())
+                    answer, _ = await exchange(sock, port, long_header(b"made-up!", b"client"))
+                    chosen = answer[13:21]
                     for _ in range(3):
                         before = len(by_id[chosen].heard)
-                        async with client() as sock:
-                            await exchange(sock, port, short_header(chosen))
+                        sock = await clients.enter_async_context(client())
+                        await exchange(sock, port, short_header(chosen))
                         kept += len(by_id[chosen].heard) - before
                 if made.quic:
                     # A backend that policy has no more is nobody's home.
