@@ -559,7 +559,7 @@ static __always_inline void pipeline_decide(mp_context *context, struct packet *
 	if (packet->fragment == MP_FIRST_FRAGMENT)
 		fragment_remember(packet);
 	if ((flow->flags & (MP_FLOW_QUIC | MP_FLOW_REPLY)) == (MP_FLOW_QUIC | MP_FLOW_REPLY) && !packet->icmp_error &&
-	    packet->fragment != MP_LATER_FRAGMENT)
+	    packet->fragment != MP_LATER_FRAGMENT && quic_introduces(context, packet) && !pipeline_is_spoofed(context, packet))
 		quic_learn(context, packet, flow->mapping);
 	pipeline_send(context, packet, flow, current, verdict);
 	if (verdict->sent && flow->state == MP_STATE_ESTABLISHED &&

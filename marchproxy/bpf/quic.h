@@ -33,6 +33,14 @@ static __always_inline int quic_key(mp_context *context, struct mp_quic_key *key
 	return length < MP_QUIC_SHORT_ID ? -1 : packet_load(context, offset, key->id, MP_QUIC_SHORT_ID);
 }
 
+/* Whether a packet of UDP names an ID of its sender, as few of a connection do. */
+static __always_inline int quic_introduces(mp_context *context, const struct packet *packet)
+{
+	__u8 first;
+
+	return !packet_load(context, packet->l4 + sizeof(struct udphdr), &first, sizeof(first)) && first & QUIC_LONG;
+}
+
 /* A backend's packet: the ID that it wants to be called by leads to it from now on. */
 static __noinline void quic_learn(mp_context *context, const struct packet *packet, __u32 mapping)
 {

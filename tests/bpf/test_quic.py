@@ -9,7 +9,7 @@ from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Balance
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
-from tests.bpf.bed import Bed, Tier
+from tests.bpf.bed import FROM_CLIENT, FROM_SERVER, INSIDE, OUTSIDE, Bed, Tier
 from tests.bpf.packets import Packet, Udp
 from tests.bpf.talk import Talk, from_client
 from tests.policy.build import mapping, plan, service
@@ -114,6 +114,16 @@ def test_what_is_no_head_with_an_id_teaches_nothing_and_passes(bed: Bed, tier: T
     assert talk.answer(transport__payload=said).reason is Reason.FORWARDED
     assert bed.count("quic_homes") == 0
     assert bed.send(tier, datagram(said, port=5001)).reason is Reason.FORWARDED
+
+
+def test_who_only_says_to_be_the_backend_teaches_nothing(bed: Bed, tier: Tier) -> None:
+    bed.know_interface(INSIDE, native=True, role=layouts.ROLE_INSIDE)
+    bed.know_interface(OUTSIDE, native=True, role=layouts.ROLE_OUTSIDE)
+    bed.apply(served(2, 3))
+    talk = Talk.open(bed, tier, datagram(long_header(MADE_UP, CLIENT_ID)))
+    for link, learnt in ((FROM_CLIENT, 0), (FROM_SERVER, 1)):
+        talk.answer(link=link, transport__payload=long_header(CLIENT_ID, b"8 bytes!"))
+        assert bed.count("quic_homes") == learnt
 
 
 def test_what_policy_no_longer_has_is_forgotten(bed: Bed, tier: Tier) -> None:
