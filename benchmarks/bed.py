@@ -150,8 +150,9 @@ def start_nginx(host: Host, folder: Path, configuration: str) -> Process:
 def compiled(name: str) -> str:
     """The path of `NAME.c` as a program, compiled where it is missing or older than its source."""
     source = Path(__file__).with_name(f"{name}.c")
+    newest = max(path.stat().st_mtime for path in (source, source.with_name("common.h")))
     program = ROOT / "build" / name
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+    if not program.exists() or program.stat().st_mtime < newest:
         program.parent.mkdir(exist_ok=True)
         checked(["clang", "-O2", "-Wall", "-o", str(program), str(source)])
     return str(program)

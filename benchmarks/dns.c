@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common.h"
+
 #define MOST 1024
 #define LOST_AFTER 0.2
 
@@ -21,20 +23,6 @@ static const unsigned char header[12] = { 0, 0, 1, 0, 0, 1 };       /* recursion
 static const unsigned char name[] = "\4host\5bench\4test\0\0\1\0";  /* and A, IN: the last byte is the string's own */
 /* The name again, A, IN, a minute, 192.0.2.1. */
 static const unsigned char record[16] = { 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1 };
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
 
 static struct sockaddr_in place(const char *address, int port)
 {

@@ -21,6 +21,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "common.h"
+
 #define BATCH 64
 #define FIRST_SOURCE 4000
 #define SOURCES 60000
@@ -33,20 +35,6 @@ struct datagram {
 	struct udphdr udp;
 	char payload[PAYLOAD];
 };
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
 
 static struct in_addr address_of(const char *text)
 {

@@ -18,26 +18,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common.h"
+
 #define MAX_SIZE 65536
 #define MAX_SOCKETS 1024
 #define MAX_SAMPLES (1 << 22)
 #define LOST_AFTER_MS 20
 
 static char buffer[MAX_SIZE];
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
 
 static void watch(int poll, int fd)
 {

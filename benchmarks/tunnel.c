@@ -22,6 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common.h"
+
 #define MESSAGE 64
 #define CHUNK (1 << 18)
 #define MAX_FDS 20000
@@ -40,20 +42,6 @@ static char buffer[CHUNK];
 static struct sockaddr_in via, server;
 static char request[256];
 static int through_proxy;
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
 
 static void watch(int poll, int fd, unsigned events)
 {

@@ -7,12 +7,15 @@ import base64
 import hashlib
 from typing import Protocol
 
+from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.carrying import Carrying
-from marchproxy.dataplane.http.exchange import Exchange
+from marchproxy.dataplane.http.exchange import Exchange, Stream
 from marchproxy.dataplane.http.messages import Request, Response
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.proxy.ledger import Conversation
+from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.reason import Reason
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """Of RFC 6455 section 1.3."""
@@ -31,6 +34,17 @@ def accepted(response: Response) -> Response:
     """The same for a client of HTTP/2 or HTTP/3."""
     fields = tuple([each for each in response.fields if each[0] != "sec-websocket-accept"])
     return Response(200, "", fields, None)
+
+
+def misunderstood(site: Site, stream: Stream, conversation: Conversation, upstream: Upstream) -> None:
+    """Let go of a backend that does not accept what it switches to, and tell the client."""
+    upstream.abandon()
+    site.closed(conversation)
+    detail = "the backend switched protocols without an answer to the WebSocket's key"
+    answer, body = refusal(Unfit(Reason.UPSTREAM_REFUSED, detail))
+    stream.respond(answer)
+    stream.send(body)
+    stream.finish(())
 
 
 class Carried(Protocol):

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 
 from h2.errors import ErrorCodes
 
-from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.exchange import Exchange, Phase
 from marchproxy.dataplane.http.http2.link import LINGER, Outgoing
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.pseudofields import write_response
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
-from marchproxy.dataplane.http.websockets import OnStream, accepted, accepts
+from marchproxy.dataplane.http.websockets import OnStream, accepted, accepts, misunderstood
 from marchproxy.dataplane.proxy.ledger import Conversation
-from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer
 
@@ -178,13 +176,7 @@ class ClientStream:
         """See `Stream`."""
         site = self._connection.site
         if not accepts(exchange.request, response):
-            upstream.abandon()
-            site.closed(conversation)
-            detail = "the backend switched protocols without an answer to the WebSocket's key"
-            answer, body = refusal(Unfit(Reason.UPSTREAM_REFUSED, detail))
-            self.respond(answer)
-            self.send(body)
-            self.finish(())
+            misunderstood(site, self, conversation, upstream)
             return
         self.respond(accepted(response))
         self.carrying = OnStream(site, self, exchange, conversation, upstream)

@@ -19,7 +19,7 @@ from marchproxy.dataplane.http.pseudofields import (
 )
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
-from marchproxy.dataplane.http.websockets import OnStream, accepted, accepts
+from marchproxy.dataplane.http.websockets import OnStream, accepted, accepts, misunderstood
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.reason import Reason
@@ -251,13 +251,7 @@ class RequestStream:
         """See `Stream`."""
         site = self._client.site
         if not accepts(exchange.request, response):
-            upstream.abandon()
-            site.closed(conversation)
-            detail = "the backend switched protocols without an answer to the WebSocket's key"
-            answer, body = refusal(Unfit(Reason.UPSTREAM_REFUSED, detail))
-            self.respond(answer)
-            self.send(body)
-            self.finish(())
+            misunderstood(site, self, conversation, upstream)
             return
         self.respond(accepted(response))
         self.carrying = OnStream(site, self, exchange, conversation, upstream)
