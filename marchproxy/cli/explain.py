@@ -169,7 +169,8 @@ def _read_at(environment: Environment, question: dict[str, Any], goal: Goal, clu
     from marchproxy.model.ports import parse_port
 
     address = reach_url(environment, question, goal.host, parse_port(goal.port or ""), cluster)
-    environment.note(f"{goal.host} is asked for at {address}")
+    if goal.host != address:
+        environment.note(f"{goal.host} is asked for at {address}")
     return address
 
 
