@@ -4,7 +4,7 @@ import errno
 import itertools
 import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from marchproxy.dataplane.kernel import layouts
@@ -15,6 +15,8 @@ from marchproxy.dataplane.lately import lately
 from marchproxy.model.address import IPAddress
 
 TRIES = 64
+IN_A_ROW = 8
+"""Of these; then each is somewhere else, and the turn goes on there: other workers hold thousands in a row."""
 _IN_USE = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 
 
@@ -40,8 +42,7 @@ class UpstreamPorts:
         self._tables = maps["flows"], maps["opening"]
         self._ports = ports
         self._way = lately(_way_towards)
-        start = random.randrange(ports.count)  # noqa: S311  (where to begin is no secret)
-        self._turn = itertools.count(start)
+        self._turn = self._somewhere()
 
     def open(self, address: IPAddress, port: int) -> socket.socket:
         """A socket that has begun to connect, without blocking: wait until it is writable.
@@ -51,7 +52,9 @@ class UpstreamPorts:
         way = self._way(address)
         if way is None:
             raise OSError(errno.ENETUNREACH, f"there is no route to {address}")
-        for _ in range(TRIES):
+        for number in range(TRIES):
+            if number >= IN_A_ROW:
+                self._turn = self._somewhere()
             source = self._ports.first + next(self._turn) % self._ports.count
             key = layouts.FLOW_KEY.struct.pack(
                 *way.packed, layouts.pack_port(port), layouts.pack_port(source), layouts.TCP
@@ -65,6 +68,9 @@ class UpstreamPorts:
             if opened:
                 opened.close()
         raise OSError(errno.EADDRNOTAVAIL, f"{TRIES} ports of {self._ports} towards {address} are in use")
+
+    def _somewhere(self) -> Iterator[int]:
+        return itertools.count(random.randrange(self._ports.count))  # noqa: S311  (it is no secret)
 
     def _is_taken(self, key: bytes) -> bool:
         flows, opening = self._tables

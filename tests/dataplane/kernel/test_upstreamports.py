@@ -1,6 +1,7 @@
 """upstreamports: a port of the flows' range that neither a flow nor a socket has."""
 
 import errno
+import random
 import select
 import socket
 from collections.abc import Iterator
@@ -70,6 +71,18 @@ def test_a_flows_port_is_passed_over(listener: socket.socket, table: str) -> Non
     ports.take(table, 20002)
     with ports.open() as opened:
         assert opened.getsockname()[1] == 20001
+
+
+def test_what_another_worker_holds_in_a_row_is_passed_over(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = iter([0, 100, 900])
+    monkeypatch.setattr(random, "randrange", lambda _: next(starts))
+    ports = Ports(listener, NatPorts(20000, 1000))
+    for port in range(20000, 20500):
+        ports.take("flows", port)
+    with ports.open() as opened, ports.open() as after:
+        assert (opened.getsockname()[1], after.getsockname()[1]) == (20900, 20901)
 
 
 def test_a_sockets_port_is_passed_over_and_none_left_is_said(listener: socket.socket) -> None:
