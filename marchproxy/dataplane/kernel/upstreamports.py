@@ -16,7 +16,7 @@ from marchproxy.model.address import IPAddress
 
 TRIES = 64
 IN_A_ROW = 8
-"""Of these; then each is somewhere else, and the turn goes on there: other workers hold thousands in a row."""
+"""Of these; then each is somewhere else, and the turn goes on there: others hold thousands in a row."""
 _IN_USE = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 
 
