@@ -3,6 +3,7 @@
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from rig.network import LISTEN4, LISTEN6
 from rig.offload import Offload, is_on
 from rig.servers import start_echo
 from rig.traffic import ask_tcp, ask_udp
+from rig.waiting import wait_for
 
 pytestmark = pytest.mark.requires("root", "netns", "veth")
 
@@ -86,7 +88,7 @@ def test_two_rigs_do_not_see_each_other(rig: Rig) -> None:
         other.forward()
         # There, a server of the same address has nothing that listens.
         with pytest.raises(ConnectionRefusedError):
-            other.client.call(ask_udp, rig.server.ipv4, 7, b"hello?", timeout=0.05)
+            other.client.call(ask_udp, rig.server.ipv4, 7, b"hello?")
 
 
 def test_failures_name_the_command_and_what_it_said(rig: Rig) -> None:
@@ -100,11 +102,13 @@ def test_failures_name_the_command_and_what_it_said(rig: Rig) -> None:
 def test_closing_takes_everything_away_and_may_be_repeated() -> None:
     rig = Rig()
     sleeper = rig.client.popen(["sleep", "60"])
-    stray = subprocess.Popen(rig.server.enter(["sleep", "60"]))
-    rig.close()
-    rig.close()
-    assert not sleeper.running
-    assert stray.wait(5) == -9
+    with subprocess.Popen(rig.server.enter(["sleep", "60"])) as stray:
+        namespace = Path(f"/proc/{stray.pid}/ns/net")
+        wait_for(lambda: namespace.samefile(rig.server.path), "the stray to be in its namespace")
+        rig.close()
+        rig.close()
+        assert not sleeper.running
+        assert stray.wait(5) == -9
     assert not list(NETNS.glob(f"{rig.name}*"))
     assert not rig.files.exists()
 
