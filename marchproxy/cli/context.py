@@ -1,5 +1,6 @@
 """What a command stands in: streams, environment variables, verbosity."""
 
+import io
 import os
 import sys
 from dataclasses import dataclass, field
@@ -65,3 +66,10 @@ class Environment(Appliance):
         """Say it only with `-vvv`."""
         if self.verbosity >= 3:
             self.note(text)
+
+
+def of_process() -> Environment:
+    """The process's own streams. JSON is UTF-8 whatever the locale says (RFC 8259 section 8.1)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    return Environment()

@@ -1,8 +1,10 @@
 """How a command ends: exit codes, and what an error looks like to an operator."""
 
+import os
+import sys
+from collections.abc import Callable
 from enum import IntEnum
-
-import typer
+from typing import Any, TextIO
 
 from marchproxy.cli.context import Environment
 from marchproxy.client.errors import InvalidPolicy, Refused
@@ -73,10 +75,30 @@ _CODES_THERE = {kind.__name__: code for kind, code in _CODES}
 """The same by name: an error is the same error when the daemon finds it."""
 
 
+def ended(environment: Environment, work: Callable[[], object]) -> int:
+    """Do the work of a command and return its exit code. No exception leaves this function."""
+    try:
+        result = work()
+        environment.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(error, environment)
+        if code == ExitCode.NO_READER:
+            _discard(environment.stdout)
+        return code
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _discard(stream: TextIO) -> None:
+    """Point a stream without a reader at nothing, or the interpreter complains when it flushes at exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, stream.fileno())
+    os.close(nothing)
+
+
 def exit_code(error: BaseException) -> int:
     """The exit code for an error; what nobody foresaw is a failure."""
-    if isinstance(error, typer.TyperException):
-        return error.exit_code
+    if _is_usage(error):
+        return int(getattr(error, "exit_code", ExitCode.USAGE))
     if isinstance(error, Refused):
         return _CODES_THERE.get(error.kind, ExitCode.FAILED)
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
@@ -121,7 +143,7 @@ def _describe(error: BaseException) -> tuple[str, str]:
         return "", ""
     if isinstance(error, MarchproxyError):
         return error.message, error.hint
-    if isinstance(error, typer.TyperException):
+    if _is_usage(error):
         return _describe_usage(error)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
@@ -130,8 +152,14 @@ def _describe(error: BaseException) -> tuple[str, str]:
     return f"this should not have happened, sorry: {name}: {error}", "-vv shows where; please report it"
 
 
-def _describe_usage(error: typer.TyperException) -> tuple[str, str]:
+def _is_usage(error: Any) -> bool:
+    """Whether the command line was at fault. Where typer is not loaded, none was read (see `glance`)."""
+    typer = sys.modules.get("typer")
+    return typer is not None and isinstance(error, typer.TyperException)
+
+
+def _describe_usage(error: Any) -> tuple[str, str]:
     context = getattr(error, "ctx", None)
-    message = error.format_message().rstrip(".")
+    message: str = error.format_message().rstrip(".")
     message = message[:1].lower() + message[1:]
     return message, f"{context.command_path} --help explains the command" if context else ""

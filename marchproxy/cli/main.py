@@ -1,17 +1,15 @@
 """The root command. The table below is all that `--help` needs; modules load when they are named."""
 
-import io
-import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
 
-from marchproxy.cli.context import Environment
-from marchproxy.cli.errors import ExitCode, exit_code, report
+from marchproxy.cli.context import Environment, of_process
+from marchproxy.cli.errors import ended
 from marchproxy.cli.framework import LazyCommands, Noun, noun
 
 PROGRAM = "marchproxy"
@@ -134,47 +132,21 @@ def root(
 
 def run(arguments: Sequence[str] | None = None, environment: Environment | None = None) -> int:
     """Run one command line and return its exit code. No exception leaves this function."""
-    environment = environment or _real()
-    try:
-        command = get_command(app)
-        question = environment.variables.get("_MARCHPROXY_COMPLETE")
-        if question:
-            from marchproxy.cli.completion import answer
+    environment = environment or of_process()
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    return ended(environment, lambda: _invoke(environment, args))
 
-            return answer(environment, command, question)
-        args = list(sys.argv[1:] if arguments is None else arguments)
-        environment.command = shlex.join([PROGRAM, *args])
+
+def _invoke(environment: Environment, args: list[str]) -> object:
+    command = get_command(app)
+    question = environment.variables.get("_MARCHPROXY_COMPLETE")
+    if question:
+        from marchproxy.cli.completion import answer
+
+        return answer(environment, command, question)
+    environment.command = shlex.join([PROGRAM, *args])
+    try:
         with command.make_context(PROGRAM, args, obj=environment) as context:
-            result = command.invoke(context)
-        environment.stdout.flush()
+            return command.invoke(context)
     except typer.Exit as ending:
-        return _flushed(environment, ending.exit_code)
-    except (Exception, KeyboardInterrupt) as error:
-        code = report(error, environment)
-        if code == ExitCode.NO_READER:
-            _discard(environment.stdout)
-        return code
-    return result if isinstance(result, int) else ExitCode.DONE
-
-
-def _real() -> Environment:
-    """The process's own streams. JSON is UTF-8 whatever the locale says (RFC 8259 section 8.1)."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    return Environment()
-
-
-def _flushed(environment: Environment, code: int) -> int:
-    try:
-        environment.stdout.flush()
-    except BrokenPipeError as error:
-        _discard(environment.stdout)
-        return exit_code(error)
-    return code
-
-
-def _discard(stream: TextIO) -> None:
-    """Point a stream without a reader at nothing, or the interpreter complains when it flushes at exit."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, stream.fileno())
-    os.close(nothing)
+        return ending.exit_code

@@ -2,10 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +11,7 @@ from marchproxy.cli.main import COMMANDS, app
 from marchproxy.version import VERSION
 from tests.cli.commands import commands, paths
 from tests.cli.console import STATUS, Console, Daemon
-
-ROOT = Path(__file__).parents[2]
+from tests.cli.processes import marchproxy, python
 
 
 def test_exactly_the_commands_of_this_version() -> None:
@@ -155,32 +150,3 @@ def test_ctrl_c_is_130_and_silent(site: Console, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("marchproxy.cli.intent.read", interrupt)
     result = site("service", "list")
     assert (result.code, result.out, result.err) == (130, "", "")
-
-
-def python(console: Console, *lines: str) -> subprocess.CompletedProcess[str]:
-    """Run statements in an interpreter of their own."""
-    return _process(console, [sys.executable, "-c", "\n".join(lines)])
-
-
-def marchproxy(
-    console: Console, *words: str, stdout: Any = subprocess.PIPE
-) -> subprocess.CompletedProcess[str]:
-    """Run the command as a process."""
-    return _process(console, [sys.executable, "-m", "marchproxy", *words], stdout=stdout)
-
-
-def _process(
-    console: Console, command: Sequence[str], stdout: Any = subprocess.PIPE
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | console.variables,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="surrogateescape",
-        check=False,
-        timeout=60,
-    )
