@@ -1,11 +1,12 @@
 """A whole appliance between real hosts, defined by the real command."""
 
+import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
-from rig import Appliance, Rig
+from rig import Appliance, Rig, RigError
 from rig.servers import start_echo, start_http
 
 # What the first client asks for; `denied` has a listener that only the second client may use.
@@ -60,3 +61,23 @@ def appliance(rig: Rig) -> Iterator[Appliance]:
         define(built)
         built.start()
         yield built
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure here says what the appliance said, since some show once in a hundred runs."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        for name, value in item.funcargs.items():
+            if isinstance(value, Appliance):
+                report.sections += _what_it_says(name, value)
+    return report
+
+
+def _what_it_says(name: str, appliance: Appliance) -> Iterator[tuple[str, str]]:
+    if appliance.daemon is not None:
+        yield f"{name}: end of the daemon's log", appliance.daemon.output()[-8000:]
+    for words in (["status"], ["flows", "--limit", "20"], ["flows", "--denied"]):
+        with contextlib.suppress(RigError):
+            done = appliance.cli(*words, check=False)
+            yield f"{name}: marchproxy {' '.join(words)}", done.stdout + done.stderr
