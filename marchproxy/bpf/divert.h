@@ -50,28 +50,16 @@ static __always_inline int divert_begin(mp_context *context, const struct packet
 	return socket ? divert_to(context, socket) : -1;
 }
 
-/* To the socket of the packet's own connection, if there is one: 1 if there is. Global, see `parse`. */
+/* To the socket of the packet's own connection, if there is one: 1 if there is. One that listens at every address does not
+ * mean those of others. Global, see `parse`. */
 __noinline int divert_goes_on(mp_context *context, const struct packet *packet)
 {
-	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
-	__u32 size;
 
 	if (!packet || packet->key.protocol != IPPROTO_TCP)
 		return 0;
-	size = socket_tuple(&tuple, &packet->key);
-	if (size == sizeof(tuple.ipv4))
-		socket = bpf_skc_lookup_tcp(context, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-	else
-		socket = bpf_skc_lookup_tcp(context, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
-	if (!socket)
-		return 0;
-	/* One that listens at every address does not mean those of others. */
-	if (socket->state == BPF_TCP_LISTEN) {
-		bpf_sk_release(socket);
-		return 0;
-	}
-	return !divert_to(context, socket);
+	socket = socket_of_tcp(context, packet);
+	return socket && !divert_to(context, socket);
 }
 
 #endif

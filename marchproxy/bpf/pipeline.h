@@ -25,6 +25,7 @@
 #include "refuse.h"
 #include "rewrite.h"
 #include "route.h"
+#include "socket.h"
 #include "splice.h"
 #include "transit.h"
 
@@ -453,7 +454,8 @@ static __always_inline enum mp_reason pipeline_judge(mp_context *context, const 
 	enum mp_reason limited;
 	int spoofed;
 
-	if (!listener && route == ROUTE_LOCAL)
+	/* What this host has asked for comes back to it, whatever listens at the port that it asked from. */
+	if (route == ROUTE_LOCAL && (!listener || socket_is_ours(context, packet)))
 		return MP_PASSED_TO_HOST;
 	verdict->listens = listener != NULL;
 	if (current->diverting && !listener && divert_goes_on(context, packet))

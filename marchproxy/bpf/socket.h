@@ -22,4 +22,63 @@ static __always_inline __u32 socket_tuple(struct bpf_sock_tuple *tuple, const st
 	return sizeof(tuple->ipv6);
 }
 
+/* The socket of the TCP connection that a packet is of, to be released; NULL where there is none, or one that only waits for
+ * connections. The verifier wants constants for sizes. */
+static __always_inline struct bpf_sock *socket_of_tcp(mp_context *context, const struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *socket;
+
+	if (socket_tuple(&tuple, &packet->key) == sizeof(tuple.ipv4))
+		socket = bpf_skc_lookup_tcp(context, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		socket = bpf_skc_lookup_tcp(context, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	if (socket && socket->state == BPF_TCP_LISTEN) {
+		bpf_sk_release(socket);
+		return NULL;
+	}
+	return socket;
+}
+
+/* Whether this host has a connection of its own that a TCP packet is of. Global, see `parse`; and one for each protocol, whose
+ * sockets are of different types to the verifier. */
+__noinline int socket_has_tcp(mp_context *context, const struct packet *packet)
+{
+	struct bpf_sock *socket;
+
+	if (!packet)
+		return 0;
+	socket = socket_of_tcp(context, packet);
+	if (socket)
+		bpf_sk_release(socket);
+	return socket != NULL;
+}
+
+/* Whether a socket of this host is connected to where a UDP packet comes from. */
+__noinline int socket_has_udp(mp_context *context, const struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *socket;
+	int found;
+
+	if (!packet)
+		return 0;
+	if (socket_tuple(&tuple, &packet->key) == sizeof(tuple.ipv4))
+		socket = bpf_sk_lookup_udp(context, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		socket = bpf_sk_lookup_udp(context, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	if (!socket)
+		return 0;
+	found = socket->state == BPF_TCP_ESTABLISHED;
+	bpf_sk_release(socket);
+	return found;
+}
+
+static __always_inline int socket_is_ours(mp_context *context, const struct packet *packet)
+{
+	if (packet->key.protocol == IPPROTO_UDP)
+		return socket_has_udp(context, packet);
+	return packet->key.protocol == IPPROTO_TCP && !packet->opens && socket_has_tcp(context, packet);
+}
+
 #endif

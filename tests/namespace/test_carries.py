@@ -1,5 +1,7 @@
 """Real clients and servers, every tier: what is allowed arrives whole, what is not is refused at once."""
 
+import socket
+import struct
 import time
 from collections.abc import Iterator
 
@@ -75,6 +77,33 @@ def test_a_denied_client_is_refused_at_once_and_counted(
 
 def test_the_same_listener_serves_whom_it_is_for(rig: Rig, appliance: Appliance) -> None:
     assert b"server 10.2.0.2" in rig.clients[1].call(fetch, LISTEN[0], 8082)
+
+
+@pytest.mark.parametrize(("own", "server"), [("10.2.0.1", "10.2.0.2"), ("fd02::1", "fd02::2")])
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_the_host_itself_may_ask_from_a_port_that_is_listened_at(
+    rig: Rig, appliance: Appliance, own: str, server: str, kind: socket.SocketKind
+) -> None:
+    """As tunnels do in user space, whose upstream sockets have any port of those that flows have."""
+
+    def ask() -> bytes:
+        with socket.socket(socket.AF_INET6 if ":" in own else socket.AF_INET, kind) as sock:
+            sock.settimeout(5)
+            if kind == socket.SOCK_STREAM:
+                # It ends by a reset, and its port is free again at once.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.bind((own, 7007))
+            sock.connect((server, 7))
+            sock.send(b"mine")
+            return sock.recv(100)
+
+    if appliance.bpffs.name.endswith("sockets"):
+        with pytest.raises(OSError, match="in use"):
+            appliance.host.call(ask)
+    else:
+        assert appliance.host.call(ask) == b"mine"
+    assert rig.client.call(ask_udp, LISTEN[0], 7007, b"others") == b"others"
+    assert rig.client.call(ask_tcp, LISTEN[0], 7007, b"others") == b"others"
 
 
 def test_flows_tell_the_truth(rig: Rig, appliance: Appliance) -> None:
