@@ -1,13 +1,30 @@
 """kill -9 at any moment leaves the last committed revision, readable and true to its hash."""
 
+import os
 import random
 import signal
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from marchproxy.store.store import Store
 from tests.store.build import appending, service
 from tests.store.processes import run, start
+
+MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of its own is made in it)
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Iterator[Path]:
+    """In memory if that can be had: a killed process leaves there what it leaves on a disk, only sooner."""
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path / "state"
+        return
+    with tempfile.TemporaryDirectory(prefix="mp-", dir=MEMORY) as folder:
+        yield Path(folder) / "state"
 
 
 def test_killed_before_any_statement_of_a_write(state_dir: Path, store: Store) -> None:
