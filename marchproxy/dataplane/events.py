@@ -1,11 +1,13 @@
 """Events on their way to whoever watches: the last refusals, and a stream for each subscriber."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from marchproxy.dataplane.allowance import ALLOWANCE, Allowance
 from marchproxy.dataplane.flowquery import EVERYTHING, FlowFilter, is_named
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.outbox import Outbox
@@ -61,8 +63,9 @@ class Subscription(Outbox[Told]):
 class Inbox:
     """Takes a tier's events from whatever thread it reports in, and hands them to the loop's in order."""
 
-    def __init__(self, publish: Callable[[Event], None]) -> None:
+    def __init__(self, publish: Callable[[Event], None], allowance: Allowance = ALLOWANCE) -> None:
         self.lost = 0
+        self._allowance = allowance
         self._publish = publish
         self._waiting: deque[Event] = deque()
         self._scheduled = False
@@ -81,8 +84,10 @@ class Inbox:
     def _take(self) -> None:
         # First this, then the look: an event put in between is either seen below or schedules anew.
         self._scheduled = False
-        for _ in range(min(len(self._waiting), _AT_ONCE)):
+        began, count = time.thread_time(), min(len(self._waiting), _AT_ONCE)
+        for _ in range(count):
             self._publish(self._waiting.popleft())
+        self._allowance.spend(time.thread_time() - began, count)
         if self._waiting and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._take)

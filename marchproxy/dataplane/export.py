@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from marchproxy.dataplane import logs
+from marchproxy.dataplane.allowance import ALLOWANCE, Allowance
 from marchproxy.dataplane.events import Listener
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.records import BackendEvent, Event, EventKind, Exchanged, Flow
@@ -71,13 +72,15 @@ class Events(Protocol):
 class LogExport:
     """Keeps the sinks that the snapshot asks for, and listens to events while somebody wants them."""
 
-    def __init__(self, intent: Intent, events: Events, folder: Path) -> None:
+    def __init__(
+        self, intent: Intent, events: Events, folder: Path, allowance: Allowance = ALLOWANCE
+    ) -> None:
         """`folder` is for files."""
         self._intent = intent
         self._folder = folder
         self._events = events
         self._kinds: frozenset[EventKind] = frozenset()
-        self._exports = Exports(VERSION)
+        self._exports = Exports(VERSION, allowance.spend)
         self._handler: _Handler | None = None
         self._failure = ""
         self._secrets = Secrets({}, ())

@@ -55,6 +55,9 @@ class Sum:
 class FlowTotals(dict[GroupKey, Sum]):
     """A sum for each key. One that is missing is made when it is asked for."""
 
+    cost = 0.0
+    """Seconds of a processor that it took to walk over the flows."""
+
     def __missing__(self, key: GroupKey) -> Sum:
         made = self[key] = Sum()
         return made

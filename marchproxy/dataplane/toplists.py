@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from marchproxy.dataplane.allowance import ALLOWANCE, Allowance
 from marchproxy.dataplane.events import EventHub
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping, Sum, shown
 from marchproxy.dataplane.records import Denials, Event, EventKind
 
 FRESH = 1.0
 """Seconds that a list is used: several who look at it share one walk over the flows."""
-SHARE = 0.25
-"""How long the walk for a list may have taken, of the time that it is used: what took long is used longer."""
-LONGEST = 30.0
-"""Seconds that a list is used at most, also on a machine so busy that everything takes long."""
 IDLE = 60.0
 """Seconds without a question after which a list is forgotten."""
 REASON = "reason"
@@ -82,8 +79,9 @@ class Facts(Protocol):
 class TopLists:
     """Lists by what they are asked for."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, allowance: Allowance = ALLOWANCE) -> None:
         self._facts = facts
+        self._allowance = allowance
         self._lists: dict[str, _Watch] = {}
 
     async def list(self, by: str, order: TopOrder, limit: int) -> TopList:
@@ -91,7 +89,9 @@ class TopLists:
         watch = self._lists.get(by)
         if watch is None:
             watch = self._lists[by] = (
-                _Denied(self._facts) if by == REASON else _Carried(self._facts, Grouping(by))
+                _Denied(self._facts, self._allowance)
+                if by == REASON
+                else _Carried(self._facts, self._allowance, Grouping(by))
             )
         await watch.refresh()
         # A million rows take seconds, in which others have the loop.
@@ -130,12 +130,14 @@ _KEYS: Mapping[TopOrder, Callable[[_Row], tuple[float, ...]]] = {
 class _Watch:
     """One list: the sums of the last walk, and those before it."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, allowance: Allowance) -> None:
         self.facts = facts
+        self._allowance = allowance
         self.seconds = 0.0
         self.asked = time.monotonic()
         self._lock = asyncio.Lock()
-        self._until = 0.0
+        self.cost = 0.0
+        """Seconds of a processor that the last walk took."""
         self._at = 0.0
         self._now: _Sums = {}
         self._before: _Sums = {}
@@ -146,7 +148,7 @@ class _Watch:
         self.asked = time.monotonic()
         async with self._lock:
             began = time.monotonic()
-            if began < self._until:
+            if self._at and began < self._at + max(FRESH, self._allowance.pause(self.cost)):
                 return
             found, ended = await self.look()
             now = time.monotonic()
@@ -154,7 +156,6 @@ class _Watch:
             self._before, self._now, self._ended = (self._now if self._at else found), found, ended
             self.seconds = now - self._at if self._at else 0.0
             self._at = now
-            self._until = now + min(max(FRESH, (now - began) / SHARE), LONGEST)
 
     async def look(self) -> tuple[_Sums, _Sums]:
         """What there is, and what has ended since the last look."""
@@ -191,8 +192,8 @@ _NOTHING = Sum()
 class _Carried(_Watch):
     """Live flows. Those that end between two walks would be missing from the rates, so ends are heard."""
 
-    def __init__(self, facts: Facts, by: Grouping) -> None:
-        super().__init__(facts)
+    def __init__(self, facts: Facts, allowance: Allowance, by: Grouping) -> None:
+        super().__init__(facts, allowance)
         self._by = by
         self._over = FlowTotals()
         self._listening = False
@@ -202,6 +203,7 @@ class _Carried(_Watch):
             self._listening = True
             await self.facts.listen(frozenset({EventKind.FLOW_END}), self._note)
         found = await self.facts.totals(self._by)
+        self.cost = found.cost
         over, self._over = self._over, FlowTotals()
         return found, over
 

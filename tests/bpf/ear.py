@@ -10,17 +10,13 @@ class Ear:
     """Listens to the ring of a bed."""
 
     def __init__(self, bed: Bed) -> None:
-        self._raw: list[bytes] = []
-        self._ring = RingBuffer(bed.maps["events"], self._raw.append)
+        self._ring = RingBuffer(bed.maps["events"], layouts.EVENT.size)
         self.heard()
 
     def heard(self) -> list[EventRecord]:
         """Since the last call."""
-        while self._ring.consume():
-            pass
-        events = [layouts.read_event(raw) for raw in self._raw]
-        self._raw.clear()
-        return events
+        taken = self._ring.take()
+        return [layouts.read_event(self._ring.record(taken, at)) for at in range(self._ring.count(taken))]
 
     def close(self) -> None:
         self._ring.close()

@@ -12,12 +12,12 @@ import pytest
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.natports import NatPorts
-from marchproxy.dataplane.kernel.ringbuf import RingBuffer
 from marchproxy.model.entities import Mapping, Service
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer, Evaluator, Query
 from tests.bpf.bed import EVERY_DENIAL, FROM_CLIENT, Bed, Outcome, Tier
+from tests.bpf.ear import Ear
 from tests.bpf.packets import Packet, Tcp, Udp
 from tests.bpf.policies import OWN
 from tests.policy.build import mapping, plan, service
@@ -141,10 +141,7 @@ class Comparison:
         # Listeners of admission are sockets of the host, and no tier knows them.
         self.reference = Evaluator(replace(policy, listeners=policy.carried))
         bed.apply(policy)
-        self._denials: list[bytes] = []
-        self._ring = RingBuffer(bed.maps["events"], self._denials.append)
-        while self._ring.consume():
-            self._denials.clear()
+        self._ear = Ear(bed)
 
     def run(self) -> None:
         """Ask both and compare."""
@@ -158,10 +155,8 @@ class Comparison:
                 self._check_flow(asked, answer, outcome)
             elif outcome.reason is not Reason.PASSED_TO_HOST:
                 denials.append((outcome.reason, self._number(answer.mapping)))
-        while self._ring.consume():
-            pass
-        self._ring.close()
-        events = [layouts.read_event(raw) for raw in self._denials]
+        events = self._ear.heard()
+        self._ear.close()
         assert [(event.reason, event.mapping) for event in events] == denials
 
     def _check_flow(self, asked: Packet, answer: Answer, outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from marchproxy.dataplane import toplists
+from marchproxy.dataplane.allowance import WALK, Allowance
 from marchproxy.dataplane.events import EventHub
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.records import Denials, Event, EventKind, Flow, Traffic
@@ -32,10 +33,13 @@ class Known:
         self.live: list[Flow] = []
         self.refused: list[Denials] = []
         self.walks = 0
+        self.cost = 0.0
 
     async def totals(self, by: Grouping) -> FlowTotals:
         self.walks += 1
-        return FlowTotals.of(self.live, by)
+        found = FlowTotals.of(self.live, by)
+        found.cost = self.cost
+        return found
 
     async def listen(self, kinds: frozenset[EventKind], told: Callable[[Event], None]) -> None:
         self.events.listen(kinds, told)
@@ -107,6 +111,20 @@ async def test_those_who_look_share_one_walk(clock: Clock) -> None:
         await lists.list("mapping", order, 10)
     assert known.walks == 1
     clock.now += toplists.FRESH
+    await lists.list("mapping", TopOrder.BYTES, 10)
+    assert known.walks == 2
+
+
+@looped
+async def test_what_took_long_is_used_longer(clock: Clock) -> None:
+    known = Known()
+    known.cost = 2.0
+    lists = TopLists(known, Allowance(lambda: None))
+    await lists.list("mapping", TopOrder.BYTES, 10)
+    clock.now += known.cost / WALK - 0.1
+    await lists.list("mapping", TopOrder.BYTES, 10)
+    assert known.walks == 1
+    clock.now += 0.2
     await lists.list("mapping", TopOrder.BYTES, 10)
     assert known.walks == 2
 

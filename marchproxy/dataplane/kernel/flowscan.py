@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+from marchproxy.dataplane.allowance import ALLOWANCE, Allowance
 from marchproxy.dataplane.flowquery import FlowFilter, FlowOrder, FlowPage, FlowQuestion, SortKey
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping, GroupKey, Sum, sides
 from marchproxy.dataplane.kernel import halves, layouts
@@ -27,8 +28,6 @@ from marchproxy.dataplane.records import Flow
 
 CHEAP = 0.02
 """Seconds of a processor that a walk may take without being kept: who asks again is told what is so now."""
-SHARE = 0.25
-"""Of a processor that one question costs, however often it is asked: what took long is used longer."""
 LEAST = 1_000
 """Flows that are ranked at least, so that the next page costs no walk."""
 _KEPT, _LARGEST = 8, 10_000
@@ -57,13 +56,18 @@ class _Ranking(NamedTuple):
     whole: bool
     """Whether these are all."""
     names: ServiceNames
-    until: float
+    made: float
+    cost: float
+    """Seconds of a processor. What took long is used longer, see `Allowance.pause`."""
 
 
 class FlowScan:
     """For one thread, which may be another than that of `FlowTable`."""
 
-    def __init__(self, maps: Mapping[str, Map], names: MappingNames) -> None:
+    def __init__(
+        self, maps: Mapping[str, Map], names: MappingNames, allowance: Allowance = ALLOWANCE
+    ) -> None:
+        self._allowance = allowance
         self._tables = maps["flows"], maps["opening"]
         self._tunnels = TunnelTable(maps["tunnels"])
         self._names = names
@@ -75,7 +79,7 @@ class FlowScan:
         self._stopped = True
 
     def page(self, question: FlowQuestion, services: ServiceNames) -> FlowPage:
-        """See `Tier.page`. What flows count is read now, their order may be older (`CHEAP`, `SHARE`)."""
+        """See `Tier.page`. What flows count is read now, their order may be older (`CHEAP`)."""
         ranking = self._ranking(question, services)
         reader = RecordReader(self._names, self._tunnels)
         asked = ranking.found[question.first : question.first + question.count]
@@ -84,6 +88,7 @@ class FlowScan:
 
     def totals(self, by: Grouping, services: ServiceNames) -> FlowTotals:
         """See `Tier.totals`."""
+        began = time.thread_time()
         group_of, keys_of = self._grouping(by, services)
         sums: defaultdict[Any, Sum] = defaultdict(Sum)
         for table in self._tables:
@@ -92,25 +97,30 @@ class FlowScan:
                 held.flows += not half[halves.FLAGS] & layouts.FLAG_REPLY
                 held.packets += half[halves.PACKETS]
                 held.bytes += half[halves.BYTES]
-        return FlowTotals.of_groups(sums, keys_of)
+        found = FlowTotals.of_groups(sums, keys_of)
+        found.cost = time.thread_time() - began
+        return found
 
     def _ranking(self, question: FlowQuestion, services: ServiceNames) -> _Ranking:
         key, last = (question.wanted, question.order), question.first + question.count
-        held, now = self._rankings.pop(key, None), time.monotonic()
-        if held and held.names is services and now < held.until and (held.whole or len(held.found) >= last):
+        held = self._rankings.pop(key, None)
+        if held and held.names is services and self._lasts(held) and (held.whole or len(held.found) >= last):
             self._rankings[key] = held
             return held
         # Of a processor: where others have most of it, a walk takes long and costs no more for that.
         began = time.thread_time()
         total, found = self._rank(question, max(last, LEAST), services)
         cost = time.thread_time() - began
-        until = time.monotonic() + (cost / SHARE if cost > CHEAP else 0.0)
-        made = _Ranking(total, found, len(found) == total, services, until)
+        made = _Ranking(total, found, len(found) == total, services, time.monotonic(), cost)
         if len(found) <= _LARGEST:
             self._rankings[key] = made
         while len(self._rankings) > _KEPT:
             del self._rankings[next(iter(self._rankings))]
         return made
+
+    def _lasts(self, held: _Ranking) -> bool:
+        """Whether it is still used."""
+        return held.cost > CHEAP and time.monotonic() < held.made + self._allowance.pause(held.cost)
 
     def _rank(self, question: FlowQuestion, most: int, services: ServiceNames) -> tuple[int, list[Ranked]]:
         """How many flows match, and the first of them in order."""

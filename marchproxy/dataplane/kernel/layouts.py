@@ -72,6 +72,11 @@ class Layout(NamedTuple):
         """What `struct` packs, in order."""
         return tuple(name for name in self.formats if not name.startswith("pad"))
 
+    def offset(self, field: str) -> int:
+        """Bytes in front of a field."""
+        forms = list(self.formats.values())
+        return calcsize("=" + "".join(forms[: list(self.formats).index(field)]))
+
     def pick(self, *fields: str) -> Struct:
         """Reads only these fields (in the order of the struct) out of the whole: for walks over many."""
         formats = (
@@ -294,6 +299,13 @@ EVENT = _layout(
     spliced="B",
     pad="2x",
 )
+EVENT_PARTS = Struct(
+    "="
+    + "".join(
+        (EVENT.formats | {"packets": "QQ", "bytes": "QQ", "key": "".join(FLOW_KEY.formats.values())}).values()
+    )
+)
+"""The same down to the numbers of each direction and the parts of the key: for who reads thousands."""
 LAYOUTS = (
     FLOW_KEY,
     FLOW,

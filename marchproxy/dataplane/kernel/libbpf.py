@@ -32,8 +32,6 @@ INT, U8, U32, U64 = ct.c_int, ct.c_uint8, ct.c_uint32, ct.c_uint64
 SK_LOOKUP, XDP, TCX_INGRESS = 36, 37, 46
 """Of `enum bpf_attach_type`: where programs go, and what is asked about."""
 
-SAMPLE_CALLBACK = ct.CFUNCTYPE(INT, POINTER, POINTER, SIZE)
-"""`ring_buffer_sample_fn`: context, record, size in bytes; a negative result stops the consumer."""
 PERF_SAMPLE_CALLBACK = ct.CFUNCTYPE(None, POINTER, INT, POINTER, U32)
 """`perf_buffer_sample_fn`: context, CPU, record, size in bytes."""
 PERF_LOST_CALLBACK = ct.CFUNCTYPE(None, POINTER, INT, U64)
@@ -312,10 +310,6 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_tc_attach": (INT, POINTER, POINTER),
     "bpf_tc_detach": (INT, POINTER, POINTER),
     "bpf_tc_query": (INT, POINTER, POINTER),
-    "ring_buffer__new": (POINTER, INT, SAMPLE_CALLBACK, POINTER, POINTER),
-    "ring_buffer__consume": (INT, POINTER),
-    "ring_buffer__epoll_fd": (INT, POINTER),
-    "ring_buffer__free": (None, POINTER),
     "perf_buffer__new": (POINTER, INT, SIZE, PERF_SAMPLE_CALLBACK, PERF_LOST_CALLBACK, POINTER, POINTER),
     "perf_buffer__consume": (INT, POINTER),
     "perf_buffer__free": (None, POINTER),

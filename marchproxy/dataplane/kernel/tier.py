@@ -253,7 +253,8 @@ class KernelTier:
         return CaptureFeed(self._capture, turn, self._in_thread)
 
     async def drain(self, seconds: float) -> None:
-        """Nothing to drain: the kernel goes on carrying."""
+        """The kernel goes on carrying; what was taken out of its ring is told."""
+        await self._in_thread(self._events.finish, self._sink)
 
     async def close(self) -> None:
         """See `Tier.close`. Nothing may be called after it."""

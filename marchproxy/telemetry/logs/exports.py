@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from marchproxy.model.collector import Collector
 from marchproxy.model.entities import ClusterFields
 from marchproxy.telemetry.logs.records import DEFAULT_FOLDER, FlowRecord, Happening, LogClass, Record
-from marchproxy.telemetry.logs.sink import Sink, SinkState
+from marchproxy.telemetry.logs.sink import Sink, SinkState, free
 
 if TYPE_CHECKING:
     from marchproxy.telemetry.logs.ipfix import IpfixEncoder
@@ -74,8 +74,10 @@ def targets(
 class Exports:
     """The sinks that run. To be used in the loop's thread."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, spend: Callable[[float], None] = free) -> None:
+        """`spend` is told what sinks cost, in seconds of a processor."""
         self._version = version
+        self._spend = spend
         self._sinks: dict[Target, Sink] = {}
         self._by_cluster: dict[str, list[tuple[frozenset[Happening], Sink]]] = {}
         self._gone: dict[tuple[str, str], tuple[int, Mapping[str, int]]] = {}
@@ -139,19 +141,20 @@ class Exports:
         if target.kind == "file":
             from marchproxy.telemetry.logs.files import JsonFile
 
-            return Sink(target.cluster, target.kind, target.to, target.classes, JsonFile(Path(target.to)))
+            file = JsonFile(Path(target.to))
+            return Sink(target.cluster, target.kind, target.to, target.classes, file, self._spend)
         if target.collector is None:
             from marchproxy.telemetry.logs.http import HttpBatches
 
             batches = HttpBatches(target.to, self._version, target.token)
-            return Sink(target.cluster, target.kind, batches.shown, target.classes, batches)
+            return Sink(target.cluster, target.kind, batches.shown, target.classes, batches, self._spend)
         from marchproxy.telemetry.logs.channels import Connection, Datagrams
 
         sort = target.cluster, target.kind, target.to, target.classes
         encoder = _encoder(target, target.collector)
         if target.collector.transport == "udp":
-            return Sink(*sort, Datagrams(target.collector, encoder))
-        return Sink(*sort, Connection(target.collector, encoder, target.certificates))
+            return Sink(*sort, Datagrams(target.collector, encoder), self._spend)
+        return Sink(*sort, Connection(target.collector, encoder, target.certificates), self._spend)
 
     async def _retire(self, sink: Sink) -> None:
         state = await sink.close()

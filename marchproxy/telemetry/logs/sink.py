@@ -7,11 +7,12 @@ counted, and the newest are those that are lost: what arrives has no gaps inside
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from marchproxy.telemetry.logs.metered import metered
 from marchproxy.telemetry.logs.records import LogClass, Record
 
 QUEUE = 10_000
@@ -90,12 +91,23 @@ class _Over:
 _OVER = _Over()
 
 
+def free(_: float) -> None:
+    """Nobody minds what it costs."""
+
+
 class Sink:
     """Takes records of one cluster and has them delivered."""
 
     def __init__(
-        self, cluster: str, kind: str, target: str, classes: frozenset[LogClass], delivery: Delivery
+        self,
+        cluster: str,
+        kind: str,
+        target: str,
+        classes: frozenset[LogClass],
+        delivery: Delivery,
+        spend: Callable[[float], None] = free,
     ) -> None:
+        """`spend` is told what delivering costs, in seconds of a processor."""
         self.cluster = cluster
         self.kind = kind
         self.target = target
@@ -108,7 +120,7 @@ class Sink:
         self._arrived = asyncio.Event()
         self._many = asyncio.Event()
         self._closing = False
-        self._task = asyncio.create_task(self._run(), name=f"{kind} of cluster {cluster}")
+        self._task = asyncio.create_task(metered(self._run(), spend), name=f"{kind} of cluster {cluster}")
 
     def offer(self, record: Record) -> None:
         """Take a record that is of its classes, or count it. In the loop's thread."""

@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from marchproxy.dataplane import allowance
 from marchproxy.dataplane.flowquery import FlowFilter, FlowOrder, FlowQuestion, SortKey, page_of
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.kernel import flowscan, layouts
@@ -159,7 +160,7 @@ def test_several_who_ask_the_same_share_one_walk(monkeypatch: pytest.MonkeyPatch
     table = kernel.maps["flows"]
     question = FlowQuestion(order=FlowOrder(SortKey.BYTES, descending=True), count=5)
     monkeypatch.setattr(flowscan, "CHEAP", 0.0)
-    monkeypatch.setattr(flowscan, "SHARE", 1e-9)
+    monkeypatch.setattr(allowance, "WALK", 1e-9)
     kernel.scan.page(question, kernel.services)
     read = table.read
     assert read
