@@ -19,6 +19,7 @@ from marchproxy.dataplane.records import (
     InterfaceEvent,
     ProblemEvent,
     ReloadEvent,
+    make_event,
 )
 from marchproxy.model.address import IPAddress
 from marchproxy.policy.plan import Plan
@@ -121,7 +122,7 @@ class EventHub:
             self._refusals.append(decision)
         if event.kind is EventKind.AUDITED:
             self.audited(decision)
-        self._offer(event.kind, Event(event.kind, decision, flow, event.exchanged))
+        self._offer(event.kind, make_event(event.kind, decision, flow, event.exchanged))
 
     def tell(self, event: OwnEvent) -> None:
         """Take what the daemon found out itself; called in the loop's thread."""

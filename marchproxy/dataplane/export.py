@@ -26,6 +26,8 @@ from marchproxy.telemetry.logs.records import (
     Message,
     RequestRecord,
     Severity,
+    make_carried,
+    make_flow_record,
 )
 from marchproxy.telemetry.logs.sink import SinkState
 from marchproxy.version import VERSION
@@ -175,28 +177,28 @@ def record_of(event: Event) -> FlowRecord:
     admission = decision.reason in AUTH_REASONS or (
         decision.tier is Tier.SOCKETS and event.kind is not EventKind.FLOW_END
     )
-    return FlowRecord(
-        cluster=cluster_of(owner),
-        classes=_BOTH if admission else _NETFLOW,
-        happening=_HAPPENINGS[event.kind],
-        time=decision.time,
-        id=decision.id,
-        source=decision.source,
-        source_port=decision.source_port,
-        destination=decision.destination,
-        destination_port=decision.destination_port,
-        protocol=decision.protocol,
-        tier=decision.tier,
-        verdict=decision.verdict,
-        reason=decision.reason,
-        mapping=decision.mapping,
-        revision=decision.revision,
-        source_service=decision.source_service,
-        destination_service=decision.destination_service,
-        name=decision.name,
-        interface=decision.interface,
-        count=decision.count,
-        carried=_carried(flow) if flow else None,
+    return make_flow_record(
+        cluster_of(owner),
+        _BOTH if admission else _NETFLOW,
+        _HAPPENINGS[event.kind],
+        decision.time,
+        decision.id,
+        decision.source,
+        decision.source_port,
+        decision.destination,
+        decision.destination_port,
+        decision.protocol,
+        decision.tier,
+        decision.verdict,
+        decision.reason,
+        decision.mapping,
+        decision.revision,
+        decision.source_service,
+        decision.destination_service,
+        decision.name,
+        decision.interface,
+        decision.count,
+        _carried(flow) if flow else None,
     )
 
 
@@ -238,7 +240,7 @@ def request_of(event: Event, exchanged: Exchanged) -> RequestRecord:
 
 
 def _carried(flow: Flow) -> Carried:
-    return Carried(
+    return make_carried(
         flow.backend,
         flow.backend_port,
         flow.started,

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.entities import Role
+from marchproxy.model.making import maker
 from marchproxy.model.reason import Reason, Tier, Verdict
 
 
@@ -50,8 +51,8 @@ class Decision:
     at once, and the others with the next."""
 
     def between(self, source: str, destination: str) -> "Decision":
-        """The same, of these services. Every event passes here, and `replace` takes four times as long."""
-        return Decision(
+        """The same, of these services. Every event passes here, and `replace` takes many times as long."""
+        return make_decision(
             self.time,
             self.id,
             self.source,
@@ -99,7 +100,7 @@ class Flow:
 
     def by(self, decision: Decision) -> "Flow":
         """The same, by this decision; see `Decision.between`."""
-        return Flow(
+        return make_flow(
             decision,
             self.backend,
             self.backend_port,
@@ -188,6 +189,12 @@ class Event:
     decision: Decision
     flow: Flow | None = None
     exchanged: Exchanged | None = None
+
+
+make_traffic = maker(Traffic)
+make_decision = maker(Decision)
+make_flow = maker(Flow)
+make_event = maker(Event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,33 @@ import socket
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.clock import KernelClock
-from marchproxy.dataplane.kernel.layouts import EventRecord, FlowEntry, FlowKey
+from marchproxy.dataplane.kernel.layouts import FlowEntry, FlowKey
 from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.tunnels import Tunnel, TunnelTable
-from marchproxy.dataplane.records import Decision, Event, EventKind, Flow, FlowState, Traffic
+from marchproxy.dataplane.records import (
+    Decision,
+    Event,
+    EventKind,
+    Flow,
+    FlowState,
+    Traffic,
+    make_decision,
+    make_event,
+    make_flow,
+    make_traffic,
+)
 from marchproxy.model.reason import Reason, Tier, Verdict
 
 _PROTOCOLS = {layouts.TCP: "tcp", layouts.UDP: "udp", 1: "icmp", 58: "icmp"}
-_EVENT_KINDS = {
-    layouts.EVENT_START: EventKind.FLOW_START,
-    layouts.EVENT_END: EventKind.FLOW_END,
-    layouts.EVENT_DENIED: EventKind.DENIED,
-    layouts.EVENT_AUDITED: EventKind.AUDITED,
+_EVENTS = {
+    layouts.EVENT_START: (EventKind.FLOW_START, Verdict.ALLOW, FlowState.ESTABLISHED),
+    layouts.EVENT_END: (EventKind.FLOW_END, Verdict.ALLOW, FlowState.CLOSED),
+    layouts.EVENT_DENIED: (EventKind.DENIED, Verdict.DENY, None),
+    layouts.EVENT_AUDITED: (EventKind.AUDITED, Verdict.AUDIT, None),
 }
-_VERDICTS = {layouts.EVENT_DENIED: Verdict.DENY, layouts.EVENT_AUDITED: Verdict.AUDIT}
+"""What an event is, what was decided, and how its flow is; None: there is none."""
+_TIERS = {each.value: each for each in Tier}
+_REASONS = {each.value: each for each in Reason}
 _STATES = {
     layouts.STATE_OPENING: FlowState.OPENING,
     layouts.STATE_ANSWERED: FlowState.OPENING,
@@ -92,46 +105,65 @@ class RecordReader:
 
     def event(self, raw: bytes) -> Event:
         """An event of the ring."""
-        record = layouts.read_event(raw)
-        kind = _EVENT_KINDS[record.kind]
-        decision = self._decision(record, layouts.read_key(record.key))
-        if record.kind in _VERDICTS:
-            return Event(kind, decision)
-        sent_packets, received_packets = layouts.U64_PAIR.unpack(record.packets)
-        sent_bytes, received_bytes = layouts.U64_PAIR.unpack(record.octets)
-        ended = kind is EventKind.FLOW_END
-        flow = Flow(
-            decision=decision,
-            backend=layouts.read_address(record.backend),
-            backend_port=layouts.read_port(record.backend_port),
-            state=FlowState.CLOSED if ended else FlowState.ESTABLISHED,
-            started=self._clock.wall(record.started),
-            last_seen=decision.time,
-            sent=Traffic(sent_packets, sent_bytes),
-            received=Traffic(received_packets, received_bytes),
+        (
+            time,
+            id,
+            started,
+            sent_packets,
+            received_packets,
+            sent_bytes,
+            received_bytes,
+            source,
+            destination,
+            source_port,
+            destination_port,
+            protocol,
+            backend,
+            backend_port,
+            kind,
+            reason,
+            mapping,
+            revision,
+            ifindex,
+            attempts,
+            tier,
+            spliced,
+        ) = layouts.EVENT_PARTS.unpack(raw)
+        tunnel = self._tunnel(id, spliced) if spliced else _NOBODY
+        told, verdict, state = _EVENTS[kind]
+        when = self._clock.wall(time)
+        decision = make_decision(
+            when,
+            id,
+            layouts.read_address(source),
+            int.from_bytes(source_port),
+            layouts.read_address(destination),
+            int.from_bytes(destination_port),
+            protocol_name(protocol),
+            _TIERS[tier],
+            verdict,
+            _REASONS[reason],
+            self._names.name(mapping),
+            revision,
+            tunnel.service,
+            "",
+            tunnel.name,
+            self._interface(ifindex),
+            attempts or 1,
         )
-        return Event(kind, decision, flow)
-
-    def _decision(self, record: EventRecord, key: FlowKey) -> Decision:
-        tunnel = self._tunnel(record.id, bool(record.spliced))
-        return Decision(
-            time=self._clock.wall(record.time),
-            id=record.id,
-            source=layouts.read_address(key.source),
-            source_port=layouts.read_port(key.source_port),
-            destination=layouts.read_address(key.destination),
-            destination_port=layouts.read_port(key.destination_port),
-            protocol=protocol_name(key.protocol),
-            tier=Tier(record.tier),
-            verdict=_VERDICTS.get(record.kind, Verdict.ALLOW),
-            reason=Reason(record.reason),
-            mapping=self._names.name(record.mapping),
-            revision=record.revision,
-            source_service=tunnel.service,
-            name=tunnel.name,
-            interface=self._interface(record.ifindex),
-            count=record.attempts or 1,
+        if state is None:
+            return make_event(told, decision)
+        flow = make_flow(
+            decision,
+            layouts.read_address(backend),
+            int.from_bytes(backend_port),
+            state,
+            self._clock.wall(started),
+            when,
+            make_traffic(sent_packets, sent_bytes),
+            make_traffic(received_packets, received_bytes),
         )
+        return make_event(told, decision, flow)
 
     def _tunnel(self, id: int, spliced: bool) -> Tunnel:
         held = self._tunnels.get(id) if spliced else None

@@ -6,6 +6,7 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 
 from marchproxy.model.address import IPAddress
+from marchproxy.model.making import maker
 from marchproxy.model.reason import Reason, Tier, Verdict
 
 DEFAULT_FOLDER = Path("/var/log/marchproxy")
@@ -193,6 +194,9 @@ class Message:
         """Of `debug`, whatever it is about."""
         return _DEBUG
 
+
+make_carried = maker(Carried)
+make_flow_record = maker(FlowRecord)
 
 type Record = FlowRecord | RequestRecord | Message
 
