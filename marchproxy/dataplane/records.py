@@ -115,6 +115,9 @@ class Flow:
 class EventKind(StrEnum):
     """What the event stream carries."""
 
+    # `Enum` has one in Python, and every event asks for some.
+    __hash__ = str.__hash__
+
     FLOW_START = "flow-start"
     FLOW_END = "flow-end"
     DENIED = "denied"

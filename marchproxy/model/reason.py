@@ -11,6 +11,9 @@ from types import MappingProxyType
 class Reason(IntEnum):
     """Numbers are those of `bpf/reasons.h`; a test compares the two lists."""
 
+    # `Enum` has one in Python, and every event asks for some.
+    __hash__ = int.__hash__
+
     FORWARDED = 1
     HANDED_OFF = 2
     PASSED_TO_HOST = 3
@@ -107,6 +110,8 @@ _MEANINGS: Mapping[Reason, str] = MappingProxyType(
 class Verdict(StrEnum):
     """What a decision comes to."""
 
+    __hash__ = str.__hash__  # as above
+
     ALLOW = "allow"
     DENY = "deny"
     AUDIT = "audit"
@@ -121,6 +126,8 @@ class Verdict(StrEnum):
 
 class Tier(Enum):
     """Who carried or refused it (DESIGN, "Tiers"); the value is the number in kernel records."""
+
+    __hash__ = object.__hash__  # as above
 
     SOCKETS = 0
     TC = 1

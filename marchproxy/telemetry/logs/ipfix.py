@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from marchproxy.model.reason import Reason
 from marchproxy.telemetry.logs.records import FlowRecord, Record
@@ -90,9 +91,21 @@ _RECEIVED = _templates(258, *_COUNTED)
 """What comes back was rewritten to come from where the client had sent to: there it has no other address."""
 _DENIALS = _templates(260, _PACKETS, _START, _END, _EVENT, _STATUS)
 _ALL = (*_SENT.values(), *_RECEIVED.values(), *_DENIALS.values())
-_ENDPOINTS = struct.Struct("!HHB")
-_COUNTS = struct.Struct("!QQQQQBBBB")
-_REFUSED = struct.Struct("!QQQBB")
+_COUNTS = "HHBQQQQQBBBB"
+"""Of both directions: ports and protocol, and `_COUNTED`."""
+
+
+def _layouts(behind: str, after: str = "") -> dict[int, struct.Struct]:
+    """For each IP version two addresses, and these; `@` is another address."""
+    sizes = {4: "4s", 6: "16s"}
+    return {
+        version: struct.Struct(f"!{size}{size}{behind}{after.replace('@', size)}")
+        for version, size in sizes.items()
+    }
+
+
+_SENT_LAYOUTS, _RECEIVED_LAYOUTS = _layouts(_COUNTS, "@H"), _layouts(_COUNTS)
+_DENIAL_LAYOUTS = _layouts("HHBQQQBB")
 
 
 class IpfixEncoder:
@@ -123,7 +136,9 @@ class IpfixEncoder:
         size = told = 0
         for record in records:
             made = self._data(record)
-            length = sum(len(data) + _SET.size for _, data in made)
+            length = 0
+            for _, data in made:
+                length += len(data) + _SET.size
             if pending and size + length > LARGEST - _HEADER.size:
                 yield from self._messages_of(pending, told)
                 pending, size, told = [], 0, 0
@@ -171,41 +186,34 @@ class IpfixEncoder:
         if record.destination.version != version:
             return []
         there, back = record.source.packed, record.destination.packed
-        ports, protocol = (record.source_port, record.destination_port), record.protocol_number
-        own, at, carried = _own(record), _milliseconds(record.time), record.carried
+        here, asked, protocol = record.source_port, record.destination_port, record.protocol_number
+        at, carried = _milliseconds(record.time), record.carried
+        own = _own(
+            record.reason, record.mapping, record.source_service, record.destination_service, record.name
+        )
         if carried is None:
-            fixed = _ENDPOINTS.pack(*ports, protocol)
-            counts = _REFUSED.pack(record.count, at, at, _DENIED, _ACL_DENIED)
-            return [(_DENIALS[version].number, there + back + fixed + counts + own)]
+            data = _DENIAL_LAYOUTS[version].pack(
+                *(there, back, here, asked, protocol, record.count, at, at, _DENIED, _ACL_DENIED)
+            )
+            return [(_DENIALS[version].number, data + own)]
 
         began, why = _milliseconds(carried.started), _END_REASONS.get(record.reason, _OTHER_END)
-
-        def counted(octets: int, packets: int, direction: int) -> bytes:
-            return _COUNTS.pack(record.id, octets, packets, began, at, why, direction, _DELETED, _FORWARDED)
-
         backend = carried.backend.packed if carried.backend.version == version else bytes(len(there))
-        sent = (
-            there
-            + back
-            + _ENDPOINTS.pack(*ports, protocol)
-            + counted(carried.bytes_sent, carried.packets_sent, 0)
-            + backend
-            + carried.backend_port.to_bytes(2)
-            + own
+        sent = _SENT_LAYOUTS[version].pack(
+            *(there, back, here, asked, protocol, record.id, carried.bytes_sent, carried.packets_sent),
+            *(began, at, why, 0, _DELETED, _FORWARDED, backend, carried.backend_port),
         )
-        received = (
-            back
-            + there
-            + _ENDPOINTS.pack(*reversed(ports), protocol)
-            + counted(carried.bytes_received, carried.packets_received, 1)
-            + own
+        received = _RECEIVED_LAYOUTS[version].pack(
+            *(back, there, asked, here, protocol, record.id, carried.bytes_received),
+            *(carried.packets_received, began, at, why, 1, _DELETED, _FORWARDED),
         )
-        return [(_SENT[version].number, sent), (_RECEIVED[version].number, received)]
+        return [(_SENT[version].number, sent + own), (_RECEIVED[version].number, received + own)]
 
 
-def _own(record: FlowRecord) -> bytes:
-    texts = (record.mapping, record.source_service, record.destination_service, record.name)
-    return record.reason.to_bytes(2) + b"".join(map(_text, texts))
+@lru_cache(1024)
+def _own(reason: Reason, *texts: str) -> bytes:
+    """What records have under the enterprise number; most are of few services."""
+    return reason.to_bytes(2) + b"".join(map(_text, texts))
 
 
 def _text(text: str) -> bytes:

@@ -16,6 +16,9 @@ DEFAULT_FOLDER = Path("/var/log/marchproxy")
 class LogClass(StrEnum):
     """What an operator switches on and off."""
 
+    # `Enum` has one in Python, and every record asks for some.
+    __hash__ = str.__hash__
+
     AUTH = "auth"
     """What admission let in, and refused."""
     NETFLOW = "netflow"
@@ -38,6 +41,8 @@ class Severity(IntEnum):
 
 class Happening(StrEnum):
     """What a record tells; the same words as in the control socket's stream of events."""
+
+    __hash__ = str.__hash__
 
     START = "flow-start"
     END = "flow-end"

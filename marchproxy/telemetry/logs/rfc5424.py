@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
 
 from marchproxy.model.address import IPAddress
@@ -24,6 +24,8 @@ _ESCAPES = str.maketrans(
 )
 _REMEMBERED = 4096
 """Addresses and names that are written as they were before: those of the few that talk all the time."""
+_PHRASES = 1024
+"""What records of one sink have alike: most are of few services. A scan makes new ones all the time."""
 _CONTROLS = str.maketrans({chr(code): " " for code in (*range(32), *range(127, 160))})
 
 
@@ -43,6 +45,7 @@ class SyslogEncoder:
         self._middle = f"{_printable(own, 255)} {APP_NAME} {os.getpid()}"
         self._second = 0
         self._stamp = ""
+        self._phrases: dict[Hashable, tuple[str, str, str, str, str]] = {}
 
     def begin(self) -> None:
         """Nothing of an earlier connection matters."""
@@ -59,11 +62,56 @@ class SyslogEncoder:
             return self._text(record)
         if isinstance(record, RequestRecord):
             return self._request(record)
+        return self._flow(record)
+
+    def _flow(self, record: FlowRecord) -> bytes:
+        """A flow or a refusal. What such records repeat is not put together again for each of them."""
+        source, port, carried = _shown(record.source), record.source_port, record.carried
+        key = (
+            *(record.happening, record.classes, _shown(record.destination), record.destination_port),
+            *(record.protocol, record.tier, record.verdict, record.reason, record.revision, record.cluster),
+            *(record.mapping, record.source_service, record.destination_service, record.name),
+            *(
+                record.interface,
+                _shown(carried.backend) if carried else "",
+                carried.backend_port if carried else 0,
+            ),
+        )
+        phrase = self._phrases.get(key)
+        if phrase is None:
+            if len(self._phrases) >= _PHRASES:
+                self._phrases.clear()
+            phrase = self._phrases[key] = self._phrase(record)
+        priority, kind, middle, what, end = phrase
+        number = f' id="{record.id}"' if record.id else ""
+        if carried is None:
+            counts = f' count="{record.count}"] '
+        else:
+            counts = (
+                f' packets_sent="{carried.packets_sent}" bytes_sent="{carried.bytes_sent}"'
+                f' packets_received="{carried.packets_received}" bytes_received="{carried.bytes_received}"'
+                f' duration="{max(record.time - carried.started, 0):.3f}"] '
+            )
+        start = (
+            f"{priority}{self._moment(record.time)}{kind}{number}"
+            f' source="{source}" source_port="{port}"{middle}{counts}'
+        )
+        text = f"{what}[{source}]:{port}{end}" if ":" in source else f"{what}{source}:{port}{end}"
+        if len(start) + len(text) <= LONGEST and start.isascii() and text.isascii():
+            return f"{start}{text}".encode()
+        return _cut(start.encode(), text)
+
+    def _phrase(self, record: FlowRecord) -> tuple[str, str, str, str, str]:
+        """What stands in front of the time, behind it, behind the source, and around it in the sentence."""
         shown = LogClass.AUTH if LogClass.AUTH in record.classes & self._classes else LogClass.NETFLOW
         facility = AUTHPRIV if shown is LogClass.AUTH else LOCAL0
-        head = self._head(facility, record.severity, record.time, record.happening.value)
-        data = f'[{self._element} class="{shown.value}"{"".join(_parameters(record))}]'
-        return _cut(f"{head} {data} ".encode(), sentence(record))
+        return (
+            f"<{facility * 8 + record.severity}>1 ",
+            f' {self._middle} {record.happening.value} [{self._element} class="{shown.value}"',
+            "".join(_parameters(record)),
+            f"{record.happening.value} {record.protocol} ",
+            _end(record),
+        )
 
     def _text(self, record: Message) -> bytes:
         head = self._head(LOCAL0, record.severity, record.time, record.kind)
@@ -81,20 +129,20 @@ class SyslogEncoder:
         return _cut(f"{head} {data} ".encode(), text.translate(_CONTROLS))
 
     def _head(self, facility: int, severity: int, when: float, kind: str) -> str:
+        return f"<{facility * 8 + severity}>1 {self._moment(when)} {self._middle} {kind}"
+
+    def _moment(self, when: float) -> str:
         second = int(when)
         if second != self._second:
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._second = second
         milli = min(round((when - second) * 1000), 999)
-        return f"<{facility * 8 + severity}>1 {self._stamp}.{milli:03}Z {self._middle} {kind}"
+        return f"{self._stamp}.{milli:03}Z"
 
 
-def sentence(record: FlowRecord) -> str:
-    """A record for people."""
-    text = (
-        f"{record.happening.value} {record.protocol} {_place(record.source, record.source_port)}"
-        f" to {_place(record.destination, record.destination_port)}"
-    )
+def _end(record: FlowRecord) -> str:
+    """A record for people, behind its source."""
+    text = f" to {_place(record.destination, record.destination_port)}"
     if record.name:
         text += f" ({record.name.translate(_CONTROLS)})"
     text += f": {record.reason.name}"
@@ -102,11 +150,8 @@ def sentence(record: FlowRecord) -> str:
 
 
 def _parameters(record: FlowRecord) -> Iterator[str]:
-    """What there is to say, in a fixed order; what is empty is left out."""
-    if record.id:
-        yield f' id="{record.id}"'
+    """What there is to say behind the source, but for counts; what is empty is left out."""
     yield (
-        f' source="{_shown(record.source)}" source_port="{record.source_port}"'
         f' destination="{_shown(record.destination)}"'
         f' destination_port="{record.destination_port}" protocol="{record.protocol}"'
         f' tier="{record.tier.label}" verdict="{record.verdict.value}" reason="{record.reason.name}"'
@@ -121,16 +166,9 @@ def _parameters(record: FlowRecord) -> Iterator[str]:
     ):
         if value:
             yield f' {name}="{_escaped(value)}"'
-    carried = record.carried
-    if carried is None:
-        yield f' count="{record.count}"'
-        return
-    yield (
-        f' backend="{_shown(carried.backend)}" backend_port="{carried.backend_port}"'
-        f' packets_sent="{carried.packets_sent}" bytes_sent="{carried.bytes_sent}"'
-        f' packets_received="{carried.packets_received}" bytes_received="{carried.bytes_received}"'
-        f' duration="{max(record.time - carried.started, 0):.3f}"'
-    )
+    if record.carried:
+        backend = record.carried.backend
+        yield f' backend="{_shown(backend)}" backend_port="{record.carried.backend_port}"'
 
 
 def _of_request(record: RequestRecord) -> Iterator[tuple[str, str]]:

@@ -2,13 +2,15 @@
 
 import os
 import re
+from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
-from marchproxy.model.reason import Reason, Tier
-from marchproxy.telemetry.logs.records import Happening, LogClass, Record, Severity
-from marchproxy.telemetry.logs.rfc5424 import LONGEST, SyslogEncoder, sentence
-from tests.telemetry.logs.made import BOTH, asked, denied, ended, ended6, message
+from marchproxy.model.reason import Reason, Tier, Verdict
+from marchproxy.telemetry.logs.records import Carried, Happening, LogClass, Record, Severity
+from marchproxy.telemetry.logs.rfc5424 import LONGEST, SyslogEncoder
+from tests.telemetry.logs.made import BOTH, NOON, asked, denied, ended, ended6, message
 
 EVERY = frozenset(LogClass)
 NAME = r"[!#-<>-\\^-~]{1,32}"
@@ -105,7 +107,39 @@ def test_only_text_that_is_not_ascii_has_a_byte_order_mark() -> None:
 
 
 def test_ipv6_addresses_stand_in_brackets_before_ports() -> None:
-    assert sentence(ended6()) == "flow-end tcp [fd01::2]:40001 to [fd01::1]:80: CLOSED by default/web"
+    text = read(encoder().message(ended6()))[4]
+    assert text == "flow-end tcp [fd01::2]:40001 to [fd01::1]:80: CLOSED by default/web"
+
+
+def test_what_records_repeat_is_told_of_each_as_it_is() -> None:
+    """One after the other and anew: nothing of one record is in another."""
+    backend = Carried(ip_address("10.2.0.4"), 8081, NOON - 1, 1, 2, 3, 4)
+    others: list[dict[str, Any]] = [
+        {},
+        {"happening": Happening.START},
+        {"classes": BOTH},
+        {"time": NOON + 86400, "id": 0},
+        {"source": ip_address("fd01::9"), "source_port": 1},
+        {"destination": ip_address("10.1.0.9")},
+        {"destination_port": 81},
+        {"protocol": "udp"},
+        {"tier": Tier.XDP},
+        {"verdict": Verdict.AUDIT},
+        {"reason": Reason.RESET},
+        {"revision": 4},
+        {"cluster": "shop"},
+        {"mapping": "default/other"},
+        {"source_service": ""},
+        {"destination_service": "default/b"},
+        {"name": "grüße"},
+        {"interface": ""},
+        {"carried": backend},
+        {"carried": None, "count": 9},
+    ]
+    records = [ended(**fields) for fields in others]
+    one = encoder()
+    assert [one.message(each) for each in records * 2] == [encoder().message(each) for each in records * 2]
+    assert len({one.message(each) for each in records}) == len(records)
 
 
 def test_a_message_is_of_class_debug() -> None:
