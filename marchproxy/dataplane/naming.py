@@ -1,6 +1,6 @@
 """Which service an address belongs to, for records whose tier knows addresses only."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from ipaddress import ip_network
 from itertools import chain
@@ -24,6 +24,7 @@ class ServiceNames:
         self._plan = plan
         # The few that talk all the time are asked about with each event.
         self._claims = lru_cache(_REMEMBERED)(self._claimed)
+        self._known_sides: dict[tuple[Hashable, ...], tuple[tuple[str, str], tuple[IPAddress, ...]]] = {}
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -71,10 +72,35 @@ class ServiceNames:
 
     def complete_flow(self, flow: Flow) -> Flow:
         """The flow with both services, where the tier left them empty."""
-        known = flow.decision.destination_service
-        backend = "" if known else self.destination(flow.backend, flow.backend_port)
-        decision = self.complete(flow.decision, backend)
-        return flow.by(decision) if decision is not flow.decision else flow
+        decision = flow.decision
+        if decision.source_service or decision.destination_service:
+            known = decision.destination_service
+            backend = "" if known else self.destination(flow.backend, flow.backend_port)
+            completed = self.complete(decision, backend)
+            return flow.by(completed) if completed is not decision else flow
+        source, destination = self._sides(flow)
+        return flow.by(decision.between(source, destination)) if source or destination else flow
+
+    def _sides(self, flow: Flow) -> tuple[str, str]:
+        """Both services of a flow whose tier knows neither.
+
+        Remembered by the addresses as objects, which are the same for the same host as long as it talks: what
+        they hash to is computed by Python each time, and takes longer than all else.
+        """
+        decision = flow.decision
+        ends = decision.source, decision.destination, flow.backend
+        key = (*map(id, ends), decision.mapping, flow.backend_port)
+        held = self._known_sides.get(key)
+        if held is None:
+            if len(self._known_sides) >= _REMEMBERED:
+                self._known_sides.clear()
+            completed = self.complete(decision, self.destination(flow.backend, flow.backend_port))
+            # With the objects, so that no others can come to have their ids.
+            held = self._known_sides[key] = (
+                (completed.source_service, completed.destination_service),
+                ends,
+            )
+        return held[0]
 
     @cached_property
     def _rule_sources(self) -> Mapping[str, Sequence[frozenset[str]]]:

@@ -1,7 +1,11 @@
 """Which service an address speaks for, where several could be meant."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
+
+from marchproxy.dataplane import naming
 from marchproxy.dataplane.naming import AllServices, ServiceNames
 from marchproxy.model.documents import read_service
 from marchproxy.model.snapshot import Cluster, Snapshot
@@ -61,6 +65,23 @@ def test_what_a_tier_has_filled_in_stays() -> None:
     known = decision("10.3.0.1", source_service="a/b", destination_service="c/d")
     given = flow(known)
     assert NAMES.complete_flow(given) is given
+
+
+def test_what_is_remembered_of_one_flow_is_not_said_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "_REMEMBERED", 3)
+    known = ServiceNames(NAMES._plan)
+    made = [
+        replace(
+            flow(decision(source=source, mapping=mapping)), backend=ip_address(address), backend_port=port
+        )
+        for source in ("10.1.2.3", "10.2.0.1", "192.0.2.1")
+        for mapping in ("shop/pay", "open", "shop/other")
+        for address, port in (("10.9.0.1", 8443), ("10.9.0.1", 1), ("10.9.0.2", 8443))
+    ]
+    for each in made * 2:
+        expected = NAMES.complete(each.decision, NAMES.destination(each.backend, each.backend_port))
+        assert known.complete_flow(each).decision == expected
+    assert len(known._known_sides) <= 3
 
 
 def test_an_unknown_backend_has_no_service() -> None:

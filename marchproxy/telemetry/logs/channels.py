@@ -60,12 +60,16 @@ class Datagrams:
         messages = iter(self._encoder.encode(records))
         for message, count in messages:
             try:
-                lost += await self._put(own, message, count)
-            except Unreachable:
-                if not some_left:
-                    raise
-                # Some have left, and must not leave twice: the others are lost.
-                return lost + count + sum(count for _, count in messages)
+                own.send(message)
+                self._last = count
+            except OSError as error:
+                try:
+                    lost += await self._put(own, message, count, error)
+                except Unreachable:
+                    if not some_left:
+                        raise
+                    # Some have left, and must not leave twice: the others are lost.
+                    return lost + count + sum(count for _, count in messages)
             some_left = True
         return lost
 
@@ -106,25 +110,27 @@ class Datagrams:
         self._encoder.begin()
         return own
 
-    async def _put(self, own: socket.socket, message: bytes, count: int) -> int:
-        """Send one; how many records are lost, of this one or of the one before."""
+    async def _put(self, own: socket.socket, message: bytes, count: int, error: OSError) -> int:
+        """Send one that has met `error`; how many records are lost, of this one or of the one before."""
         lost, until = 0, asyncio.get_running_loop().time() + PATIENCE
         while True:
-            try:
-                own.send(message)
-            except ConnectionRefusedError:
+            if isinstance(error, ConnectionRefusedError):
                 # The answer to an earlier datagram: nobody listens there, and this one has not left.
                 lost, self._last = lost + self._last, 0
                 self._encoder.begin()
-            except (BlockingIOError, InterruptedError):
+            elif isinstance(error, BlockingIOError | InterruptedError):
                 if asyncio.get_running_loop().time() >= until:
                     return lost + count
                 await asyncio.sleep(_FULL)
-            except OSError as error:
-                if error.errno == errno.EMSGSIZE:
-                    return lost + count
+            elif error.errno == errno.EMSGSIZE:
+                return lost + count
+            else:
                 await self.close()
                 raise Unreachable(_why(self._collector, error)) from error
+            try:
+                own.send(message)
+            except OSError as another:
+                error = another
             else:
                 self._last = count
                 return lost

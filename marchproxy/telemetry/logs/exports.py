@@ -115,7 +115,7 @@ class Exports:
         """Bring a record to whoever of its cluster takes it."""
         for happenings, sink in self._by_cluster.get(record.cluster, ()):
             told = not isinstance(record, FlowRecord) or record.happening in happenings
-            if told and sink.classes & record.classes:
+            if told and not sink.classes.isdisjoint(record.classes):
                 sink.offer(record)
 
     def states(self) -> list[SinkState]:

@@ -15,7 +15,7 @@ from marchproxy.model.collector import parse_syslog
 from marchproxy.model.entities import ClusterHead
 from marchproxy.telemetry.logs.exports import Exports, targets
 from marchproxy.telemetry.logs.records import FlowRecord
-from tests.dataplane.loops import looped
+from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import free_port
 from tests.telemetry.logs.certificates import Authority
 from tests.telemetry.logs.made import denied, ended, message
@@ -164,8 +164,9 @@ def test_a_server_that_restarts_misses_nothing_by_tcp(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
             seen |= {_id(line) for line in lines(out)}
         assert seen == set(range(1, number + 1))
-        [state] = exports.states()
-        assert (state.sent, sum(state.lost.values())) == (number, 0)
+        # What the server has written is sent once we have looked whether its host acknowledged it.
+        await until(lambda: exports.states()[0].sent == number, "what arrived to be settled")
+        assert sum(exports.states()[0].lost.values()) == 0
         await exports.close()
 
     run()
