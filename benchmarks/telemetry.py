@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.table import Table
@@ -129,21 +131,32 @@ def looked_at(contender: MarchProxy, on: bool) -> Iterator[None]:
         yield
         return
     marchproxy = " ".join(appliance.command)
-    lookers = (
-        _SCRAPE,
-        f"exec {marchproxy} top --interval 1s --output json >/dev/null",
-    )
     with ExitStack() as stack:
+        lists = Path(stack.enter_context(TemporaryDirectory())) / "top"
+        lookers = (_SCRAPE, f"exec {marchproxy} top --interval 1 --output json >{lists}")
         for words in lookers:
             looker: Process = appliance.host.popen(["sh", "-c", words], env=appliance.env)
             stack.callback(looker.kill)
-        # Until the commands have started.
-        time.sleep(1.5)
+        # What it costs to start a command is not what it costs to look.
+        wait_for(lambda: lists.exists() and lists.stat().st_size, "top to show something", timeout=30)
         yield
 
 
-type Figures = dict[tuple[str, bool], list[tuple[float, float]]]
-"""By workload, and whether telemetry is on: what was reached, and processor time for each of it."""
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What one measurement came to."""
+
+    value: float
+    busy: float
+    """Processor time for each of what was reached, of the whole machine."""
+    told: float
+    """Records that left for syslog, a second."""
+    lost: float
+    """Events that were counted as lost, a second."""
+
+
+type Figures = dict[tuple[str, bool], list[Figure]]
+"""By workload, and whether telemetry is on."""
 
 
 def costs(bed: Bed, workloads: Sequence[Workload], rounds: int, seconds: int) -> Figures:
@@ -156,36 +169,53 @@ def costs(bed: Bed, workloads: Sequence[Workload], rounds: int, seconds: int) ->
             for workload in workloads:
                 for on in turned((False, True), number):
                     with looked_at(contender, on):
-                        figure = _measured(bed, workload, contender.target, seconds)
+                        figure = _measured(bed, workload, contender, seconds)
                     found.setdefault((workload.name, on), []).append(figure)
-                    said = f"{figure[0] / workload.scale:.1f} {workload.unit}"
+                    said = f"{figure.value / workload.scale:.1f} {workload.unit}"
+                    said += f", told {figure.told:,.0f} a second, lost {figure.lost:,.0f}" if on else ""
                     label = f"round {number + 1}/{rounds}  {workload.title}  {'on' if on else 'off'}"
                     print(f"{label}  {said}", file=sys.stderr, flush=True)
     return found
 
 
-def _measured(bed: Bed, workload: Workload, target: str, seconds: int) -> tuple[float, float]:
+def _measured(bed: Bed, workload: Workload, contender: MarchProxy, seconds: int) -> Figure:
     bed.forget()
-    value, busy = busy_during(lambda: workload.measure(bed, target, seconds))
-    return value, busy / (value * seconds)
+    before = _told_and_lost(contender.appliance)
+    value, busy = busy_during(lambda: workload.measure(bed, contender.target, seconds))
+    told, lost = (
+        (after - first) / seconds
+        for first, after in zip(before, _told_and_lost(contender.appliance), strict=True)
+    )
+    return Figure(value, busy / (value * seconds), told, lost)
 
 
-COST_TITLES = ("", "nobody looks", "telemetry fully on", "ratio", "processor time, ratio")
+def _told_and_lost(appliance: Appliance) -> tuple[int, int]:
+    sent = _metric(appliance, "log_records_total", 'result="sent",sink="syslog"')
+    return sent, _metric(appliance, "lost_events_total")
+
+
+COST_TITLES = (
+    *("", "nobody looks", "telemetry fully on", "ratio", "processor time, ratio"),
+    *("told a second", "lost a second"),
+)
 
 
 def cost_rows(found: Figures, workloads: Sequence[Workload]) -> Iterator[tuple[str, ...]]:
     """Medians and spreads; ratios are of the same round."""
     for workload in workloads:
         off, on = (found[workload.name, each] for each in (False, True))
-        speeds = [Spread.of([value / workload.scale for value, _ in each]) for each in (off, on)]
+        speeds = [Spread.of([figure.value / workload.scale for figure in each]) for each in (off, on)]
+        pairs = list(zip(off, on, strict=True))
         ratios = [
-            Spread.of([after[at] / before[at] for before, after in zip(off, on, strict=True)])
-            for at in (0, 1)
+            Spread.of([after.value / before.value for before, after in pairs]),
+            Spread.of([after.busy / before.busy for before, after in pairs]),
         ]
+        events = [Spread.of([figure.told for figure in on]), Spread.of([figure.lost for figure in on])]
         yield (
             f"{workload.title}, {workload.unit}",
             *(f"{each.median:.1f} ({each.low:.1f}-{each.high:.1f})" for each in speeds),
             *(f"{each.median:.2f} ({each.low:.2f}-{each.high:.2f})" for each in ratios),
+            *(f"{each.median:,.0f}" for each in events),
         )
 
 
@@ -194,21 +224,30 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def _floods(seconds: int) -> list[Flooded]:
+    with Rig() as rig, collectors(rig):
+        flood = Flood(rig)
+        return [flooded(flood, rate, seconds) for rate in RATES]
+
+
 def main() -> int:
     """Exit code 1 where something could not be measured, or an event is missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.telemetry", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="figures per cell, %(default)s")
     parser.add_argument("--seconds", type=int, default=4, help="per figure and flood, %(default)s")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/PERFORMANCE.md")
+    names = [each.name for each in WORKLOADS if each.name != "keep-alive"]
+    parser.add_argument(
+        "--only", choices=names, action="append", help="workloads of the first table; may be repeated"
+    )
     options = parser.parse_args()
-    workloads = [each for each in WORKLOADS if each.name != "keep-alive"]
+    if options.only and options.write:
+        parser.error("the page holds all workloads: --write goes without --only")
+    workloads = [each for each in WORKLOADS if each.name in (options.only or names)]
     try:
         with Rig() as rig:
             figures = costs(Bed(rig), workloads, options.rounds, options.seconds)
-        with Rig() as rig:
-            flood = Flood(rig)
-            with collectors(rig):
-                floods = [flooded(flood, rate, options.seconds) for rate in RATES]
+        floods = [] if options.only else _floods(options.seconds)
     except MarchproxyError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return 1

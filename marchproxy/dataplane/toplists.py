@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from marchproxy.dataplane.allowance import ALLOWANCE, Allowance
+from marchproxy.dataplane.allowance import ALLOWANCE, WALK, Allowance
 from marchproxy.dataplane.events import EventHub
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping, Sum, shown
 from marchproxy.dataplane.records import Denials, Event, EventKind
@@ -148,7 +148,7 @@ class _Watch:
         self.asked = time.monotonic()
         async with self._lock:
             began = time.monotonic()
-            if self._at and began < self._at + max(FRESH, self._allowance.pause(self.cost)):
+            if self._at and began < self._at + max(FRESH, self._pause()):
                 return
             found, ended = await self.look()
             now = time.monotonic()
@@ -156,6 +156,10 @@ class _Watch:
             self._before, self._now, self._ended = (self._now if self._at else found), found, ended
             self.seconds = now - self._at if self._at else 0.0
             self._at = now
+
+    def _pause(self) -> float:
+        """Seconds that the list is used. Without rates it is soon made anew: somebody waits for them."""
+        return self._allowance.pause(self.cost) if self.seconds else self.cost / WALK
 
     async def look(self) -> tuple[_Sums, _Sums]:
         """What there is, and what has ended since the last look."""

@@ -1,6 +1,6 @@
 """Tables of telemetry: what it costs, and what becomes of events."""
 
-from benchmarks.telemetry import COST_TITLES, FLOOD_TITLES, Flooded, cost_rows
+from benchmarks.telemetry import COST_TITLES, FLOOD_TITLES, Figure, Flooded, cost_rows
 from benchmarks.workloads import WORKLOADS
 
 DATAGRAMS = next(each for each in WORKLOADS if each.name == "datagrams")
@@ -14,10 +14,18 @@ def test_each_event_is_sent_dropped_by_the_queue_lost_or_missing() -> None:
     assert Flooded(0, 10, 1.0, 10, 0, 0, 0.0).cells()[0] == "as many as it goes"
 
 
+def figure(value: float, busy: float, told: float = 0, lost: float = 0) -> Figure:
+    return Figure(value, busy, told, lost)
+
+
 def test_ratios_are_of_the_same_round() -> None:
     found = {
-        ("datagrams", False): [(400e3, 4e-6), (200e3, 8e-6), (300e3, 5e-6)],
-        ("datagrams", True): [(396e3, 4e-6), (194e3, 8e-6), (300e3, 6e-6)],
+        ("datagrams", False): [figure(400e3, 4e-6), figure(200e3, 8e-6), figure(300e3, 5e-6)],
+        ("datagrams", True): [
+            figure(396e3, 4e-6, 10, 2000),
+            figure(194e3, 8e-6, 30, 0),
+            figure(300e3, 6e-6, 20, 1000),
+        ],
     }
     (row,) = cost_rows(found, [DATAGRAMS])
     assert len(row) == len(COST_TITLES)
@@ -26,4 +34,6 @@ def test_ratios_are_of_the_same_round() -> None:
         "300.0 (194.0-396.0)",
         "0.99 (0.97-1.00)",
         "1.00 (1.00-1.20)",
+        "20",
+        "1,000",
     )

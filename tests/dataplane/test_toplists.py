@@ -130,6 +130,23 @@ async def test_what_took_long_is_used_longer(clock: Clock) -> None:
 
 
 @looped
+async def test_where_nothing_is_idle_there_are_rates_soon_and_then_seldom(clock: Clock) -> None:
+    known = Known()
+    known.cost = 0.5
+    busy = Allowance(lambda: 0.0, processors=2)
+    lists = TopLists(known, busy)
+    await lists.list("mapping", TopOrder.BYTES, 10)
+    for walks, pause in enumerate((known.cost / WALK, busy.pause(known.cost)), 1):
+        clock.now += pause - 0.1
+        await lists.list("mapping", TopOrder.BYTES, 10)
+        assert known.walks == walks
+        clock.now += 0.1
+        await lists.list("mapping", TopOrder.BYTES, 10)
+        assert known.walks == walks + 1
+    assert busy.pause(known.cost) > known.cost / WALK
+
+
+@looped
 async def test_a_list_is_forgotten_when_nobody_asks(clock: Clock) -> None:
     known = Known()
     lists = TopLists(known)
