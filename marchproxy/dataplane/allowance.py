@@ -24,7 +24,7 @@ _LEAST = 0.1
 """Seconds between two looks at the machine: its clock has steps of 10 ms."""
 _SAVED = 1.0
 """Seconds of the share that may be saved up."""
-_COST, _CHEAPEST, _DEAREST = 40e-6, 5e-6, 200e-6
+_COST, _CHEAPEST, _DEAREST = 30e-6, 5e-6, 200e-6
 """Seconds that an event takes until it has left: at first, and the least and the most that is believed."""
 _WEIGHT, _KEPT = 100, 0.8
 """Events that the assumption counts for, and what remains of older experience with each look."""

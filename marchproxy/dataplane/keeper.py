@@ -108,7 +108,7 @@ class TierKeeper:
         return join(question, await self.tier.page(before(question, len(own)), names), own)
 
     async def totals(self, by: Grouping) -> FlowTotals:
-        """All live flows added up. What has ended before is told before this returns."""
+        """All live flows added up. What has ended before is told before this returns, as far as it may be."""
         await self.poll()
         names = self.events.names
         found = await self.tier.totals(by, names)

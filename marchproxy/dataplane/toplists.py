@@ -64,7 +64,7 @@ class Facts(Protocol):
         """What ends."""
 
     async def totals(self, by: Grouping) -> FlowTotals:
-        """All live flows added up. What has ended before is told before this returns."""
+        """All live flows added up. What has ended before is told before this returns, as far as it may be."""
 
     async def listen(self, kinds: frozenset[EventKind], told: Callable[[Event], None]) -> None:
         """Have `told` called for each of these events from the return on."""
