@@ -157,7 +157,10 @@ def _tell(environment: Environment, wish: Wish, managed: bool) -> None:
     except DaemonNotRunning:
         note(f"now start it: {_command(environment, wish.ports, managed)}")
     else:
-        note(f"the gateway runs: {status['tier']['name']} tier, revision {status['revision']['number']}")
+        tier = status["tier"]
+        note(f"the gateway runs: {tier['name']} tier, revision {status['revision']['number']}")
+        if tier["name"] == "sockets":
+            note(f"! listeners only, nothing that is routed is carried or denied: {tier['reason']}")
         for problem in status["problems"]:
             note(f"! {problem}")
     note("then see what would be denied: marchproxy flows --denied --follow")

@@ -1,6 +1,7 @@
 """Which tier carries: the kernel where BPF is permitted, else sockets; and what admits beside it."""
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -50,12 +51,13 @@ def choose_tier(*, no_bpf: bool, flow_table: int, ahead: Ahead | None = None) ->
         tier = KernelTier(pipeline) if pipeline else KernelTier.create(flow_table)
         return tier, "BPF is permitted"
     except (LibbpfMissing, NoBpffs, NotPermitted, NotSupported) as error:
+        log.warning("sockets carry, not the kernel: %s", error.message)
         return SocketsTier(), error.message
     except ProgramRejected as error:
         if left_in_kernel():
             raise
-        log.warning("%s", error.message)
-        return SocketsTier(), error.message.partition("\n")[0]
+        log.warning("sockets carry, not the kernel: %s", error.message)
+        return SocketsTier(), f"kernel {os.uname().release}: {error.message.partition('\n')[0]}"
 
 
 def choose_admission(

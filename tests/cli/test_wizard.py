@@ -180,3 +180,14 @@ def test_under_systemd_the_service_is_guarded_and_started(
     result = console.ok(*FLAGS, "--management-port", "2222", "--yes")
     assert done == [("MARCHPROXY_MANAGEMENT_PORTS", "2222"), "start"]
     assert "the gateway runs: kernel tier, revision 7" in result.err
+
+
+def test_a_gateway_that_carries_nothing_routed_says_so(
+    console: Console, machine: list[Device], daemon: Callable[[Answers], Daemon]
+) -> None:
+    reason = "kernel 5.15.0-204-generic has no bpf_loop; programs need kernel 6.1"
+    status = {**STATUS, "tier": {"name": "sockets", "reason": reason}}
+    daemon({"GET /v1/status": (200, status), "POST /v1/reload": (200, {"revision": 2})})
+    result = console.ok(*FLAGS, "--yes")
+    assert "the gateway runs: sockets tier, revision 7" in result.err
+    assert f"! listeners only, nothing that is routed is carried or denied: {reason}" in result.err

@@ -1,5 +1,6 @@
 """Which tier, and why."""
 
+import os
 from pathlib import Path
 from typing import cast
 
@@ -56,7 +57,7 @@ def test_sockets_when_asked_for() -> None:
     ],
 )
 def test_sockets_where_bpf_is_not_to_be_had(
-    monkeypatch: pytest.MonkeyPatch, refusal: errors.KernelError
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusal: errors.KernelError
 ) -> None:
     def refuse(flow_table: int) -> KernelTier:
         raise refusal
@@ -64,6 +65,7 @@ def test_sockets_where_bpf_is_not_to_be_had(
     monkeypatch.setattr(KernelTier, "create", refuse)
     tier, reason = choice.choose_tier(no_bpf=False, flow_table=1024)
     assert (type(tier), reason) == (SocketsTier, refusal.message)
+    assert caplog.messages == [f"sockets carry, not the kernel: {refusal.message}"]
 
 
 def test_a_kernel_that_refuses_the_programs_gets_sockets_and_no_loop(
@@ -78,7 +80,10 @@ def test_a_kernel_that_refuses_the_programs_gets_sockets_and_no_loop(
     monkeypatch.setenv("MARCHPROXY_BPFFS", str(tmp_path))
     tier, reason = choice.choose_tier(no_bpf=False, flow_table=1024)
     assert type(tier) is SocketsTier
-    assert reason == "the verifier rejected program 'marchproxy_tc': Invalid argument (EINVAL)"
+    kernel = os.uname().release
+    assert (
+        reason == f"kernel {kernel}: the verifier rejected program 'marchproxy_tc': Invalid argument (EINVAL)"
+    )
     location.link_directory().mkdir(parents=True)
     (location.link_directory() / "eth0").touch()
     with pytest.raises(errors.ProgramRejected):

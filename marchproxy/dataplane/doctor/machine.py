@@ -2,13 +2,14 @@
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from marchproxy.dataplane.doctor.case import Case
 from marchproxy.dataplane.doctor.finding import Finding, error, fine, warning
 from marchproxy.dataplane.kernel import features
+from marchproxy.dataplane.kernel.features import Answer
 from marchproxy.model.entities import Mode
 
 FILES = 16_384
@@ -17,6 +18,8 @@ MEGABYTES = 200
 """Of a disk: the store, its journal and a block list of a million entries need some fifty."""
 _TIME_ERROR = 5
 """adjtimex(2): the clock is not synchronised."""
+_OPTIONAL = frozenset({"XDP", "tcx"})
+"""What programs can do without, of what a kernel may lack."""
 _RELEASED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -30,16 +33,30 @@ def kernel(case: Case) -> Iterator[Finding]:
         fix = "apt-get install libbpf1" if "libbpf" in usable.detail else "sudo marchproxy doctor"
         yield warning("no BPF for this user: traffic is carried on sockets, slower", str(usable), fix)
         return
+    lacking = [answer for answer in others if not answer and answer.feature not in _OPTIONAL]
+    if lacking or not case.uses_bpf:
+        yield _on_sockets(case, lacking)
+        return
     wants_xdp = any(interface.mode in (Mode.XDP, Mode.XDP_GENERIC) for interface in case.interfaces)
     for answer in others:
         if answer:
             continue
         if answer.feature == "tcx":
             yield fine("no tcx: programs are attached by clsact", str(answer))
-        elif answer.feature != "XDP" or wants_xdp:
+        elif wants_xdp:
             yield error(f"this kernel has no {answer.feature}", str(answer), "use a newer kernel")
     if all(others):
         yield fine("it has all that programs need", ", ".join(answer.feature for answer in (usable, *others)))
+
+
+def _on_sockets(case: Case, lacking: Sequence[Answer]) -> Finding:
+    said = case.status["tier"]["reason"] if case.status else ""
+    if lacking:
+        text = "the programs need a newer kernel: traffic is carried on sockets, and none that is only routed"
+        evidence = f"kernel {os.uname().release}: {', '.join(map(str, lacking))}"
+        return warning(text, evidence, f"use kernel {features.OLDEST} or newer")
+    text = "traffic is carried on sockets, and none that is only routed"
+    return warning(text, f"the daemon says: {said}", "journalctl -u marchproxy")
 
 
 def btf(case: Case) -> Iterator[Finding]:

@@ -20,7 +20,11 @@ _RETURN_ONE = b"\xb7\x00\x00\x00\x01\x00\x00\x00" + b"\x95\x00\x00\x00\x00\x00\x
 """`r0 = 1; exit`: 1 is XDP_DROP, and for TC "the verdict is somebody else's"; neither is ever attached."""
 _RETURN_POINTER = b"\xbf\xa0\x00\x00\x00\x00\x00\x00" + b"\x95\x00\x00\x00\x00\x00\x00\x00"
 """`r0 = r10; exit`: lets out an address of the kernel, which only those may whose programs are trusted."""
+_CALL_LOOP = b"\x85\x00\x00\x00\xb5\x00\x00\x00" + b"\x95\x00\x00\x00\x00\x00\x00\x00"
+"""`call bpf_loop; exit`: who knows the helper (181) refuses what its arguments are, others the call."""
 _NO_INTERFACE = 0x7FFFFFFF
+OLDEST = "6.1"
+"""The kernel that the programs were made to load on."""
 _NEEDED_CAPABILITIES = {12: "CAP_NET_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF"}
 
 
@@ -73,9 +77,25 @@ def ring_buffer() -> Answer:
     )
 
 
+def loops() -> Answer:
+    """Loops whose body the verifier follows once (bpf_loop), which spares it most of the pipeline."""
+    return _judge("bpf_loop", "5.17", _call_loop)
+
+
 def probe_all() -> tuple[Answer, ...]:
     """Every answer, the one that decides about the others first."""
-    return bpf(), xdp(), tcx(), lru_hash(), ring_buffer()
+    return bpf(), xdp(), tcx(), lru_hash(), ring_buffer(), loops()
+
+
+def lacking() -> str:
+    """What the programs need and this kernel has not, in words for an operator; empty: all is there."""
+    for answer in (bpf(), ring_buffer(), loops()):
+        if answer:
+            continue
+        if answer.supported is False and answer.since:
+            return f"kernel {os.uname().release} has no {answer.feature}; programs need kernel {OLDEST}"
+        return f"{answer.feature} cannot be used: {answer.detail}"
+    return ""
 
 
 def _judge(feature: str, since: str, attempt: Callable[[], int], *, forbidden: bool | None = None) -> Answer:
@@ -105,6 +125,11 @@ def _load_program(kind: ProgramType, program: bytes = _RETURN_ONE) -> int:
 
 def _create_map(kind: MapType, key_size: int, value_size: int, max_entries: int) -> int:
     return _close(library().bpf_map_create(kind, b"probe", key_size, value_size, max_entries, None))
+
+
+def _call_loop() -> int:
+    code = _load_program(ProgramType.SCHED_CLS, _CALL_LOOP)
+    return 0 if code == errno.EACCES else code
 
 
 def _query_tcx() -> int:

@@ -267,11 +267,10 @@ def _explained() -> Iterator[None]:
 
 
 def _expect_bpf() -> None:
-    """Ask first: what a kernel without them says to a whole pipeline explains nothing."""
+    """Ask first: what a kernel that lacks something says to a whole pipeline explains nothing."""
     library()
-    for answer in (features.bpf(), features.ring_buffer()):
-        if not answer:
-            raise BpfNotPermitted(f"{answer.feature} cannot be used: {answer.detail}")
+    if lacking := features.lacking():
+        raise BpfNotPermitted(lacking)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from marchproxy.dataplane.kernel.features import Answer
 from marchproxy.model.entities import Interface, Mode, Role
 from tests.dataplane.doctor.patient import SNAPSHOT, Patient, wrong
 
-HAS = {name: Answer(name, True, "5.8") for name in ("BPF", "XDP", "tcx", "ring buffer")}
+HAS = {name: Answer(name, True, "5.8") for name in ("BPF", "XDP", "tcx", "ring buffer", "bpf_loop")}
 
 
 def probe(monkeypatch: pytest.MonkeyPatch, *answers: Answer) -> None:
@@ -50,6 +50,31 @@ def test_who_may_not_ask_believes_the_daemon(patient: Patient, monkeypatch: pyte
     probe(monkeypatch, Answer("BPF", False, "", "CAP_BPF missing"))
     (finding,) = machine.kernel(patient.case)
     assert finding.severity is Severity.OK
+
+
+def test_a_kernel_too_old_for_the_programs_is_named(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe(monkeypatch, Answer("tcx", False, "6.6"), Answer("bpf_loop", False, "5.17", "not in this kernel"))
+    for tier in ("sockets", None):
+        patient.status = (
+            {**patient.status, "tier": {"name": tier, "reason": ""}} if patient.status and tier else None
+        )
+        (finding,) = machine.kernel(patient.case)
+        assert (finding.severity, finding.fix) == (Severity.WARNING, "use kernel 6.1 or newer")
+        assert "none that is only routed" in finding.message
+        assert finding.evidence.startswith(f"kernel {os.uname().release}: bpf_loop: no")
+
+
+def test_why_sockets_carry_where_the_kernel_seems_to_have_all(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe(monkeypatch)
+    assert patient.status
+    patient.status["tier"] = {"name": "sockets", "reason": "the verifier rejected it"}
+    (finding,) = machine.kernel(patient.case)
+    assert finding.severity is Severity.WARNING
+    assert finding.evidence == "the daemon says: the verifier rejected it"
 
 
 def test_xdp_is_missed_by_those_who_want_it(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:

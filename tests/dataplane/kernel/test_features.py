@@ -2,6 +2,7 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,7 +46,9 @@ def test_everything_is_there() -> None:
         "tcx: yes",
         "LRU hash map: yes",
         "ring buffer: yes",
+        "bpf_loop: yes",
     ]
+    assert features.lacking() == ""
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -86,6 +89,26 @@ def test_three_answers(code: int, words: str, monkeypatch: pytest.MonkeyPatch) -
     assert bool(answer) is (code == 0)
 
 
+def test_a_kernel_without_bpf_loop_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 5.15, whose verifier calls helper 181 invalid, and says EINVAL where others say EACCES."""
+    for probe in ("bpf", "ring_buffer"):
+        monkeypatch.setattr(features, probe, lambda: Answer("there", True, ""))
+    monkeypatch.setattr(features, "_load_program", lambda *_: errno.EINVAL)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.15.0-204-generic"))
+    assert features.lacking() == "kernel 5.15.0-204-generic has no bpf_loop; programs need kernel 6.1"
+    monkeypatch.setattr(features, "_load_program", lambda *_: errno.EACCES)
+    assert features.lacking() == ""
+    monkeypatch.setattr(features, "_load_program", lambda *_: errno.ENOMEM)
+    assert features.lacking() == "bpf_loop cannot be used: Cannot allocate memory (ENOMEM)"
+
+
+def test_a_helper_that_no_kernel_has_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = features._CALL_LOOP[:4] + b"\xff\xff\0\0" + features._CALL_LOOP[8:]
+    monkeypatch.setattr(features, "_CALL_LOOP", unknown)
+    if features.bpf():
+        assert str(features.loops()) == "bpf_loop: no (not in this kernel; needs kernel 5.17)"
+
+
 def test_all_capabilities_and_still_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "_query_tcx", lambda: errno.EPERM)
     monkeypatch.setattr(features, "_missing_capabilities", list)
@@ -104,7 +127,7 @@ def test_without_libbpf_there_is_an_answer_too(monkeypatch: pytest.MonkeyPatch) 
         libbpf.library.cache_clear()
     assert bpf.supported is False
     assert "libbpf.so.99 cannot be loaded" in bpf.detail
-    assert [answer.supported for answer in others] == [None] * 4
+    assert [answer.supported for answer in others] == [None] * 5
 
 
 def test_an_answer_is_true_only_for_yes() -> None:

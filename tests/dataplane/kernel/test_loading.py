@@ -218,13 +218,27 @@ def test_no_libbpf(
     assert refused.value.hint == "install the package libbpf1"
 
 
-@pytest.mark.parametrize("feature", ["bpf", "ring_buffer"])
+@pytest.mark.parametrize("feature", ["bpf", "ring_buffer", "loops"])
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Answer("the thing", False, "5.17", "not in this kernel"), "has no the thing; programs need kernel"),
+        (Answer("the thing", False, "", "CAP_BPF missing"), "the thing cannot be used: CAP_BPF missing"),
+        (Answer("the thing", None, "5.17", "a reason"), "the thing cannot be used: a reason"),
+    ],
+)
 def test_a_kernel_without(
-    load: Callable[..., Pipeline], feature: str, monkeypatch: pytest.MonkeyPatch, nothing_left: None
+    load: Callable[..., Pipeline],
+    feature: str,
+    answer: Answer,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    nothing_left: None,
 ) -> None:
-    answer = Answer("the thing", False, "5.8", "not in this kernel")
+    """Nothing is loaded for the verifier to refuse: what it says of a whole pipeline explains nothing."""
     monkeypatch.setattr(features, feature, lambda: answer)
-    with pytest.raises(BpfNotPermitted, match="the thing cannot be used: not in this kernel"):
+    monkeypatch.setattr(BpfObject, "load", pytest.fail)
+    with pytest.raises(BpfNotPermitted, match=words):
         load()
 
 
