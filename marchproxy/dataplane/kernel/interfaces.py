@@ -99,7 +99,8 @@ class Attachments:
             try:
                 self._look_after(each)
             except MarchproxyError as error:
-                each.problem = error.message
+                # Without what a verifier says, which is in the log.
+                each.problem = error.message.partition("\n")[0]
         self._tell()
         self.states = tuple(each.state() for each in self._watched.values())
 

@@ -1,5 +1,6 @@
 """Loading the pipeline: its programs over one set of pinned maps, or a clear word why not."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +16,7 @@ from marchproxy.dataplane.kernel.errors import (
     NotPermitted,
     NotSupported,
     ObjectInvalid,
+    ProgramRejected,
 )
 from marchproxy.dataplane.kernel.libbpf import library
 from marchproxy.dataplane.kernel.maps import Map
@@ -22,6 +24,8 @@ from marchproxy.dataplane.kernel.objects import BpfObject, ObjectFile, open_pinn
 from marchproxy.dataplane.kernel.pins import lock_directory, make_pin_directory
 from marchproxy.dataplane.kernel.programs import Program
 from marchproxy.model.appliance import DEFAULT_SETTINGS
+
+log = logging.getLogger(__name__)
 
 READ_OR_WRITTEN = frozenset(
     {
@@ -108,15 +112,23 @@ class Programs:
         self.tc = tc
         self._load_xdp = load_xdp
         self._xdp: Program | None = None
+        self._refused: ProgramRejected | None = None
 
     @property
     def xdp(self) -> Program:
         """Loaded at first use, since most machines have none: verifying it would double the time to start.
 
-        Raises as `load_pipeline`.
+        Raises as `load_pipeline`; a verifier that has refused it is not asked again.
         """
+        if self._refused:
+            raise self._refused.with_traceback(None)
         if self._xdp is None:
-            self._xdp = self._load_xdp()
+            try:
+                self._xdp = self._load_xdp()
+            except ProgramRejected as refused:
+                self._refused = refused
+                log.warning("carried by TC, not XDP: %s", refused.message)
+                raise
         return self._xdp
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from marchproxy import bpf
 from marchproxy.dataplane.kernel import interfaces, layouts
-from marchproxy.dataplane.kernel.errors import KernelError
+from marchproxy.dataplane.kernel.errors import KernelError, ProgramRejected
 from marchproxy.dataplane.kernel.forwarding import Forwarding
 from marchproxy.dataplane.kernel.interfaces import Attachments
 from marchproxy.dataplane.kernel.links import LinkKind, attach_xdp, link_info, open_link
@@ -347,3 +347,27 @@ def test_a_broken_xdp_program_is_a_problem_of_its_interface(daemon: Daemon, prog
     state = daemon.want(near(Mode.XDP))
     assert state is not None
     assert (state.attached, state.problem) == ("tc", "the verifier rejected program 'marchproxy_xdp'")
+
+
+def test_a_verifier_that_refuses_xdp_is_asked_once_and_tc_carries(
+    daemon: Daemon,
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Verifying takes a while, and a kernel that refused will again, however often the driver is tried."""
+    asked = []
+
+    def refuse() -> Program:
+        asked.append(1)
+        raise ProgramRejected("marchproxy_xdp", errno=22, log="5297: a line\nback-edge\n")
+
+    monkeypatch.setattr(interfaces, "AGAIN", 0.0)
+    daemon.programs = Programs(programs.tc, refuse)
+    daemon.restart()
+    for state in (daemon.want(near(Mode.XDP)), daemon.poll(), daemon.poll()):
+        assert state
+        assert state.problem == "the verifier rejected program 'marchproxy_xdp': Invalid argument (EINVAL)"
+        assert state.attached == "tc"
+    assert len(asked) == 1
+    assert "back-edge" in caplog.text
