@@ -39,7 +39,7 @@ boot: ## test the package in systems of its own that boot: Debian 12 and 13, Ubu
 	@scripts/testroots.sh
 	$(PYTHON) -m pytest $(BOOTED) $(ARGS)
 
-qemu: ## test it on Debian 12's own kernel, 6.1, in an emulated machine (root, half an hour)
+qemu: ## test it on the own kernels of Debian 12 (6.1) and Ubuntu 22.04 (5.15), emulated (root, half an hour)
 	@scripts/setup.sh test
 	@scripts/testroots.sh
 	@scripts/testkernel.sh
