@@ -159,7 +159,7 @@ def test_its_sockets_carry_what_they_can_and_say_what_they_cannot(said_of_old: M
     assert said_of_old["tunnel"].splitlines() == [f"part {part} came back whole" for part in (1, 2, 3)]
     assert said_of_old["denied"].startswith("refused: ")
     assert said_of_old["routed"].startswith("refused: ")
-    assert "routed traffic is not carried without BPF: mapping routed" in said_of_old["status"]
+    assert "routed traffic is not carried without BPF: mapping echo and 1 more" in said_of_old["status"]
     assert "Traceback" not in "".join(said_of_old.values())
 
 
