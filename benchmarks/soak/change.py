@@ -10,6 +10,8 @@ EVERY = 1.0
 """Seconds."""
 PLACES = 20
 """Ports and addresses among which changes are made."""
+LIMITS = 10
+"""For one service: an address has room for twelve."""
 
 
 class Operator:
@@ -64,7 +66,7 @@ class Operator:
         self._turn("service", at, (f"extra{at}", "--address", f"198.51.100.{at}"), f"extra{at}")
 
     def _limit(self) -> None:
-        at = self._random.randrange(PLACES)
+        at = self._random.randrange(LIMITS)
         what = ("--per", "service", "--service", "idle", "--flows-per-second", str(100 + at))
         self._turn("limit", at, ("--name", f"extra{at}", *what), f"extra{at}")
 
