@@ -57,9 +57,10 @@ def apply(
     """Make the appliance equal to a file, or import a fleet file
 
     A file of our own format (what export prints, or just services and mappings) makes its clusters equal to
-    itself: what it leaves out is removed. Clusters it does not name stay, and interfaces too unless it has
-    them. The changes are shown first. Where something would be changed or removed it asks; a script says
-    --yes.
+    itself: what it leaves out is removed. Clusters it does not name stay, and so does what belongs to no
+    cluster (interfaces, listeners, limits, blocks, settings), each unless the file has it. One with clusters
+    and interfaces is all of the appliance, since export leaves out what there is none of. The changes are
+    shown first. Where something would be changed or removed it asks; a script says --yes.
 
     A fleet import file only adds and updates. With --dry-run the running daemon is asked which flows the
     change would cut.
