@@ -16,7 +16,8 @@ from marchproxy.cli.options import CLUSTER, TABLE, ClusterOption, OutputOption, 
 from marchproxy.cli.output import Output, show_one, show_rows
 from marchproxy.cli.table import Columns
 from marchproxy.client import edits
-from marchproxy.client.certsources import Origin, SourceFailed, check_origin
+from marchproxy.client.asking import SourceFailed
+from marchproxy.client.certorigin import Origin, check_origin
 from marchproxy.model import certificate as model
 from marchproxy.model.certificate import Certificate, Purpose
 from marchproxy.model.collector import parse_certificates
@@ -165,6 +166,8 @@ def renew(
     " --secret-file secret-id",
     "marchproxy cert source web --infisical https://app.infisical.com --project 64a8… --environment prod"
     " --certificate-secret TLS_CERT --key-secret TLS_KEY --client-id 9f2e… --secret-file client-secret",
+    "marchproxy cert source web --acme https://acme-v02.api.letsencrypt.org/directory --hosts www.example.com"
+    " --contact admin@example.com --agree-terms --challenge-listen '*:80'",
     "marchproxy cert source web --forget",
     revises=False,
 )
@@ -178,7 +181,7 @@ def source(
         str, typer.Option(metavar="PATH", help="Vault: PKI/issue/ROLE, or of a secret: secret/data/NAME")
     ] = "",
     hosts: Annotated[
-        str, typer.Option(metavar="HOST[,…]", help="Vault's PKI: names and addresses it is to be for")
+        str, typer.Option(metavar="HOST[,…]", help="ACME, Vault's PKI: names and addresses it is for")
     ] = "",
     ttl: Annotated[str, typer.Option(metavar="TIME", help="Vault's PKI: how long, as of its role")] = "",
     role_id: Annotated[str, typer.Option(metavar="ID", help="Vault: log in by AppRole")] = "",
@@ -194,6 +197,22 @@ def source(
     ] = "",
     key_secret: Annotated[str, typer.Option(metavar="NAME", help="Infisical: the one with its key")] = "",
     client_id: Annotated[str, typer.Option(metavar="ID", help="Infisical: of Universal Auth")] = "",
+    acme: Annotated[str, typer.Option(metavar="URL", help="A CA that speaks ACME: its directory")] = "",
+    contact: Annotated[
+        str, typer.Option(metavar="EMAIL", help="ACME: where the CA writes to, if anywhere")
+    ] = "",
+    agree_terms: Annotated[
+        bool, typer.Option("--agree-terms", help="ACME: you agree to the terms of the CA")
+    ] = False,
+    challenge_listen: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDR:PORT", help="ACME: where challenges are answered during an order; *:80 is all"
+        ),
+    ] = "",
+    key_id: Annotated[
+        str, typer.Option(metavar="ID", help="ACME: of an external account, whose key is the secret")
+    ] = "",
     secret_file: Annotated[
         str, typer.Option(metavar="FILE", help="What opens it: token, secret ID or client secret; - is stdin")
     ] = "",
@@ -202,11 +221,15 @@ def source(
     cluster: ClusterOption = CLUSTER,
     output: OutputOption = TABLE,
 ) -> ExitCode:
-    """Take a certificate from a secret store, now and from then on
+    """Take a certificate from a secret store or an ACME CA, now and from then on
 
     It is fetched at once, and nothing changes unless it can be used. The daemon looks every five minutes for
-    another one: Vault's PKI is asked in the last third of a certificate's life, secrets are compared. What
-    opens the store is encrypted here, and in no revision, export or log.
+    another one: ACME and Vault's PKI are asked in the last third of a certificate's life, secrets are
+    compared. What opens the store is encrypted here, and in no revision, export or log.
+
+    An ACME CA fetches http://HOST/.well-known/acme-challenge/… of each host at port 80, which has to lead to
+    --challenge-listen. There is a listener only while an order is under way, and it answers nothing else. The
+    account's key is made here.
     """
     environment = environment_of(context)
     if forget:
@@ -215,8 +238,10 @@ def source(
                 raise Conflict(f"certificate {name!r} is not fetched from anywhere")
         environment.note(f"certificate {name} is fetched no more")
         return ExitCode.DONE
-    if bool(vault) is bool(infisical):
-        raise WrongUsage("say one of --vault and --infisical")
+    kinds = {"vault": vault, "infisical": infisical, "acme": acme}
+    if len([url for url in kinds.values() if url]) != 1:
+        raise WrongUsage("say one of --vault, --infisical and --acme")
+    [kind] = [kind for kind, url in kinds.items() if url]
     given = {
         "path": path,
         "hosts": hosts.replace(" ", ""),
@@ -229,11 +254,15 @@ def source(
         "certificate": certificate_secret,
         "key": key_secret,
         "client_id": client_id,
+        "contact": contact,
+        "terms": "agreed" if agree_terms else "",
+        "listen": challenge_listen,
+        "key_id": key_id,
     }
     origin = check_origin(
         Origin(
-            kind="vault" if vault else "infisical",
-            url=(vault or infisical).rstrip("/"),
+            kind=kind,
+            url=acme or (vault or infisical).rstrip("/"),
             options={option: value for option, value in given.items() if value},
             ca=parse_certificates(read_bytes(environment, ca).decode("ascii", "replace"), field="ca")
             if ca
@@ -243,6 +272,8 @@ def source(
             else "",
         )
     )
+    if acme:
+        environment.note(f"ordering a certificate for {given['hosts']} at {acme}: two minutes at most")
     with intent.opened(environment) as store:
         made = establish(store, cluster, name, origin)
         snapshot = store.snapshot()
@@ -256,9 +287,10 @@ def pull_all(
     now: Annotated[bool, typer.Option("--now", help="Also where it is not time yet")] = False,
     cluster: Annotated[str, typer.Option("--cluster", metavar="NAME", help="Only of this cluster")] = "",
 ) -> ExitCode:
-    """Fetch certificates that come from a secret store, where it is time
+    """Fetch certificates that come from a secret store or an ACME CA, where it is time
 
-    The daemon does this every five minutes. What cannot be fetched stays as it is, and is an error here.
+    The daemon does this every five minutes. What cannot be fetched stays as it is, and is an error here. A CA
+    whose order failed is left alone for a while, unless --now is said.
     """
     environment = environment_of(context)
     with intent.opened(environment) as store:

@@ -1,105 +1,30 @@
-"""Where certificates come from beside files: HashiCorp Vault and Infisical, behind one small interface.
+"""Where certificates come from beside files: HashiCorp Vault, Infisical and ACME, behind one small interface.
 
-Each is asked by a few requests of JSON; no redirect is followed, for what is trusted is the address given.
+Each is asked by a few requests of JSON.
 """
 
-import json
-import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any, Protocol
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
-from marchproxy.model.errors import InvalidValue, MarchproxyError
-
-PATIENCE = 10.0
-"""Seconds for each step of a request."""
-_LONGEST = 1024 * 1024
-
-type Document = dict[str, Any]
+from marchproxy.client.asking import Document, Server, SourceFailed
+from marchproxy.client.certorigin import Account, Origin, Source, is_address, issues
 
 
-class SourceFailed(MarchproxyError):
-    """No certificate came; the message says why, and holds no secret."""
+def source_of(origin: Origin, account: Account | None = None) -> Source:
+    """What speaks to it. `account` is ACME's: without one, nothing is fetched there."""
+    if origin.kind == "acme":
+        from marchproxy.client.acme import Acme
 
-
-class Source(Protocol):
-    """Gives a certificate with its key."""
-
-    issues: bool
-    """Whether each time makes a new one: then it is asked only when the old one ends soon."""
-
-    def fetch(self) -> tuple[bytes, bytes]:
-        """Chain and key in PEM form. Raises `SourceFailed`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a certificate comes from, as it is kept; the secret that opens it is kept sealed beside it."""
-
-    kind: str
-    """`vault` or `infisical`."""
-    url: str
-    """https, or http on loopback; without a path of its own, but for what is before `/v1` or `/api`."""
-    options: Mapping[str, str]
-    """Of `OPTIONS`; those that are empty are left out."""
-    ca: str = ""
-    """Certificates in PEM form that vouch for the server; empty: the system's."""
-    secret: str = field(default="", repr=False)
-
-    def __str__(self) -> str:
-        what = self.options.get("path") or self.options.get("certificate", "")
-        return f"{self.kind} {self.url} {what}".strip()
-
-
-OPTIONS = {
-    "vault": ("path", "hosts", "ttl", "role_id", "namespace"),
-    "infisical": ("project", "environment", "folder", "certificate", "key", "client_id"),
-}
-_NEEDED = {
-    "vault": ("path",),
-    "infisical": ("project", "environment", "certificate", "key", "client_id"),
-}
-
-
-def check_origin(origin: Origin) -> Origin:
-    """The same, if it can be meant. Raises `InvalidValue`."""
-    parts = urlsplit(origin.url)
-    local = parts.hostname in ("127.0.0.1", "::1", "localhost")
-    plain = parts.hostname and "@" not in parts.netloc and not (parts.query or parts.fragment)
-    if not plain or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise InvalidValue("url", origin.url, "an address such as https://vault.example:8200")
-    for name in origin.options:
-        if name not in OPTIONS[origin.kind]:
-            raise InvalidValue(name, origin.options[name], f"nothing with {origin.kind}")
-    for name in _NEEDED[origin.kind]:
-        if not origin.options.get(name):
-            raise InvalidValue(name, None, f"one: {origin.kind} needs it")
-    if _issues(origin) and not origin.options.get("hosts"):
-        raise InvalidValue("hosts", None, "the hosts that the certificate is to be for")
-    if not origin.secret or not origin.secret.isascii() or not origin.secret.isprintable():
-        raise InvalidValue("secret", "…", "what opens it, on one line")
-    return origin
-
-
-def source_of(origin: Origin) -> Source:
-    """What speaks to it."""
-    server = _Server(origin.url, origin.ca)
+        return Acme(origin, account)
+    server = Server(origin.url, origin.ca)
     return _Vault(server, origin) if origin.kind == "vault" else _Infisical(server, origin)
-
-
-def _issues(origin: Origin) -> bool:
-    """Whether a path is that of a role of the PKI engine, which makes certificates."""
-    parts = origin.options.get("path", "").strip("/").split("/")
-    return origin.kind == "vault" and len(parts) >= 3 and parts[-2] in ("issue", "sign")
 
 
 class _Vault:
     """The HTTP API, version 1: `pki/issue/ROLE` of the PKI engine, or a secret of the KV engine (2 or 1)."""
 
-    def __init__(self, server: "_Server", origin: Origin) -> None:
-        self.issues = _issues(origin)
+    def __init__(self, server: Server, origin: Origin) -> None:
+        self.issues = issues(origin)
         self._server = server
         self._origin = origin
 
@@ -115,11 +40,11 @@ class _Vault:
             held = data.get("data", data)
             return _pem(held, "certificate", "chain"), _pem(held, "private_key", "key")
         hosts = options["hosts"].split(",")
-        names = [host for host in hosts if not _is_address(host)]
+        names = [host for host in hosts if not is_address(host)]
         body = {
             "common_name": hosts[0],
             "alt_names": ",".join(names),
-            "ip_sans": ",".join(host for host in hosts if _is_address(host)),
+            "ip_sans": ",".join(host for host in hosts if is_address(host)),
             **({"ttl": options["ttl"]} if "ttl" in options else {}),
         }
         data = _object(self._server.ask("POST", path, fields, body), "data")
@@ -141,7 +66,7 @@ class _Infisical:
 
     issues = False
 
-    def __init__(self, server: "_Server", origin: Origin) -> None:
+    def __init__(self, server: Server, origin: Origin) -> None:
         self._server = server
         self._origin = origin
 
@@ -162,49 +87,6 @@ class _Infisical:
         }
         target = f"/api/v3/secrets/raw/{quote(name, safe='')}?{urlencode(query)}"
         return _pem(_object(self._server.ask("GET", target, fields), "secret"), "secretValue")
-
-
-class _Server:
-    """Asks one server, a connection for each request."""
-
-    def __init__(self, url: str, ca: str) -> None:
-        self._parts = urlsplit(url)
-        self._ca = ca
-        self._shown = f"{self._parts.scheme}://{self._parts.netloc}"
-
-    def ask(
-        self, method: str, target: str, fields: Mapping[str, str], body: Mapping[str, str] | None = None
-    ) -> Document:
-        """The object that is answered. Raises `SourceFailed`."""
-        connection = self._connection()
-        try:
-            encoded = json.dumps(body).encode() if body is not None else None
-            more = {"Content-Type": "application/json"} if body is not None else {}
-            headers = {"Accept": "application/json", "User-Agent": "marchproxy", **more, **fields}
-            connection.request(method, self._parts.path.rstrip("/") + target, encoded, headers)
-            answer = connection.getresponse()
-            raw = answer.read(_LONGEST + 1)
-        except (OSError, HTTPException) as error:
-            raise SourceFailed(f"{self._shown}: {_why(error)}") from None
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise SourceFailed(f"{self._shown}{target.partition('?')[0]}: HTTP {answer.status}{_said(raw)}")
-        try:
-            document = json.loads(raw) if len(raw) <= _LONGEST else None
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
-            raise SourceFailed(f"{self._shown}: the answer is no object of JSON")
-        return document
-
-    def _connection(self) -> HTTPConnection:
-        host = self._parts.hostname or ""
-        if self._parts.scheme == "http":
-            return HTTPConnection(host, self._parts.port, timeout=PATIENCE)
-        context = ssl.create_default_context(cadata=self._ca or None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return HTTPSConnection(host, self._parts.port, timeout=PATIENCE, context=context)
 
 
 def _object(document: Document, name: str) -> Document:
@@ -239,32 +121,3 @@ def _without_root(chain: Sequence[bytes]) -> Sequence[bytes]:
         if each.strip() not in kept and not (number and read.issuer == read.subject):
             kept.append(each.strip())
     return kept
-
-
-def _is_address(host: str) -> bool:
-    from ipaddress import ip_address
-
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _said(raw: bytes) -> str:
-    """What a server says about its refusal, if it is short and plain."""
-    try:
-        document = json.loads(raw[:4096])
-        said = document.get("errors") or document.get("message") or ""
-    except (ValueError, AttributeError, RecursionError):
-        return ""
-    text = "; ".join(map(str, said)) if isinstance(said, list) else str(said)
-    return f": {text[:200]}" if text and text.isprintable() else ""
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {PATIENCE:.0f} s"
-    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"

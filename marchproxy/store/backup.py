@@ -37,6 +37,7 @@ _SEALED = {
     "log_token": "SELECT 1 FROM log_token LIMIT 1",
     "certificate": "SELECT 1 FROM certificate LIMIT 1",
     "certificate_source": "SELECT 1 FROM certificate_source LIMIT 1",
+    "acme_account": "SELECT 1 FROM acme_account LIMIT 1",
 }
 """By table: whether something is in it that only the key opens."""
 _HEAD = len(MAGIC) + _SALT + _NONCE

@@ -10,13 +10,16 @@ from marchproxy.model.errors import NotFound
 from marchproxy.store.database import Database
 from marchproxy.store.rows import dump
 from marchproxy.store.vault import Vault
-from marchproxy.store.writer import insert
+from marchproxy.store.writer import insert, update
 
 _COLUMNS = (
     "SELECT c.name, t.name, s.document, s.sealed FROM certificate_source s"
     " JOIN certificate t ON s.certificate = t.id JOIN cluster c ON t.cluster = c.id"
 )
-
+_KEPT = (
+    "SELECT s.id FROM certificate_source s JOIN certificate t ON s.certificate = t.id"
+    " JOIN cluster c ON t.cluster = c.id WHERE c.name = ? AND t.name = ? AND s.sealed = ?"
+)
 _CERTIFICATE = (
     "SELECT t.id FROM certificate t JOIN cluster c ON t.cluster = c.id WHERE c.name = ? AND t.name = ?"
 )
@@ -53,6 +56,13 @@ class CertificateSources:
                 sealed=self._vault.seal(secret.encode("ascii"), _sealed_for(cluster, name)),
                 created=datetime.now(UTC).replace(microsecond=0, tzinfo=None),
             )
+
+    def note(self, source: KeptSource, document: dict[str, Any]) -> None:
+        """Say something else about one; nothing happens where it is gone, or another one is there by now."""
+        with self._database.writing() as dal:
+            found = self._database.query(_KEPT, source.cluster, source.name, source.sealed)
+            if found:
+                update(dal, dal.certificate_source.id == int(found[0][0]), document=dump(document))
 
     def forget(self, cluster: str, name: str) -> bool:
         """Fetch it no more; whether it was. Raises `NotFound` where there is no such certificate."""

@@ -405,6 +405,22 @@ def shown_certificates(dal: "DAL") -> None:
     add(dal, "service", Field("tls_cert", "text"), None)
 
 
+def acme_accounts(dal: "DAL") -> None:
+    """Accounts at CAs that speak ACME."""
+    from pydal import Field
+
+    create(
+        dal,
+        "acme_account",
+        reference("cluster", "CASCADE"),
+        Field("directory", "text", notnull=True),
+        Field("contact", length=320, notnull=True),
+        Field("sealed", "text", notnull=True),
+        Field("orders", "text", notnull=True),
+        time("created"),
+    )
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -425,6 +441,7 @@ MIGRATIONS: tuple[Step, ...] = (
     introduced_listeners,
     request_copies,
     shown_certificates,
+    acme_accounts,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

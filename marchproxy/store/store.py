@@ -12,6 +12,7 @@ from marchproxy.model.change import Change, diff, patch
 from marchproxy.model.errors import Conflict
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.store import keys, reader
+from marchproxy.store.acmeaccounts import AcmeAccounts
 from marchproxy.store.certificates import Certificates, check_certificates
 from marchproxy.store.certificatesources import CertificateSources
 from marchproxy.store.contents import check_contents, read_contents, write_contents
@@ -55,6 +56,7 @@ class Store:
         self.credentials = Credentials(database, vault)
         self.certificates = Certificates(database, vault, lambda: self._read()[1])
         self.certificate_sources = CertificateSources(database, vault)
+        self.acme_accounts = AcmeAccounts(database, vault)
         self._database = database
         self._known: tuple[Revision, Snapshot] | None = None
 

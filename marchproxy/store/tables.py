@@ -21,6 +21,8 @@ from marchproxy.store.rows import COLUMNS, LONGEST_NAME, NAME_LENGTH
 
 AUTHOR_LENGTH = 64
 MESSAGE_LENGTH = 500
+ADDRESS_LENGTH = 2000
+CONTACT_LENGTH = 320
 
 type Judgement = tuple[Any, str | None]
 """What pydal's validators return: the value, and what is wrong with it."""
@@ -149,6 +151,15 @@ def _define(dal: DAL) -> None:
         Field("sealed", "text", requires=_BASE64),
         Field("created", "datetime", requires=_instant),
     )
+    dal.define_table(
+        "acme_account",
+        Field("cluster", "reference cluster", ondelete="CASCADE", requires=_POSITIVE),
+        Field("directory", "text", requires=_line(ADDRESS_LENGTH)),
+        Field("contact", length=CONTACT_LENGTH, requires=_contact),
+        Field("sealed", "text", requires=_BASE64),
+        Field("orders", "text", requires=_names),
+        Field("created", "datetime", requires=_instant),
+    )
 
 
 def _fields(kind: Kind) -> list[Field]:
@@ -174,6 +185,11 @@ def _document(value: Any, record_id: object = None) -> Judgement:
     except ValueError:
         document = None
     return value, None if isinstance(document, dict) else "expected a JSON object"
+
+
+def _contact(value: Any, record_id: object = None) -> Judgement:
+    """Empty where there is none."""
+    return (value, None) if value == "" else _line(CONTACT_LENGTH)(value)
 
 
 def _names(value: Any, record_id: object = None) -> Judgement:

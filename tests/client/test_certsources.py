@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from marchproxy.client.certsources import Origin, SourceFailed, check_origin, source_of
+from marchproxy.client.asking import SourceFailed
+from marchproxy.client.certorigin import Origin, check_origin
+from marchproxy.client.certsources import source_of
 from marchproxy.model.errors import InvalidValue
 from tests.certificates import authority, signed
 
