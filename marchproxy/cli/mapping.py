@@ -175,6 +175,12 @@ FIELDS = (
         many=True,
     ),
     Switch("trace", "trace", "HTTP: whether requests without traceparent get one"),
+    Switch(
+        "early_data",
+        "early-data",
+        "HTTP/3: whether GET, HEAD and OPTIONS may come before a handshake is complete (0-RTT): for backends"
+        " that know Early-Data, or may be asked twice",
+    ),
     Field("description", "--description", "TEXT", "What it is for, in at most 500 characters"),
 )
 _FILES = ("client_ca", "client_crl")

@@ -233,6 +233,7 @@ def request_of(event: Event, exchanged: Exchanged) -> RequestRecord:
         bytes_received=exchanged.received,
         attempts=exchanged.attempts,
         mirror=exchanged.mirror,
+        early_data=exchanged.early_data,
         connected=exchanged.connected,
         waited=exchanged.waited,
         took=exchanged.took,

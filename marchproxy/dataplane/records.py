@@ -182,6 +182,8 @@ class Exchanged:
     """Seconds until its end."""
     mirror: str = ""
     """Qualified name of the service that got a copy; empty: none did."""
+    early_data: bool = False
+    """It came, and went on, before its client's handshake was complete."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,7 @@ _FORMS: dict[type[Any], _Form] = {
             "limit_burst": optional(whole(1, 1_000_000)),
             "limit_per": choice(entities.LimitPer),
             "trace": flag,
+            "early_data": flag,
             "client_ca": parsed(collector.parse_certificates),
             "client_crl": parsed(clientnames.parse_crl),
             "client_names": each(clientnames.parse_client_name, order=str, empty=True),

@@ -243,6 +243,8 @@ class Mapping:
     """Revocation lists in PEM form, of whoever issues clients' certificates; empty: nothing is revoked."""
     trace: bool = False
     """Requests that are part of no trace begin one (W3C Trace Context), as sampled."""
+    early_data: bool = False
+    """Over HTTP/3, GET, HEAD and OPTIONS may come before the client's handshake is complete (0-RTT)."""
     client_names: tuple[str, ...] = ()
     """Patterns, `KIND:NAME`, one of which a client's certificate has to fit; empty: none."""
     weights: tuple[str, ...] = ()

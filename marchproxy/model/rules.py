@@ -171,7 +171,7 @@ OF_REQUESTS = {
         *("connect_timeout", "response_timeout", "idle_timeout", "retry_on", "retry_budget"),
         *("eject_after", "eject_for", "eject_most", "max_requests", "max_waiting"),
         *("limit_requests", "limit_burst", "limit_per"),
-        *("client_ca", "client_crl", "client_names", "trace", "mirror"),
+        *("client_ca", "client_crl", "client_names", "trace", "mirror", "early_data"),
     )
 }
 """Fields of a mapping that say something where requests are read only, and their defaults."""
@@ -201,8 +201,26 @@ def _check_requests(mapping: Mapping) -> None:
         raise InvalidValue(
             "mirror", mapping.mirror, "nothing where requests go to no backend: redirect, deny"
         )
+    if mapping.early_data:
+        _check_early_data(mapping)
     if mapping.max_waiting and not mapping.max_requests:
         raise InvalidValue("max_requests", 0, "a bound that max_waiting requests can wait for")
+
+
+def _check_early_data(mapping: Mapping) -> None:
+    """Nobody has proven anything before the handshake is complete, and backends have to know of it."""
+    if not mapping.http3:
+        said = ",".join(mapping.protocols)
+        raise InvalidValue("protocols", said, "https,quic, and a certificate as tls, with early_data")
+    for field, value in (("action", mapping.action), ("auth_required", mapping.auth_required)):
+        if value in (Action.DENY, True):
+            raise InvalidValue(
+                field, str(value), "nothing that refuses with early_data, which lets in sooner"
+            )
+    if mapping.client_ca:
+        raise InvalidValue("client_ca", "", "none with early_data: no certificate is shown that soon")
+    if any(each.split()[1:2] == ["early-data"] for each in mapping.request_headers):
+        raise InvalidValue("request_headers", "early-data", "no such header: it says what came early")
 
 
 def check_interface(interface: Interface) -> None:

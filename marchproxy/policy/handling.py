@@ -25,6 +25,7 @@ def handling_of(mapping: Mapping) -> Handling:
         client=ClientTls(mapping.client_ca, mapping.client_crl) if mapping.client_ca else None,
         client_names=mapping.client_names,
         trace=mapping.trace,
+        early_data=mapping.early_data,
     )
 
 

@@ -159,6 +159,7 @@ class Handling:
     client: ClientTls | None = None
     client_names: tuple[str, ...] = ()
     trace: bool = False
+    early_data: bool = False
     mirror: Mirror | None = None
 
 

@@ -163,6 +163,8 @@ def _routes(evaluator: Evaluator, answer: Answer, listener: Listener, query: Que
         yield "HTTP/3 is spoken there over UDP, too, and decided by the same mappings"
     if answer.openers:
         yield f"a credential of {_listed(answer.openers)} opens it, presented as Authorization"
+    elif isinstance(answer.rule, Rule) and answer.rule.handling.early_data:
+        yield "over HTTP/3, GET, HEAD and OPTIONS may come before the handshake is complete (0-RTT)"
     if answer.actions is not None:
         yield from _acts(answer.actions, query)
     if answer.pool is not None:

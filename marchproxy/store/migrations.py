@@ -421,6 +421,13 @@ def acme_accounts(dal: "DAL") -> None:
     )
 
 
+def early_requests(dal: "DAL") -> None:
+    """Which requests may come before a handshake is complete."""
+    from pydal import Field
+
+    add(dal, "mapping", Field("early_data", "boolean"), "F")
+
+
 MIGRATIONS: tuple[Step, ...] = (
     first_tables,
     gateway_tables,
@@ -442,6 +449,7 @@ MIGRATIONS: tuple[Step, ...] = (
     request_copies,
     shown_certificates,
     acme_accounts,
+    early_requests,
 )
 """In order; the position counted from 1 is a migration's number, the function's name its name."""
 

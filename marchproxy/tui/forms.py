@@ -111,6 +111,7 @@ FIELDS: Final[Mapping[Kind, Sequence[Field]]] = {
         Field("response_headers", "To clients", "add Vary Accept | remove Server", Shape.PHRASES),
         Field("mirror", "Mirror", "canary=10: a service that gets copies of 10 of 100 requests"),
         Field("sticky", "Sticky", "", Shape.FLAG),
+        Field("early_data", "0-RTT of HTTP/3", "", Shape.FLAG),
         Field(
             "proxy_from",
             "PROXY from",

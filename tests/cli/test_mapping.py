@@ -25,6 +25,7 @@ REQUESTS: dict[str, object] = {
     "client_names": [],
     "trace": False,
     "mirror": None,
+    "early_data": False,
 }
 CW = {
     **REQUESTS,
@@ -155,6 +156,7 @@ def test_what_is_said_about_requests(site: Console) -> None:
         "client_names": [],
         "trace": True,
         "mirror": "lab=25",
+        "early_data": False,
     }
     assert site("service", "remove", "lab", "--yes").code == 4
     assert "mirror" in site.ok("mapping", "show", "m").out

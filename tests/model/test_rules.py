@@ -224,6 +224,9 @@ def test_quic_beside_https_is_http3_where_tls_ends(fields: Document, field: str 
     assert refused.value.field == field
 
 
+OVER_QUIC = {"protocols": ["https", "quic"], "tls": "site"}
+
+
 @pytest.mark.parametrize(
     ("fields", "wrong"),
     [
@@ -252,6 +255,13 @@ def test_quic_beside_https_is_http3_where_tls_ends(fields: Document, field: str 
         ({"mirror": "canary", "listen": None}, "listen"),
         ({"mirror": "canary", "action": "deny"}, "mirror"),
         ({"mirror": "canary", "redirect": "https://{host}", "destinations": []}, "mirror"),
+        ({"early_data": True, **OVER_QUIC}, None),
+        ({"early_data": True}, "protocols"),
+        ({"early_data": True, **OVER_QUIC, "tls": None}, "protocols"),
+        ({"early_data": True, **OVER_QUIC, "protocols": ["https"]}, "protocols"),
+        ({"early_data": True, **OVER_QUIC, "action": "deny"}, "action"),
+        ({"early_data": True, **OVER_QUIC, "auth_required": True}, "auth_required"),
+        ({"early_data": True, **OVER_QUIC, "request_headers": ["remove Early-Data"]}, "request_headers"),
     ],
 )
 def test_what_is_said_about_requests_needs_http_at_a_listener(

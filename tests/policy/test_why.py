@@ -236,3 +236,11 @@ def test_http3_is_told_of() -> None:
     asked = replace(query("10.0.0.1", "192.0.2.1", 443), host="h.example", path="/")
     said = why(Evaluator(made), asked)
     assert "HTTP/3 is spoken there over UDP, too, and decided by the same mappings" in said
+    assert not any("0-RTT" in line for line in said)
+
+
+def test_early_data_is_told_of() -> None:
+    www = mapping("www", "office", "web", "*:443", "https,quic", tls="proxy", early_data=True)
+    asked = replace(query("10.0.0.1", "192.0.2.1", 443), host="h.example", path="/")
+    said = why(Evaluator(plan(OFFICE, WEB, www)), asked)
+    assert "over HTTP/3, GET, HEAD and OPTIONS may come before the handshake is complete (0-RTT)" in said

@@ -36,6 +36,7 @@ from marchproxy.dataplane.proxy.connecting import connect
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
 from marchproxy.dataplane.proxy.tcp import TcpListener
 from marchproxy.dataplane.quic.handshakes import MOST as MOST_HANDSHAKES
+from marchproxy.dataplane.quic.replays import Replays
 from marchproxy.dataplane.quic.steering import Steering
 from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.tier import EventSink
@@ -96,6 +97,7 @@ class Admission:
         self._http = HttpListeners(*shared_parts, rates or Rates())
         self._contexts = contexts
         self._steering = Steering()
+        self._replays: Replays | None = None
         self._http3: Http3Listeners | None = None
         """There once some plan has wanted it: what it needs takes longer to load than all the rest."""
         self._open: dict[ListenerKey, TcpListener] = {}
@@ -120,9 +122,11 @@ class Admission:
         """Report only these kinds of events from now on."""
         self._ledger.wanted = kinds
 
-    def steer(self, steering: Steering) -> None:
-        """From now on give out these connection IDs of QUIC: where several processes share ports."""
-        self._steering = steering
+    def steer(self, steering: Steering, replays: Replays) -> None:
+        """From now on give out these connection IDs of QUIC, and know together with others what was said
+        early: where several processes share ports.
+        """
+        self._steering, self._replays = steering, replays
 
     def prepare(self, plan: Plan) -> Prepared:
         """Open what `plan` needs and is not open. Raises `MarchproxyError`, and nothing has changed.
@@ -173,8 +177,8 @@ class Admission:
                 return
             from marchproxy.dataplane.http.http3.listeners import Http3Listeners
 
-            made = Http3Listeners(self._http.site, self._judge, self._gate, self._contexts, self._steering)
-            self._http3 = made
+            parts = self._http.site, self._judge, self._gate, self._contexts
+            self._http3 = Http3Listeners(*parts, self._steering, self._replays)
         self._http3.recheck()
         self._http3.serve({key: sock for key, sock in opened.items() if key in spoken}, spoken)
 

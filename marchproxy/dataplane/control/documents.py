@@ -171,6 +171,7 @@ def _exchanged_document(exchanged: Exchanged) -> Document:
         "bytes_received": exchanged.received,
         "attempts": exchanged.attempts,
         "mirror": exchanged.mirror,
+        "early_data": exchanged.early_data,
         "connected_ms": milliseconds(exchanged.connected),
         "waited_ms": milliseconds(exchanged.waited),
         "took_ms": milliseconds(exchanged.took),

@@ -472,7 +472,7 @@ class Exchange:
         """Whether it is sent again, to another backend if there is one, after this one has failed."""
         care, mapping = self._site.care, self._answer.mapping
         chosen = what in self._handling.retry_on and self.phase is Phase.ASKED and self._can_repeat()
-        if not chosen or self._repeats >= MOST_REPEATS or not care.may_retry(mapping):
+        if self.request.early or not chosen or self._repeats >= MOST_REPEATS or not care.may_retry(mapping):
             return False
         self._upstream = None
         upstream.abandon()

@@ -31,6 +31,8 @@ class Request:
     """It asks to become a WebSocket."""
     trailers: bool = False
     """The client takes trailers."""
+    early: bool = False
+    """It goes on before its client's handshake is complete (RFC 8470)."""
     given_id: str | None = None
     """The id that it came with; None: nobody has looked (`tracing.settle_id`)."""
     about: Fields = ()

@@ -59,6 +59,7 @@ def exchanged(told: Told, conversation: Conversation | None, answer: Answer, tls
         waited=(told.responded or now) - began,
         took=now - began,
         mirror=told.copied,
+        early_data=request.early,
     )
 
 

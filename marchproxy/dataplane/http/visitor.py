@@ -136,14 +136,26 @@ class Visitor:
         """What a client that names this host in TLS is asked for; and whether all that it may ask for there
         wants that. Of several kinds it is the one of the most specific route: there is one for a connection.
         """
+        kinds = [rule.handling.client for rule in self._at(host) if rule.pool]
+        wanted = next((kind for kind in kinds if kind is not None), None)
+        return wanted, bool(kinds) and all(kind == wanted for kind in kinds)
+
+    @property
+    def hastens(self) -> bool:
+        """Whether any mapping takes requests before a handshake is complete."""
+        return any(rule.handling.early_data for rule in self._rules())
+
+    def hastens_at(self, host: str) -> bool:
+        """Whether any of those does that a client may ask for there that names this host in TLS."""
+        return any(rule.handling.early_data for rule in self._at(host))
+
+    def _at(self, host: str) -> list[Rule]:
+        """Those for a host, the most specific first."""
         routes, rest = self._routes, host
         found = [*(routes.exact.get(host, ()) if host else ())]
         while (rest := rest.partition(".")[2]) != "":
             found += routes.below.get(rest, ())
-        found += routes.exact.get("", ())
-        kinds = [rule.handling.client for rule in found if rule.pool]
-        wanted = next((kind for kind in kinds if kind is not None), None)
-        return wanted, bool(kinds) and all(kind == wanted for kind in kinds)
+        return [*found, *routes.exact.get("", ())]
 
     def _rules(self) -> Iterator[Rule]:
         for rules in (*self._routes.exact.values(), *self._routes.below.values()):

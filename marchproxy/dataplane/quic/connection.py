@@ -36,6 +36,9 @@ class Application(Protocol):
     def begun(self) -> None:
         """The handshake is complete, and the client's address shown."""
 
+    def hastened(self) -> None:
+        """The client speaks before that, which may have been recorded (0-RTT); `begun` follows."""
+
     def happened(self, event: QuicEvent) -> None:
         """Something has come on a stream."""
 
@@ -78,6 +81,8 @@ class Connection:
         self.application: Application
         self.began = now
         self.complete = False
+        self.early = False
+        """The client speaks already, and may."""
         self.ids: set[bytes] = set()
         self._carrier = carrier
         self._loop = asyncio.get_running_loop()
@@ -140,19 +145,27 @@ class Connection:
                 case ConnectionIdRetired(connection_id):
                     self._carrier.forget_id(connection_id)
                 case HandshakeCompleted():
-                    self.complete = True
+                    self.complete, self.early = True, False
                     self._carrier.complete(self)
                     self._look_around()
                     self.application.begun()
                 case ConnectionTerminated():
                     self.abandon()
                     return
-                case _ if self.complete and not self._told:
+                case _ if self._heeds() and not self._told:
                     self.application.happened(event)
-        if self.complete and not self._told:
-            if self._look_around():
+        if self._heeds() and not self._told:
+            if self.complete and self._look_around():
                 self.application.moved(self.path)
             self.application.progressed()
+
+    def _heeds(self) -> bool:
+        """Whether what comes is for the application, which hears before if it comes early."""
+        if not (self.complete or self.early) and self.engine.early and not self._told:
+            # All that comes on streams until the handshake is complete does.
+            self.early = True
+            self.application.hastened()
+        return self.complete or self.early
 
     def _look_around(self) -> bool:
         shown = self.engine.shown

@@ -11,7 +11,8 @@ What it does not do by itself:
 * Connection IDs of our making.
 
 * Tickets that another process can read. And it takes what is said before the handshake is complete (0-RTT) of
-  whoever has one; here who offers that is not resumed (see `sessions`), nor is who has to show a certificate.
+  whoever has one; here who offers that, and may not (`early`), is not resumed, nor is who has to show a
+  certificate.
 """
 
 import logging
@@ -37,12 +38,15 @@ from aioquic.tls import (
     Alert,
     AlertBadCertificate,
     AlertDescription,
+    ClientHello,
+    SessionTicket,
     pull_client_hello,
     push_new_session_ticket,
 )
 from cryptography import x509
 from cryptography.x509 import Certificate
 
+from marchproxy.dataplane.quic.early import Early
 from marchproxy.dataplane.quic.packets import VERSIONS
 from marchproxy.dataplane.quic.sessions import Sessions
 from marchproxy.dataplane.quic.steering import CONNECTION_ID, Steering
@@ -91,6 +95,8 @@ class KeyPair:
     """What resumes those that began with it."""
     demand: Demand | None = None
     """None: clients are asked for nothing."""
+    early: Early | None = None
+    """Of a client that may speak before its handshake is complete; None: it may not."""
 
 
 type Choose = Callable[[str], KeyPair]
@@ -164,6 +170,11 @@ class Engine(QuicConnection):
     def peer(self) -> Certificate | None:
         """What the client has shown, once its handshake is complete: it is its own, and was taken."""
         return self.tls._peer_certificate
+
+    @property
+    def early(self) -> bool:
+        """Whether what is said before the handshake is complete is taken."""
+        return not self.unheard and self.tls.early_data_accepted
 
     def take(self, stream: int, size: int) -> None:
         """Somebody has taken `size` bytes that came on a stream: as many more may come."""
@@ -251,9 +262,8 @@ class Engine(QuicConnection):
             self.demand = found.demand
             self.tls._request_client_certificate = found.demand is not None
             if found.demand is None:
-                self._give_ticket(found.sessions, host)
-                if not heard.early_data:
-                    self.tls.get_session_ticket_cb = lambda ticket: found.sessions.open(ticket, host)
+                self._give_ticket(found, host)
+                self.tls.get_session_ticket_cb = lambda ticket: _resumed(found, ticket, host, heard)
             answer(said, *answers)
 
         # The key has to be there before the signature is agreed on, which is the first thing that it does.
@@ -274,15 +284,17 @@ class Engine(QuicConnection):
 
         setattr(self.tls, "_server_handle_certificate", certificate)  # noqa: B010
 
-    def _give_ticket(self, sessions: Sessions, host: str) -> None:
+    def _give_ticket(self, pair: KeyPair, host: str) -> None:
         """Once the client has finished, have it told how it may go on later."""
         finish = self.tls._server_handle_finished
 
         def finished(said: Buffer, answer: Buffer) -> None:
             finish(said, answer)
             if self.tls._psk_key_exchange_mode is not None:
-                ticket = sessions.ticket()
-                ticket.ticket = sessions.seal(self.tls._build_session_ticket(ticket, []), host)
+                ticket = pair.sessions.ticket(early=pair.early is not None)
+                began = self.tls._build_session_ticket(ticket, [])
+                memo = pair.early.memo() if pair.early else b""
+                ticket.ticket = pair.sessions.seal(began, host, memo)
                 push_new_session_ticket(answer, ticket)
 
         setattr(self.tls, "_server_handle_finished", finished)  # noqa: B010
@@ -305,3 +317,13 @@ class Engine(QuicConnection):
             super()._write_stream_limits(builder, space, stream)
         finally:
             stream.receiver.highest_offset = highest
+
+
+def _resumed(pair: KeyPair, ticket: bytes, host: str, hello: ClientHello) -> SessionTicket | None:
+    """The session that a client goes on with; None: it begins a new one, and says anew what it said early."""
+    opened = pair.sessions.open(ticket, host)
+    if opened is None or not hello.early_data:
+        return opened.session if opened else None
+    early, session = pair.early, opened.session
+    taken = early is not None and early.takes(opened.memo, session.age_add, hello.pre_shared_key)
+    return session if taken else None

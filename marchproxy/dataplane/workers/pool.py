@@ -29,6 +29,7 @@ from marchproxy.dataplane.logring import Said
 from marchproxy.dataplane.logs import LogFormat
 from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import LookupFailed
+from marchproxy.dataplane.quic import replays
 from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, Outlier, TableFill, Traffic
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import EventSink
@@ -79,6 +80,8 @@ class WorkerPool:
         self.logged = logged
         self.rates = share()
         """The descriptor by which all workers count requests together."""
+        self._replays = replays.share()
+        """The descriptor by which they know together what clients of QUIC have said early."""
         self._own = Admission(find, credentials, handover=handover)
         self._find = find
         self._credentials = credentials
@@ -234,9 +237,11 @@ class WorkerPool:
         await asyncio.gather(*(place.drain(0) for place in self._workers))
         await self._tasks.stop()
         await self._own.close()
-        rates, self.rates = self.rates, -1
-        if rates >= 0:
-            os.close(rates)
+        tables = self.rates, self._replays
+        self.rates = self._replays = -1
+        for each in tables:
+            if each >= 0:
+                os.close(each)
 
     def _say(self, message: object) -> None:
         for place in self._workers:
@@ -255,7 +260,7 @@ class WorkerPool:
     def introduce(self, place: "_Place") -> None:
         """Tell a new worker all that the others know."""
         place.say(messages.Want(self._kinds))
-        place.say(messages.Steer(self._secret, place.index, len(self._workers)))
+        place.say(messages.Steer(self._secret, place.index, len(self._workers)), [self._replays])
         place.say(messages.Know(self._credentials.parts))
         place.say(messages.Prove(self._certificates.identities))
         place.say(messages.Resume(self._tickets.secret))

@@ -32,6 +32,7 @@ from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.proxy import ledger
 from marchproxy.dataplane.proxy.connecting import connect, connected
 from marchproxy.dataplane.proxy.relay import Relay
+from marchproxy.dataplane.quic.replays import Replays
 from marchproxy.dataplane.quic.steering import Steering
 from marchproxy.dataplane.records import Event
 from marchproxy.dataplane.tasks import Tasks
@@ -101,7 +102,7 @@ class Worker:
             case messages.Resume(secret):
                 self._contexts.share(secret)
             case messages.Steer(secret, index, count):
-                self._admission.steer(Steering(secret, index, count))
+                self._admission.steer(Steering(secret, index, count), Replays(*descriptors))
             case messages.Want(kinds):
                 self._admission.want(kinds)
             case messages.Ask(number, question):

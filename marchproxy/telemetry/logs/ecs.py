@@ -165,6 +165,7 @@ def _request(record: RequestRecord) -> Document:
             "backend": record.backend,
             "attempts": record.attempts,
             "mirror": record.mirror,
+            "early_data": record.early_data,
             "connected_ms": round(record.connected * 1000, 3),
             "waited_ms": round(record.waited * 1000, 3),
         },

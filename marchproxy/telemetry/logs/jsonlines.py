@@ -45,6 +45,7 @@ def document(record: RequestRecord) -> dict[str, Any]:
         "bytes_received": record.bytes_received,
         "attempts": record.attempts,
         "mirror": record.mirror,
+        "early_data": record.early_data,
         "connected_ms": _milliseconds(record.connected),
         "waited_ms": _milliseconds(record.waited),
         "took_ms": _milliseconds(record.took),

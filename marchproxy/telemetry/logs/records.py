@@ -163,6 +163,8 @@ class RequestRecord:
     """Backends that were asked, or tried to be reached."""
     mirror: str
     """The service that got a copy; empty: none did."""
+    early_data: bool
+    """It went on before its client's handshake was complete."""
     connected: float
     """Until a backend had it."""
     waited: float

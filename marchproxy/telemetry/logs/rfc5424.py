@@ -197,6 +197,7 @@ def _of_request(record: RequestRecord) -> Iterator[tuple[str, str]]:
     yield "bytes_received", str(record.bytes_received)
     yield "attempts", str(record.attempts)
     yield "mirror", record.mirror
+    yield "early_data", str(record.early_data).lower()
     for name, seconds in (
         ("connected_ms", record.connected),
         ("waited_ms", record.waited),

@@ -4,6 +4,7 @@ import time
 from datetime import timedelta
 
 import pytest
+from aioquic.quic.connection import MAX_EARLY_DATA
 from aioquic.tls import CipherSuite, SessionTicket
 from aioquic.tls import utcnow as now
 
@@ -30,9 +31,10 @@ def test_a_ticket_opens_for_the_same_certificate_host_and_secret() -> None:
     assert began.resumption_secret not in ticket
     found = Sessions(ONE, "site").open(ticket, "a.example")
     assert found is not None
-    assert found.is_valid
-    assert (found.resumption_secret, found.cipher_suite) == (began.resumption_secret, began.cipher_suite)
-    assert found.max_early_data_size is None
+    again = found.session
+    assert again.is_valid
+    assert (again.resumption_secret, again.cipher_suite) == (began.resumption_secret, began.cipher_suite)
+    assert (again.max_early_data_size, found.memo) == (None, b"")
     for sessions, host in (
         (Sessions(OTHER, "site"), "a.example"),
         (Sessions(ONE, "other"), "a.example"),
@@ -40,6 +42,15 @@ def test_a_ticket_opens_for_the_same_certificate_host_and_secret() -> None:
         (Sessions(ONE, "site"), ""),
     ):
         assert sessions.open(ticket, host) is None
+
+
+def test_a_ticket_keeps_what_its_maker_wants_to_know() -> None:
+    began = session()
+    found = Sessions(ONE, "site").open(Sessions(ONE, "site").seal(began, "", b"memo" * 10), "")
+    assert found is not None
+    assert (found.memo, found.session.resumption_secret) == (b"memo" * 10, began.resumption_secret)
+    assert Sessions.ticket().max_early_data_size is None
+    assert Sessions.ticket(early=True).max_early_data_size == MAX_EARLY_DATA
 
 
 def test_what_is_no_ticket_opens_nothing() -> None:

@@ -107,6 +107,7 @@ def asked(**fields: Any) -> RequestRecord:
         bytes_received=30,
         attempts=1,
         mirror="",
+        early_data=False,
         connected=0.001,
         waited=0.0115,
         took=0.0125,

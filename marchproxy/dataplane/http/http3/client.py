@@ -67,7 +67,7 @@ class Http3Connection:
         self._visitor = visitor
         self._owner = owner
         self._streams: dict[int, RequestStream] = {}
-        self._entered = False
+        self._opened = self._entered = False
         self._next = 0
         """The number of the next stream that nobody has opened."""
         self._last: int | None = None
@@ -152,7 +152,21 @@ class Http3Connection:
     # ---- of Application
 
     def begun(self) -> None:
+        """See `Application`: what had to wait for it goes on."""
+        if not self._opened:
+            self._open()
+        if self._entered:
+            for stream in tuple(self._streams.values()):
+                held, stream.held = stream.held, []
+                if held:
+                    self._heard(stream, held, 0)
+
+    def hastened(self) -> None:
         """See `Application`."""
+        self._open()
+
+    def _open(self) -> None:
+        self._opened = True
         self.framing = Framing(self.engine)
         self.shown = _shown(self.engine)
         self._entered = self._owner.enter(self)
@@ -260,29 +274,41 @@ class Http3Connection:
                 return
             stream = self._streams[stream_id] = RequestStream(self, stream_id)
             self._next = max(self._next, stream_id + 4)
-        before = stream.queued if stream else 0
         found = self.framing.handle_event(event)
-        for each in found:
-            self._tell(stream, each)
         if stream is None:
             self.engine.take(stream_id, size)
             return
+        self._heard(stream, found, size)
+
+    def _heard(self, stream: RequestStream, found: list[H3Event], size: int) -> None:
+        """These have come on a stream, by so many more bytes."""
+        if stream.held or (self.quic.early and found and not stream.hastens(found)):
+            # Until the handshake is complete; none of it is taken, so it is within the window.
+            stream.held += found
+            self._gather(stream, size, len(stream.held))
+            return
+        before = stream.queued
+        for each in found:
+            self._tell(stream, each)
         stream.feed()
         # Of a body, each piece is taken when it goes on; of a head, all of them when it is complete, so that
         # what is gathered here is within the window.
         size -= stream.queued - before
-        if found or stream_id not in self._streams:
-            self.engine.take(stream_id, size + stream.gathered)
+        if found or stream.id not in self._streams:
+            self.engine.take(stream.id, size + stream.gathered)
             stream.gathered = stream.pieces = 0
             return
+        self._gather(stream, size, 0)
+
+    def _gather(self, stream: RequestStream, size: int, events: int) -> None:
         stream.gathered += size
         stream.pieces += 1
-        if stream.pieces > MOST_PIECES:
+        if max(stream.pieces, events) > MOST_PIECES:
             self.note(Reason.MALFORMED)
             self.close(ErrorCode.H3_EXCESSIVE_LOAD, "a head in too many pieces")
 
-    def _tell(self, stream: RequestStream | None, event: H3Event) -> None:
-        if stream is None or stream.id not in self._streams:
+    def _tell(self, stream: RequestStream, event: H3Event) -> None:
+        if stream.id not in self._streams:
             return
         match event:
             case HeadersReceived():

@@ -23,8 +23,10 @@ from marchproxy.dataplane.http.http3.client import Http3Connection, client_at
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.visitor import Visitor
 from marchproxy.dataplane.quic.connection import Application, Connection, Path
+from marchproxy.dataplane.quic.early import Early
 from marchproxy.dataplane.quic.endpoint import Endpoint
 from marchproxy.dataplane.quic.engine import Choose, Demand, KeyPair
+from marchproxy.dataplane.quic.replays import Replays
 from marchproxy.dataplane.quic.steering import Steering
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer
@@ -40,10 +42,20 @@ MOST_CONNECTIONS = 2000
 class Http3Listeners(Having[Http3Connection]):
     """Serves all of them."""
 
-    def __init__(self, site: Site, judge: Judge, gate: Gate, contexts: Contexts, steering: Steering) -> None:
+    def __init__(
+        self,
+        site: Site,
+        judge: Judge,
+        gate: Gate,
+        contexts: Contexts,
+        steering: Steering,
+        replays: Replays | None = None,
+    ) -> None:
+        """`steering` and `replays` are of all processes that share the ports."""
         self.live: set[Http3Connection] = set()
         self.site = site
         self.steering = steering
+        self._replays = replays or Replays()
         self._judge = judge
         self._gate = gate
         self._pairs = KeyPairs(contexts)
@@ -92,6 +104,7 @@ class Http3Listeners(Having[Http3Connection]):
             connection.end()
         while self._open:
             self._open.popitem()[1].close()
+        self._replays.close()
 
     # ---- for doors
 
@@ -107,7 +120,19 @@ class Http3Listeners(Having[Http3Connection]):
         if choose is None:
             self._refuse(who, BEFORE_POLICY, Reason.NOT_CARRIED)
             return None
-        return self._asking(visitor, choose) if visitor.asks else choose
+        if visitor.asks:
+            return self._asking(visitor, choose)
+        return self._hastening(visitor, choose) if visitor.hastens else choose
+
+    def _hastening(self, visitor: Visitor, choose: Choose) -> Choose:
+        """The same, where requests to some hosts may come before the handshake is complete."""
+        early = Early(self._replays, visitor.who.source)
+
+        def hastening(name: str) -> KeyPair:
+            pair = choose(name)
+            return replace(pair, early=early) if visitor.hastens_at(name.lower().rstrip(".")) else pair
+
+        return hastening
 
     def _asking(self, visitor: Visitor, choose: Choose) -> Choose:
         """The same, where some hosts want certificates of clients."""

@@ -2,12 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aioquic.h3.connection import ErrorCode
+from aioquic.h3.events import H3Event, HeadersReceived
 
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.conversations import Conversations
+from marchproxy.dataplane.http.early import hastened, may_hasten
 from marchproxy.dataplane.http.exchange import Exchange, Phase
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.pseudofields import (
@@ -45,6 +49,8 @@ class RequestStream:
         """Bytes of the body that have come, taken or not."""
         self.gathered = self.pieces = 0
         """Bytes of a head that is not complete, and how many pieces they came in."""
+        self.held: list[H3Event] = []
+        """What has come early, and waits."""
         self._client = client
         self._pieces: list[bytes] = []
         self._left: int | None = None
@@ -79,6 +85,14 @@ class RequestStream:
         return verified is not None and verified.token == token
 
     # ---- from the client
+
+    def hastens(self, found: Sequence[H3Event]) -> bool:
+        """Whether this is a whole request that goes on before the handshake is complete."""
+        match found:
+            case [HeadersReceived(headers=raw, stream_ended=True)]:
+                with suppress(Unfit):
+                    return may_hasten(self.visitor, read_request(raw, "3", ends=True))
+        return False
 
     def head(self, raw: RawFields, *, ends: bool) -> None:
         """The head has come, or what stands behind the body."""
@@ -276,6 +290,8 @@ class RequestStream:
     def _begin(self, request: Request, *, ends: bool) -> None:
         self._left = None if ends or request.websocket else request.length
         self._ended = self._passed_on = ends
+        if self._client.quic.early:
+            request = hastened(request)
         exchange = self.exchange = Exchange(self._client.site, self, request)
         if ends or request.websocket:
             self._passed_on = True

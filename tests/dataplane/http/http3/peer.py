@@ -82,6 +82,18 @@ class Http3Client:
         async with asyncio.timeout(20):
             await self.ready.wait()
 
+    def hasten(self) -> None:
+        """Begin with what is asked next, in early data; needs a session that may."""
+        self.quic.connect(self.server, self._loop.time())
+        self.h3 = H3Connection(self.quic)
+
+    def listen(self, *, hears: bool) -> None:
+        """Whether what comes is read, for as long as nothing else is said."""
+        if hears:
+            self._loop.add_reader(self.socket, self._readable)
+        else:
+            self._loop.remove_reader(self.socket)
+
     def flush(self) -> None:
         """Send what there is to send."""
         for data, _ in self.quic.datagrams_to_send(self._loop.time()):
@@ -180,7 +192,8 @@ class Http3Client:
         while (event := self.quic.next_event()) is not None:
             self.events.append(event)
             if isinstance(event, HandshakeCompleted):
-                self.h3 = H3Connection(self.quic)
+                if not hasattr(self, "h3"):
+                    self.h3 = H3Connection(self.quic)
                 self.ready.set()
             elif isinstance(event, ConnectionTerminated):
                 self.ended = event
