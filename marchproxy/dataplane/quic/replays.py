@@ -62,9 +62,11 @@ class Replays:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, _SET, start)
 
     def close(self) -> None:
-        """Let go of it."""
-        self._memory.close()
-        os.close(self._descriptor)
+        """Let go of it, once or more often."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            self._memory.close()
+            os.close(descriptor)
 
     def _enter(self, start: int, hashed: int, now: float, until: float) -> bool:
         held = _WHOLE_SET.unpack_from(self._memory, start)

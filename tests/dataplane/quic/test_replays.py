@@ -15,6 +15,7 @@ def test_what_was_said_is_remembered_for_its_time() -> None:
     assert replays.first(b"b", 20.0, 119.9)
     assert replays.first(b"a", 20.0, 120.0)
     replays.close()
+    replays.close()
 
 
 def test_who_finds_no_room_is_not_the_first_and_nobody_is_forgotten() -> None:
