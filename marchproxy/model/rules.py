@@ -214,9 +214,7 @@ def _check_early_data(mapping: Mapping) -> None:
         raise InvalidValue("protocols", said, "https,quic, and a certificate as tls, with early_data")
     for field, value in (("action", mapping.action), ("auth_required", mapping.auth_required)):
         if value in (Action.DENY, True):
-            raise InvalidValue(
-                field, str(value), "nothing that refuses with early_data, which lets in sooner"
-            )
+            raise InvalidValue(field, str(value).lower(), "nothing that refuses, with early_data")
     if mapping.client_ca:
         raise InvalidValue("client_ca", "", "none with early_data: no certificate is shown that soon")
     if any(each.split()[1:2] == ["early-data"] for each in mapping.request_headers):
