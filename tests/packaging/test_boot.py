@@ -434,7 +434,7 @@ def test_the_key_of_secrets_may_be_an_encrypted_credential(installed: Box) -> No
 @pytest.mark.parametrize(
     ("without", "tier"),
     [
-        ("umount /sys/fs/bpf", "tier sockets: /run/marchproxy-bpf/v1 is not on a BPF file system"),
+        ("umount /sys/fs/bpf", "tier sockets: /run/marchproxy-bpf/v2 is not on a BPF file system"),
         ("rm /usr/lib/*/libbpf.so.1*", "tier kernel: BPF is permitted"),
         (
             "rm -f /usr/lib/*/libbpf.so.1* /usr/lib/marchproxy/lib/fallback/*",
