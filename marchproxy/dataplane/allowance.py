@@ -18,7 +18,7 @@ WALK = 0.25
 """Of one processor: what a list may cost where enough is idle."""
 LONGEST = 120.0
 """Seconds that a list is used at most, however long its walk took."""
-RESERVE = 0.1
+RESERVE = 0.25
 """Of all processors: idle time that is left alone. Whoever waits for answers has some between two of them."""
 _LEAST = 0.1
 """Seconds between two looks at the machine: its clock has steps of 10 ms."""
