@@ -436,7 +436,7 @@ def _state(certificate: Certificate, snapshot: Snapshot, now: datetime) -> str:
     if now < facts.begins:
         return "not yet valid"
     ahead = timedelta(seconds=snapshot.settings.certificate_warning)
-    return "expires soon" if facts.expires <= now + ahead else "valid"
+    return "expires soon" if certificate.warns(ahead) <= now else "valid"
 
 
 def _lifetime(days: int | None) -> timedelta | None:

@@ -1,7 +1,7 @@
 """What there is to know about a certificate without its private key."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from marchproxy.model.names import qualify
@@ -57,6 +57,15 @@ class Certificate:
     """When it was added, generated or last renewed."""
     chain: str
     """PEM, the leaf first."""
+    fetched: bool = False
+    """It has a source, from which the daemon fetches the next one in the last third of its life."""
+
+    def warns(self, ahead: timedelta) -> datetime:
+        """From when somebody is told that it ends, `ahead` of that; of what is fetched, when that should have
+        been done for long: in the last sixth of its life.
+        """
+        facts = self.facts
+        return facts.expires - (min(ahead, (facts.expires - facts.begins) / 6) if self.fetched else ahead)
 
     @property
     def qualified(self) -> str:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     "SELECT c.name, t.name, t.origin, t.chain, t.hosts, t.subject, t.issuer, t.kind, t.fingerprint,"
-    " t.created, t.begins, t.expires FROM certificate t JOIN cluster c ON t.cluster = c.id"
+    " EXISTS (SELECT 1 FROM certificate_source s WHERE s.certificate = t.id), t.created, t.begins, t.expires"
+    " FROM certificate t JOIN cluster c ON t.cluster = c.id"
 )
 _SEALED = "SELECT t.sealed FROM certificate t JOIN cluster c ON t.cluster = c.id"
 _NAMED = " WHERE c.name = ? AND t.name = ?"
@@ -353,10 +354,10 @@ def _free(name: str) -> str:
 
 
 def _certificate(row: Sequence[Any]) -> Certificate:
-    cluster, name, origin, chain, hosts, subject, issuer, kind, fingerprint, *instants = row
+    cluster, name, origin, chain, hosts, subject, issuer, kind, fingerprint, fetched, *instants = row
     created, begins, expires = map(read_instant, instants)
     facts = Facts(tuple(json.loads(hosts)), subject, issuer, kind, fingerprint, begins, expires)
-    return Certificate(cluster, name, Origin(origin), facts, created, chain)
+    return Certificate(cluster, name, Origin(origin), facts, created, chain, bool(fetched))
 
 
 def _listed(users: Sequence[str]) -> str:

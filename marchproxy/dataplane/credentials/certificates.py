@@ -3,10 +3,12 @@
 import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime, timedelta
 
 from marchproxy.dataplane.credentials.contexts import Contexts, Unusable, server_context
 from marchproxy.dataplane.intent import Intent
 from marchproxy.dataplane.status import CertificateState, Problem
+from marchproxy.model.certificate import Certificate
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.policy.plan import Plan
 from marchproxy.store.certificates import Identity, Opened
@@ -40,26 +42,23 @@ class CertificateKeeper:
 
     def problems(self) -> Sequence[Problem]:
         """What TLS cannot be spoken with, or no client accepts any more."""
-        now = time.time()
+        now = datetime.now(UTC)
         expired = [
-            f"certificate {state.name} expired at {_date(state.expires)}: marchproxy cert renew"
-            for state in self.states()
-            if state.expires <= now
+            f"certificate {each.qualified} expired at {_end(each)}: {_remedy(each)}"
+            for each in self._opened.certificates
+            if each.facts.expires <= now
         ]
         said = (self._failure, *self._opened.failures, *self._unusable.values(), *expired)
         return [Problem(COMPONENT, text) for text in said if text]
 
     def warnings(self) -> Sequence[Problem]:
         """What expires soon, by the settings that are carried out."""
-        now = time.time()
-        ahead = self._intent.plan.settings.certificate_warning
+        now = datetime.now(UTC)
+        ahead = timedelta(seconds=self._intent.plan.settings.certificate_warning)
         return [
-            Problem(
-                COMPONENT,
-                f"certificate {state.name} expires at {_date(state.expires)}: marchproxy cert renew",
-            )
-            for state in self.states()
-            if now < state.expires <= now + ahead
+            Problem(COMPONENT, f"certificate {each.qualified} expires at {_end(each)}: {_remedy(each)}")
+            for each in self._opened.certificates
+            if each.warns(ahead) <= now < each.facts.expires
         ]
 
     def complaint(self, name: str) -> str:
@@ -116,6 +115,16 @@ class CertificateKeeper:
         except Unusable as error:
             self._unusable[identity.name] = error.message
         return identity.name not in self._unusable
+
+
+def _end(certificate: Certificate) -> str:
+    return _date(certificate.facts.expires.timestamp())
+
+
+def _remedy(certificate: Certificate) -> str:
+    if certificate.fetched:
+        return f"marchproxy cert pull {certificate.name} --now"
+    return "marchproxy cert renew"
 
 
 def _date(instant: float) -> str:

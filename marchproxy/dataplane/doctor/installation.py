@@ -72,7 +72,7 @@ def certificates(case: Case) -> Iterator[Finding]:
     if case.snapshot is None or not case.certificates:
         return
     now = datetime.now(UTC)
-    soon = now + timedelta(seconds=case.snapshot.settings.certificate_warning)
+    ahead = timedelta(seconds=case.snapshot.settings.certificate_warning)
     users: dict[str, list[str]] = {}
     for user, name in uses(case.snapshot):
         users.setdefault(name, []).append(user)
@@ -80,13 +80,14 @@ def certificates(case: Case) -> Iterator[Finding]:
     for each in case.certificates:
         used, end = users.get(each.qualified, []), f"{each.facts.expires:%Y-%m-%d %H:%M} UTC"
         option = "" if each.cluster == DEFAULT_CLUSTER else f" --cluster {each.cluster}"
-        fix = f"marchproxy cert renew {each.name}{option}"
+        renew = "pull --now" if each.fetched else "renew"
+        fix = f"marchproxy cert {renew} {each.name}{option}"
         evidence = f"used by {', '.join(used)}" if used else "no listener uses it"
         if each.facts.expires <= now:
             found = True
             text = f"certificate {each.qualified} expired at {end}"
             yield error(text, evidence, fix) if used else warning(text, evidence, fix)
-        elif each.facts.expires <= soon and (used or each.origin is Origin.AUTHORITY):
+        elif each.warns(ahead) <= now and (used or each.origin is Origin.AUTHORITY):
             found = True
             yield warning(f"certificate {each.qualified} expires at {end}", evidence, fix)
     if not found:

@@ -133,6 +133,22 @@ async def test_its_end_is_told(tmp_path: Path, days: int, problems: int, warning
             assert f"{made.facts.expires:%Y-%m-%d}" in text
 
 
+@pytest.mark.parametrize(("days", "warnings"), [(16, 0), (14, 1)])
+@looped
+async def test_of_one_that_is_fetched_only_what_is_late_is_told(
+    tmp_path: Path, days: int, warnings: int
+) -> None:
+    async with house(tmp_path / "s") as at:
+        now = datetime.now(UTC).replace(microsecond=0)
+        made = signed("a.example", days=90, now=now + timedelta(days=days - 90, minutes=5))
+        at.store.certificates.add("default", "one", made)
+        at.store.certificate_sources.keep("default", "one", {}, "secret")
+        await at.use("one")
+        found = at.said()[1]
+        assert len(found) == warnings
+        assert all(text.endswith(": marchproxy cert pull one --now") for text in found)
+
+
 @looped
 async def test_what_is_wrong_with_one_is_a_sentence(tmp_path: Path) -> None:
     async with house(tmp_path / "s") as at:

@@ -111,3 +111,17 @@ def test_certificates_that_end(patient: Patient) -> None:
             who = "used by mapping 'm'" if each.name == "used" else "no listener uses it"
             assert finding.evidence == who
     assert list(installation.certificates(replace(patient.case, certificates=()))) == []
+
+
+def test_certificates_that_are_fetched_and_late(patient: Patient) -> None:
+    used = Mapping("m", ("a",), ("b",), (), tls="used")
+    snapshot = replace(Snapshot(), clusters=(Cluster("default", mappings=(used,)),))
+    fetched = replace(certificate("used", 12), fetched=True)
+    began = fetched.facts.expires - timedelta(days=90)
+    late = replace(fetched, facts=replace(fetched.facts, begins=began))
+    for each, severity, fix in (
+        (fetched, Severity.OK, ""),
+        (late, Severity.WARNING, "marchproxy cert pull --now used"),
+    ):
+        (finding,) = installation.certificates(replace(patient.case, snapshot=snapshot, certificates=(each,)))
+        assert (finding.severity, finding.fix) == (severity, fix)
