@@ -18,7 +18,11 @@ from rig.traffic import ask_udp
 from tests.dataplane.daemons import UnixConnection
 from tests.namespace.conftest import define
 
-pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
+pytestmark = [
+    pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs"),
+    # The first test waits for thirty commands, which on a busy machine take seconds each.
+    pytest.mark.timeout(300),
+]
 
 MORE: tuple[tuple[str, ...], ...] = (
     ("mapping", "add", "turns", "--from", "clients", "--to", "farm", "--protocol", "tcp", "--listen",

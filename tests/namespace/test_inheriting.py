@@ -13,7 +13,11 @@ import pytest
 
 from rig import Appliance, Rig
 
-pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", "tcx")
+pytestmark = [
+    pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", "tcx"),
+    # Three daemons one after the other, each of which takes ten seconds on a machine with a load of ten.
+    pytest.mark.timeout(240),
+]
 
 PATIENCE = 60.0
 _FIRST = 3

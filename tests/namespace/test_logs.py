@@ -121,6 +121,7 @@ def test_records_have_the_counts_of_both_ends(
     assert ["10.2.0.2", "7", "10.1.0.2", str(port), "17", str(ASKED), octets] in rows
 
 
+@pytest.mark.timeout(180)  # After a flood the sweep takes its time, so as to cost little.
 @pytest.mark.parametrize("collector", ["udp://10.2.0.2:514", "tcp://10.2.0.2:9999"])
 def test_each_flow_of_a_flood_is_told_waits_or_is_counted_as_lost(
     rig: Rig, appliance: Appliance, syslog: socket.socket, collector: str

@@ -132,6 +132,7 @@ def change(site: Console, number: int, plain: int) -> None:
     site.ok(*kinds[number % len(kinds)])
 
 
+@pytest.mark.timeout(300)
 def test_no_request_fails(tmp_path: Path) -> None:
     plain, secure = free_port(), free_port()
     site = Console(tmp_path)
