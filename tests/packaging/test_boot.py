@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from marchproxy import bpf
 from marchproxy.version import VERSION
 from rig import Rig
 from rig.servers import start_echo, start_http
@@ -434,7 +435,7 @@ def test_the_key_of_secrets_may_be_an_encrypted_credential(installed: Box) -> No
 @pytest.mark.parametrize(
     ("without", "tier"),
     [
-        ("umount /sys/fs/bpf", "tier sockets: /run/marchproxy-bpf/v2 is not on a BPF file system"),
+        ("umount /sys/fs/bpf", f"tier sockets: /run/marchproxy-bpf/v{bpf.ABI} is not on a BPF file system"),
         ("rm /usr/lib/*/libbpf.so.1*", "tier kernel: BPF is permitted"),
         (
             "rm -f /usr/lib/*/libbpf.so.1* /usr/lib/marchproxy/lib/fallback/*",
