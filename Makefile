@@ -11,7 +11,7 @@ DEB := dist/marchproxy_$(shell source packaging/common.sh && version)_amd64.deb
 SHIPPED := $(shell git ls-files marchproxy) pyproject.toml README.md LICENSE.md .version requirements.lock packaging/payload.sh packaging/launcher.sh packaging/common.sh packaging/readymade.py packaging/sbom.py
 PAYLOAD := build/payload-$(EPOCH).stamp
 
-.PHONY: help setup run demo screenshots test boot qemu lint format bench packets soak fuzz models conformance profile bpf ship wheel payload binary deb again audit release-check man lock clean
+.PHONY: help setup run demo screenshots test boot qemu lint format bench packets soak fuzz models conformance profile bpf ship python wheel payload binary deb again audit release-check man lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ profile: ## show where the time goes (root, a minute); ARGS="http packets" choos
 	@scripts/setup.sh bench
 	$(PYTHON) -m benchmarks.profiles $(ARGS)
 
+python: ## build the interpreter that packages carry, compiled for speed; once (a quarter of an hour)
+	@scripts/cpython.sh
+
 wheel: setup ## build the wheel and the source archive into dist/
 	SOURCE_DATE_EPOCH=$(EPOCH) $(PYTHON) -m hatchling build --target sdist --target wheel
 
@@ -119,7 +122,7 @@ $(DEB): $(PAYLOAD) $(shell git ls-files packaging/deb systemd) packaging/deb.sh 
 again: binary deb ## build file and packages once more in another folder: they have to be the same bytes
 	packaging/again.sh dist
 
-release-check: wheel binary deb ## build all that is released, build it again, and test it where it boots (root, half an hour)
+release-check: python wheel binary deb ## build all that is released, build it again, and test it where it boots (root, half an hour)
 	@scripts/setup.sh test
 	@scripts/testroots.sh
 	packaging/again.sh dist

@@ -10,7 +10,8 @@
 #   lib/fallback/libbpf.so.1   for systems that have none
 #   share/                     licences, and lists of what is in here (packaging/sbom.py)
 #
-# The interpreter is the one that .venv was made with. It runs where glibc is as new as where it was built, or newer.
+# The interpreter is the one of scripts/cpython.sh where that is built, else the one that .venv was made with. It runs where
+# glibc is as new as where it was built, or newer.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,9 +32,20 @@ readonly UNUSED=(
 # glibc itself has to be the system's own.
 readonly GLIBC='^(ld-linux.*|libc|libm|libdl|librt|libpthread|libutil|libresolv|libnss_.*)\.so'
 
+# The wheels are for one minor version.
+interpreter() {
+    local fast
+    if fast=$(scripts/cpython.sh --where) && [[ -x ${fast%/*}/$NAME ]]; then
+        printf '%s\n' "${fast%/bin/*}"
+        return 0
+    fi
+    say "Carrying the interpreter of .venv; make python builds one that is compiled for speed" >&2
+    "$PYTHON" -c 'import sys; print(sys.base_prefix)'
+}
+
 copy_interpreter() {
     local base excludes=()
-    base=$("$PYTHON" -c 'import sys; print(sys.base_prefix)')
+    base=$(interpreter)
     [[ $base != /usr ]] || fail "the distribution's own Python is spread over /usr and cannot be carried" \
         "Have one from pyenv or uv on PATH, remove .venv, and run this again."
     say "Copying Python from $base"

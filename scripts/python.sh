@@ -12,6 +12,8 @@ usable_python() {
 # uv sees pyenv's interpreters through these shims only: so pyenv's folders are named themselves.
 python_candidates() {
     local name uv
+    # Compiled for speed, if somebody had the patience.
+    scripts/cpython.sh --where || true
     for name in "python$(<.python-version)" python3.14 python3.13 python3.12 python3; do
         command -v "$name" || true
     done
