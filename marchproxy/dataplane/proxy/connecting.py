@@ -33,9 +33,11 @@ async def connect(address: IPAddress, port: int, until: float | None = None) -> 
 
 
 async def connected(upstream: socket.socket, until: float | None = None) -> socket.socket:
-    """A socket that has begun to connect, once it stands. Raises as `Connect` does, and closes it."""
+    """A socket that has begun to connect, once it stands. Raises as `Connect` does, and closes it.
+
+    It is asked before it is waited for: over a virtual link the handshake is over when connect() returns.
+    """
     try:
-        await _until_writable(upstream, until)
         while not _stands(upstream):
             if _is_over(upstream):
                 # Why may have become known just now.

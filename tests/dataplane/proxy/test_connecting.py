@@ -46,6 +46,16 @@ async def test_refusals_are_told_and_close_the_socket() -> None:
 
 
 @looped
+async def test_who_stands_already_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "readiness", lambda: pytest.fail("it waits"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = begun(server.getsockname()[1])
+        # Loopback shakes hands within connect().
+        with await connected(sock, soon()) as upstream:
+            assert upstream.getpeername() == server.getsockname()
+
+
+@looped
 async def test_who_stops_waiting_leaves_nothing_open() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as server:
         sock = begun(server.getsockname()[1])
