@@ -14,7 +14,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Called by a make, this is not a part of it.
 unset MAKEFLAGS
 
-readonly RELEASE=3.13.12
+HERE=$PWD
+readonly HERE RELEASE=3.13.12
 readonly SHA256=2a84cd31dd8d8ea8aaff75de66fc1b4b0127dd5799aa50a64ae9a313885b4593
 readonly SOURCES=(
     "https://www.python.org/ftp/python/$RELEASE/Python-$RELEASE.tar.xz"
@@ -85,7 +86,8 @@ build() {
     # Its library is linked into the program, where calls need no table. C modules for its own tests are for nobody here.
     run "Configuring CPython $RELEASE" ./configure --prefix="$FOLDER" --enable-optimizations --with-lto \
         --with-ensurepip=no --disable-test-modules
-    run "Compiling it, running it for a profile, and compiling it by that: a quarter of an hour" make -j "$(nproc)"
+    run "Compiling it, running it for a profile, and compiling it by that: a quarter of an hour" make -j "$(nproc)" \
+        PROFILE_TASK="$HERE/scripts/training.py"
     run "Installing it into $FOLDER" make install DESTDIR="$SCRATCH/root"
     # All or nothing: what is at its place is complete.
     rm -rf "$FOLDER"
