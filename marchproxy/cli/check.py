@@ -41,6 +41,11 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
     from marchproxy.policy.plan import Severity
 
     environment = environment_of(context)
+    for version in _foreign():
+        environment.note(
+            f"the kernel has flows in the layout of another version ({version}): this one cannot carry them "
+            "over, and they end when its daemon starts"
+        )
     snapshot = _configured(environment)
     if snapshot is None:
         environment.note("the store is of an older version: the daemon brings it up to date when it starts")
@@ -64,6 +69,17 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
         environment.note("nothing is wrong")
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     return ExitCode.FAILED if errors else ExitCode.DONE
+
+
+def _foreign() -> list[str]:
+    """Layouts in the kernel that are neither ours nor taken over; none where that may not be looked at."""
+    from marchproxy.dataplane.kernel.inheritance import of_others
+    from marchproxy.dataplane.kernel.location import pin_directory
+
+    try:
+        return [path.name for path in of_others(pin_directory())]
+    except PermissionError:
+        return []
 
 
 def _configured(environment: Environment) -> Snapshot | None:

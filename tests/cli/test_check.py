@@ -4,7 +4,11 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from marchproxy import bpf
 from marchproxy.cli import intent
+from marchproxy.dataplane.kernel import inheritance
 from marchproxy.model.snapshot import read_snapshot
 from tests.cli.console import Answers, Console, Daemon
 
@@ -25,6 +29,15 @@ def test_a_warning_is_no_failure(site: Console) -> None:
     assert finding.keys() == {"name", "severity", "message", "hint"}
     lines = [f"warning  {finding['name']}: {finding['message']}", f"         {finding['hint']}"]
     assert site.ok("check").out.splitlines() == [line for line in lines if line.strip()]
+
+
+def test_flows_that_cannot_be_carried_over_are_named(site: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.ok("interface", "add", "eth0", "--role", "inside")
+    monkeypatch.setattr(inheritance, "versions", lambda root: [root / f"v{bpf.ABI}", root / "v999"])
+    result = site.ok("check")
+    assert "layout of another version (v999)" in result.err
+    assert "they end when its daemon starts" in result.err
+    assert f"v{bpf.ABI}" not in result.err
 
 
 def test_host_names_are_what_the_daemon_knows(site: Console, daemon: Callable[[Answers], Daemon]) -> None:

@@ -1,20 +1,19 @@
 """Taking everything out of the kernel: `marchproxy detach`."""
 
 import contextlib
-import re
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from marchproxy.dataplane.kernel.diversion import withdraw
+from marchproxy.dataplane.kernel.inheritance import of_others, versions
 from marchproxy.dataplane.kernel.interfaces import detach_pin, pinned_interface
-from marchproxy.dataplane.kernel.libbpf import on_bpffs
-from marchproxy.dataplane.kernel.location import LOOKUP, pin_root, sysctl_record
+from marchproxy.dataplane.kernel.location import LOOKUP, pin_directory, pin_root, sysctl_record
 from marchproxy.dataplane.kernel.lookup import take_out
+from marchproxy.dataplane.kernel.pins import lock_directory
 from marchproxy.dataplane.kernel.sysctls import Sysctls
-from marchproxy.model.errors import NotPermitted
-
-_VERSION = re.compile(r"v[0-9]+")
+from marchproxy.model.errors import Conflict, NotPermitted
 
 
 def detach_all() -> list[str]:
@@ -28,17 +27,28 @@ def detach_all() -> list[str]:
         raise NotPermitted(f"cannot remove {error.filename}", hint="run: sudo marchproxy detach") from error
 
 
+def detach_others() -> list[str]:
+    """The same of what versions with another ABI have left; only when our own programs are in their place.
+
+    What runs at that time stays: its folder is locked. Routes and sysctls are ours by then.
+    """
+    done: list[str] = []
+    for version in of_others(pin_directory()):
+        with contextlib.suppress(Conflict):
+            lock = lock_directory(version)
+            try:
+                done += _remove(version)
+            finally:
+                os.close(lock)
+    return done
+
+
 def _unpin(root: Path) -> Iterator[str]:
-    try:
-        found = sorted(root.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    # A folder that is on no BPF file system holds nothing of ours, whatever MARCHPROXY_BPFFS says.
-    if not on_bpffs(root):
+    found = versions(root)
+    if found is None:
         return
     for version in found:
-        if version.is_dir() and _VERSION.fullmatch(version.name):
-            yield from _remove(version)
+        yield from _remove(version)
     # It may be the mount itself, or hold what somebody else has pinned.
     with contextlib.suppress(OSError):
         root.rmdir()

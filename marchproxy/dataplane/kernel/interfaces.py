@@ -88,6 +88,13 @@ class Attachments:
         self._leave_others()
         self.look_after()
 
+    def retry(self) -> None:
+        """What was in the way is gone: attach at once to what is a problem."""
+        for each in self._watched.values():
+            if each.problem:
+                each.tried = -math.inf
+        self.look_after()
+
     def due(self) -> bool:
         """Whether it is time to look again, though nothing was heard of."""
         now = time.monotonic()

@@ -1,6 +1,7 @@
 """The kernel as a tier of the data plane: loads the pipeline, applies plans, reads facts."""
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.kernel import layouts, location
 from marchproxy.dataplane.kernel.active import ActiveFlows
+from marchproxy.dataplane.kernel.attach import detach_others
 from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.blocks import BlockTables
 from marchproxy.dataplane.kernel.capture import Capture, CaptureFeed
@@ -68,6 +70,8 @@ from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Plan
 
 __all__ = ["BpfNotPermitted", "KernelTier"]
+
+log = logging.getLogger(__name__)
 
 
 class KernelTier:
@@ -313,10 +317,19 @@ class KernelTier:
         self._active.want(plan)
         self._quic_homes.follow(plan)
         self._attachments.want(plan.interfaces)
+        self._replace_others()
         self._settle()
         self._review.review(plan, self._sink)
         self._failover.follow(plan)
         self._find_unreachable()
+
+    def _replace_others(self) -> None:
+        """End what a version with another ABI has left, now that our own programs see to the traffic."""
+        others = detach_others()
+        if others:
+            log.warning("another version had left what this one cannot carry over: %s", ", ".join(others))
+            # An interface has room for one XDP program.
+            self._attachments.retry()
 
     def _switch(self, plan: Plan, revision: int) -> None:
         try:

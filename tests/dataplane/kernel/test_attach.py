@@ -1,5 +1,6 @@
 """attach: `detach` takes out what is ours, and nothing else."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 
 from marchproxy import bpf
 from marchproxy.dataplane.kernel import location, pins
-from marchproxy.dataplane.kernel.attach import detach_all
+from marchproxy.dataplane.kernel.attach import detach_all, detach_others
 from marchproxy.dataplane.kernel.forwarding import Forwarding
+from marchproxy.dataplane.kernel.inheritance import FORMER, of_others
 from marchproxy.dataplane.kernel.interfaces import Attachments
 from marchproxy.dataplane.kernel.links import LinkKind, attach_tc
 from marchproxy.dataplane.kernel.loading import Pipeline, load_pipeline
@@ -92,6 +94,25 @@ def test_every_version_goes(places: Path, pipeline: Pipeline) -> None:
     said = detach_all()
     assert [line.partition(" ")[0] for line in said] == [str(len(pipeline_names())), "1"]
     assert not places.exists()
+
+
+@pytest.mark.requires(*NEEDS)
+def test_of_others_goes_what_nobody_runs(places: Path, pipeline: Pipeline) -> None:
+    for name in ("v998", "v999"):
+        pins.pin(pipeline.maps["settings"].fd, places / name / "settings")
+    running = pins.lock_directory(places / "v998")
+    assert detach_others() == ["1 maps (v999), with their flows"]
+    assert sorted(path.name for path in places.iterdir()) == [f"v{bpf.ABI}", "v998"]
+    os.close(running)
+    assert detach_others() == ["1 maps (v998), with their flows"]
+    assert detach_others() == []
+
+
+@pytest.mark.requires(*NEEDS)
+def test_what_is_taken_over_is_no_other_s(places: Path, pipeline: Pipeline) -> None:
+    pins.pin(pipeline.maps["settings"].fd, places / f"v{FORMER}" / "settings")
+    assert [path.name for path in of_others(places / f"v{bpf.ABI}")] == [f"v{FORMER}"]
+    assert [path.name for path in of_others(places / "v9999")] == [f"v{bpf.ABI}"]
 
 
 def pipeline_names() -> set[str]:

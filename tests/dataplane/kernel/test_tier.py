@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from marchproxy.dataplane.kernel import banks, interfaces, layouts, tier
+from marchproxy import bpf
+from marchproxy.dataplane.kernel import banks, interfaces, layouts, location, tier
 from marchproxy.dataplane.kernel.attach import detach_all
 from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.errors import KernelError
@@ -222,6 +223,33 @@ def test_a_restart_disturbs_nothing(bench: Bench) -> None:
     bench.run(after)
     talk.close()
     assert bench.ended() == []
+
+
+@pytest.mark.requires("xdp", "xdp-native")
+def test_what_another_version_left_gives_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its programs would go on deciding by its policy, in front of ours."""
+    fast = tuple(replace(each, mode=Mode.XDP) for each in INTERFACES)
+    wanted = replace(plan(*SERVICES, BOTH), interfaces=fast)
+
+    async def scenario(kernel: KernelTier) -> None:
+        await kernel.apply(wanted, 1)
+        assert kernel.problems() == []
+        assert {state.attached for state in kernel.interfaces()} == {"xdp"}
+        assert await ask(bench.ask) == b"hello"
+
+    with monkeypatch.context() as other:
+        other.setattr(bpf, "ABI", 999)
+        bench.run(scenario)
+    left = location.pin_root() / "v999"
+    assert left.exists()
+    assert caplog.messages == []
+    bench.run(scenario)
+    assert not left.exists()
+    [told] = [line for line in caplog.messages if "another version" in line]
+    assert "xdp program on inside0" in told
+    assert "maps (v999), with their flows" in told
 
 
 def test_a_restart_with_another_policy_ends_what_it_refuses(bench: Bench) -> None:
