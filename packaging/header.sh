@@ -5,6 +5,9 @@
 # cannot be written or forbids to run programs, /var/tmp.
 build=@BUILD@ lines=@LINES@ uid=$(id -u)
 
+# What `autostart` has systemd start.
+case $0 in /*) export MARCHPROXY_FILE="$0" ;; *) export MARCHPROXY_FILE="$PWD/$0" ;; esac
+
 refuse() {
     echo "marchproxy: $1" >&2
     echo "hint: MARCHPROXY_CACHE names a folder with 150 MB of space that allows programs to be run" >&2

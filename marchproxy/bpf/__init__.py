@@ -11,5 +11,7 @@ ABI = 2
 """Layout of the pinned maps, and their folder (`v2`); raised when a struct in `marchproxy.h` changes.
 
 `dataplane/kernel/inheritance.py` takes over what the one before has left."""
+FORMER = 1
+"""The one before."""
 
 OBJECTS = Path(__file__).parent / "objects"

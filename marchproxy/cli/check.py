@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from marchproxy.bpf.places import PINS, of_others
 from marchproxy.cli import intent
 from marchproxy.cli.context import Environment
 from marchproxy.cli.errors import ExitCode
@@ -41,7 +43,7 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
     from marchproxy.policy.plan import Severity
 
     environment = environment_of(context)
-    for version in _foreign():
+    for version in _foreign(environment):
         environment.note(
             f"the kernel has flows in the layout of another version ({version}): this one cannot carry them "
             "over, and they end when its daemon starts"
@@ -71,13 +73,10 @@ def check(context: typer.Context, output: OutputOption = TABLE) -> ExitCode:
     return ExitCode.FAILED if errors else ExitCode.DONE
 
 
-def _foreign() -> list[str]:
+def _foreign(environment: Environment) -> list[str]:
     """Layouts in the kernel that are neither ours nor taken over; none where that may not be looked at."""
-    from marchproxy.dataplane.kernel.inheritance import of_others
-    from marchproxy.dataplane.kernel.location import pin_directory
-
     try:
-        return [path.name for path in of_others(pin_directory())]
+        return [path.name for path in of_others(Path(environment.variables.get("MARCHPROXY_BPFFS") or PINS))]
     except PermissionError:
         return []
 

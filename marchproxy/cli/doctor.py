@@ -98,7 +98,8 @@ def doctor(
 
 def _case(environment: Environment) -> "Case":
     """Everything that can be had without changing anything."""
-    from marchproxy.dataplane.doctor.case import DEFAULT_BPFFS, Case
+    from marchproxy.bpf.places import PINS
+    from marchproxy.dataplane.doctor.case import Case
     from marchproxy.store.location import locate
 
     snapshot, status = None, None
@@ -126,7 +127,7 @@ def _case(environment: Environment) -> "Case":
         daemon_problem=daemon_problem,
         store_file=store_file,
         runtime=environment.control_socket.parent,
-        bpffs=Path(environment.variables.get("MARCHPROXY_BPFFS") or DEFAULT_BPFFS),
+        bpffs=Path(environment.variables.get("MARCHPROXY_BPFFS") or PINS),
     )
 
 

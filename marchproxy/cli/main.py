@@ -36,6 +36,7 @@ COMMANDS = {
     "check": "Look for mistakes in what is configured",
     "diff": "Show what a file would change, or what the daemon has not taken over yet",
     "run": "Run the appliance in the foreground",
+    "autostart": "Run this program at boot, as a service of systemd",
     "connect": "Connect stdin and stdout to a host, through a proxy or a listener that wants a token",
     "detach": "Take programs, pins and flows out of the kernel",
     "status": "Show whether the appliance serves, and how",

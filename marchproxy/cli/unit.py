@@ -20,10 +20,15 @@ _PATIENCE = 120
 """Seconds; systemd's own limit for a start is below it."""
 
 
+def is_booted() -> bool:
+    """Whether systemd is the service manager."""
+    return _BOOTED.is_dir()
+
+
 def is_managed(environment: Environment) -> bool:
     """Whether systemd runs this very appliance, and we may tell it to: not one in folders of its own."""
     ours = not any(environment.variables.get(name) for name in _ELSEWHERE)
-    if not (ours and _BOOTED.is_dir() and os.geteuid() == 0 and shutil.which("systemctl")):
+    if not (ours and is_booted() and os.geteuid() == 0 and shutil.which("systemctl")):
         return False
     return _systemctl("show", "--property=LoadState", "--value", NAME).stdout.strip() == "loaded"
 

@@ -30,6 +30,7 @@ reset
 check
 diff
 run
+autostart
 detach
 connect
 status

@@ -10,6 +10,7 @@ ALL = dict(commands())
 REMOVED = ("block", "cluster", "service", "mapping", "interface", "limit", "listener", "cert")
 SILENT = {
     "run",
+    "autostart",
     "cert pull",
     "capture",
     "backup",

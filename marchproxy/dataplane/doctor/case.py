@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marchproxy.dataplane.kernel import location
+from marchproxy.bpf.places import PINS
 from marchproxy.model.address import HostName, IPAddress
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.certificate import Certificate
 from marchproxy.model.entities import Interface
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.model.snapshot import Snapshot
-
-DEFAULT_BPFFS = location.DEFAULT_BPFFS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +34,7 @@ class Case:
     store_file: Path | None = None
     """None: the store is on a server."""
     runtime: Path = Path("/run/marchproxy")
-    bpffs: Path = DEFAULT_BPFFS
+    bpffs: Path = PINS
     proc: Path = Path("/proc")
     sys: Path = Path("/sys")
 

@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from marchproxy.bpf.places import of_others, versions
 from marchproxy.dataplane.kernel.diversion import withdraw
-from marchproxy.dataplane.kernel.inheritance import of_others, versions
 from marchproxy.dataplane.kernel.interfaces import detach_pin, pinned_interface
-from marchproxy.dataplane.kernel.location import LOOKUP, pin_directory, pin_root, sysctl_record
+from marchproxy.dataplane.kernel.libbpf import on_bpffs
+from marchproxy.dataplane.kernel.location import LOOKUP, pin_root, sysctl_record
 from marchproxy.dataplane.kernel.lookup import take_out
 from marchproxy.dataplane.kernel.pins import lock_directory
 from marchproxy.dataplane.kernel.sysctls import Sysctls
@@ -33,7 +34,7 @@ def detach_others() -> list[str]:
     What runs at that time stays: its folder is locked. Routes and sysctls are ours by then.
     """
     done: list[str] = []
-    for version in of_others(pin_directory()):
+    for version in of_others(pin_root()):
         with contextlib.suppress(Conflict):
             lock = lock_directory(version)
             try:
@@ -45,7 +46,8 @@ def detach_others() -> list[str]:
 
 def _unpin(root: Path) -> Iterator[str]:
     found = versions(root)
-    if found is None:
+    # A folder that is on no BPF file system holds nothing of ours, whatever MARCHPROXY_BPFFS says.
+    if not root.is_dir() or not on_bpffs(root):
         return
     for version in found:
         yield from _remove(version)

@@ -8,13 +8,13 @@ flows that began in it may be refused for an instant.
 """
 
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import batched
 from pathlib import Path
 from struct import Struct
 
+from marchproxy.bpf import FORMER
 from marchproxy.dataplane.kernel.clock import KernelClock
 from marchproxy.dataplane.kernel.errors import KernelError
 from marchproxy.dataplane.kernel.layouts import FLOW, FlowEntry
@@ -23,8 +23,6 @@ from marchproxy.dataplane.kernel.maps import BATCH, NO_EXIST, Map
 from marchproxy.dataplane.kernel.objects import open_pinned_map
 from marchproxy.dataplane.kernel.pins import lock_directory
 
-FORMER = 1
-"""The ABI that is taken over."""
 _TABLES = ("flows", "opening")
 _STARTED = FLOW.pick("started")
 _FORMER_FLOW = Struct("=16s16s2s2sIQQQQQQII6s6sIIIBBBxI")
@@ -33,26 +31,6 @@ _FORMER_FIELDS = (
     *("packets", "octets", "route_checked", "route_epoch", "ifindex", "next_hop", "own_mac"),
     *("peer_fin_ack", "revision", "mtu", "state", "flags", "tier", "splice"),
 )
-
-_VERSION = re.compile(r"v[0-9]+")
-
-
-def versions(root: Path) -> Sequence[Path] | None:
-    """Folders of pins, of whatever ABI; None: nothing of ours can be there. Raises `PermissionError`."""
-    try:
-        found = sorted(root.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    # A folder that is on no BPF file system holds nothing of ours, whatever MARCHPROXY_BPFFS says.
-    if not on_bpffs(root):
-        return None
-    return [path for path in found if path.is_dir() and _VERSION.fullmatch(path.name)]
-
-
-def of_others(pins: Path) -> Sequence[Path]:
-    """Those that a daemon with `pins` can neither use nor take over. Raises `PermissionError`."""
-    taken_over = f"v{FORMER}" if is_left(pins) else pins.name
-    return [path for path in versions(pins.parent) or () if path.name not in (pins.name, taken_over)]
 
 
 def is_left(pins: Path) -> bool:

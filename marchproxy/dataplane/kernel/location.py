@@ -4,15 +4,15 @@ import os
 from pathlib import Path
 
 from marchproxy import bpf
+from marchproxy.bpf.places import PINS
 
-DEFAULT_BPFFS = Path("/sys/fs/bpf/marchproxy")
 DEFAULT_RUNTIME = Path("/run/marchproxy")
 LOOKUP = "lookup"
 
 
 def pin_root() -> Path:
     """`MARCHPROXY_BPFFS`, or the usual place: everything we pin is below."""
-    return Path(os.environ.get("MARCHPROXY_BPFFS") or DEFAULT_BPFFS)
+    return Path(os.environ.get("MARCHPROXY_BPFFS") or PINS)
 
 
 def pin_directory() -> Path:

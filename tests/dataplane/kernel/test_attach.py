@@ -11,7 +11,6 @@ from marchproxy import bpf
 from marchproxy.dataplane.kernel import location, pins
 from marchproxy.dataplane.kernel.attach import detach_all, detach_others
 from marchproxy.dataplane.kernel.forwarding import Forwarding
-from marchproxy.dataplane.kernel.inheritance import FORMER, of_others
 from marchproxy.dataplane.kernel.interfaces import Attachments
 from marchproxy.dataplane.kernel.links import LinkKind, attach_tc
 from marchproxy.dataplane.kernel.loading import Pipeline, load_pipeline
@@ -106,13 +105,6 @@ def test_of_others_goes_what_nobody_runs(places: Path, pipeline: Pipeline) -> No
     os.close(running)
     assert detach_others() == ["1 maps (v998), with their flows"]
     assert detach_others() == []
-
-
-@pytest.mark.requires(*NEEDS)
-def test_what_is_taken_over_is_no_other_s(places: Path, pipeline: Pipeline) -> None:
-    pins.pin(pipeline.maps["settings"].fd, places / f"v{FORMER}" / "settings")
-    assert [path.name for path in of_others(places / f"v{bpf.ABI}")] == [f"v{FORMER}"]
-    assert [path.name for path in of_others(places / "v9999")] == [f"v{bpf.ABI}"]
 
 
 def pipeline_names() -> set[str]:

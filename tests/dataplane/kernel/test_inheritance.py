@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from marchproxy.dataplane.kernel.inheritance import _FORMER_FIELDS, _FORMER_FLOW, FORMER, translated
+from marchproxy.bpf import FORMER
+from marchproxy.dataplane.kernel.inheritance import _FORMER_FIELDS, _FORMER_FLOW, translated
 from marchproxy.dataplane.kernel.layouts import FLOW, FLOW_KEY, U32, read_flow
 from marchproxy.dataplane.kernel.loading import Pipeline, load_pipeline
 from marchproxy.dataplane.kernel.objects import open_pinned_map
