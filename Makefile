@@ -126,7 +126,8 @@ release-check: python wheel binary deb ## build all that is released, build it a
 	@scripts/setup.sh test
 	@scripts/testroots.sh
 	packaging/again.sh dist
-	SOURCE_DATE_EPOCH=$(EPOCH) $(PYTHON) -m pytest tests/packaging tests/repo --deselect tests/packaging/test_again.py \
+	previous=$$(packaging/previous.sh) && MARCHPROXY_TEST_PREVIOUS=$$previous SOURCE_DATE_EPOCH=$(EPOCH) \
+	    $(PYTHON) -m pytest tests/packaging tests/repo --deselect tests/packaging/test_again.py \
 	    --ignore tests/packaging/test_kernel.py $(ARGS)
 	@scripts/audit.sh || [ $$? = 3 ]
 
