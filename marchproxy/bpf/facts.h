@@ -21,8 +21,8 @@ static __always_inline void facts_count(enum mp_reason reason, const struct pack
 	counter->bytes += packet->wire_bytes;
 }
 
-/* An event in the ring, zeroed; NULL where nobody listens, or the ring is full (counted as lost). No wake-up: user space drains four times a second, and a
- * wake-up for every flow would cost more than the flow. */
+/* An event in the ring, zeroed; NULL where nobody listens, or the ring is full (counted as lost). No wake-up: user space
+ * drains four times a second, and a wake-up for every flow would cost more than the flow. */
 static __always_inline struct mp_event *facts_reserve(enum mp_event_kind kind)
 {
 	const struct mp_settings *current = settings_get();
