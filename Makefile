@@ -33,7 +33,7 @@ test: ## run every test that this machine allows, but those of boot; ARGS="-k po
 	@scripts/setup.sh test
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadfile $(patsubst %,--ignore %,$(BOOTED) tests/packaging/test_kernel.py) $(ARGS)
 
-BOOTED := tests/packaging/test_boot.py tests/packaging/test_ubuntu.py
+BOOTED := $(wildcard tests/packaging/test_boot*.py) tests/packaging/test_ubuntu.py
 boot: ## test the package in systems of its own that boot: Debian 12 and 13, Ubuntu 22.04 and 24.04 (root, minutes)
 	@scripts/setup.sh test
 	@scripts/testroots.sh
