@@ -43,6 +43,12 @@ def ask(question: str) -> str:
     return subprocess.check_output(command, cwd=ROOT, env=ENVIRONMENT, text=True).strip()
 
 
+def wheel() -> Path:
+    """The wheel; the source archive is beside it."""
+    build("wheel")
+    return ROOT / "dist" / f"marchproxy-{VERSION}-py3-none-any.whl"
+
+
 def payload() -> Path:
     """The folder with Python, libraries and MarchProxy."""
     build(f"build/payload-{ask('echo $SOURCE_DATE_EPOCH')}.stamp")
