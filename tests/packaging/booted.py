@@ -66,6 +66,16 @@ row = (9999, "of_the_future", "2030-01-01 00:00:00")
 store.execute("INSERT INTO migration (number, name, time) VALUES (?, ?, ?)", row)
 store.commit()
 """
+CHANGE_MAPPING = """\
+import json, sqlite3, sys
+mapping, *services = sys.argv[1:]
+store = sqlite3.connect("/var/lib/marchproxy/marchproxy.db")
+values = (json.dumps(services), mapping)
+changed = store.execute("UPDATE mapping SET destinations = ? WHERE name = ?", values)
+assert changed.rowcount == 1, mapping
+store.commit()
+"""
+"""What a mapping leads to, as no command would change it: services need not exist."""
 
 
 def drop_in(*lines: str) -> str:

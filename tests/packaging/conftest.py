@@ -12,7 +12,7 @@ from marchproxy.version import VERSION
 from rig import Rig
 from rig.servers import start_echo, start_http
 from tests.packaging import building
-from tests.packaging.booted import CONSOLE, DEFINE, INSTALL, NEWER, NEWER_STORE, SUITES
+from tests.packaging.booted import CHANGE_MAPPING, CONSOLE, DEFINE, INSTALL, NEWER, NEWER_STORE, SUITES
 from tests.packaging.box import Box
 
 
@@ -63,6 +63,7 @@ def files(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.rmtree(unpacked)
     (folder / "console.py").write_text(CONSOLE)
     (folder / "newer_store.py").write_text(NEWER_STORE)
+    (folder / "change_mapping.py").write_text(CHANGE_MAPPING)
     # A release, where there is one to come from; else what differs in its version alone.
     previous = os.environ.get("MARCHPROXY_TEST_PREVIOUS")
     shutil.copy(previous or folder / "newer.deb", folder / "other.deb")

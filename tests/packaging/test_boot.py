@@ -2,6 +2,10 @@
 
 import re
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -9,11 +13,34 @@ import pytest
 from marchproxy.version import VERSION
 from rig import Rig
 from rig.traffic import fetch
-from tests.packaging.booted import DEFINE, INSTALL, MARKS, PID, PYTHON, VIP, drop_in
+from tests.packaging.booted import INSTALL, MARKS, PID, PYTHON, VIP, drop_in
 from tests.packaging.box import Box
 from tests.repo.tree import ROOT
 
 pytestmark = MARKS
+
+FIRST_START = 120.0
+"""Seconds at most from a file on a box without a network to a gateway that allows and denies."""
+WIZARD = "printf '%s\\n' inside0 outside0 no /srv/bad.txt '' yes"
+"""A command that prints answers to the wizard; a block list is one of them."""
+BLOCKED = "10.2.0.77"
+
+
+@contextmanager
+def in_time(what: str) -> Iterator[None]:
+    """What is done in the block takes no longer than a first start may; says how long it took."""
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    print(f"first start of {what}: {took:.1f} s")
+    assert took < FIRST_START
+
+
+def assert_a_gateway_runs(rig: Rig) -> None:
+    """One request is allowed, and another denied."""
+    assert b"server" in rig.client.call(fetch, "10.2.0.2", 80)
+    with pytest.raises(ConnectionRefusedError):
+        rig.client.call(fetch, BLOCKED, 80)
 
 
 def test_it_installs_without_network_and_starts_once_there_is_a_store(box: Box) -> None:
@@ -56,48 +83,37 @@ def test_what_is_allowed_passes_and_the_rest_does_not(rig: Rig, defined: Box) ->
     assert defined.ok('marchproxy doctor --output json | grep -c \'"severity": "error"\' || true') == "0"
 
 
-def test_removed_it_leaves_only_the_state_and_purged_nothing(rig: Rig, installed: Box) -> None:
-    # Boxes before this one have left it on.
-    rig.middle.sysctl({f"net.ipv{family}.conf.inside0.forwarding": "0" for family in (4, 6)})
-    defined = installed
-    defined.ok(DEFINE)
-    defined.ok("apt-get remove -y marchproxy")
-    left = defined.ok(
-        "ls -A /sys/fs/bpf /usr/lib/marchproxy 2>/dev/null; ls /var/lib/marchproxy /etc/marchproxy"
-    )
-    assert "marchproxy\n" not in left
-    assert "marchproxy.db" in left
-    assert "marchproxy.env" in left
-    assert defined.ok("cat /proc/sys/net/ipv4/conf/inside0/forwarding") == "0"
-    defined.ok(f"{INSTALL} && marchproxy service show web")
-    named = "find / -xdev -iname '*marchproxy*'"
-    assert "/usr/lib/marchproxy" in defined.ok(named).splitlines()
-    defined.ok("mkdir -p /var/cache/marchproxy && systemctl enable marchproxy-tui@tty7")
-    defined.ok("systemctl is-active marchproxy && apt-get purge -y marchproxy")
-    assert defined.ok(named) == ""
-    assert "marchproxy" not in defined.ok("ls -A /run /sys/fs/bpf")
-    assert defined.ok("systemctl list-units --failed --no-legend --plain") == ""
-
-
 def test_the_wizard_s_answers_are_piped_in_and_a_gateway_runs(rig: Rig, box: Box) -> None:
-    box.ok(INSTALL)
-    box.ok("echo 10.2.0.77 >/srv/bad.txt")
-    answers = "printf '%s\\n' inside0 outside0 no /srv/bad.txt '' yes"
-    box.ok(f"{answers} | SSH_CONNECTION='10.1.0.2 50000 10.1.0.1 2222' marchproxy init --wizard 2>/srv/said")
+    box.ok(f"echo {BLOCKED} >/srv/bad.txt")
+    came_from = "SSH_CONNECTION='10.1.0.2 50000 10.1.0.1 2222'"
+    with in_time("the package"):
+        box.ok(INSTALL)
+        box.ok(f"{WIZARD} | {came_from} marchproxy init --wizard 2>/srv/said")
+        assert_a_gateway_runs(rig)
     said = box.ok("cat /srv/said")
     assert "starting marchproxy.service" in said
     assert "the gateway runs: kernel tier, revision 2" in said
     assert "MARCHPROXY_MANAGEMENT_PORTS=22,2222" in box.ok("cat /etc/marchproxy/marchproxy.env").splitlines()
     assert box.ok("systemctl is-active marchproxy") == "active"
-    assert b"server" in rig.client.call(fetch, "10.2.0.2", 80)
     box.until('marchproxy flows --denied --output json | grep -q \'"verdict": "audit"\'')
-    with pytest.raises(ConnectionRefusedError):
-        rig.client.call(fetch, "10.2.0.77", 80)
     assert box.run("marchproxy init --wizard --inside inside0 --yes").returncode == 4
     box.ok("marchproxy reset --stop --yes")
     assert box.ok("ls -A /var/lib/marchproxy /sys/fs/bpf/marchproxy 2>/dev/null || true").split() == [
         "/var/lib/marchproxy:"
     ]
+
+
+def test_by_default_it_listens_on_nothing_public(installed: Box) -> None:
+    """Nor does anything else in the box, of which all sockets are looked at, whoever holds them."""
+    every = "ss --no-header --listening --tcp --udp --numeric"
+    assert installed.ok(every) == ""
+    installed.ok(f"echo {BLOCKED} >/srv/bad.txt")
+    installed.ok(f"{WIZARD} | marchproxy init --wizard")
+    installed.until("marchproxy status")
+    # ADDRESS:PORT, an IPv6 address in brackets.
+    local = [line.split()[4].rpartition(":") for line in installed.ok(every).splitlines()]
+    assert ("127.0.0.1", ":", "9090") in local
+    assert [address for address, _, _ in local if not ip_address(address.strip("[]")).is_loopback] == []
 
 
 def test_the_single_file_as_a_service(rig: Rig, box: Box, binary: Path, files: Path) -> None:
@@ -108,10 +124,12 @@ def test_the_single_file_as_a_service(rig: Rig, box: Box, binary: Path, files: P
     if not source.exists():
         shutil.copytree(ROOT / "systemd", source / "systemd")
         shutil.copy(binary, source)
-    box.ok(f"cd /files/source && set -e\n{recipe}")
-    box.ok("printf '%s\\n' inside0 outside0 no none '' yes | marchproxy init --wizard 2>/srv/said")
+    box.ok(f"echo {BLOCKED} >/srv/bad.txt")
+    with in_time("the single file"):
+        box.ok(f"cd /files/source && set -e\n{recipe}")
+        box.ok(f"{WIZARD} | marchproxy init --wizard 2>/srv/said")
+        assert_a_gateway_runs(rig)
     assert "the gateway runs: kernel tier, revision 2" in box.ok("cat /srv/said")
-    assert b"server" in rig.client.call(fetch, "10.2.0.2", 80)
     box.ok("marchproxy appliance set --audit off")
     with pytest.raises(ConnectionRefusedError):
         rig.client.call(fetch, "10.2.0.2", 80)

@@ -43,7 +43,7 @@ def marchproxy(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Marchpr
         environment[f"MARCHPROXY_{name}"] = str(folder / name.lower())
     done(sys.executable, "-m", "venv", "--without-pip", "venv", cwd=folder, env=environment)
     [wheel] = built.glob("*.whl")
-    # Our pip in that environment: one of its own is most of the time. Modules are compiled by who imports them.
+    # By the pip that is here: to make one more, and to compile all modules, is most of the time.
     pip = (sys.executable, "-m", "pip", "--python", "venv", "install", "--no-compile")
     done(*pip, *OFFLINE, wheel, cwd=folder, env=environment)
     return lambda *words: done("venv/bin/marchproxy", *words, cwd=folder, env=environment)
