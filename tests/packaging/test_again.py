@@ -16,7 +16,7 @@ pytestmark = [
 
 
 def test_built_again_in_another_folder_all_is_the_same(binary: Path, package: Path) -> None:
-    wheel = building.wheel()
+    wheel = building.wheel(binary.parent)
     done = subprocess.run(
         ["packaging/again.sh", binary.parent],
         cwd=ROOT,

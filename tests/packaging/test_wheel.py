@@ -28,10 +28,7 @@ def done(*command: str | Path, cwd: Path, env: dict[str, str] = building.ENVIRON
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source archive and the wheel."""
-    folder = tmp_path_factory.mktemp("built")
-    build = (sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--target", "wheel")
-    done(*build, "--directory", folder, cwd=ROOT)
-    return folder
+    return building.wheel(tmp_path_factory.mktemp("built")).parent
 
 
 @pytest.fixture(scope="module")
