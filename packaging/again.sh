@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds single file and packages once more, from a copy of the checkout in another folder and under other settings, and
-# compares them byte by byte with those in FOLDER: whoever has the source can tell that nothing else is in what is shipped.
+# Builds wheel, source archive, single file and packages once more, from a copy of the checkout in another folder and under
+# other settings, and compares them byte by byte with those in FOLDER: whoever has the source can tell that nothing else is in
+# what is shipped.
 #
 #   packaging/again.sh FOLDER
 set -euo pipefail
@@ -12,7 +13,16 @@ source packaging/common.sh
 
 BUILT=$(realpath "${1:?usage: packaging/again.sh FOLDER}")
 CHECKOUT=$PWD
-NAMES=("$(artifact_name)-linux-amd64" "marchproxy_$(version)_amd64.deb" "marchproxy-diag_$(version)_all.deb")
+# The same interpreter, though home is another.
+MARCHPROXY_PYTHONS=${MARCHPROXY_PYTHONS:-${XDG_CACHE_HOME:-$HOME/.cache}/marchproxy/cpython}
+export MARCHPROXY_PYTHONS
+NAMES=(
+    "marchproxy-$(version).tar.gz"
+    "marchproxy-$(version)-py3-none-any.whl"
+    "$(artifact_name)-linux-amd64"
+    "marchproxy_$(version)_amd64.deb"
+    "marchproxy-diag_$(version)_all.deb"
+)
 readonly BUILT CHECKOUT NAMES
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -34,6 +44,7 @@ build() {
     umask "$UMASK"
     export TZ=$ZONE LC_ALL=C HOME=$scratch
     make --silent -C marchproxy/bpf
+    .venv/bin/python -m hatchling build --target sdist --target wheel
     packaging/payload.sh build/payload
     packaging/selfextract.sh build/payload dist
     packaging/deb.sh build/payload dist

@@ -33,7 +33,8 @@ unpack() {
     # -m: a machine whose clock stands at 1970 would complain of every file.
     if ! said=$(exec 2>&1; tail -n "+$lines" "$0" | gzip -dc | tar -x -m -C "$draft" --no-same-owner) ||
         [ -n "$said" ]; then
-        why="cannot unpack into $1: ${said:-the file is damaged}"
+        # On a full disk, tar has a line for each of thousands of files.
+        why="cannot unpack into $1: $(printf '%s\n' "${said:-the file is damaged}" | sed -n 1,3p)"
     elif ! "$draft/bin/marchproxy" --version >/dev/null 2>&1; then
         why="programs cannot be run in $1"
     else

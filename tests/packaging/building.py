@@ -43,6 +43,18 @@ def ask(question: str) -> str:
     return subprocess.check_output(command, cwd=ROOT, env=ENVIRONMENT, text=True).strip()
 
 
+def wheel(folder: Path) -> Path:
+    """The wheel, in a folder; the source archive is beside it.
+
+    Not by `make wheel`, which would set up the environment in which other tests run.
+    """
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--target", "wheel"]
+    command += ["--directory", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / f"marchproxy-{VERSION}-py3-none-any.whl"
+
+
 def payload() -> Path:
     """The folder with Python, libraries and MarchProxy."""
     build(f"build/payload-{ask('echo $SOURCE_DATE_EPOCH')}.stamp")

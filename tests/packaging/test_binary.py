@@ -109,14 +109,13 @@ class TestUnpacking:
         assert cached(tmp_path) == []
 
     def test_a_full_disk_says_so_and_leaves_nothing(self, file: Path, tmp_path: Path) -> None:
-        result = run(
-            file,
-            "--version",
-            before=f"mount -t tmpfs -o size=30m none {tmp_path}",
-            MARCHPROXY_CACHE=str(tmp_path),
-        )
-        assert (result.returncode, result.stdout) == (75, "")
+        # Gone with the process that has mounted it: that is who looks.
+        before = f"mount -t tmpfs -o size=30m none {tmp_path}"
+        look = f'"$0" "$@"; code=$?; find {tmp_path}/marchproxy; exit "$code"'
+        result = run(file, "--version", before=f"{before}\n{look}", MARCHPROXY_CACHE=str(tmp_path))
+        assert (result.returncode, result.stdout) == (75, f"{tmp_path}/marchproxy\n")
         assert "No space left on device" in result.stderr
+        assert len(result.stderr.splitlines()) <= 4
         assert "hint: MARCHPROXY_CACHE names a folder" in result.stderr
 
     def test_interrupted_it_leaves_nothing(self, file: Path, tmp_path: Path) -> None:
@@ -141,6 +140,26 @@ class TestUnpacking:
         before = f"mount -t tmpfs -o noexec,mode=777 none {home} && mount --bind {other} /var/tmp"
         result = run(file, "--version", before=before, user=OTHER, HOME=str(home))
         assert result.stdout == f"marchproxy {VERSION}\n", result.stderr
+
+    @pytest.mark.parametrize("user", [0, OTHER], ids=["root", "other"])
+    def test_where_nothing_can_be_written_another_folder_does(
+        self, file: Path, open_folder: Path, user: int
+    ) -> None:
+        """A file system that is mounted read-only is so for root, too."""
+        home, other = open_folder / "home", open_folder / "other"
+        for folder in (home, other):
+            folder.mkdir()
+            folder.chmod(0o1777)
+        # Root's first choice is below /var.
+        first = home if user else "/var/cache"
+        before = (
+            f"mount --bind {home} {first} && mount -o remount,bind,ro {first} &&"
+            f" mount --bind {other} /var/tmp && ! touch {first}/written 2>/dev/null || exit 1"
+        )
+        result = run(file, "--version", before=before, user=user, HOME=str(home))
+        assert (result.stdout, result.stderr) == (f"marchproxy {VERSION}\n", "")
+        assert list(home.iterdir()) == []
+        assert [path.name for path in other.iterdir()] == [f"marchproxy-{user}"]
 
     def test_what_somebody_else_has_put_there_is_not_run(self, file: Path, open_folder: Path) -> None:
         """In a folder for everybody, an attacker may have been there first."""

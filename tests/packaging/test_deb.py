@@ -50,7 +50,13 @@ def test_it_asks_for_libc_and_systemd_alone(package: Path) -> None:
     )
     # What is recommended and cannot be had keeps apt from installing where there is no network.
     assert field(package, "Recommends") == ""
-    assert "marchproxy-diag" in field(package, "Suggests")
+    suggested = field(package, "Suggests").split(", ")
+    assert {"bpftool", f"marchproxy-diag (= {VERSION})"} <= set(suggested)
+
+
+def test_its_diagnostics_ask_for_the_compiler_of_questions(package: Path) -> None:
+    diagnostics = package.with_name(f"marchproxy-diag_{VERSION}_all.deb")
+    assert field(diagnostics, "Depends") == f"marchproxy (= {VERSION}), python3-bpfcc"
 
 
 def test_its_libraries_ask_for_no_newer_glibc_than_ubuntu_22_04_has(package: Path) -> None:

@@ -20,6 +20,8 @@ from marchproxy.policy.plan import WILDCARDS, Listener
 
 BACKLOG = 4096
 """Connections that wait to be accepted; net.core.somaxconn may lower it."""
+_UNPRIVILEGED = 1024
+"""The first port that everybody may listen on, unless the machine says otherwise."""
 
 _KINDS = {Transport.TCP: socket.SOCK_STREAM, Transport.UDP: socket.SOCK_DGRAM}
 _IP_FREEBIND = 15
@@ -219,6 +221,7 @@ def _refused(listener: Listener, error: OSError) -> MarchproxyError:
         hint = f"{listing} --processes 'sport = :{listener.port}' shows whose it is"
         return Conflict(f"listener {listener}: another program has this address and port", hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM):
-        hint = "ports below 1024 need CAP_NET_BIND_SERVICE"
-        return NotPermitted(f"listener {listener}: this user may not open it", hint=hint)
+        # In the message, for status and the log show no hints.
+        need = ": ports below 1024 need CAP_NET_BIND_SERVICE" if listener.port < _UNPRIVILEGED else ""
+        return NotPermitted(f"listener {listener}: this user may not open it{need}")
     return MarchproxyError(f"listener {listener}: {error.strerror}")

@@ -15,6 +15,8 @@ from marchproxy.policy.plan import Listener
 from tests.dataplane.plans import listener, rule
 from tests.dataplane.proxy.peers import free_port
 
+PRIVILEGED = "ports below 1024 need CAP_NET_BIND_SERVICE"
+
 
 @pytest.mark.parametrize(
     ("error", "reason"),
@@ -35,22 +37,24 @@ def test_a_failed_connection_has_the_kernel_tiers_reason(error: OSError, reason:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "said"),
+    ("port", "code", "kind", "said"),
     [
-        (errno.EACCES, NotPermitted, "listener 127.0.0.1:80/tcp: this user may not open it"),
-        (errno.ENOMEM, MarchproxyError, "listener 127.0.0.1:80/tcp: Cannot allocate memory"),
+        (80, errno.EACCES, NotPermitted, f"this user may not open it: {PRIVILEGED}"),
+        (1023, errno.EPERM, NotPermitted, f"this user may not open it: {PRIVILEGED}"),
+        (1024, errno.EPERM, NotPermitted, "this user may not open it"),
+        (80, errno.ENOMEM, MarchproxyError, "Cannot allocate memory"),
     ],
 )
 def test_a_refused_listener_says_which_and_why(
-    monkeypatch: pytest.MonkeyPatch, code: int, kind: type[MarchproxyError], said: str
+    monkeypatch: pytest.MonkeyPatch, port: int, code: int, kind: type[MarchproxyError], said: str
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(sockets, "_receive", refuse)
     with pytest.raises(kind) as caught:
-        sockets.open_listener(listener(80, rule()))
-    assert caught.value.message == said
+        sockets.open_listener(listener(port, rule()))
+    assert caught.value.message == f"listener 127.0.0.1:{port}/tcp: {said}"
 
 
 def test_a_zone_is_no_part_of_an_address() -> None:
