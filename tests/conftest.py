@@ -1,7 +1,8 @@
 """The test run as a whole: what the machine offers, what a test may ask of it, and no silent skips.
 
 ``@pytest.mark.requires("root", "tcx", commands=["curl"])`` skips a test where one of these is missing, and
-says which. With CI=true a skip fails the run, unless the kernel, asked again, really lacks that feature.
+says which. With CI=true a skip fails the run, unless the kernel, asked again, really lacks that feature;
+MARCHPROXY_EXCUSES=none fails it then, too: a release is checked where all of it can be.
 """
 
 import ctypes
@@ -113,7 +114,10 @@ def _judge_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     assert isinstance(report.longrepr, tuple)
     path, line, reason = report.longrepr
     reason = reason.removeprefix("Skipped: ")
-    if not excused(reason):
+    if os.environ.get("MARCHPROXY_EXCUSES") == "none":
+        report.outcome = "failed"
+        report.longrepr = f"{path}:{line}: skipped, which nothing excuses here: {reason}"
+    elif not excused(reason):
         report.outcome = "failed"
         report.longrepr = f"{path}:{line}: skipped, and no missing kernel feature excuses it: {reason}"
 

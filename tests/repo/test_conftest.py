@@ -16,7 +16,8 @@ def invented_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setattr(features, "probe", lambda: answers)
     monkeypatch.setattr("tests.conftest.probe", lambda: answers)
-    monkeypatch.delenv("CI", raising=False)
+    for name in ("CI", "MARCHPROXY_EXCUSES"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -52,6 +53,14 @@ def test_an_unknown_feature_fails(pytester: pytest.Pytester) -> None:
 @pytest.mark.usefixtures("ci")
 def test_ci_excuses_what_the_kernel_lacks(pytester: pytest.Pytester) -> None:
     run_one(pytester, "@pytest.mark.requires('tcx')").assert_outcomes(skipped=1)
+
+
+@pytest.mark.usefixtures("ci")
+def test_a_release_excuses_not_even_that(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARCHPROXY_EXCUSES", "none")
+    result = run_one(pytester, "@pytest.mark.requires('tcx')")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*skipped, which nothing excuses here: kernel lacks tcx*"])
 
 
 @pytest.mark.usefixtures("ci")
