@@ -236,6 +236,8 @@ class Supervisor:
             dns=self._dns.state(),
             trial=self._probation.trial,
             backends=[*self._checks.states(), *self._outliers.states()],
+            loads=tier.loads(),
+            missed=self.learning.missed,
             requests=self._keeper.admission.request_counts(),
             certificates=self._certificates.states(),
             sinks=self._export.states(),
