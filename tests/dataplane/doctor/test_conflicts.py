@@ -133,17 +133,20 @@ def test_real_rules_are_understood(patient: Patient, tmp_path: Path) -> None:
     script = """
     table inet shop {
       set bad { type ipv4_addr; elements = { 192.0.2.1, 192.0.2.2 } }
-      chain own { ip saddr @bad drop }
-      chain in { type filter hook input priority 0; policy accept; jump own; tcp dport 81 reject }
-      chain pre { type nat hook prerouting priority -100; tcp dport 80 dnat ip to 192.0.2.9:8080 }
-      chain out { type filter hook output priority 0; udp dport 9 drop }
+      chain own { ip saddr @bad drop; }
+      chain incoming { type filter hook input priority 0; policy accept; jump own; tcp dport 81 reject; }
+      chain pre { type nat hook prerouting priority -100; tcp dport 80 dnat ip to 192.0.2.9:8080; }
+      chain out { type filter hook output priority 0; udp dport 9 drop; }
     }
     """
     with closing(Host(unique_name(), tmp_path)) as host:
         host.run(["nft", "-f", "-"], stdin=script)
         found = host.call(lambda: list(conflicts.firewall(patient.case)))
     evidence = sorted(each.evidence for each in found)
-    assert [text.partition(":")[0] for text in evidence] == ["chain inet shop in", "chain inet shop pre"]
+    assert [text.partition(":")[0] for text in evidence] == [
+        "chain inet shop incoming",
+        "chain inet shop pre",
+    ]
     assert "(reject)" in evidence[0]
     assert "own handle" in evidence[0]
     assert evidence[1].endswith("(dnat)")
