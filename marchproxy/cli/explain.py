@@ -1,6 +1,7 @@
 """`marchproxy explain`: which mapping decides about a connection."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -106,9 +107,10 @@ def explain(
     }
     question |= {key: value for key, value in asked.items() if value}
     if url and not destination:
-        question["destination"] = _read_at(environment, question, goal, cluster)
+        found = _read_at(environment, question, goal, cluster)
     else:
-        question |= _target(environment, question, destination if url and destination else goal.host, cluster)
+        found = _target(environment, question, destination if url and destination else goal.host, cluster)
+    question |= found.meant
     token = {"token": read_token(environment, token_file)} if token_file else {}
     try:
         answer = Control(environment).post("/v1/explain", question | token)
@@ -118,6 +120,8 @@ def explain(
         if token:
             warn(environment, "only a running daemon knows tokens: the answer is that without one")
         answer = _from_policy(environment, question)
+    if found.resolved:
+        answer = answer | {"why": [found.resolved, *answer["why"]]}
     if output is Output.TABLE:
         show_lines(environment, _lines(environment, answer))
     else:
@@ -144,34 +148,40 @@ class Disagreement(MarchproxyError):
         )
 
 
-def _target(
-    environment: Environment, question: dict[str, Any], destination: str, cluster: str
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where the question goes."""
+
+    meant: dict[str, Any]
+    """Its destination, and its port if that follows from what is named."""
+    resolved: str = ""
+    """In words, as the first of the chain; empty: an address was given."""
+
+
+def _target(environment: Environment, question: dict[str, Any], destination: str, cluster: str) -> _Found:
     """Address and port that stand for what `--to` names."""
     from marchproxy.model.address import parse_ip
 
     try:
-        return {"destination": str(parse_ip(destination, field="to"))}
+        return _Found({"destination": str(parse_ip(destination, field="to"))})
     except InvalidValue:
         from marchproxy.cli.reaching import reach
 
         address, port = reach(environment, question, destination, cluster)
         if not port:
-            environment.note(f"{destination} is asked for at {address}")
-            return {"destination": address}
-        environment.note(f"{destination} is asked for at {address}, port {port}")
-        return {"destination": address, "port": port}
+            return _Found({"destination": address}, f"destination {destination} resolved to {address}")
+        said = f"destination {destination} resolved to {address}, port {port}"
+        return _Found({"destination": address, "port": port}, said)
 
 
-def _read_at(environment: Environment, question: dict[str, Any], goal: Goal, cluster: str) -> str:
+def _read_at(environment: Environment, question: dict[str, Any], goal: Goal, cluster: str) -> _Found:
     """The address that stands for where clients ask for a URL."""
     from marchproxy.cli.reaching import reach_url
     from marchproxy.model.ports import parse_port
 
     address = reach_url(environment, question, goal.host, parse_port(goal.port or ""), cluster)
-    if goal.host != address:
-        environment.note(f"{goal.host} is asked for at {address}")
-    return address
+    said = f"destination {goal.host} resolved to {address}" if goal.host != address else ""
+    return _Found({"destination": address}, said)
 
 
 def _from_policy(environment: Environment, question: dict[str, Any]) -> dict[str, Any]:

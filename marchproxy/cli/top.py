@@ -61,6 +61,9 @@ _COUNTED: Columns = {
 }
 _CARRIED: Columns = {"NAME": "name", "FLOWS": "flows", **_COUNTED}
 _REFUSED: Columns = {"REASON": "name", "MAPPING": "mapping", **_COUNTED}
+_DENYING: Columns = {"NAME": "name", **_COUNTED}
+_DENIED: Columns = {name: _DENYING[name] for name in ("NAME", "PACKETS/S", "PACKETS")}
+"""Who is refused: records of refusals do not tell bytes."""
 _NAMES = frozenset({"NAME", "REASON", "MAPPING"})
 
 
@@ -70,14 +73,16 @@ _NAMES = frozenset({"NAME", "REASON", "MAPPING"})
     "marchproxy top",
     "marchproxy top --by source --sort packet-rate",
     "marchproxy top --by reason",
+    "marchproxy top --denied --by source",
     "marchproxy top --by mapping --once --output json",
 )
 def top(
     context: typer.Context,
     by: Annotated[By, typer.Option("--by", help="Add up by")] = By.SERVICE,
     sort: Annotated[
-        Sort | None, typer.Option("--sort", help="Most of it first; rate unless given, packets with reason")
+        Sort | None, typer.Option("--sort", help="Most of it first; rate unless given, packets of refusals")
     ] = None,
+    denied: Annotated[bool, typer.Option("--denied", help="Who, or what, is refused most")] = False,
     interval: Annotated[
         float | None,
         typer.Option("--interval", metavar="SECONDS", help="Look again after; 2 unless given", min=1),
@@ -91,14 +96,16 @@ def top(
     """Show who carries most right now, and what is refused most
 
     Flows, packets and bytes are those of live flows, both ways together; rates also count flows that have
-    ended meanwhile. With --by reason it is about refusals since the tables were made. A service counts on
-    either side of a flow. On a terminal the table is renewed until Ctrl-C; anywhere else, and in JSON and
+    ended meanwhile. With --denied it is about packets that were refused, since the daemon began; with
+    --by reason, too, and with --by mapping, since the tables were made. A service counts on either side of
+    a flow or a refusal. On a terminal the table is renewed until Ctrl-C; anywhere else, and in JSON and
     YAML, it is printed once. JSON with --interval is one object a line, until Ctrl-C.
     """
     gc.enable()
     environment = environment_of(context)
-    chosen = sort or (Sort.PACKETS if by is By.REASON else Sort.RATE)
-    look = _Look(Control(environment), {"by": by.value, "sort": _ORDERS.get(chosen, chosen.value)}, limit)
+    chosen = sort or (Sort.PACKETS if denied or by is By.REASON else Sort.RATE)
+    query = {"by": by.value, "sort": _ORDERS.get(chosen, chosen.value)} | ({"denied": "1"} if denied else {})
+    look = _Look(Control(environment), query, limit)
     every = interval or _INTERVAL
     try:
         if output is Output.JSON and interval and not once:
@@ -188,6 +195,8 @@ def _screen(found: Any, absent: str, width: int) -> "RenderableType":
     head = Text(f"MarchProxy: who carries most, by {found['by']}, {shown}, {since}; Ctrl-C leaves", "bold")
     if found["by"] == By.REASON:
         head = Text(f"MarchProxy: what is refused most, {shown}, {since}; Ctrl-C leaves", "bold")
+    elif found.get("denied"):
+        head = Text(f"MarchProxy: refused most, by {found['by']}, {shown}, {since}; Ctrl-C leaves", "bold")
     table = Table(box=None, pad_edge=False, expand=False, padding=(0, 2, 0, 0))
     columns = _columns(found)
     rows = [
@@ -212,4 +221,8 @@ def _widths(columns: Columns, rows: Sequence[Sequence[str]], width: int) -> list
 
 
 def _columns(found: Any) -> Columns:
-    return _REFUSED if found["by"] == By.REASON else _CARRIED
+    if found["by"] == By.REASON:
+        return _REFUSED
+    if found.get("denied"):
+        return _DENYING if found["by"] == By.MAPPING else _DENIED
+    return _CARRIED

@@ -21,6 +21,7 @@ from marchproxy.dataplane.records import (
     ReloadEvent,
     make_event,
 )
+from marchproxy.dataplane.refused import Refused
 from marchproxy.model.address import IPAddress
 from marchproxy.policy.plan import Plan
 
@@ -106,6 +107,8 @@ class EventHub:
         """The service of an address that the plan has no rule for."""
         self.audited: Callable[[Decision], None] = _ignore
         """Takes what audit lets through, completed."""
+        self.refused = Refused()
+        """Who was denied most, since the daemon began."""
         self._refusals: deque[Decision] = deque(maxlen=RECENT_REFUSALS)
         self._subscriptions: set[Subscription] = set()
         self._listeners: dict[Listener, frozenset[EventKind]] = {}
@@ -120,7 +123,9 @@ class EventHub:
         if refused:
             decision = self._named(decision)
             self._refusals.append(decision)
-        if event.kind is EventKind.AUDITED:
+        if event.kind is EventKind.DENIED:
+            self.refused.take(decision)
+        elif event.kind is EventKind.AUDITED:
             self.audited(decision)
         self._offer(event.kind, make_event(event.kind, decision, flow, event.exchanged))
 

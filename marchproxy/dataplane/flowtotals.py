@@ -5,7 +5,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import Self
 
-from marchproxy.dataplane.records import Flow
+from marchproxy.dataplane.records import Decision, Flow
 
 
 class Grouping(StrEnum):
@@ -81,7 +81,7 @@ class FlowTotals(dict[GroupKey, Sum]):
 
     def take(self, flow: Flow, by: Grouping) -> None:
         """Add one flow."""
-        for key in keys(flow, by):
+        for key in keys(flow.decision, by):
             held = self[key]
             held.flows += 1
             held.packets += flow.sent.packets + flow.received.packets
@@ -93,9 +93,10 @@ class FlowTotals(dict[GroupKey, Sum]):
             self[key].add(each)
 
 
-def keys(flow: Flow, by: Grouping) -> Iterator[GroupKey]:
-    """What a flow counts for. A stranger's service is the empty one, where there is none on either side."""
-    decision = flow.decision
+def keys(decision: Decision, by: Grouping) -> Iterator[GroupKey]:
+    """What a flow or a refusal counts for. A stranger's service is the empty one, where there is none on
+    either side.
+    """
     if by is Grouping.SOURCE:
         yield decision.source.packed
     elif by is Grouping.DESTINATION:

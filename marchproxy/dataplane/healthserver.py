@@ -15,7 +15,7 @@ from marchproxy.dataplane.outliers import CHECK
 from marchproxy.dataplane.status import COMPONENTS, Problem, Status
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.telemetry import metrics
-from marchproxy.telemetry.facts import BackendFact, Facts, Refused
+from marchproxy.telemetry.facts import BackendFact, Facts, LoadFact, Refused
 from marchproxy.telemetry.seats import Seats
 
 RETRY = 10.0
@@ -113,7 +113,7 @@ def facts(status: Status) -> Facts:
         tables={table.name: (table.used, table.limit) for table in status.tables},
         interfaces={each.name: (each.role.value, each.attached) for each in status.interfaces},
         devices=read_devices({each.name for each in status.interfaces}),
-        names={name.name: (len(name.addresses), name.state) for name in status.names},
+        names={name.name: (len(name.addresses), name.state, name.unlearned) for name in status.names},
         questions=status.dns.questions,
         backends=[
             BackendFact(state.service, str(state.address), state.port, state.up, state.drained)
@@ -121,6 +121,8 @@ def facts(status: Status) -> Facts:
             if state.check != CHECK
         ],
         ejected=Counter(state.service for state in status.backends if state.check == CHECK),
+        loads=[LoadFact(each.service, str(each.address), each.port, each.flows) for each in status.loads],
+        missed=status.missed,
         requests=status.requests,
         certificates={state.name: state.expires for state in status.certificates},
         problems={component: problems[component] for component in COMPONENTS},

@@ -235,6 +235,19 @@ class BackendState:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendLoad:
+    """Established flows of a backend that `least-connections` compares. Services with the same address and
+    port share them.
+    """
+
+    service: str
+    """Qualified name."""
+    address: IPAddress
+    port: int
+    flows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Outlier:
     """A backend that requests leave out, in one process or added up over all."""
 

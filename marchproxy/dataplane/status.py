@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from marchproxy.dataplane.records import (
+    BackendLoad,
     BackendState,
     Denials,
     InterfaceState,
@@ -151,6 +152,10 @@ class Status:
     """The revision that waits to be confirmed."""
     backends: Sequence[BackendState] = ()
     """Those that are checked or drained, or that requests leave out."""
+    loads: Sequence[BackendLoad] = ()
+    """Of those that new flows go to by fewest connections."""
+    missed: int = 0
+    """Flows that audit let through, and that there was no room for in what is learned."""
     requests: Mapping[str, int] = field(default_factory=dict)
     """What was taken care of between HTTP requests and backends, by `circuits.Changes`."""
     certificates: Sequence[CertificateState] = ()

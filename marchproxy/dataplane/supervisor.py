@@ -53,7 +53,7 @@ from marchproxy.dataplane.renewal import Renewal
 from marchproxy.dataplane.runtime import RuntimeDir
 from marchproxy.dataplane.status import Applied, Problem, Status
 from marchproxy.dataplane.tasks import Tasks
-from marchproxy.dataplane.toplists import TopList, TopLists, TopOrder
+from marchproxy.dataplane.toplists import TopList, TopLists, TopOrder, TopQuestion
 from marchproxy.model.address import IPAddress
 from marchproxy.model.change import Change
 from marchproxy.model.endpoint import Endpoint
@@ -236,6 +236,8 @@ class Supervisor:
             dns=self._dns.state(),
             trial=self._probation.trial,
             backends=[*self._checks.states(), *self._outliers.states()],
+            loads=tier.loads(),
+            missed=self.learning.missed,
             requests=self._keeper.admission.request_counts(),
             certificates=self._certificates.states(),
             sinks=self._export.states(),
@@ -251,9 +253,9 @@ class Supervisor:
         """See `Appliance`."""
         return await self._keeper.page(question)
 
-    async def top(self, by: str, order: TopOrder, limit: int) -> TopList:
+    async def top(self, of: TopQuestion, order: TopOrder, limit: int) -> TopList:
         """See `Appliance`."""
-        return await self._top.list(by, order, limit)
+        return await self._top.list(of, order, limit)
 
     async def explain(self, query: Query) -> Explanation:
         """See `Appliance`."""

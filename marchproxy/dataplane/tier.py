@@ -10,6 +10,7 @@ from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
+    BackendLoad,
     Denials,
     Event,
     EventKind,
@@ -82,6 +83,9 @@ class Tier(Protocol):
 
     def limits(self) -> Sequence[LimitState]:
         """What each limit of the plan has let through and dropped."""
+
+    def loads(self) -> Sequence[BackendLoad]:
+        """Established flows of the backends that the plan compares."""
 
     def interfaces(self) -> Sequence[InterfaceState]:
         """The interfaces of the plan, as found at the last `poll`."""

@@ -1,4 +1,4 @@
-"""Who carries most right now: live flows added up, with rates, while somebody looks."""
+"""Who carries most right now, and who is refused most: sums with rates, while somebody looks."""
 
 import asyncio
 import heapq
@@ -12,6 +12,7 @@ from marchproxy.dataplane.allowance import ALLOWANCE, WALK, Allowance
 from marchproxy.dataplane.events import EventHub
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping, Sum, shown
 from marchproxy.dataplane.records import Denials, Event, EventKind
+from marchproxy.dataplane.refused import ENDS
 
 FRESH = 1.0
 """Seconds that a list is used: several who look at it share one walk over the flows."""
@@ -45,10 +46,30 @@ class TopRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TopQuestion:
+    """What a list is of."""
+
+    by: str
+    """A `Grouping`, or `REASON`, which is of refusals alone: by reason and mapping."""
+    denied: bool = False
+    """Of refusals instead of live flows."""
+
+    @property
+    def refusals(self) -> bool:
+        """Whether it is about them."""
+        return self.denied or self.by == REASON
+
+    @property
+    def measured(self) -> bool:
+        """Whether bytes are known: the record of a refusal does not have them, the counters of tiers do."""
+        return not self.refusals or self.by in (REASON, Grouping.MAPPING)
+
+
+@dataclass(frozen=True, slots=True)
 class TopList:
     """The first rows of a list."""
 
-    by: str
+    of: TopQuestion
     rows: Sequence[TopRow]
     total: int
     """Rows that there would be without a limit."""
@@ -82,27 +103,27 @@ class TopLists:
     def __init__(self, facts: Facts, allowance: Allowance = ALLOWANCE) -> None:
         self._facts = facts
         self._allowance = allowance
-        self._lists: dict[str, _Watch] = {}
+        self._lists: dict[TopQuestion, _Watch] = {}
 
-    async def list(self, by: str, order: TopOrder, limit: int) -> TopList:
-        """The first `limit` rows. `by` is a `Grouping`, or `REASON` for refusals by reason and mapping."""
-        watch = self._lists.get(by)
+    async def list(self, of: TopQuestion, order: TopOrder, limit: int) -> TopList:
+        """The first `limit` rows."""
+        watch = self._lists.get(of)
         if watch is None:
-            watch = self._lists[by] = (
-                _Denied(self._facts, self._allowance)
-                if by == REASON
-                else _Carried(self._facts, self._allowance, Grouping(by))
+            watch = self._lists[of] = (
+                _Denied(self._facts, self._allowance, of.by)
+                if of.refusals
+                else _Carried(self._facts, self._allowance, Grouping(of.by))
             )
         await watch.refresh()
         # A million rows take seconds, in which others have the loop.
         rows = await asyncio.to_thread(heapq.nlargest, limit, watch.rows(), key=_KEYS[order])
-        return TopList(by, [_named(row) for row in rows], watch.count, watch.seconds)
+        return TopList(of, [_named(row) for row in rows], watch.count, watch.seconds)
 
     def rest(self) -> None:
         """Forget what nobody asks for any more; to be called about once a second."""
         now = time.monotonic()
-        for by in [by for by, watch in self._lists.items() if now > watch.asked + IDLE]:
-            self._lists.pop(by).end()
+        for of in [of for of, watch in self._lists.items() if now > watch.asked + IDLE]:
+            self._lists.pop(of).end()
 
 
 type _Sums = Mapping[Any, Sum]
@@ -123,7 +144,7 @@ _KEYS: Mapping[TopOrder, Callable[[_Row], tuple[float, ...]]] = {
     TopOrder.PACKETS_PER_S: lambda row: (row.packets, row.bytes, row.held.packets, row.held.bytes),
     TopOrder.BYTES: lambda row: (row.held.bytes, row.bytes),
     TopOrder.PACKETS: lambda row: (row.held.packets, row.packets),
-    TopOrder.FLOWS: lambda row: (row.held.flows, row.bytes, row.held.bytes),
+    TopOrder.FLOWS: lambda row: (row.held.flows, row.bytes, row.held.bytes, row.held.packets),
 }
 
 
@@ -220,15 +241,22 @@ class _Carried(_Watch):
 
 
 class _Denied(_Watch):
-    """Refusals, which are counted since the tables were made."""
+    """Refusals: by reason or mapping since the tables were made, otherwise since the daemon began."""
+
+    def __init__(self, facts: Facts, allowance: Allowance, by: str) -> None:
+        super().__init__(facts, allowance)
+        self._by = by
 
     async def look(self) -> tuple[_Sums, _Sums]:
-        denials = self.facts.denials()
-        return {
-            (item.reason.name, item.mapping): Sum(0, item.traffic.packets, item.traffic.bytes)
-            for item in denials
-            if not item.audited
-        }, {}
+        if self._by in ENDS:
+            told = self.facts.events.refused.packets(Grouping(self._by))
+            return {key: Sum(0, packets) for key, packets in told.items()}, {}
+        found: dict[Any, Sum] = {}
+        for item in self.facts.denials():
+            if not item.audited:
+                key = (item.reason.name, item.mapping) if self._by == REASON else item.mapping
+                found.setdefault(key, Sum()).add(Sum(0, item.traffic.packets, item.traffic.bytes))
+        return found, {}
 
 
 def _named(row: _Row) -> TopRow:

@@ -14,7 +14,7 @@ from marchproxy.model.protocol import Protocol
 from marchproxy.policy.checks import Watched, is_drained
 from marchproxy.policy.directory import Entry, Referents
 from marchproxy.policy.maglev import build_table, turns_table
-from marchproxy.policy.plan import Backend, Pool
+from marchproxy.policy.plan import Backend, Plan, Pool
 
 type Members = tuple[tuple[Entry, int], ...]
 """Services and the port that each is asked on, sorted by name."""
@@ -23,6 +23,18 @@ type Shares = tuple[tuple[str, int], ...]
 type _Key = tuple[int, bool, Members, Shares]
 _MOST = 1000
 """Weight of the heaviest backend where shares are not otherwise written in small numbers."""
+
+
+def compared(plan: Plan) -> Sequence[Backend]:
+    """The backends that new flows go to by fewest connections, each once."""
+    pools = {
+        id(rule.pool): rule.pool
+        for listener in plan.carried
+        for rule in listener.rules
+        if rule.balance is Balance.LEAST_CONNECTIONS and rule.pool
+    }
+    found = (backend for pool in pools.values() for backend in pool.backends)
+    return list({(each.service, each.address, each.port): each for each in found}.values())
 
 
 @dataclass(frozen=True, slots=True)

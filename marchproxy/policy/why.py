@@ -1,11 +1,12 @@
 """An answer in sentences: what `explain` shows, from the address to the backends."""
 
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 from itertools import islice, takewhile
 
 from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint
-from marchproxy.model.entities import Balance, SendProxy
+from marchproxy.model.entities import Balance, Interface, SendProxy
 from marchproxy.model.ports import format_ports
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -50,8 +51,10 @@ def why(evaluator: Evaluator, query: Query) -> tuple[str, ...]:
     if answer.listener is not None:
         reaches = _reaches(query, answer.listener)
         if answer.listener.key in evaluator.reading:
-            return (*sources, reaches, _asked(query), *_routes(evaluator, answer, answer.listener, query))
-        return (*sources, reaches, *_rules(evaluator, answer, answer.listener))
+            asked = _asked(query), *_routes(evaluator, answer, answer.listener, query)
+            return (*sources, reaches, *asked, *_nat(evaluator, answer, query))
+        rules = _rules(evaluator, answer, answer.listener)
+        return (*sources, reaches, *rules, *_nat(evaluator, answer, query))
     wanted = _wanted(query)
     if query.is_local():
         said = f"no mapping listens on {wanted}: it is the appliance's own address, so the host answers"
@@ -60,6 +63,7 @@ def why(evaluator: Evaluator, query: Query) -> tuple[str, ...]:
         *sources,
         *_belongs(evaluator, "destination", query.destination, answer.destination_services),
         *_passing(evaluator, answer, wanted),
+        *_nat(evaluator, answer, query),
     )
 
 
@@ -171,6 +175,33 @@ def _routes(evaluator: Evaluator, answer: Answer, listener: Listener, query: Que
         yield from _backends(answer.rule, answer.pool)
     if isinstance(answer.rule, Rule) and answer.rule.handling.mirror is not None:
         yield from _copies(evaluator, answer.rule, answer.rule.handling.mirror, services)
+
+
+def _nat(evaluator: Evaluator, answer: Answer, query: Query) -> Iterator[str]:
+    """Which addresses it has behind the appliance. The way out is the routing table's, which policy does not
+    know: every interface that masquerades may be it.
+    """
+    if not answer.verdict.lets_through:
+        return
+    if answer.listener is not None:
+        if answer.pool is None or not answer.pool.taking:
+            return
+        if answer.listener.key in evaluator.plan.admitted:
+            yield "NAT: none, the connection ends here, and backends see an address of the appliance"
+            return
+    becomes = "the destination becomes the backend's, " if answer.listener else ""
+    masking = [each for each in evaluator.plan.interfaces if each.masquerade]
+    out = [f"{each.name} ({_own(each, query.source.version)})" for each in masking]
+    if masking:
+        yield f"NAT: {becomes}the source stays {query.source} unless it leaves by {_listed(out)}"
+    else:
+        stays = f"the source stays {query.source}" if becomes else "none, both ends stay as they are"
+        yield f"NAT: {becomes}{stays}"
+
+
+def _own(interface: Interface, version: int) -> str:
+    named = [text for text in interface.nat_addresses if ip_address(text).version == version]
+    return f"as {_listed(named)}" if named else "as its own address"
 
 
 def _copies(evaluator: Evaluator, rule: Rule, mirror: Mirror, services: frozenset[str]) -> Iterator[str]:

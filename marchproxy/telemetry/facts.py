@@ -34,6 +34,16 @@ class BackendFact:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadFact:
+    """Established flows of a backend that is compared with others."""
+
+    service: str
+    address: str
+    port: int
+    flows: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceCounts:
     """What the kernel has counted at a network device since it is there."""
 
@@ -73,11 +83,14 @@ class Facts:
     """Role of each interface of the plan, and how it is attached; empty: not at all."""
     devices: Mapping[str, DeviceCounts]
     """Those of the interfaces that there are."""
-    names: Mapping[str, tuple[int, str]]
-    """Addresses of each host name, and its state."""
+    names: Mapping[str, tuple[int, str, int]]
+    """Addresses of each host name, its state, and addresses that there was no room for."""
     questions: Mapping[str, int]
     """That clients asked the DNS listeners, by what became of them."""
     backends: Sequence[BackendFact]
+    loads: Sequence[LoadFact]
+    missed: int
+    """Flows that there was no room for in what is learned."""
     ejected: Mapping[str, int]
     """Backends that HTTP requests leave out, by service."""
     requests: Mapping[str, int]

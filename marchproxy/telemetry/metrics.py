@@ -85,6 +85,11 @@ class _Snapshot(Collector):
             self._facts.audited,
         )
         yield CounterMetricFamily(
+            "marchproxy_learned_missed",
+            "Flows that audit let through, and that there was no room for in what is learned.",
+            value=self._facts.missed,
+        )
+        yield CounterMetricFamily(
             "marchproxy_lost_events",
             "Events that nobody could be told, counted instead.",
             value=self._facts.lost_events,
@@ -164,12 +169,22 @@ class _Snapshot(Collector):
         )
         states: Counter[str] = Counter(dict.fromkeys(("resolved", "failing", "waiting", "learning"), 0))
         held: Counter[str] = Counter()
-        for name, (count, state) in self._facts.names.items():
+        beyond: Counter[str] = Counter()
+        for name, (count, state, lost) in self._facts.names.items():
             states[state] += 1
             held[self._seats.seat("name", name)] += count
+            beyond[self._seats.seat("name", name)] += lost
         for name, count in held.items():
             addresses.add_metric([name], count)
         yield addresses
+        unlearned = GaugeMetricFamily(
+            "marchproxy_name_unlearned",
+            "Addresses of a host name that there was no room for.",
+            labels=["name"],
+        )
+        for name, count in beyond.items():
+            unlearned.add_metric([name], count)
+        yield unlearned
         by_state = GaugeMetricFamily("marchproxy_names", "Host names by state.", labels=["state"])
         for state, count in states.items():
             by_state.add_metric([state], count)
@@ -220,6 +235,16 @@ class _Snapshot(Collector):
             drained.add_metric(place, backend.drained)
         yield up
         yield drained
+        active = GaugeMetricFamily(
+            "marchproxy_backend_active_flows",
+            "Established flows of a backend that least-connections compares.",
+            labels=labels,
+        )
+        for load in self._facts.loads:
+            place = [load.service, load.address, str(load.port)]
+            if self._seats.seat("backend", " ".join(place)) != OTHER:
+                active.add_metric(place, load.flows)
+        yield active
         count = GaugeMetricFamily(
             "marchproxy_backends",
             "Backends of a service that are checked or drained.",

@@ -79,9 +79,10 @@ class Link:
         rows, headers = self.control.fetch("/v1/flows", **query)
         return Page(rows, int(headers.get("x-marchproxy-total", len(rows))))
 
-    def top(self, by: str, sort: str, limit: int) -> Page:
+    def top(self, by: str, sort: str, limit: int, *, denied: bool = False) -> Page:
         """`GET /v1/top`."""
-        answer, _ = self.control.fetch("/v1/top", by=by, sort=sort, limit=limit)
+        asked = {"by": by, "sort": sort, "limit": limit} | ({"denied": "1"} if denied else {})
+        answer, _ = self.control.fetch("/v1/top", **asked)
         return Page(answer["rows"], answer["total"])
 
     def explain(self, question: Mapping[str, object]) -> Row:

@@ -21,9 +21,10 @@ STATUS = {
 def test_without_a_daemon_it_says_what_to_do(site: Console) -> None:
     result = site("doctor")
     assert result.code == 1
-    first, second = result.out.splitlines()[:2]
+    first, seen, fix = result.out.splitlines()[:3]
     assert first.startswith("error    daemon: no daemon answers")
-    assert second == "         marchproxy run"
+    assert seen.startswith("         seen: asked at /")
+    assert fix == "         marchproxy run"
     assert result.out.splitlines()[-1].endswith("checks are fine; -v shows them")
 
 

@@ -191,7 +191,7 @@ def test_denials_are_10_with_their_reason(
 def test_a_service_is_asked_for_where_a_mapping_listens(site: Console) -> None:
     result = site.ok("explain", "--from", "10.1.3.4", "--to", "web", "--port", "80", "--output", "json")
     assert result.json["mapping"] == "cw"
-    assert "10.1.0.1, port 80" in result.err
+    assert result.json["why"][0].endswith(" resolved to 10.1.0.1, port 80")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,14 @@ def test_routed_traffic_and_pings_are_explained_too(site: Console) -> None:
 def test_a_service_is_pinged_at_its_own_address(site: Console) -> None:
     result = site(*["explain", "--from", "10.1.3.4", "--to", "web", "--protocol", "icmp", "--output", "json"])
     assert (result.code, result.json["reason"]) == (10, "NO_MAPPING")
-    assert result.err.splitlines()[0].endswith("web is asked for at 10.2.0.10")
+    assert result.json["why"][0] == "destination web resolved to 10.2.0.10"
+
+
+def test_what_a_service_resolved_to_is_the_first_of_the_chain(site: Console) -> None:
+    _, first, *_ = site("explain", "--from", "10.1.3.4", "--to", "web", "--port", "80").out.splitlines()
+    assert first.startswith("  destination web resolved to "), first
+    plain = site("explain", "--from", "10.1.3.4", "--to", "10.2.0.10", "--port", "80").out
+    assert "resolved" not in plain
 
 
 def test_audit_lets_through(console: Console, daemon: Start) -> None:

@@ -45,6 +45,23 @@ def test_reasons_have_a_mapping(console: Console, daemon: Start) -> None:
     assert server.asked[0][0] == "GET /v1/top?by=reason&sort=packets&limit=5"
 
 
+def test_who_is_refused_most(console: Console, daemon: Start) -> None:
+    row = ROW | {"name": "10.1.0.2", "flows": 0, "bytes": None, "bytes_per_s": None}
+    found = {"by": "source", "denied": True, "rows": [row], "total": 1, "seconds": 1.0}
+    server = daemon({"GET /v1/top": (200, found)})
+    title, shown = console.ok("top", "--denied", "--by", "source", "--limit", "5").out.splitlines()
+    assert title.split() == ["NAME", "PACKETS/S", "PACKETS"]
+    assert shown.split() == ["10.1.0.2", "410", "48120"]
+    assert server.asked[0][0] == "GET /v1/top?by=source&sort=packets&denied=1&limit=5"
+
+
+def test_mappings_that_refuse_have_bytes(console: Console, daemon: Start) -> None:
+    found = {**FOUND, "by": "mapping", "denied": True, "total": 1}
+    daemon({"GET /v1/top": (200, found)})
+    title, _ = console.ok("top", "--denied", "--by", "mapping").out.splitlines()
+    assert title.split() == ["NAME", "PACKETS/S", "RATE", "PACKETS", "BYTES"]
+
+
 def test_json_is_the_daemons(console: Console, daemon: Start) -> None:
     daemon({"GET /v1/top": (200, FOUND)})
     assert console.ok("top", "--output", "json").json == FOUND

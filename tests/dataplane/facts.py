@@ -30,7 +30,7 @@ from marchproxy.dataplane.records import (
     Traffic,
 )
 from marchproxy.dataplane.status import AddressState, Applied, NameState, Problem, Status
-from marchproxy.dataplane.toplists import TopList, TopOrder, TopRow
+from marchproxy.dataplane.toplists import TopList, TopOrder, TopQuestion, TopRow
 from marchproxy.model.change import Change
 from marchproxy.model.entities import Role
 from marchproxy.model.errors import MarchproxyError
@@ -167,7 +167,7 @@ class StandIn:
         self.tokens: dict[str, Verified] = {}
         self.feed = StandInFeed()
         self.questions: list[FlowQuestion] = []
-        self.tops: list[tuple[str, TopOrder, int]] = []
+        self.tops: list[tuple[TopQuestion, TopOrder, int]] = []
         self.refusal: MarchproxyError | None = None
         self.proposed: tuple[str, Sequence[Change]] | None = None
         self.ended: tuple[frozenset[int], frozenset[str]] = (frozenset(), frozenset())
@@ -186,9 +186,10 @@ class StandIn:
         self.questions.append(question)
         return page_of(map(self.events.names.complete_flow, self.held), question)
 
-    async def top(self, by: str, order: TopOrder, limit: int) -> TopList:
-        self.tops.append((by, order, limit))
-        return TopList(by, [TopRow("web", "m" if by == "reason" else "", 2, 30, 400, 1.5, 20.0)], 3, 2.0)
+    async def top(self, of: TopQuestion, order: TopOrder, limit: int) -> TopList:
+        self.tops.append((of, order, limit))
+        row = TopRow("web", "m" if of.by == "reason" else "", 2, 30, 400, 1.5, 20.0)
+        return TopList(of, [row], 3, 2.0)
 
     async def explain(self, query: Query) -> Explanation:
         evaluator = self.events.names.evaluator

@@ -19,7 +19,7 @@ ONE = Sum(1, 6, 5300)
 )
 def test_a_flow_counts_under_its_keys(by: Grouping, names: list[str]) -> None:
     flow = facts.flow(facts.decision(source_service="clients", destination_service="web"))
-    assert list(map(shown, keys(flow, by))) == names
+    assert list(map(shown, keys(flow.decision, by))) == names
     totals = FlowTotals.of([flow, flow], by)
     assert {shown(key): each for key, each in totals.items()} == dict.fromkeys(names, Sum(2, 12, 10600))
 

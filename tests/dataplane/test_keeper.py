@@ -27,6 +27,7 @@ from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
+    BackendLoad,
     Denials,
     EventKind,
     Flow,
@@ -136,6 +137,9 @@ class Touchy:
         return []
 
     def limits(self) -> Sequence[LimitState]:
+        return []
+
+    def loads(self) -> Sequence[BackendLoad]:
         return []
 
     def interfaces(self) -> Sequence[InterfaceState]:

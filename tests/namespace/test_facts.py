@@ -4,6 +4,7 @@ import itertools
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +55,18 @@ def _top(appliance: Appliance, by: str) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in found["rows"]}
 
 
+def _send(packets: int) -> None:
+    """What no mapping allows."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for _ in range(packets):
+            client.sendto(b"x" * 72, ("10.2.0.2", 9999))
+
+
+def _refused(appliance: Appliance, by: str) -> dict[str, int]:
+    found = appliance.json("top", "--denied", "--by", by)
+    return {row["name"]: row["packets"] for row in found["rows"]}
+
+
 def test_flows_top_and_status_agree_with_the_client(rig: Rig, counted: Appliance) -> None:
     before = counted.json("status")["counters"].get("FORWARDED", {"packets": 0, "bytes": 0})
     total = {"packets": 0, "bytes": 0}
@@ -80,12 +93,7 @@ def test_flows_top_and_status_agree_with_the_client(rig: Rig, counted: Appliance
 
 
 def test_refusals_are_counted_one_by_one(rig: Rig, counted: Appliance) -> None:
-    def refused() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            for _ in range(25):
-                client.sendto(b"x" * 72, ("10.2.0.2", 9999))
-
-    rig.client.call(refused)
+    rig.client.call(_send, 25)
 
     def told() -> bool:
         row = _top(counted, "reason").get("NO_MAPPING")
@@ -93,6 +101,14 @@ def test_refusals_are_counted_one_by_one(rig: Rig, counted: Appliance) -> None:
 
     wait_for(told, "all 25 to be counted", timeout=5)
     assert counted.json("status")["counters"]["NO_MAPPING"] == {"packets": 25, "bytes": 25 * (72 + HEADERS)}
+    # What is tried again at once is told with the next attempt.
+    for number in range(1, 4):
+        time.sleep(1.1)
+        rig.client.call(_send, 1)
+        if _refused(counted, "source").get("10.1.0.2") == 25 + number:
+            break
+    for by, name in (("source", "10.1.0.2"), ("destination", "10.2.0.2"), ("service", "clients")):
+        assert _refused(counted, by)[name] == 25 + number, by
 
 
 def test_events_are_as_many_as_there_were(rig: Rig, counted: Appliance) -> None:

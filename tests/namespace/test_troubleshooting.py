@@ -22,6 +22,7 @@ from tests.certificates import authority
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", commands=["nft"])
 
 CLIENT, WEB, OTHER, NOWHERE, FAR = "10.1.0.2", "10.2.0.2", "10.2.1.2", "203.0.113.9", "10.3.0.2"
+PROXY = ("10.1.0.1", 3128)
 NARROW = 1300
 SILENT = """
 table inet silent {
@@ -74,6 +75,7 @@ def appliance(rig: Rig) -> Iterator[Appliance]:
         built.cli("mapping", "add", "not-8080", *allow, "--to", "web", "--ports", "8080", "--action", "deny")
         for name in ("other", "nowhere", "far"):
             built.cli("mapping", "add", name, *allow, "--to", name, "--ports", "80")
+        built.cli("listener", "add", "explicit", "--bind", "{}:{}".format(*PROXY))
         built.start()
         yield built
 
@@ -165,7 +167,14 @@ def test_limited(rig: Rig, appliance: Appliance, operator: Operator) -> None:
         appliance.cli("limit", "remove", "slow", "--yes")
 
 
-def test_name_that_does_not_resolve(appliance: Appliance, operator: Operator) -> None:
+def tunnel(name: str) -> int:
+    """Which status the explicit proxy has for a tunnel to a name."""
+    with socket.create_connection(PROXY, timeout=20) as connection:
+        connection.sendall(f"CONNECT {name}:80 HTTP/1.1\r\nHost: {name}:80\r\n\r\n".encode())
+        return int(connection.recv(1000).split()[1])
+
+
+def test_name_that_does_not_resolve(rig: Rig, appliance: Appliance, operator: Operator) -> None:
     appliance.cli("service", "add", "gone", "--address", "gone.example.invalid")
     appliance.cli(
         "mapping", "add", "gone", "--from", "lan", "--to", "gone", "--protocol", "tcp", "--ports", "80"
@@ -175,9 +184,20 @@ def test_name_that_does_not_resolve(appliance: Appliance, operator: Operator) ->
         problems = operator.json("status")["problems"]
         return any("gone.example.invalid" in each for each in problems)
 
-    wait_for(said, "status to name it", timeout=20)
-    appliance.cli("mapping", "remove", "gone", "--yes")
-    appliance.cli("service", "remove", "gone", "--yes")
+    try:
+        # What the client is told: a gateway that does not know where to go.
+        assert wait_for(lambda: rig.client.call(tunnel, "gone.example.invalid"), "an answer") == 502
+
+        def refused() -> tuple[str, str] | None:
+            rows = operator.json("flows", "--denied", "--source", CLIENT)
+            found = [each for each in rows if each["name"] == "gone.example.invalid"]
+            return (found[0]["verdict"], found[0]["reason"]) if found else None
+
+        assert wait_for(refused, "the refusal to be shown") == ("deny", "NAME_UNKNOWN")
+        wait_for(said, "status to name it", timeout=20)
+    finally:
+        appliance.cli("mapping", "remove", "gone", "--yes")
+        appliance.cli("service", "remove", "gone", "--yes")
 
 
 def test_allowed_and_not_even_arriving(rig: Rig, operator: Operator) -> None:

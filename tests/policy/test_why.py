@@ -20,6 +20,13 @@ def told(made: Plan, asked: Query) -> list[str]:
     return list(why(Evaluator(made), asked))
 
 
+def before_nat(made: Plan, asked: Query) -> list[str]:
+    """The sentences before the last, which is about addresses behind the appliance."""
+    *others, nat = told(made, asked)
+    assert nat.startswith("NAT: ")
+    return others
+
+
 def test_from_the_source_over_what_does_not_match_to_the_backends() -> None:
     made = plan(
         OFFICE,
@@ -36,6 +43,7 @@ def test_from_the_source_over_what_does_not_match_to_the_backends() -> None:
         "mapping self (priority 20, deny) does not match: it is for web",
         "mapping staff (priority 100, allow) matches and allows it",
         "new flows go to 10.1.0.1:8080 (web, weight 2), 10.1.0.2:8080 (web, weight 2)",
+        "NAT: the destination becomes the backend's, the source stays 10.0.9.1",
     ]
 
 
@@ -73,6 +81,7 @@ def test_transit_names_both_ends_and_what_decides() -> None:
         "mapping old (priority 20, allow) does not match: "
         "it is for both ends, but for icmp, tcp 21,8000-8100",
         "mapping out (priority 100, allow) matches and allows it",
+        "NAT: none, both ends stay as they are",
     ]
 
 
@@ -114,6 +123,7 @@ def test_echo_requests() -> None:
     assert told(made, asked)[2:] == [
         "10.1.0.1/icmp is no listener and not the appliance's own address: it is routed",
         "mapping ping (priority 100, allow) matches and allows it",
+        "NAT: none, both ends stay as they are",
     ]
     own = replace(asked, destination=ip_address("192.0.2.1"))
     assert told(made, own)[1:] == ["192.0.2.1 is the appliance's own address, so the host answers"]
@@ -122,11 +132,11 @@ def test_echo_requests() -> None:
 def test_audit_says_that_it_lets_through() -> None:
     made = plan(OFFICE, WEB, mapping("no", "office", "web", ports="80", action="deny"))
     audited = replace(made, transit=(replace(made.transit[0], audit=True),))
-    assert told(audited, query("10.0.0.1", "10.1.0.1"))[-1] == (
+    assert before_nat(audited, query("10.0.0.1", "10.1.0.1"))[-1] == (
         "mapping no (priority 100, deny) matches and denies it: audit reports it and lets it through"
     )
     nobody = replace(made.transit[0], mapping="", audit=True, reason=Reason.NO_MAPPING)
-    assert told(replace(made, transit=(nobody,)), query("10.0.0.1", "10.1.0.1"))[-1] == (
+    assert before_nat(replace(made, transit=(nobody,)), query("10.0.0.1", "10.1.0.1"))[-1] == (
         "no mapping matches: audit reports it and lets it through"
     )
 
@@ -178,7 +188,7 @@ def test_long_lists_are_counted() -> None:
     names = ",".join(item.name for item in crowd)
     web = service("web", *(f"10.1.1.{number}" for number in range(1, 21)))
     none = [mapping(f"m{number:02}", "web", "web", "*:80", priority=number) for number in range(20)]
-    said = told(
+    said = before_nat(
         plan(*crowd, web, *none, mapping("last", names, "web", "*:80")), query("10.0.0.1", "192.0.2.1")
     )
     assert "12 more services contain the source" in said
@@ -190,7 +200,7 @@ def test_long_lists_are_counted() -> None:
 def test_backends_that_take_no_new_flows_are_told_apart() -> None:
     web = service("web", "10.1.0.1", "10.1.0.2", port=80, drain=["10.1.0.2"])
     spread = mapping("m", "all", "web", "192.0.2.1:80", balance="round-robin")
-    *_, going, idle = told(plan(web, spread), query("10.0.9.1", "192.0.2.1"))
+    *_, going, idle = before_nat(plan(web, spread), query("10.0.9.1", "192.0.2.1"))
     assert going == "new flows go by round-robin to 10.1.0.1:80 (web)"
     assert idle == "down or drained: 10.1.0.2:80 (web)"
     away = service("web", "10.1.0.1", port=80, drain=["10.1.0.1"])
@@ -244,3 +254,39 @@ def test_early_data_is_told_of() -> None:
     asked = replace(query("10.0.0.1", "192.0.2.1", 443), host="h.example", path="/")
     said = why(Evaluator(plan(OFFICE, WEB, www)), asked)
     assert "over HTTP/3, GET, HEAD and OPTIONS may come before the handshake is complete (0-RTT)" in said
+
+
+def masking(made: Plan, *addresses: str) -> Plan:
+    """What leaves by the outside interface carries other addresses."""
+    inside, outside = made.interfaces
+    return replace(made, interfaces=(inside, replace(outside, masquerade=True, nat_addresses=addresses)))
+
+
+def test_nat_is_told_where_policy_alone_is_asked() -> None:
+    made = plan(OFFICE, WEB, mapping("in", "all", "web", "*:80"), mapping("out", "office", "all", ports="81"))
+    outside = made.interfaces[1].name
+    out, to = query("10.0.0.1", "198.51.100.1", 81), query("10.0.0.1", "192.0.2.1")
+    given = masking(made, "192.0.2.9", "2001:db8::9")
+    assert told(made, out)[-1] == "NAT: none, both ends stay as they are"
+    assert (
+        told(given, out)[-1] == f"NAT: the source stays 10.0.0.1 unless it leaves by {outside} (as 192.0.2.9)"
+    )
+    assert told(masking(made), to)[-1] == (
+        "NAT: the destination becomes the backend's, "
+        f"the source stays 10.0.0.1 unless it leaves by {outside} (as its own address)"
+    )
+
+
+def test_what_goes_nowhere_has_no_nat_and_what_is_admitted_ends_here() -> None:
+    locked = service("locked", "10.1.0.3", auth="token")
+    made = plan(
+        WEB,
+        locked,
+        mapping("a", "all", "web", "*:80", send_proxy="v2"),
+        mapping("b", "all", "locked", "*:81"),
+    )
+    assert told(made, query("10.0.0.1", "192.0.2.1"))[-1] == (
+        "NAT: none, the connection ends here, and backends see an address of the appliance"
+    )
+    for port in (81, 99):
+        assert "NAT" not in "".join(told(made, query("10.0.0.1", "192.0.2.1", port)))

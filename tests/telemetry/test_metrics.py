@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from marchproxy.model.reason import Reason
-from marchproxy.telemetry.facts import BackendFact, DeviceCounts, Facts, Refused
+from marchproxy.telemetry.facts import BackendFact, DeviceCounts, Facts, LoadFact, Refused
 from marchproxy.telemetry.logs.sink import SinkState
 from marchproxy.telemetry.metrics import render
 from marchproxy.telemetry.seats import MOST, OTHER, Seats
@@ -34,13 +34,15 @@ FACTS = Facts(
     tables={"flows": (5, 100)},
     interfaces={"eth0": ("inside", "xdp"), "eth1": ("outside", "")},
     devices={"eth0": DeviceCounts((11, 1100), (12, 1200), 13, 14, 15, 16)},
-    names={"db.example.com": (2, "resolved"), "gone.example.com": (0, "failing")},
+    names={"db.example.com": (2, "resolved", 3), "gone.example.com": (0, "failing", 0)},
     questions={"answered": 5, "blocked": 1},
     backends=[
         BackendFact("web", "10.2.0.2", 80, True, False),
         BackendFact("web", "10.2.0.3", 80, False, True),
         BackendFact("db", "fd02::2", 5432, None, True),
     ],
+    loads=[LoadFact("web", "10.2.0.2", 80, 21), LoadFact("web", "10.2.0.3", 80, 0)],
+    missed=17,
     ejected={"web": 1},
     requests={"ejected": 2, "retried": 7},
     certificates={"lab/web": 1_900_000_000.0},
@@ -106,6 +108,14 @@ def test_every_fact_is_a_sample() -> None:
         ("backend_up", {"service": "web", "address": "10.2.0.3", "port": "80"}, 0),
         ("backend_drained", {"service": "web", "address": "10.2.0.2", "port": "80"}, 0),
         ("backend_drained", {"service": "db", "address": "fd02::2", "port": "5432"}, 1),
+        ("backend_active_flows", {"service": "web", "address": "10.2.0.2", "port": "80"}, 21),
+        ("backend_active_flows", {"service": "web", "address": "10.2.0.3", "port": "80"}, 0),
+        ("name_unlearned", {"name": "db.example.com"}, 3),
+        ("name_unlearned", {"name": "gone.example.com"}, 0),
+        ("learned_missed_total", {}, 17),
+        ("http_backends_ejected", {"service": "web"}, 1),
+        ("http_events_total", {"event": "ejected"}, 2),
+        ("http_events_total", {"event": "retried"}, 7),
         ("denied_packets_total", {"reason": "NO_MAPPING", "mapping": ""}, 2),
         ("denied_packets_total", {"reason": "DENY_MAPPING", "mapping": "shop/no"}, 9),
         ("audited_packets_total", {"reason": "NO_MAPPING", "mapping": ""}, 6),

@@ -163,8 +163,8 @@ class Stage:
         rows = list(self.refused if query.get("denied") else self.carried)
         return Page(rows, len(rows) + query.get("offset", 0))
 
-    def top(self, by: str, sort: str, limit: int) -> Page:
-        self._say("top", {"by": by, "sort": sort})
+    def top(self, by: str, sort: str, limit: int, *, denied: bool = False) -> Page:
+        self._say("top", {"by": by, "sort": sort} | ({"denied": True} if denied else {}))
         counts = {"flows": 2, "packets": 100, "bytes": 5000, "packets_per_s": 10.0, "bytes_per_s": 1000.0}
         return Page([{"name": name, **counts} for name in ("clients", "web", "")], 3)
 

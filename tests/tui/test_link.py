@@ -55,6 +55,19 @@ def test_facts_come_from_the_control_socket(site: Console, daemon: Start) -> Non
     ]
 
 
+def test_who_is_refused_is_asked_for_by_a_parameter_that_only_this_question_has(
+    site: Console, daemon: Start
+) -> None:
+    server = daemon({"GET /v1/top": (200, {"by": "source", "rows": [], "total": 0, "seconds": 1.0})})
+    link = Link(site.environment())
+    link.top("source", "packets", 3)
+    link.top("source", "packets", 3, denied=True)
+    assert [asked for asked, _ in server.asked] == [
+        "GET /v1/top?by=source&sort=packets&limit=3",
+        "GET /v1/top?by=source&sort=packets&limit=3&denied=1",
+    ]
+
+
 def test_what_is_meant_is_not_written_before_it_is_said(site: Console, daemon: Start) -> None:
     cut = {"cut": 2, "looked_at": 3, "complete": True, "unresolved": [], "flows": []}
     server = daemon({"POST /v1/preview": (200, cut), "POST /v1/reload": (200, {"revision": 3})})

@@ -1,45 +1,24 @@
 """The browser's way in: only for whoever has the key, only on loopback, only from its own page."""
 
 import asyncio
-import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 
 import pytest
 from aiohttp import ClientSession, CookieJar, WSMsgType, WSServerHandshakeError
 from yarl import URL
 
-from rig import wait_for
-from tests.cli.test_daemon import free_port
+from tests.tui.webserver import serving
 
 type Ask = Callable[[ClientSession], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[URL]:
-    """What `marchproxy tui --web` prints, until it is told to end."""
-    words = [sys.executable, "-m", "marchproxy", "tui", "--web", "--read-only", "--port", str(free_port())]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        printed = URL(server.stdout.readline().strip())
-        wait_for(lambda: answers(printed), "the web server")
+    """What `marchproxy tui --web` prints."""
+    with serving() as printed:
         yield printed
-        server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 0
-
-
-def answers(printed: URL) -> bool:
-    async def ask() -> bool:
-        with suppress(OSError):
-            _, writer = await asyncio.open_connection(printed.host, printed.port)
-            writer.close()
-            await writer.wait_closed()
-            return True
-        return False
-
-    return asyncio.run(ask())
 
 
 def browse(ask: Ask) -> None:

@@ -25,7 +25,7 @@ from marchproxy.dataplane.outbox import Lost
 from marchproxy.dataplane.preview import Preview
 from marchproxy.dataplane.records import EventKind
 from marchproxy.dataplane.status import Applied, Status
-from marchproxy.dataplane.toplists import TopList, TopOrder
+from marchproxy.dataplane.toplists import TopList, TopOrder, TopQuestion
 from marchproxy.model.change import Change, Kind
 from marchproxy.model.errors import InvalidValue, MarchproxyError
 from marchproxy.model.presented import MAX_SECRET
@@ -80,8 +80,8 @@ class Appliance(Protocol):
     async def page(self, question: FlowQuestion) -> FlowPage:
         """Live flows as asked for, with their services."""
 
-    async def top(self, by: str, order: TopOrder, limit: int) -> TopList:
-        """The first `limit` rows of who carries most; see `TopLists.list`."""
+    async def top(self, of: TopQuestion, order: TopOrder, limit: int) -> TopList:
+        """The first `limit` rows of who carries, or is refused, most; see `TopLists.list`."""
 
     async def cut(self, ids: frozenset[int], tokens: frozenset[str]) -> tuple[frozenset[int], int]:
         """End flows by their ids, and tunnels by the credential that opened them, as `Verified.token` names
@@ -167,10 +167,10 @@ class ControlApi:
         return _rows(map(documents.flow_document, page.flows), page.total, first, count, limit)
 
     async def _top(self, request: Request) -> Response:
-        filters.expect_only(request.query, frozenset({"by", "sort", "limit"}))
-        by, order = filters.read_grouping(request.query)
+        filters.expect_only(request.query, frozenset({"by", "sort", "limit", "denied"}))
+        of, order = filters.read_grouping(request.query)
         limit = min(filters.read_limit(request.query, _TOP_ROWS), MOST_ROWS)
-        return _json(documents.top_document(await self._appliance.top(by, order, limit)))
+        return _json(documents.top_document(await self._appliance.top(of, order, limit)))
 
     async def _cut(self, request: Request) -> Response:
         _take_nothing(request)

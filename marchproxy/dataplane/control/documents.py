@@ -219,19 +219,26 @@ def _own_event(event: ReloadEvent | InterfaceEvent | ProblemEvent) -> Document:
 
 def top_document(top: TopList) -> Document:
     """Who carries most, or what is refused most."""
+    measured = top.of.measured
     rows = [
         {
             "name": row.name,
             "flows": row.flows,
             "packets": row.packets,
-            "bytes": row.bytes,
+            "bytes": row.bytes if measured else None,
             "packets_per_s": row.packets_per_s,
-            "bytes_per_s": row.bytes_per_s,
+            "bytes_per_s": row.bytes_per_s if measured else None,
         }
-        | ({"mapping": row.mapping} if top.by == REASON else {})
+        | ({"mapping": row.mapping} if top.of.by == REASON else {})
         for row in top.rows
     ]
-    return {"by": top.by, "rows": rows, "total": top.total, "seconds": round(top.seconds, 3)}
+    return {
+        "by": top.of.by,
+        "denied": top.of.refusals,
+        "rows": rows,
+        "total": top.total,
+        "seconds": round(top.seconds, 3),
+    }
 
 
 def finding_document(finding: Finding) -> Document:

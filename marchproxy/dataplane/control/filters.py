@@ -6,7 +6,7 @@ from typing import Any
 from marchproxy.dataplane.flowquery import FlowFilter, FlowOrder, SortKey
 from marchproxy.dataplane.flowtotals import Grouping
 from marchproxy.dataplane.logring import LEVELS, LogQuestion
-from marchproxy.dataplane.toplists import REASON, TopOrder
+from marchproxy.dataplane.toplists import REASON, TopOrder, TopQuestion
 from marchproxy.model.address import Prefix, parse_ip, parse_prefix
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.ports import parse_port
@@ -53,14 +53,14 @@ def read_order(query: Mapping[str, str]) -> FlowOrder | None:
         ) from None
 
 
-def read_grouping(query: Mapping[str, str]) -> tuple[str, TopOrder]:
-    """The parameters `by` and `sort` of a list of what carries most."""
+def read_grouping(query: Mapping[str, str]) -> tuple[TopQuestion, TopOrder]:
+    """The parameters `by`, `denied` and `sort` of a list of who carries, or is refused, most."""
     groupings = (*Grouping, REASON)
     by, text = query.get("by", Grouping.SERVICE.value), query.get("sort", TopOrder.BYTES_PER_S.value)
     if by not in groupings:
         raise InvalidValue("by", by, "one of " + ", ".join(groupings))
     try:
-        return by, TopOrder(text)
+        return TopQuestion(by, read_flag(query, "denied")), TopOrder(text)
     except ValueError:
         raise InvalidValue("sort", text, "one of " + ", ".join(TopOrder)) from None
 

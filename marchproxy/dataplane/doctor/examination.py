@@ -18,6 +18,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "certificates": installation.certificates,
         "pins": installation.pins,
         "kernel": machine.kernel,
+        "capabilities": machine.capabilities,
         "btf": machine.btf,
         "bpffs": machine.bpffs,
         "jit": machine.jit,

@@ -20,24 +20,24 @@ class Finding:
 
     severity: Severity
     message: str
-    evidence: str = ""
+    evidence: str
     """What was seen, and where."""
     fix: str = ""
-    """The command that puts it right."""
+    """The command that puts it right; empty: nothing is wrong."""
     check: str = ""
     """Which check found it."""
 
 
-def fine(message: str, evidence: str = "") -> Finding:
+def fine(message: str, evidence: str) -> Finding:
     """Nothing is wrong."""
     return Finding(Severity.OK, message, evidence)
 
 
-def warning(message: str, evidence: str = "", fix: str = "") -> Finding:
+def warning(message: str, evidence: str, fix: str) -> Finding:
     """Somebody should look at it."""
     return Finding(Severity.WARNING, message, evidence, fix)
 
 
-def error(message: str, evidence: str = "", fix: str = "") -> Finding:
+def error(message: str, evidence: str, fix: str) -> Finding:
     """Somebody has to put it right."""
     return Finding(Severity.ERROR, message, evidence, fix)

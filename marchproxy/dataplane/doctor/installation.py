@@ -23,7 +23,7 @@ def daemon(case: Case) -> Iterator[Finding]:
         problem = case.daemon_problem
         text = problem.message if problem else "no daemon answers"
         found = warning if isinstance(problem, NotPermitted) else error
-        yield found(text, "", _command(problem, "marchproxy run"))
+        yield found(text, f"asked at {case.runtime / 'control.sock'}", _command(problem, "marchproxy run"))
         return
     status = case.status
     for problem in status["problems"]:
@@ -38,13 +38,16 @@ def daemon(case: Case) -> Iterator[Finding]:
 
 def store(case: Case) -> Iterator[Finding]:
     """Whether what is configured can be read, and means something."""
+    where = str(case.store_file or "the database server")
     if case.store_problem:
         # Making another one over what is damaged would be the end of it.
-        yield error(case.store_problem.message, "", _command(case.store_problem, "restore a copy of it"))
+        fix = _command(case.store_problem, "marchproxy restore FILE")
+        yield error(case.store_problem.message, where, fix)
     elif case.policy_errors:
-        yield error(f"{case.policy_errors} mistakes in what is configured", "", "marchproxy check")
+        text = f"{case.policy_errors} mistakes in what is configured"
+        yield error(text, f"in the newest revision of {where}", "marchproxy check")
     else:
-        yield fine("what is configured can be read")
+        yield fine("what is configured can be read", where)
 
 
 def permissions(case: Case) -> Iterator[Finding]:
@@ -64,7 +67,8 @@ def permissions(case: Case) -> Iterator[Finding]:
             evidence = f"{path} has mode {stat.S_IMODE(path.stat().st_mode):o}"
             yield error(f"{path}: {text}", evidence, f"chmod {mode} {path}")
     if not found:
-        yield fine("store, keys and sockets are for their owner")
+        looked = ", ".join(str(path) for path, *_ in wrong if path.exists())
+        yield fine("store, keys and sockets are for their owner", looked or "there are none yet")
 
 
 def certificates(case: Case) -> Iterator[Finding]:
@@ -105,7 +109,7 @@ def pins(case: Case) -> Iterator[Finding]:
             yield warning(text, str(path), f"rm -r {path}")
     if case.status is None and (case.bpffs / current).is_dir() and _has_links(case.bpffs / current):
         text = "no daemon runs, and the kernel goes on with what the last one left: old policy, no new names"
-        yield warning(text, str(case.bpffs / current), "marchproxy run, or marchproxy detach")
+        yield warning(text, str(case.bpffs / current), "marchproxy run")
     elif case.status:
         yield fine("what is pinned is this daemon's", str(case.bpffs / current))
 

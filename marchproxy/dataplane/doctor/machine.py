@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from marchproxy.dataplane.doctor.case import Case
+from marchproxy.dataplane.doctor.case import Case, read
 from marchproxy.dataplane.doctor.finding import Finding, error, fine, warning
 from marchproxy.dataplane.kernel import features
 from marchproxy.dataplane.kernel.features import Answer
@@ -16,10 +16,17 @@ FILES = 16_384
 """Open files of one process, below which few thousands of tunnels fit (each has two)."""
 MEGABYTES = 200
 """Of a disk: the store, its journal and a block list of a million entries need some fifty."""
+_MORE_FILES = (
+    r"printf '[Service]\nLimitNOFILE=65536\n' |"
+    " install -D -m 644 /dev/stdin /etc/systemd/system/marchproxy.service.d/files.conf"
+    " && systemctl daemon-reload && systemctl restart marchproxy"
+)
 _TIME_ERROR = 5
 """adjtimex(2): the clock is not synchronised."""
 _OPTIONAL = frozenset({"XDP", "tcx"})
 """What programs can do without, of what a kernel may lack."""
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""Debian's names for them."""
 _RELEASED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -44,7 +51,7 @@ def kernel(case: Case) -> Iterator[Finding]:
         if answer.feature == "tcx":
             yield fine("no tcx: programs are attached by clsact", str(answer))
         elif wants_xdp:
-            yield error(f"this kernel has no {answer.feature}", str(answer), "use a newer kernel")
+            yield error(f"this kernel has no {answer.feature}", str(answer), _newer_kernel())
     if all(others):
         yield fine("it has all that programs need", ", ".join(answer.feature for answer in (usable, *others)))
 
@@ -54,19 +61,41 @@ def _on_sockets(case: Case, lacking: Sequence[Answer]) -> Finding:
     if lacking:
         text = "the programs need a newer kernel: traffic is carried on sockets, and none that is only routed"
         evidence = f"kernel {os.uname().release}: {', '.join(map(str, lacking))}"
-        return warning(text, evidence, f"use kernel {features.OLDEST} or newer")
+        return warning(text, f"{evidence}; kernel {features.OLDEST} would do", _newer_kernel())
     text = "traffic is carried on sockets, and none that is only routed"
     return warning(text, f"the daemon says: {said}", "journalctl -u marchproxy")
+
+
+def capabilities(case: Case) -> Iterator[Finding]:
+    """What the daemon may do, not who asks: it is another user's process."""
+    if case.status is None:
+        return
+    owner = f"/proc/{case.status['pid']}/status"
+    missing = features.missing_capabilities(read(case.proc / f"{case.status['pid']}/status"))
+    if missing is None:
+        text = "what the daemon may do cannot be seen"
+        yield warning(text, f"{owner} has no CapEff", "sudo marchproxy doctor")
+    elif missing:
+        becomes = "new programs cannot be loaded" if case.uses_bpf else "traffic is carried on sockets"
+        text = f"the daemon may not use BPF as it needs to: {becomes}"
+        yield warning(text, f"{owner}: {', '.join(missing)} missing", "systemctl revert marchproxy")
+    else:
+        yield fine("the daemon has the capabilities that programs need", owner)
+
+
+def _newer_kernel() -> str:
+    machine = os.uname().machine
+    return f"apt-get install linux-image-{_MACHINES.get(machine, machine)}"
 
 
 def btf(case: Case) -> Iterator[Finding]:
     """Handing tunnels over reads the kernel's own structures."""
     path = case.sys / "kernel/btf/vmlinux"
     if path.exists():
-        yield fine("the kernel describes its types")
+        yield fine("the kernel describes its types", str(path))
     else:
-        fix = "use a kernel built with CONFIG_DEBUG_INFO_BTF"
-        yield warning("the kernel does not describe its types: tunnels stay in user space", f"no {path}", fix)
+        text = "the kernel does not describe its types: tunnels stay in user space"
+        yield warning(text, f"no {path}: it was built without CONFIG_DEBUG_INFO_BTF", _newer_kernel())
 
 
 def bpffs(case: Case) -> Iterator[Finding]:
@@ -75,7 +104,7 @@ def bpffs(case: Case) -> Iterator[Finding]:
         return
     mounts = [Path(words[1]) for words in case.lines("self/mounts") if len(words) > 2 and words[2] == "bpf"]
     if any(case.bpffs.is_relative_to(mount) for mount in mounts):
-        yield fine(f"{case.bpffs} is in a BPF file system")
+        yield fine(f"{case.bpffs} is in a BPF file system", f"mounted at {', '.join(map(str, mounts))}")
     else:
         where = ", ".join(map(str, mounts)) or "none is mounted"
         yield error(f"{case.bpffs} is in no BPF file system", where, "mount -t bpf bpf /sys/fs/bpf")
@@ -104,7 +133,7 @@ def files(case: Case) -> Iterator[Finding]:
         yield fine(f"{soft} files may be open", evidence)
     else:
         text = f"only {soft} files may be open: each tunnel in user space takes two"
-        yield warning(text, evidence, "systemctl edit marchproxy, and there: [Service] LimitNOFILE=65536")
+        yield warning(text, evidence, _MORE_FILES)
 
 
 def clock(case: Case) -> Iterator[Finding]:

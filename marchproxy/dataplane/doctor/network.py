@@ -20,7 +20,8 @@ def interfaces(case: Case) -> Iterator[Finding]:
         yield _interface(interface, attached.get(interface.name, {}).get("problem", ""))
     if case.snapshot and not case.interfaces and case.uses_bpf:
         fix = "marchproxy interface add NAME --role inside"
-        yield warning("no interface is configured: nothing is attached, nothing is carried", "", fix)
+        text = "no interface is configured: nothing is attached, nothing is carried"
+        yield warning(text, "marchproxy interface list is empty", fix)
 
 
 def mtu(case: Case) -> Iterator[Finding]:
@@ -31,10 +32,11 @@ def mtu(case: Case) -> Iterator[Finding]:
     small = {name: size for name, size in sizes.items() if size < 1280}
     if small:
         names = ", ".join(small)
-        yield error(f"IPv6 needs 1280 bytes, and {names} has less", evidence, "ip link set NAME mtu 1500")
+        fix = " && ".join(f"ip link set {name} mtu 1500" for name in small)
+        yield error(f"IPv6 needs 1280 bytes, and {names} has less", evidence, fix)
     elif len(set(sizes.values())) > 1:
         text = "MTUs differ: TCP is told by its segment size, others by ICMP, which nobody may filter"
-        yield warning(text, evidence)
+        yield warning(text, evidence, "marchproxy doctor --path ADDRESS")
     elif sizes:
         yield fine("all interfaces have the same MTU", evidence)
 
@@ -59,24 +61,35 @@ def routes(case: Case) -> Iterator[Finding]:
     )
     if v4 or v6:
         families = " and ".join(name for name, there in (("IPv4", v4), ("IPv6", v6)) if there)
-        yield fine(f"there is a default route of {families}")
+        yield fine(f"there is a default route of {families}", "/proc/net/route, /proc/net/ipv6_route")
     else:
         text = "no default route: of what is outside, only networks with a route of their own are reached"
         yield warning(text, "/proc/net/route, /proc/net/ipv6_route", "ip route add default via ADDRESS")
 
 
 def neighbours(case: Case) -> Iterator[Finding]:
-    """The kernel forgets link addresses when its table is full."""
-    most = case.sysctl("net/ipv4/neigh/default/gc_thresh3")
-    used = max(0, sum(1 for _ in case.lines("net/arp")) - 1)
-    if not most.isdigit():
-        return
-    evidence = f"{used} of {most} IPv4 entries"
-    if used >= NEARLY * int(most):
-        fix = f"sysctl -w net.ipv4.neigh.default.gc_thresh3={4 * int(most)}"
-        yield warning("the table of neighbours is nearly full: new hosts will not be reached", evidence, fix)
-    else:
-        yield fine("there is room for neighbours", evidence)
+    """The kernel forgets link addresses when its table is full: one of each IP version for the machine."""
+    for version, used in ((4, _neighbours_v4(case)), (6, _neighbours_v6(case))):
+        most = case.sysctl(f"net/ipv{version}/neigh/default/gc_thresh3")
+        if not most.isdigit():
+            continue
+        evidence = f"{used} of {most} IPv{version} entries"
+        if used >= NEARLY * int(most):
+            fix = f"sysctl -w net.ipv{version}.neigh.default.gc_thresh3={4 * int(most)}"
+            text = "the table of neighbours is nearly full: new hosts will not be reached"
+            yield warning(text, evidence, fix)
+        else:
+            yield fine("there is room for neighbours", evidence)
+
+
+def _neighbours_v4(case: Case) -> int:
+    return max(0, sum(1 for _ in case.lines("net/arp")) - 1)
+
+
+def _neighbours_v6(case: Case) -> int:
+    """The kernel lists them by netlink alone; how many there are is the first number for any processor."""
+    lines = list(case.lines("net/stat/ndisc_cache"))
+    return int(lines[1][0], 16) if len(lines) > 1 and lines[1] else 0
 
 
 def forwarding(case: Case) -> Iterator[Finding]:
@@ -84,10 +97,17 @@ def forwarding(case: Case) -> Iterator[Finding]:
     if case.status is None or not case.uses_bpf:
         return
     names = [row["name"] for row in case.status["interfaces"] if row["attached"]]
-    wrong = [name for name in names if case.sysctl(f"net/ipv4/conf/{name}/forwarding") == "0"]
-    for name in wrong:
-        fix = f"sysctl -w net.ipv4.conf.{name}.forwarding=1"
-        yield error(f"forwarding was switched off on {name}: new flows find no way out", "", fix)
+    wrong = [
+        (version, name)
+        for version in (4, 6)
+        for name in names
+        if case.sysctl(f"net/ipv{version}/conf/{name}/forwarding") == "0"
+    ]
+    for version, name in wrong:
+        # Names of interfaces may have dots in them.
+        setting = f"net/ipv{version}/conf/{name}/forwarding"
+        text = f"forwarding of IPv{version} was switched off on {name}: new flows find no way out"
+        yield error(text, f"{setting} is 0", f"sysctl -w {setting}=1")
     if names and not wrong:
         yield fine("forwarding is on where programs are attached", ", ".join(names))
 
@@ -145,7 +165,7 @@ def _interface(interface: Interface, problem: str) -> Finding:
     name = interface.name
     device = look(name)
     if device is None:
-        fix = f"ip link show; or marchproxy interface remove {name}"
+        fix = f"marchproxy interface remove {name}"
         return error(f"there is no device {name}", "in this network namespace", fix)
     if not device.up:
         return error(f"{name} is down", "IFF_UP is not set", f"ip link set {name} up")

@@ -23,7 +23,8 @@ def path(case: Case) -> Iterator[Finding]:
         try:
             echoes = Echoes(address)
         except PermissionError:
-            yield warning(f"the way to {address} was not looked at: that takes root", "", "run it with sudo")
+            text = f"the way to {address} was not looked at: that takes root"
+            yield warning(text, "a raw socket is not permitted", f"sudo marchproxy doctor --path {address}")
             continue
         try:
             found = find_size(echoes, device.mtu)

@@ -6,12 +6,13 @@ not see: so all is counted again with every sweep.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.maps import Map
-from marchproxy.model.entities import Balance
+from marchproxy.dataplane.records import BackendLoad
 from marchproxy.policy.plan import Backend, Plan
+from marchproxy.policy.pools import compared
 
 _FLAGS = layouts.FLOW.pick("flags")
 _ADDRESS, _PORT = slice(16, 32), slice(34, 36)
@@ -28,10 +29,12 @@ class ActiveFlows:
         self._flows = maps["flows"]
         self._wanted: frozenset[bytes] | None = None
         """None: what an earlier daemon wanted is not known."""
+        self._backends: Sequence[Backend] = ()
 
     def want(self, plan: Plan) -> None:
         """Have the backends counted that `plan` compares, and no others."""
-        wanted = frozenset(map(_key, _compared(plan)))
+        self._backends = compared(plan)
+        wanted = frozenset(map(_key, self._backends))
         if wanted == self._wanted:
             return
         held = set(self._active.keys())
@@ -61,19 +64,19 @@ class ActiveFlows:
         ]
         self._active.update_many(wrong)
 
+    def loads(self) -> Sequence[BackendLoad]:
+        """What is counted now. May be called by any thread: entries are only read."""
+        if not self._backends:
+            return ()
+        counts = self._read()
+        return [
+            # The programs count down what they have not counted up, until the next sweep.
+            BackendLoad(each.service, each.address, each.port, max(0, counts.get(_key(each), 0)))
+            for each in self._backends
+        ]
+
     def _read(self) -> dict[bytes, int]:
         return {key: int(_COUNT.unpack(raw)[0]) for key, raw in self._active.items()}
-
-
-def _compared(plan: Plan) -> Iterator[Backend]:
-    pools = {
-        id(rule.pool): rule.pool
-        for listener in plan.carried
-        for rule in listener.rules
-        if rule.balance is Balance.LEAST_CONNECTIONS and rule.pool
-    }
-    for pool in pools.values():
-        yield from pool.backends
 
 
 def _key(backend: Backend) -> bytes:

@@ -148,15 +148,19 @@ def _close(result: int) -> int:
 
 def _why_forbidden() -> str:
     """EPERM has two causes that an operator fights differently."""
-    missing = _missing_capabilities()
+    missing = missing_capabilities(Path("/proc/self/status").read_text(encoding="ascii", errors="replace"))
     if missing:
         return f"not permitted: {', '.join(missing)} missing"
     return "not permitted although all capabilities are there: seccomp, kernel lockdown or a security module"
 
 
-def _missing_capabilities() -> list[str]:
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+def missing_capabilities(status: str) -> list[str] | None:
+    """What a process lacks of what programs need, by its /proc/PID/status; None: that does not say."""
+    effective = next(
+        (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")), None
+    )
+    if effective is None:
+        return None
     # CAP_SYS_ADMIN (21) includes CAP_BPF and CAP_PERFMON.
     covered = {38, 39} if effective >> 21 & 1 else set()
     return [

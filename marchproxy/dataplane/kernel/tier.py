@@ -52,6 +52,7 @@ from marchproxy.dataplane.kernel.tunnels import TunnelTable
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
+    BackendLoad,
     Denials,
     EventKind,
     Flow,
@@ -199,6 +200,10 @@ class KernelTier:
     def limits(self) -> Sequence[LimitState]:
         """See `Tier.limits`."""
         return self._limit_slots.states()
+
+    def loads(self) -> Sequence[BackendLoad]:
+        """See `Tier.loads`."""
+        return self._active.loads()
 
     def interfaces(self) -> Sequence[InterfaceState]:
         """See `Tier.interfaces`."""

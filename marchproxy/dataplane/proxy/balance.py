@@ -51,6 +51,10 @@ class Balancer:
         if not self._active[place]:
             del self._active[place]
 
+    def established(self, backend: Backend) -> int:
+        """Flows that there are to it."""
+        return self._active[backend.address, backend.port]
+
     def _first(self, rule: Rule, pool: Pool, hashed: int, version: int) -> int:
         if rule.balance is Balance.ROUND_ROBIN:
             turn = self._turns[rule.mapping, version]

@@ -252,6 +252,10 @@ class Ledger:
             return iter(())
         return self._balancer.candidates(rule, pool, conversation.query, conversation.source_port)
 
+    def established(self, backend: Backend) -> int:
+        """Conversations with a backend."""
+        return self._balancer.established(backend)
+
     def moved(self, conversation: Conversation, backend: Backend) -> None:
         """A conversation is with this backend from now on."""
         self._leave(conversation)

@@ -18,6 +18,7 @@ from marchproxy.dataplane.proxy.sockets import expect_descriptors, open_listener
 from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
 from marchproxy.dataplane.proxy.udp import UdpCarrier, UdpLimits, UdpListener
 from marchproxy.dataplane.records import (
+    BackendLoad,
     Denials,
     EventKind,
     Flow,
@@ -33,6 +34,7 @@ from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import WILDCARDS, Listener, ListenerKey, Plan, listener_key
+from marchproxy.policy.pools import compared
 
 RESERVED_DESCRIPTORS = 512
 """For listeners, health checks (250), clients of the control socket, the store and the interpreter."""
@@ -145,6 +147,13 @@ class SocketsTier:
     def limits(self) -> Sequence[LimitState]:
         """See `Tier.limits`."""
         return self._ledger.limits.states()
+
+    def loads(self) -> Sequence[BackendLoad]:
+        """See `Tier.loads`."""
+        return [
+            BackendLoad(each.service, each.address, each.port, self._ledger.established(each))
+            for each in compared(self._plan)
+        ]
 
     def interfaces(self) -> Sequence[InterfaceState]:
         """The plan's interfaces: nothing is attached to them, sockets receive from all."""

@@ -178,24 +178,6 @@ async def test_an_answer_that_is_cut_short_says_so(tmp_path: Path, monkeypatch: 
 
 
 @looped
-async def test_who_carries_most(tmp_path: Path) -> None:
-    async with talking(tmp_path) as (path, appliance):
-        row = {"name": "web", "flows": 2, "packets": 30, "bytes": 400}
-        rates = {"packets_per_s": 1.5, "bytes_per_s": 20.0}
-        assert (await ask(path, "GET", "/v1/top")).document == {
-            "by": "service",
-            "rows": [row | rates],
-            "total": 3,
-            "seconds": 2.0,
-        }
-        answer = await ask(path, "GET", "/v1/top?by=reason&sort=packets&limit=7")
-        assert answer.document["rows"] == [row | rates | {"mapping": "m"}]
-        assert appliance.tops == [("service", "bytes_per_s", 20), ("reason", "packets", 7)]
-        for query in ("by=port", "sort=-bytes", "limit=0", "text=x"):
-            assert (await ask(path, "GET", f"/v1/top?{query}")).status == 400
-
-
-@looped
 async def test_many_rows_arrive_as_one_array(tmp_path: Path) -> None:
     async with talking(tmp_path, *[facts.flow()] * 2500) as (path, _):
         answer = await ask(path, "GET", "/v1/flows?limit=2401")

@@ -11,7 +11,7 @@ from marchproxy.dataplane.control.filters import (
     read_order,
 )
 from marchproxy.dataplane.flowquery import FlowOrder, SortKey
-from marchproxy.dataplane.toplists import TopOrder
+from marchproxy.dataplane.toplists import TopOrder, TopQuestion
 from marchproxy.model.errors import InvalidValue
 from marchproxy.model.reason import Reason
 from tests.dataplane.facts import decision
@@ -102,8 +102,9 @@ def test_an_order_may_be_turned_round() -> None:
 
 
 def test_a_grouping_has_an_order() -> None:
-    assert read_grouping({}) == ("service", TopOrder.BYTES_PER_S)
-    assert read_grouping({"by": "reason", "sort": "packets"}) == ("reason", TopOrder.PACKETS)
+    assert read_grouping({}) == (TopQuestion("service"), TopOrder.BYTES_PER_S)
+    assert read_grouping({"by": "reason", "sort": "packets"}) == (TopQuestion("reason"), TopOrder.PACKETS)
+    assert read_grouping({"by": "source", "denied": "1"})[0] == TopQuestion("source", denied=True)
     for query in ({"by": "port"}, {"sort": "-bytes"}):
         with pytest.raises(InvalidValue):
             read_grouping(query)

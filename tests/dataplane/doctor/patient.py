@@ -34,11 +34,15 @@ class Patient:
         self.devices = {each.name: Device(True, True, 1500, "ixgbe", False) for each in INTERFACES}
         for interface in INTERFACES:
             self.write(f"proc/sys/net/ipv4/conf/{interface.name}/forwarding", "1\n")
+            self.write(f"proc/sys/net/ipv6/conf/{interface.name}/forwarding", "1\n")
             self.write(f"proc/sys/net/ipv4/conf/{interface.name}/rp_filter", "0\n")
         self.write("proc/sys/net/ipv4/conf/all/rp_filter", "0\n")
         self.write("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n")
         self.write("proc/sys/net/ipv4/ip_local_reserved_ports", "\n")
         self.write("proc/sys/net/ipv4/neigh/default/gc_thresh3", "1024\n")
+        self.write("proc/sys/net/ipv6/neigh/default/gc_thresh3", "1024\n")
+        self.write("proc/net/stat/ndisc_cache", "entries  allocs\n00000003  0000002a\n00000003  0000001c\n")
+        self.write("proc/77/status", "Name:\tmarchproxy\nCapEff:\t000000c000003400\n")
         self.write("proc/sys/net/core/bpf_jit_enable", "1\n")
         self.write("proc/net/arp", "IP address HW type Flags HW address Mask Device\n")
         self.write("proc/net/route", f"{_ROUTES}out0 00000000 0102030A 0003 0 0 0 00000000 0 0 0\n")

@@ -62,3 +62,15 @@ def test_whoever_says_that_something_is_wrong_says_what_to_do(patient: Patient) 
     for finding in examine(patient.case):
         if finding.severity is not Severity.OK and finding.check not in OF_THE_REAL_MACHINE:
             assert finding.fix, finding
+
+
+def test_everything_has_evidence(patient: Patient) -> None:
+    everything = list(examine(patient.case))
+    del patient.devices["in0"]
+    for name in ("proc/net/route", "sys/kernel/btf/vmlinux"):
+        patient.remove(name)
+    patient.write("proc/sys/net/ipv6/conf/out0/forwarding", "0\n")
+    everything += examine(patient.case)
+    patient.status = None
+    everything += examine(patient.case)
+    assert [finding for finding in everything if not finding.evidence] == []

@@ -61,7 +61,7 @@ def test_a_kernel_too_old_for_the_programs_is_named(
             {**patient.status, "tier": {"name": tier, "reason": ""}} if patient.status and tier else None
         )
         (finding,) = machine.kernel(patient.case)
-        assert (finding.severity, finding.fix) == (Severity.WARNING, "use kernel 6.1 or newer")
+        assert (finding.severity, finding.fix) == (Severity.WARNING, machine._newer_kernel())
         assert "none that is only routed" in finding.message
         assert finding.evidence.startswith(f"kernel {os.uname().release}: bpf_loop: no")
 
@@ -137,3 +137,25 @@ def test_a_disk_fills(
     answer = space(int(free / 4096), 4096, 10**7, 100, inodes)
     monkeypatch.setattr(os, "statvfs", lambda _: answer)
     assert {finding.severity for finding in machine.disk(patient.case)} == {severity}
+
+
+@pytest.mark.parametrize(
+    ("held", "missing"), [("c000003400", ""), ("200000", "CAP_NET_ADMIN"), ("1000", "CAP_PERFMON, CAP_BPF")]
+)
+def test_capabilities_are_the_daemons(patient: Patient, held: str, missing: str) -> None:
+    patient.write("proc/self/status", "CapEff:\t0000000000000000\n")
+    patient.write("proc/77/status", f"Name:\tmarchproxy\nCapEff:\t{held.zfill(16)}\n")
+    (finding,) = machine.capabilities(patient.case)
+    if not missing:
+        assert (finding.severity, finding.evidence) == (Severity.OK, "/proc/77/status")
+        return
+    assert (finding.severity, finding.fix) == (Severity.WARNING, "systemctl revert marchproxy")
+    assert finding.evidence == f"/proc/77/status: {missing} missing"
+
+
+def test_capabilities_of_a_daemon_that_is_gone_or_not_there(patient: Patient) -> None:
+    patient.remove("proc/77/status")
+    (finding,) = machine.capabilities(patient.case)
+    assert (finding.severity, finding.evidence) == (Severity.WARNING, "/proc/77/status has no CapEff")
+    patient.status = None
+    assert list(machine.capabilities(patient.case)) == []

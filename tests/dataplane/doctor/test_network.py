@@ -95,13 +95,39 @@ def test_neighbours_that_fill_their_table(patient: Patient) -> None:
     )
 
 
+def test_ipv6_neighbours_that_fill_their_table(patient: Patient) -> None:
+    patient.write("proc/net/stat/ndisc_cache", "entries  allocs\n00000384  0000002a\n")
+    finding = only(list(network.neighbours(patient.case)))
+    assert (finding.evidence, finding.fix) == (
+        "900 of 1024 IPv6 entries",
+        "sysctl -w net.ipv6.neigh.default.gc_thresh3=4096",
+    )
+
+
 def test_forwarding_that_somebody_switched_off(patient: Patient) -> None:
     patient.write("proc/sys/net/ipv4/conf/out0/forwarding", "0\n")
     finding = only(list(network.forwarding(patient.case)))
     assert (finding.severity, finding.fix) == (
         Severity.ERROR,
-        "sysctl -w net.ipv4.conf.out0.forwarding=1",
+        "sysctl -w net/ipv4/conf/out0/forwarding=1",
     )
+    patient.write("proc/sys/net/ipv4/conf/out0/forwarding", "1\n")
+    patient.write("proc/sys/net/ipv6/conf/in0/forwarding", "0\n")
+    finding = only(list(network.forwarding(patient.case)))
+    assert (finding.severity, finding.evidence, finding.fix) == (
+        Severity.ERROR,
+        "net/ipv6/conf/in0/forwarding is 0",
+        "sysctl -w net/ipv6/conf/in0/forwarding=1",
+    )
+
+
+def test_a_machine_without_ipv6_lacks_nothing(patient: Patient) -> None:
+    for interface in INTERFACES:
+        patient.remove(f"proc/sys/net/ipv6/conf/{interface.name}/forwarding")
+    patient.remove("proc/sys/net/ipv6/neigh/default/gc_thresh3")
+    patient.remove("proc/net/stat/ndisc_cache")
+    assert not wrong(list(network.forwarding(patient.case)))
+    assert [each.evidence for each in network.neighbours(patient.case)] == ["0 of 1024 IPv4 entries"]
 
 
 def test_a_strict_check_with_two_ways_out(patient: Patient) -> None:

@@ -68,7 +68,7 @@ def test_others_than_root_are_told_so(patient: Patient, monkeypatch: pytest.Monk
     monkeypatch.setattr(path, "look", patient.devices.get)
     monkeypatch.setattr(path, "Echoes", refuse)
     (finding,) = path.path(replace(patient.case, paths=[ADDRESS]))
-    assert (finding.severity, finding.fix) == (Severity.WARNING, "run it with sudo")
+    assert (finding.severity, finding.fix) == (Severity.WARNING, "sudo marchproxy doctor --path 10.3.0.2")
 
 
 def test_nothing_is_sent_where_nobody_asks(patient: Patient) -> None:

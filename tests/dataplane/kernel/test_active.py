@@ -105,3 +105,15 @@ def test_nothing_is_read_where_nothing_is_compared(kernel: Kernel) -> None:
     kernel.counting.want(wanted("source"))
     kernel.counting.correct()
     assert kernel.flows.read == 0
+
+
+def test_what_is_counted_is_told_by_the_names_of_services(kernel: Kernel) -> None:
+    assert not kernel.counting.loads()
+    kernel.counting.want(wanted())
+    kernel.active.entries |= {KEY: layouts.I64.pack(3), OTHER: layouts.I64.pack(-1)}
+    assert [(each.service, str(each.address), each.port, each.flows) for each in kernel.counting.loads()] == [
+        ("web", "10.2.0.2", 8080, 3),
+        ("web", "10.2.0.3", 8080, 0),
+    ]
+    kernel.counting.want(wanted("maglev"))
+    assert not kernel.counting.loads()

@@ -1,12 +1,13 @@
 """What is refused."""
 
+from functools import partial
 from typing import Any
 
 from textual.pilot import Pilot
 
 from marchproxy.tui.app import MarchProxyApp
 from marchproxy.tui.dialogs.changes import Changes
-from marchproxy.tui.views.denials import Denials
+from marchproxy.tui.views.denials import BY, Denials
 from tests.tui.stage import Play, Stage, decision, perform, picture, until
 
 
@@ -29,6 +30,24 @@ def test_totals_are_those_of_the_status() -> None:
         assert "later" in shown
 
     on_denials(Stage(), play)
+
+
+def test_who_is_refused_most_comes_from_the_daemon() -> None:
+    stage = Stage()
+
+    async def play(app: MarchProxyApp, view: Denials, pilot: Pilot[None]) -> None:
+        assert stage.count("top") == 0
+        for by in BY[1:]:
+            asked, said = {"by": by, "sort": "packets", "denied": True}, f"totals by {by}"
+            await pilot.press("b")
+            await until(pilot, partial(lambda asked: stage.last("top") == asked, asked))
+            await until(pilot, partial(lambda said: said in picture(app), said))
+            await until(pilot, lambda: "(strangers)" in picture(app))
+            assert "✗ deny" not in picture(app)
+        await pilot.press("b")
+        await until(pilot, lambda: "✗ deny" in picture(app))
+
+    on_denials(stage, play)
 
 
 def test_what_was_refused_can_be_allowed() -> None:
