@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from rig import Appliance, Rig
+from rig import Appliance, Rig, wait_for
 from rig.traffic import HTTP, fetch
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
@@ -73,3 +73,30 @@ def test_a_thousand_connections_at_once(rig: Rig, appliance: Appliance) -> None:
 
     assert rig.client.call(open_all) == 1000
     assert b"server" in rig.client.call(fetch, VIP, 8080)
+
+
+def test_metrics_tell_what_the_kernel_compares(rig: Rig, appliance: Appliance) -> None:
+    words = ("--from", "clients", "--to", "farm", "--protocol", "tcp", "--listen", f"{VIP}:8091")
+    appliance.cli("mapping", "add", "least", *words, "--balance", "least-connections")
+    prefix = "marchproxy_backend_active_flows{"
+
+    def flows() -> list[float]:
+        text = appliance.host.call(fetch, "127.0.0.1", 9090, "/metrics").decode()
+        return [float(line.split()[-1]) for line in text.splitlines() if line.startswith(prefix)]
+
+    def hold() -> None:
+        connections = [HTTP(VIP, 8091) for _ in range(12)]
+        try:
+            assert all(b"server" in connection.get("/") for connection in connections)
+            held = flows()
+            assert len(held) == 3
+            assert sum(held) == 12
+        finally:
+            for connection in connections:
+                connection.close()
+
+    try:
+        rig.client.call(hold)
+        wait_for(lambda: flows() == [0, 0, 0], "the last to have ended")
+    finally:
+        appliance.cli("mapping", "remove", "least", "--yes")

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from marchproxy.dataplane.proxy.tier import default_limits
-from marchproxy.model.entities import Interface, Role
+from marchproxy.model.entities import Balance, Interface, Role
 from marchproxy.model.errors import Conflict
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -213,6 +213,23 @@ async def test_draining_ends_what_does_not_finish() -> None:
         await running.tier.drain(0.01)
         with pytest.raises(ConnectionResetError):
             await reader.read()
+
+
+@looped
+async def test_backends_that_are_compared_tell_their_connections() -> None:
+    compared, other = free_port(), free_port()
+    async with tcp_server(echo) as server:
+        fewest = replace(rule(backend(server)), balance=Balance.LEAST_CONNECTIONS)
+        spread = listener(other, rule(backend(server, "127.0.0.9"), mapping="another"))
+        async with appliance(plan(listener(compared, fewest), spread)) as running:
+            (load,) = running.tier.loads()
+            assert (str(load.address), load.port, load.flows) == ("127.0.0.1", server, 0)
+            async with dial(compared) as one, dial(compared) as two:
+                for reader, writer in (one, two):
+                    writer.write(b"a")
+                    assert await reader.readexactly(1) == b"a"
+                assert [each.flows for each in running.tier.loads()] == [2]
+            await until(lambda: [each.flows for each in running.tier.loads()] == [0])
 
 
 @looped
