@@ -118,5 +118,6 @@ def _build(
     if held is None or held.rules != rules:
         address = IPv4Address(key.address) if key.version == 4 else IPv6Address(key.address)
         held = Listener(address, key.port, transport_of(key), rules)
-    asks = transport_of(key) is Transport.TCP and any(rule.is_admitted for rule in opening)
+    # Those that join, too: whether requests are read is asked of all rules of a listener.
+    asks = transport_of(key) is Transport.TCP and any(rule.is_admitted for rule in (*opening, *joining))
     return Place(opening, joining, limits, held, asks)

@@ -79,6 +79,22 @@ def test_a_source_that_no_rule_is_for_is_denied_at_the_listener() -> None:
     assert answer.listener is not None
 
 
+def test_requests_are_read_also_where_only_a_mapping_that_joins_wants_that() -> None:
+    """In a family that it has no backend of it joins what others open: by its path there, too."""
+    asked = plan(
+        OFFICE,
+        WEB,
+        mapping("closed", "office", "web", "*:80", action="deny"),
+        mapping("pages", "all", "web", "*:80", "http", path_prefix="/x"),
+    )
+    wanted = query("2001:db8::9", "2001:db8::1")
+    answer = evaluate(asked, wanted)
+    assert answer.listener is not None
+    assert (answer.reason, answer.mapping) == (Reason.NO_MAPPING, "")
+    answer = evaluate(asked, replace(wanted, path="/x/y"))
+    assert (answer.reason, answer.mapping) == (Reason.NO_BACKEND, "pages")
+
+
 def test_the_exact_listener_decides_alone_even_where_the_wildcard_would_allow() -> None:
     asked = plan(
         OFFICE,
