@@ -45,6 +45,11 @@ def says(word: bytes) -> Serve:
 async def tcp_server(serve: Serve, address: str = "127.0.0.1") -> AsyncGenerator[int]:
     """A server; yields its port. A connection is closed when `serve` returns."""
     tasks = Tasks()
+    writers: set[asyncio.StreamWriter] = set()
+
+    def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        tasks.start(answer(reader, writer), name="peer")
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -53,16 +58,18 @@ async def tcp_server(serve: Serve, address: str = "127.0.0.1") -> AsyncGenerator
             pass
         finally:
             writer.close()
+            writers.discard(writer)
 
     # A plain function: until 3.12.2 asyncio reports every cancelled connection of a coroutine as an error.
-    server = await asyncio.start_server(
-        lambda *streams: tasks.start(answer(*streams), name="peer"), address, 0
-    )
+    server = await asyncio.start_server(meet, address, 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         await tasks.stop()
+        # A task that is cancelled before its first step never comes to its end.
+        for writer in writers:
+            writer.close()
 
 
 @asynccontextmanager
