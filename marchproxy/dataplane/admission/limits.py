@@ -58,6 +58,11 @@ class Gate:
         self.inside = 0
         self._by_source: Counter[int] = Counter()
 
+    @property
+    def room(self) -> int:
+        """For how many more there is any, whoever they are."""
+        return self._limits.connections - self.inside
+
     def enter(self, source: IPAddress) -> bool:
         """Whether there is room for one more of `source`; then `leave` must follow."""
         key = source_key(source)

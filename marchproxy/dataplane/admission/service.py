@@ -161,7 +161,7 @@ class Admission:
             if key.transport == Transport.UDP.number:
                 continue
             listener = self._open[key] = TcpListener(
-                sock, self._reception(key, explicit), self._steering.count
+                sock, self._reception(key, explicit), self._steering.count, lambda: self._gate.room
             )
             listener.start()
         for gone in self._open.keys() - wanted:

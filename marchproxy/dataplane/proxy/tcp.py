@@ -26,6 +26,8 @@ ACCEPTS_AT_ONCE = 64
 """Connections accepted before the loop turns to others."""
 PAUSE = 0.1
 """Seconds without accepting when the process or the kernel is out of descriptors or memory."""
+YIELD = 0.05
+"""Seconds for which a process that has no room leaves connections to others at the same socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +166,16 @@ class Carrier(Protocol):
 class TcpListener:
     """One listening socket, accepting for a carrier."""
 
-    def __init__(self, sock: socket.socket, carrier: Carrier, sharers: int = 1) -> None:
-        """`sharers`: processes that accept at this socket, each of which leaves the others their part.
+    def __init__(
+        self,
+        sock: socket.socket,
+        carrier: Carrier,
+        sharers: int = 1,
+        room: Callable[[], int] = lambda: sockets.BACKLOG,
+    ) -> None:
+        """`sharers`: processes that accept at this socket, each of which leaves the others their part, and
+        all for a moment where it has `room` for no more. Whoever waits still then is for `carrier` to refuse:
+        nobody has any.
 
         Else whoever wakes first takes all of a burst of connections, and serves them for as long as they
         last while the others have nothing to do. A socket of its own for each process (SO_REUSEPORT) would
@@ -173,6 +183,7 @@ class TcpListener:
         """
         self.socket = sock
         self._sharers = sharers
+        self._room = room
         self.overloaded = ""
         """Why accepting pauses right now; empty while it does not."""
         self.carrier = carrier
@@ -198,8 +209,20 @@ class TcpListener:
         self.socket.close()
 
     def _acceptable(self) -> None:
-        part = ACCEPTS_AT_ONCE if self._sharers == 1 else ceil(sockets.waiting(self.socket) / self._sharers)
-        self._accept(min(part, ACCEPTS_AT_ONCE))
+        if self._sharers == 1:
+            self._accept(ACCEPTS_AT_ONCE)
+            return
+        room = self._room()
+        if room > 0:
+            part = ceil(sockets.waiting(self.socket) / self._sharers)
+            self._accept(min(part, room, ACCEPTS_AT_ONCE))
+        else:
+            self._loop.remove_reader(self.socket)
+            self._pause = self._loop.call_later(YIELD, self._accept_remaining)
+
+    def _accept_remaining(self) -> None:
+        self.start()
+        self._accept(min(sockets.waiting(self.socket), ACCEPTS_AT_ONCE))
 
     def _accept(self, most: int) -> None:
         for _ in range(most):

@@ -10,7 +10,9 @@ ONE, OTHER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 def test_one_source_leaves_room_for_others() -> None:
     gate = Gate(AdmissionLimits(connections=3, per_source=2))
     assert [gate.enter(ONE) for _ in range(3)] == [True, True, False]
+    assert gate.room == 1
     assert gate.enter(OTHER)
+    assert gate.room == 0
     assert not gate.enter(OTHER)
     gate.leave(ONE)
     assert gate.inside == 2

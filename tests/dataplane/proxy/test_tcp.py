@@ -260,6 +260,43 @@ async def test_processes_that_share_a_listener_share_a_burst_of_connections() ->
 
 
 @looped
+async def test_who_has_no_room_leaves_connections_to_who_has() -> None:
+    listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+    listening.setblocking(False)
+    full, free = Holding(), Holding()
+    sharing = [
+        TcpListener(listening.dup(), full, sharers=2, room=lambda: 3 - len(full.held)),
+        TcpListener(listening.dup(), free, sharers=2, room=lambda: 40 - len(free.held)),
+    ]
+    clients = [socket.create_connection(listening.getsockname()) for _ in range(32)]
+    sharing[0].start()
+    await until(lambda: len(full.held) == 3)
+    sharing[1].start()
+    await until(lambda: len(full.held) + len(free.held) == 32)
+    assert len(free.held) >= 24
+    for each in sharing:
+        each.close()
+    for sock in (listening, *clients, *full.held, *free.held):
+        sock.close()
+
+
+@looped
+async def test_where_nobody_has_room_all_that_wait_are_taken_to_be_refused() -> None:
+    listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+    listening.setblocking(False)
+    carriers = Holding(), Holding()
+    sharing = [TcpListener(listening.dup(), each, sharers=2, room=lambda: 0) for each in carriers]
+    clients = [socket.create_connection(listening.getsockname()) for _ in range(150)]
+    for each in sharing:
+        each.start()
+    await until(lambda: sum(len(carrier.held) for carrier in carriers) == 150)
+    for each in sharing:
+        each.close()
+    for sock in (listening, *clients, *carriers[0].held, *carriers[1].held):
+        sock.close()
+
+
+@looped
 async def test_a_connection_that_searches_when_policy_changes_is_refused() -> None:
     port = free_port()
     async with silent_backend() as silent:
