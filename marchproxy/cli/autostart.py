@@ -1,6 +1,7 @@
 """`marchproxy autostart`: what the Debian package brings for systemd, for a program that came without one."""
 
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -117,6 +118,8 @@ def _install(environment: Environment, files: Mapping[str, str]) -> None:
         )
     if any((folder / unit.NAME).exists() for folder in PACKAGED):
         raise Conflict("the package has brought the service", hint="systemctl enable marchproxy")
+    # An init before this left what is root's. What is the service's already may have links of its making.
+    roots = STATE.is_dir() and STATE.stat().st_uid == os.getuid()
     try:
         for name, text in files.items():
             (ETC / name).parent.mkdir(parents=True, exist_ok=True)
@@ -125,13 +128,14 @@ def _install(environment: Environment, files: Mapping[str, str]) -> None:
         _settings()
         _call("systemd-sysusers", str(ETC / _SYSUSERS))
         _call("systemd-tmpfiles", "--create", str(ETC / _TMPFILES))
-        # An init before this left what is root's.
-        for path in (STATE, *STATE.rglob("*")):
-            shutil.chown(path, USER, USER)
+        if roots:
+            _give_away()
     except PermissionError as error:
         raise NotPermitted(
             f"{error.filename} cannot be written", hint="run: sudo marchproxy autostart"
         ) from error
+    except OSError as error:
+        raise MarchproxyError(f"{error.filename} cannot be written: {error.strerror}") from error
     _call("systemctl", "daemon-reload")
     _call("systemctl", "enable", "--quiet", unit.NAME)
     configured = any(STATE.glob("*.db"))
@@ -139,6 +143,13 @@ def _install(environment: Environment, files: Mapping[str, str]) -> None:
         "it starts at boot; now: "
         + (f"systemctl restart {unit.NAME}" if configured else "marchproxy init --wizard")
     )
+
+
+def _give_away() -> None:
+    """All of the state to the service; of a link, the link."""
+    owner = pwd.getpwnam(USER)
+    for path in (STATE, *STATE.rglob("*")):
+        os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
 
 
 def _settings() -> None:
@@ -164,6 +175,8 @@ def _remove(environment: Environment) -> None:
         raise NotPermitted(
             f"{error.filename} cannot be removed", hint="run: sudo marchproxy autostart --remove"
         ) from error
+    except OSError as error:
+        raise MarchproxyError(f"{error.filename} cannot be removed: {error.strerror}") from error
     if unit.is_booted():
         _call("systemctl", "daemon-reload")
 

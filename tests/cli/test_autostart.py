@@ -1,6 +1,7 @@
 """`marchproxy autostart`. That systemd runs what it writes is tested where it boots."""
 
 import os
+import pwd
 import sys
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Called:
     monkeypatch.setattr(autostart, "ETC", tmp_path / "etc")
     monkeypatch.setattr(autostart, "STATE", tmp_path / "state")
     monkeypatch.setattr(autostart, "PACKAGED", (tmp_path / "packaged",))
-    monkeypatch.setattr(autostart, "USER", os.getuid())
+    monkeypatch.setattr(autostart, "USER", pwd.getpwuid(os.getuid()).pw_name)
     monkeypatch.setattr(autostart, "_call", lambda *command: calls.append(command))
     monkeypatch.setattr(unit, "_BOOTED", tmp_path / "booted")
     return calls
@@ -87,6 +88,34 @@ def test_settings_that_are_there_stay(
     settings.write_text("MARCHPROXY_WORKERS=1\n")
     console.ok("autostart")
     assert settings.read_text() == "MARCHPROXY_WORKERS=1\n"
+
+
+def test_state_of_an_init_before_is_given_to_the_service_and_links_are_not_followed(
+    console: Console, program: Path, called: Called, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        os, "chown", lambda path, *_, follow_symlinks=True: given.append((Path(path).name, follow_symlinks))
+    )
+    (tmp_path / "state" / "marchproxy.db").touch()
+    (tmp_path / "state" / "elsewhere").symlink_to("/etc/passwd")
+    console.ok("autostart")
+    assert sorted(given) == [("elsewhere", False), ("marchproxy.db", False), ("state", False)]
+    given.clear()
+    # The service's already: it may have put there what it likes.
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    console.ok("autostart")
+    assert given == []
+
+
+def test_what_cannot_be_written_is_said(
+    console: Console, program: Path, called: Called, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "etc").write_text("no folder")
+    result = console("autostart")
+    assert result.code == 1
+    assert "cannot be written: " in result.err
+    assert "should not have happened" not in result.err
 
 
 def test_print_writes_nothing(console: Console, program: Path, called: Called, tmp_path: Path) -> None:
