@@ -33,6 +33,11 @@ def begin(appliance: Appliance, file: Path, *flags: str) -> Process:
     return started
 
 
+def ended(appliance: Appliance) -> None:
+    """Wait until the daemon has seen that the reader left, which is after the command has ended."""
+    wait_for(lambda: not captures(appliance), "the daemon to stop capturing")
+
+
 def captures(appliance: Appliance) -> bool:
     """Whether the programs look for packets to take."""
     (pin,) = appliance.bpffs.glob("v*/settings")
@@ -75,7 +80,7 @@ def test_request_and_answer_as_both_sides_see_them(rig: Rig, appliance: Applianc
     wait_for(lambda: len(shown(file, "tcp.flags.fin == 1")) >= 4, "the connection's end to be captured")
     capture.signal(signal.SIGINT)
     assert capture.wait() == 0
-    assert not captures(appliance)
+    ended(appliance)
     assert oct(file.stat().st_mode & 0o777) == "0o600"
     ends = Counter(
         shown(file, "tcp.flags.syn == 1", "frame.interface_name", "ip.src", "ip.dst", "tcp.flags.ack")
@@ -157,7 +162,7 @@ def test_killed_command_leaves_nothing_behind(rig: Rig, appliance: Appliance, tm
     rig.client.call(download, "10.1.0.1", 8080, 1000)
     wait_for(lambda: len(shown(file)) > 4, "packets in the file")
     capture.kill()
-    wait_for(lambda: not captures(appliance), "the daemon to stop capturing")
+    ended(appliance)
     again = begin(appliance, tmp_path / "again.pcapng", "--packets", "1")
     rig.client.call(download, "10.1.0.1", 8080, 1000)
     assert again.wait() == 0
@@ -201,7 +206,7 @@ def test_full_disk_leaves_whole_packets(rig: Rig, appliance: Appliance, tmp_path
     assert capture.returncode == 1
     assert "File too large" in said
     assert len(shown(file)) > 1
-    wait_for(lambda: not captures(appliance), "the daemon to stop capturing")
+    ended(appliance)
 
 
 def test_killed_daemon_leaves_nothing_to_the_next(rig: Rig, appliance: Appliance, tmp_path: Path) -> None:
