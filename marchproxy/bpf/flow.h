@@ -256,6 +256,17 @@ __noinline int flow_open(mp_context *context, const struct packet *packet, const
 	return MP_NONE;
 }
 
+/* The entries themselves are to be found before they are counted as told, and to go after they are counted as established:
+ * who counts entries in between must not miss one. */
+static __always_inline void flow_count_beginning(enum mp_beginning kind)
+{
+	__u32 index = kind;
+	__u64 *count = bpf_map_lookup_elem(&beginnings, &index);
+
+	if (count)
+		*count += 1;
+}
+
 /* Copy both directions into `table`. Returns 0, or -1 with nothing copied. */
 static __always_inline int flow_copy(void *table, const struct mp_flow_key *key, const struct mp_flow *flow,
 				     const struct mp_flow_key *other_key, const struct mp_flow *other)
@@ -285,6 +296,8 @@ static __noinline struct mp_flow *flow_establish(const struct packet *packet, st
 	}
 	if (packet->key.protocol == IPPROTO_TCP)
 		facts_flow(MP_EVENT_START, MP_FORWARDED, &packet->key, flow, other);
+	else
+		flow_count_beginning(MP_BEGINNING_ESTABLISHED);
 	balance_count(flow, 1);
 	flow_delete(&opening, &packet->key, &other_key);
 	return bpf_map_lookup_elem(&flows, &packet->key);
@@ -356,8 +369,10 @@ static __noinline void flow_answered(const struct packet *packet, struct mp_flow
 	reply->state = MP_STATE_ANSWERED;
 	client->state = MP_STATE_ANSWERED;
 	client->peer_fin_ack = packet->sequence + 1;
-	if (packet->key.protocol != IPPROTO_TCP)
-		facts_flow(MP_EVENT_START, MP_FORWARDED, &client_key, client, reply);
+	if (packet->key.protocol == IPPROTO_TCP)
+		return;
+	facts_flow(MP_EVENT_START, MP_FORWARDED, &client_key, client, reply);
+	flow_count_beginning(MP_BEGINNING_TOLD);
 }
 
 /* A reset before the connection stood, or a tuple that is opened anew: forget both directions. */

@@ -25,6 +25,14 @@ struct {
 	__type(value, struct mp_flow);
 } opening SEC(".maps");
 
+/* By enum mp_beginning. User space writes its own in the first CPU's place. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MP_BEGINNINGS);
+	__type(key, __u32);
+	__type(value, __u64);
+} beginnings SEC(".maps");
+
 /* How the packets of SPLICED flows are translated, by `mp_flow.splice`. User space gives the places out. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

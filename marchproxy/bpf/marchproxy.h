@@ -79,6 +79,15 @@ struct mp_flow {
 	__u32 splice;             /* SPLICED: index into `splices` */
 };
 
+/* What `beginnings` counts: of conversations that are not TCP, whose beginning is told while they are in `opening`. What that pushes
+ * out has no end: user space finds it as what is missing. */
+enum mp_beginning {
+	MP_BEGINNING_TOLD = 0,
+	MP_BEGINNING_ESTABLISHED = 1, /* moved on to `flows`, where every end is told */
+	MP_BEGINNING_ENDED = 2,       /* user space's: ended in `opening`, and that told */
+	MP_BEGINNINGS = 3,
+};
+
 #define MP_SPLICES 131072
 
 enum mp_splice_flags {

@@ -205,12 +205,18 @@ class Bed:
             self.know_interface(own, native=True)
         for name in ("refusals", "denied_events"):
             self.maps[name].set_percpu(layouts.U32.pack(0), [bytes(16)] * possible_cpus())
+        self.forget_beginnings()
         self.mappings.clear()
         names = self.maps["limit_names"]
         names.update_many([(key, bytes(names.value_size)) for key, _ in names.items()])
         self.limits = LimitSlots(self.maps)
         self.apply(Plan())
         self.counters.difference()
+
+    def forget_beginnings(self) -> None:
+        """Nothing was told of."""
+        for number in (layouts.BEGINNING_TOLD, layouts.BEGINNING_ESTABLISHED, layouts.BEGINNING_ENDED):
+            self.maps["beginnings"].set_percpu(layouts.U32.pack(number), [bytes(8)] * possible_cpus())
 
     def apply(self, plan: Plan, revision: int = 1) -> None:
         """Make `plan` the policy that holds."""

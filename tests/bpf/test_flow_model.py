@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.active import ActiveFlows
+from marchproxy.dataplane.kernel.beginnings import Beginnings
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.model.reason import Reason
 from tests.bpf.bed import FROM_SERVER, Action, Bed, Outcome, Tier, flow_key
@@ -58,6 +59,10 @@ class Conversations(RuleBasedStateMachine):
             self.bed.maps[name].delete_many(list(self.bed.maps[name].keys()))
         active = self.bed.maps["active"]
         active.update_many([(key, layouts.I64.pack(0)) for key, _ in active.items()])
+        self.bed.forget_beginnings()
+        self.beginnings = Beginnings(self.bed.maps["beginnings"])
+        self.begun: set[int] = set()
+        """Datagrams: conversations whose beginning was told; their end is never a program's to tell."""
         self.bed.counters.difference()
         self.ear.heard()
 
@@ -125,7 +130,17 @@ class Conversations(RuleBasedStateMachine):
     @invariant()
     def what_happened_is_told_once(self) -> None:
         """Beginnings and ends, of which flow."""
-        assert [(event.kind, event.id) for event in self.ear.heard()] == self.model.told()
+        told = self.model.told()
+        assert [(event.kind, event.id) for event in self.ear.heard()] == told
+        if self.transport is Udp:
+            self.begun |= {id for _, id in told}
+
+    @invariant()
+    def what_has_no_end_any_more_is_known(self) -> None:
+        """Datagrams that began and whose client is known no more."""
+        answered = Counter(talk.state for talk in self.model.clients.values() if talk.id in self.begun)
+        self.beginnings.settle(self.beginnings.told, answered[State.ANSWERED])
+        assert self.beginnings.unended == len(self.begun) - answered.total()
 
     def _segment(self, flags: str, sequence: int, acknowledgement: int, size: int) -> Segment:
         if self.transport is Udp:

@@ -1,11 +1,15 @@
 """Floods and full tables: newcomers may suffer, established flows may not."""
 
 import struct
+from ipaddress import ip_address
 
 import pytest
 
 from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
+from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.dataplane.kernel.natports import NatPorts
+from marchproxy.dataplane.records import Event
 from marchproxy.model.reason import Reason
 from tests.bpf.bed import INSIDE, SIZES, Bed, Tier, flow_key
 from tests.bpf.packets import Tcp, Udp, checksum
@@ -62,6 +66,21 @@ def test_flood_of_half_open_flows_leaves_established_ones_alone(bed: Bed, tier: 
         check_frame(talk.ask(**flags).frame, talk.asked(**flags))
         check_frame(talk.answer(**flags).frame, talk.answered(**flags))
     Talk.established(bed, tier, SYN.but(transport__source=50000)).ask(transport__flags="A")
+
+
+def test_answered_flows_that_a_flood_pushes_out_are_counted(bed: Bed, tier: Tier) -> None:
+    """Each has an end that is told, or is counted as one without."""
+    question, count = from_client(Udp(40000, 80)), SIZES["opening"]
+    for number in range(count):
+        client = ip_address("10.1.128.0") + number
+        Talk.open(bed, tier, question.but(source=client)).answer()
+    ends: list[Event] = []
+    # By now all are silent for long.
+    table = FlowTable(bed.maps, MappingNames(bed.maps["mapping_names"]), Timeouts(udp=0))
+    table.expire(ends.append)
+    table.expire(ends.append)
+    assert table.unended >= count - SIZES["opening"] // 2
+    assert len(ends) + table.unended == count
 
 
 def test_flow_whose_other_half_was_evicted_is_opened_anew(bed: Bed, tier: Tier) -> None:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Self
 
 from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel.beginnings import Beginnings
 from marchproxy.dataplane.kernel.clock import KernelClock
 from marchproxy.dataplane.kernel.layouts import ICMP, ICMPV6, TCP, UDP, FlowEntry, FlowKey
 from marchproxy.dataplane.kernel.maps import Map
@@ -26,6 +27,9 @@ _DESTINATION, _DESTINATION_PORT = slice(16, 32), slice(34, 36)
 _ID, _SPLICE = slice(96, 104), slice(124, 128)
 _PULSE = layouts.FLOW.pick("last_seen", "state", "flags")
 """Enough to pass over most entries without decoding them: a million of them should cost a second."""
+
+_BEGUN = (layouts.STATE_ANSWERED, layouts.STATE_ESTABLISHED)
+"""What the beginning was told of; in `opening` the second is on its way to the other table."""
 
 type Report = Callable[[Event], None]
 type HangUp = Callable[[bytes], None]
@@ -125,11 +129,17 @@ class FlowTable:
         """`hang_up` is called for both directions of handed-off flows that are ended here."""
         self._established = maps["flows"]
         self._opening = maps["opening"]
+        self._beginnings = Beginnings(maps["beginnings"])
         self._tunnels = TunnelTable(maps["tunnels"])
         self._names = names
         self._limits = timeouts.limits()
         self._ports = ports
         self._hang_up = hang_up
+
+    @property
+    def unended(self) -> int:
+        """Flows whose beginning was told and whose end never will be. For any thread."""
+        return self._beginnings.unended
 
     def allow(self, timeouts: Timeouts) -> None:
         """Hold all flows to these from now on."""
@@ -172,6 +182,8 @@ class FlowTable:
         def is_suspect_opening(raw_key: bytes, raw: bytes) -> bool:
             last_seen, state, flags = _PULSE.unpack(raw)
             census.half_open += state != layouts.STATE_CLOSED
+            if state in _BEGUN and raw_key[_PROTOCOL] != TCP and not flags & layouts.FLAG_REPLY:
+                census.begun += 1
             if flags & layouts.FLAG_SPLICED:
                 census.spliced.add(layouts.U32.unpack(raw[_SPLICE])[0])
             return is_silent(raw_key[_PROTOCOL], last_seen, state, flags)
@@ -185,7 +197,9 @@ class FlowTable:
             return is_client and is_silent(each.key.protocol, other.last_seen, other.state, other.flags)
 
         census.established = self._end(self._established, is_suspect, is_idle, Reason.IDLE, report)
+        told = self._beginnings.told
         census.opening = self._end(self._opening, is_suspect_opening, is_idle, Reason.IDLE, report)
+        self._beginnings.settle(told, census.begun)
         return census
 
     def end_where(
@@ -295,6 +309,8 @@ class FlowTable:
                 report(Event(EventKind.FLOW_END, flow.decision, flow))
                 over.append(each)
         left = count - table.delete_many(gone)
+        if table is self._opening:
+            self._beginnings.ended(len(over))
         for each in over:
             self._tell(each)
         return left

@@ -42,7 +42,7 @@ READ_OR_WRITTEN = frozenset(
             "rules",
         ),
         *("source_bits", "transit_bits", "transit_digests", "transit_extents", "transit_rules", "nat_pools"),
-        *("flows", "opening", "splices", "tunnels", "mapping_names", "settings", "management"),
+        *("flows", "opening", "beginnings", "splices", "tunnels", "mapping_names", "settings", "management"),
         *("interfaces", "own_addresses"),
         *("limits", "limit_sets", "limit_prefixes", "limit_generations", "limit_buckets"),
         *("limit_counters", "limit_names"),
@@ -57,6 +57,7 @@ READ_OR_WRITTEN = frozenset(
 PRIVATE = {
     "flows": 64,
     "opening": 64,
+    "beginnings": 0,
     "splices": 1,
     "tunnels": 1,
     "fragments": 64,

@@ -46,6 +46,8 @@ class Census:
         """Entries in the table of flows that are being opened or have ended."""
         self.half_open = 0
         """Those of them that have not ended."""
+        self.begun = 0
+        """Conversations among them, none of TCP, whose beginning was told."""
         self.started = time.monotonic()
         self.spliced: set[int] = set()
         """Places in `splices` that flows name."""

@@ -219,7 +219,7 @@ class KernelTier:
 
     def lost_events(self) -> int:
         """See `Tier.lost_events`."""
-        return self._events.lost
+        return self._events.lost + self._table.unended
 
     def problems(self) -> Sequence[str]:
         """See `Tier.problems`."""

@@ -144,3 +144,18 @@ class FakeNames(dict[str, int]):
 
     def name(self, number: int) -> str:
         return next((name for name, held in self.items() if held == number), "")
+
+
+class FakeCounts(FakeArray):
+    """An array with a value for each of two CPUs."""
+
+    def __init__(self, name: str = "beginnings") -> None:
+        super().__init__(name, value_size=8)
+        self.cells: dict[bytes, list[bytes]] = {}
+
+    def get_percpu(self, key: bytes) -> list[bytes]:
+        return list(self.cells.get(key, [bytes(self.value_size)] * 2))
+
+    def set_percpu(self, key: bytes, values: Sequence[bytes], flags: int = 0) -> None:
+        assert list(map(len, values)) == [self.value_size] * 2
+        self.cells[key] = list(values)

@@ -18,7 +18,7 @@ from marchproxy.policy.compile import Compiled
 from marchproxy.policy.evaluate import Answer, Evaluator, Query
 from marchproxy.policy.plan import Plan
 from tests.dataplane.kernel.conversations import Conversation
-from tests.dataplane.kernel.fakes import FakeMap
+from tests.dataplane.kernel.fakes import FakeCounts, FakeMap
 from tests.policy.blocking import blocks
 from tests.policy.build import OWN, compiled, mapping, service
 
@@ -49,7 +49,12 @@ class Daemon:
         """Another daemon takes over the tables."""
         names = MappingNames(FakeMap("mapping_names", value_size=128))
         names.number("one")
-        maps = {"flows": self.flows, "opening": FakeMap("opening"), "tunnels": self.tunnels}
+        maps = {
+            "flows": self.flows,
+            "opening": FakeMap("opening"),
+            "tunnels": self.tunnels,
+            "beginnings": FakeCounts(),
+        }
         self._review = FlowReview(FlowTable(maps, names, Timeouts()))
 
     def review(self, made: Compiled) -> list[int]:

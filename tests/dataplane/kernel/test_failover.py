@@ -11,7 +11,7 @@ from marchproxy.dataplane.kernel.names import MappingNames
 from marchproxy.policy.checks import BackendKey
 from marchproxy.policy.plan import Plan
 from tests.dataplane.kernel.conversations import Conversation
-from tests.dataplane.kernel.fakes import FakeMap
+from tests.dataplane.kernel.fakes import FakeCounts, FakeMap
 from tests.policy.build import mapping, plan, service
 
 BACKENDS = ("10.2.0.2", "10.2.0.3")
@@ -30,7 +30,12 @@ class Kernel:
 
     def __init__(self) -> None:
         self.flows, self.opening = FakeMap("flows"), FakeMap("opening")
-        maps = {"flows": self.flows, "opening": self.opening, "tunnels": FakeMap("tunnels")}
+        maps = {
+            "flows": self.flows,
+            "opening": self.opening,
+            "tunnels": FakeMap("tunnels"),
+            "beginnings": FakeCounts(),
+        }
         self.failover = Failover(FlowTable(maps, MappingNames(FakeMap("mapping_names")), Timeouts()))
         self.held = {
             "unanswered": Conversation(id=1, port=1, nat_port=1, state=OPENING).put(self.opening),

@@ -29,7 +29,7 @@ from marchproxy.dataplane.records import Event, EventKind, Flow
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.reason import Reason
 from tests.dataplane.kernel.conversations import SECOND, Conversation
-from tests.dataplane.kernel.fakes import FakeMap
+from tests.dataplane.kernel.fakes import FakeCounts, FakeMap
 
 HOURS = 3600
 
@@ -41,14 +41,23 @@ class Tables:
         self.flows, self.opening = FakeMap("flows"), FakeMap("opening")
         self.reports: list[Event] = []
         names = MappingNames(FakeMap("mapping_names", value_size=128))
-        self.tunnels = FakeMap("tunnels")
-        maps = {"flows": self.flows, "opening": self.opening, "tunnels": self.tunnels}
+        self.tunnels, self.beginnings = FakeMap("tunnels"), FakeCounts()
+        maps = {
+            "flows": self.flows,
+            "opening": self.opening,
+            "tunnels": self.tunnels,
+            "beginnings": self.beginnings,
+        }
         self.hung_up: list[bytes] = []
         self.table = FlowTable(maps, names, Timeouts(), hang_up=self._hang_up)
 
     def _hang_up(self, key: bytes) -> None:
         assert key not in self.flows.entries.keys() | self.opening.entries.keys()
         self.hung_up.append(key)
+
+    def begun(self, count: int, kind: int = layouts.BEGINNING_TOLD) -> None:
+        """The programs have counted so many."""
+        self.beginnings.set_percpu(layouts.U32.pack(kind), [layouts.U64.pack(count), bytes(8)])
 
     def expire(self) -> int:
         return self.table.expire(self.reports.append).established
@@ -122,6 +131,31 @@ def test_a_walk_counts_what_stays_and_what_is_half_open(kernel: Tables) -> None:
     Conversation(id=3, port=3, nat_port=3, state=STATE_CLOSED).put(kernel.opening)
     census = kernel.table.expire(kernel.reports.append)
     assert (census.established, census.opening, census.half_open) == (2, 4, 2)
+
+
+def test_answered_datagrams_without_an_end_are_counted(kernel: Tables) -> None:
+    """Of six that began one is established, one ends by silence, one is there, one has lost its reply, and
+    two are gone: with all they had, or with the client's half.
+    """
+    kernel.begun(6)
+    for number, state, age in ((1, STATE_ESTABLISHED, 0), (2, STATE_ANSWERED, 999), (3, STATE_ANSWERED, 0)):
+        table = kernel.flows if state == STATE_ESTABLISHED else kernel.opening
+        _answered(number, state=state, age=age, reply_age=age).put(table)
+    kernel.begun(1, layouts.BEGINNING_ESTABLISHED)
+    halves = _answered(4, age=999), _answered(5, reply_age=999)
+    kernel.opening.set(halves[0].key, halves[0].entry)
+    kernel.opening.set(halves[1].reply_key, halves[1].reply)
+    # What was not answered, and what is TCP, has no beginning that was told here.
+    _answered(7, state=STATE_OPENING).put(kernel.opening)
+    _answered(8, protocol=TCP).put(kernel.opening)
+    kernel.expire()
+    assert kernel.told == [(2, Reason.IDLE), (4, Reason.IDLE)]
+    kernel.expire()
+    assert kernel.table.unended == 2
+
+
+def _answered(number: int, protocol: int = UDP, state: int = STATE_ANSWERED, **ages: float) -> Conversation:
+    return Conversation(id=number, port=number, nat_port=number, protocol=protocol, state=state, **ages)
 
 
 def test_what_only_another_version_knows_is_not_ended_early(kernel: Tables) -> None:

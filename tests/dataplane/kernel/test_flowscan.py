@@ -18,7 +18,7 @@ from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import Flow
 from marchproxy.model.reason import Reason
 from tests.dataplane.kernel.conversations import Conversation
-from tests.dataplane.kernel.fakes import FakeMap
+from tests.dataplane.kernel.fakes import FakeCounts, FakeMap
 from tests.dataplane.plans import backend, listener, plan, rule
 
 FILTERS = (
@@ -59,6 +59,7 @@ class Kernel:
         for number in (1, 2, 3):
             names.number(f"shop/m{number}")
         self.maps = {name: FakeMap(name) for name in ("flows", "opening", "tunnels")}
+        self.maps["beginnings"] = FakeCounts()
         served = plan(
             listener(80, rule(backend(8080, "10.2.0.2"), sources=("clients",), mapping="shop/m1")),
             sources={"clients": "10.0.0.0/24"},

@@ -11,14 +11,19 @@ from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.pressure import WARN, Census, PortUse, Pressure
 from marchproxy.dataplane.records import TableFill
 from tests.dataplane.kernel.conversations import Conversation
-from tests.dataplane.kernel.fakes import FakeMap
+from tests.dataplane.kernel.fakes import FakeCounts, FakeMap
 
 PORTS = NatPorts(20000, 100)
 
 
 def census(flows: FakeMap, ports: NatPorts = PORTS) -> Census:
     """What one walk finds."""
-    maps = {"flows": flows, "opening": FakeMap("opening"), "tunnels": FakeMap("tunnels")}
+    maps = {
+        "flows": flows,
+        "opening": FakeMap("opening"),
+        "tunnels": FakeMap("tunnels"),
+        "beginnings": FakeCounts(),
+    }
     table = FlowTable(maps, MappingNames(FakeMap("mapping_names", value_size=128)), Timeouts(), ports)
     return table.expire(lambda _: None)
 

@@ -11,7 +11,7 @@ from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.pressure import Census
 from marchproxy.dataplane.kernel.sweep import INTERVAL, SHARE, Sweep
 from marchproxy.dataplane.records import Event
-from tests.dataplane.kernel.fakes import FakeMap
+from tests.dataplane.kernel.fakes import FakeCounts, FakeMap
 
 
 class Clock(FlowTable):
@@ -19,7 +19,7 @@ class Clock(FlowTable):
 
     def __init__(self) -> None:
         super().__init__(
-            {name: FakeMap(name) for name in ("flows", "opening", "tunnels")},
+            {name: FakeMap(name) for name in ("flows", "opening", "tunnels")} | {"beginnings": FakeCounts()},
             MappingNames(FakeMap("mapping_names")),
             Timeouts(),
         )
