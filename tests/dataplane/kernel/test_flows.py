@@ -154,8 +154,22 @@ def test_answered_datagrams_without_an_end_are_counted(kernel: Tables) -> None:
     assert kernel.table.unended == 2
 
 
-def _answered(number: int, protocol: int = UDP, state: int = STATE_ANSWERED, **ages: float) -> Conversation:
-    return Conversation(id=number, port=number, nat_port=number, protocol=protocol, state=state, **ages)
+def _answered(
+    number: int,
+    protocol: int = UDP,
+    state: int = STATE_ANSWERED,
+    age: float = 0,
+    reply_age: float = 0,
+) -> Conversation:
+    return Conversation(
+        id=number,
+        port=number,
+        nat_port=number,
+        protocol=protocol,
+        state=state,
+        age=age,
+        reply_age=reply_age,
+    )
 
 
 def test_what_only_another_version_knows_is_not_ended_early(kernel: Tables) -> None:
