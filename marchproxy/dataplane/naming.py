@@ -7,6 +7,7 @@ from itertools import chain
 
 from marchproxy.dataplane.records import Decision, Flow
 from marchproxy.model.address import HostName, IPAddress, Prefix
+from marchproxy.model.entities import Service
 from marchproxy.model.names import cluster_of, qualify
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.evaluate import Evaluator
@@ -163,10 +164,14 @@ class AllServices:
     def _prefixes(self, snapshot: Snapshot) -> Iterator[tuple[str, tuple[Prefix, ...]]]:
         for cluster in snapshot.clusters:
             for service in cluster.services:
-                if found := tuple(chain.from_iterable(map(self._held, service.addresses))):
+                if found := tuple(prefixes_of(service, self._resolved)):
                     yield qualify(cluster.name, service.name), found
 
-    def _held(self, address: Prefix | HostName) -> Iterable[Prefix]:
+
+def prefixes_of(service: Service, resolved: Mapping[str, Iterable[IPAddress]]) -> Iterator[Prefix]:
+    """The addresses of a service; `resolved` is what host names stand for, where known."""
+    for address in service.addresses:
         if isinstance(address, HostName):
-            return map(ip_network, self._resolved.get(address.name, ()))
-        return (address,)
+            yield from map(ip_network, resolved.get(address.name, ()))
+        else:
+            yield address
