@@ -68,12 +68,12 @@ class Flood:
 
 
 def gateway(rig: Rig, name: str) -> Appliance:
-    """An appliance that lets the client's datagrams pass; it does not run yet."""
+    """An appliance that lets the client through; it does not run yet."""
     made = Appliance(rig, name=name)
     made.cli("init")
     for interface, role in (("inside0", "inside"), ("outside0", "outside")):
         made.cli("interface", "add", interface, "--role", role)
     made.cli("service", "add", "lan", "--address", "10.1.0.0/24")
     made.cli("service", "add", "far", "--address", rig.server.ipv4)
-    made.cli("mapping", "add", "out", "--from", "lan", "--to", "far", "--protocol", "udp")
+    made.cli("mapping", "add", "out", "--from", "lan", "--to", "far", "--protocol", "tcp,udp")
     return made

@@ -2,7 +2,8 @@
 
 A real daemon; the flows are written into its pinned table, as packets would have made them. Textual draws
 into nothing, and a key counts as answered when all that it leads to has been drawn. Flows are found and
-sorted by the daemon: how long that takes, and what it costs, stands beside it.
+sorted by the daemon: how long that takes, and what it costs, stands beside it. What traffic loses meanwhile
+is measured by `watched`.
 """
 
 import argparse
@@ -19,11 +20,12 @@ from rich.console import Console
 from rich.table import Table
 from textual.pilot import Pilot
 
-from benchmarks import machine
+from benchmarks import machine, watched
+from benchmarks.bed import Bed
 from benchmarks.daemon import Figure, markdown, processor_seconds
 from benchmarks.flood import gateway
 from benchmarks.memory import FLOW_TABLE, MILLION
-from benchmarks.report import PAGE, write
+from benchmarks.report import MORE_PAGE, PAGE, write
 from marchproxy import bpf
 from marchproxy.client.appliance import Appliance as Client
 from marchproxy.dataplane.kernel import layouts
@@ -42,6 +44,8 @@ KEYS = 60
 WATCHED = 40.0
 """Seconds that a tab is looked at for what it costs."""
 PATIENCE = 120.0
+ROOM = 100_000
+"""In the table, for the traffic that is measured beside the million."""
 
 
 def entries(flows: int) -> Iterator[tuple[bytes, bytes]]:
@@ -150,24 +154,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 where something could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tui", description=__doc__)
     parser.add_argument("--flows", type=int, default=MILLION, help="%(default)s")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/PERFORMANCE.md")
+    parser.add_argument("--traffic", action="store_true", help="only what traffic loses")
+    parser.add_argument("--rounds", type=int, default=7, help="of traffic; %(default)s")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each; %(default)s")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/PERFORMANCE*.md")
     options = parser.parse_args(arguments)
     facts = machine.facts()
+    figures: list[Figure] = []
     try:
         with Rig() as rig, gateway(rig, "million") as appliance:
-            appliance.cli("appliance", "set", "--flow-table", str(FLOW_TABLE))
+            appliance.cli("appliance", "set", "--flow-table", str(FLOW_TABLE + ROOM))
             appliance.start()
             fill(appliance, options.flows)
-            figures = asyncio.run(measure(appliance, options.flows))
+            if not options.traffic:
+                figures = asyncio.run(measure(appliance, options.flows))
+            found = list(watched.rounds(Bed(rig), appliance, options.flows, options.rounds, options.seconds))
     except MarchproxyError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return 1
-    table = Table("", "measured")
+    table, losses = Table("", "measured"), Table(*watched.TITLES)
     for figure in figures:
         table.add_row(*figure.texts()[:2])
-    Console().print(table)
+    for row in watched.rows(found):
+        losses.add_row(*row)
+    console = Console()
+    if figures:
+        console.print(table)
+    console.print(losses)
     if options.write:
-        write(PAGE, "tui", markdown(figures, facts) + f"\n\nLoad before: {facts['load before']}.")
+        load = f"Load before: {facts['load before']}."
+        if figures:
+            write(PAGE, "tui", f"{markdown(figures, facts)}\n\n{load}")
+        write(MORE_PAGE, "tui-traffic", f"{watched.markdown(found, options.seconds)} {load}")
     return 0
 
 

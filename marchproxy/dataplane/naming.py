@@ -7,6 +7,7 @@ from itertools import chain
 
 from marchproxy.dataplane.records import Decision, Flow
 from marchproxy.model.address import HostName, IPAddress, Prefix
+from marchproxy.model.entities import Service
 from marchproxy.model.names import cluster_of, qualify
 from marchproxy.model.snapshot import Snapshot
 from marchproxy.policy.evaluate import Evaluator
@@ -47,6 +48,16 @@ class ServiceNames:
         """The service of a backend; empty where the plan has none."""
         return self._backends.get((backend, port), "")
 
+    def reached(self, asked: IPAddress, mapping: str, backend: IPAddress, port: int) -> str:
+        """The service that a flow is to; empty for a stranger.
+
+        Behind a listener that of its backend. What is routed to the very address that was asked for is to a
+        service with that address, whichever others have a backend there.
+        """
+        if asked == backend:
+            return self.asked(asked, mapping) or self.destination(backend, port)
+        return self.destination(backend, port) or self.asked(asked, mapping)
+
     def complete(self, decision: Decision, backend: str = "") -> Decision:
         """The decision with its services, where the tier left them empty.
 
@@ -74,12 +85,14 @@ class ServiceNames:
         """The flow with both services, where the tier left them empty."""
         decision = flow.decision
         if decision.source_service or decision.destination_service:
-            known = decision.destination_service
-            backend = "" if known else self.destination(flow.backend, flow.backend_port)
-            completed = self.complete(decision, backend)
+            completed = self.complete(decision, decision.destination_service or self._to(flow))
             return flow.by(completed) if completed is not decision else flow
         source, destination = self._sides(flow)
         return flow.by(decision.between(source, destination)) if source or destination else flow
+
+    def _to(self, flow: Flow) -> str:
+        decision = flow.decision
+        return self.reached(decision.destination, decision.mapping, flow.backend, flow.backend_port)
 
     def _sides(self, flow: Flow) -> tuple[str, str]:
         """Both services of a flow whose tier knows neither.
@@ -94,7 +107,7 @@ class ServiceNames:
         if held is None:
             if len(self._known_sides) >= _REMEMBERED:
                 self._known_sides.clear()
-            completed = self.complete(decision, self.destination(flow.backend, flow.backend_port))
+            completed = self.complete(decision, self._to(flow))
             # With the objects, so that no others can come to have their ids.
             held = self._known_sides[key] = (
                 (completed.source_service, completed.destination_service),
@@ -163,10 +176,14 @@ class AllServices:
     def _prefixes(self, snapshot: Snapshot) -> Iterator[tuple[str, tuple[Prefix, ...]]]:
         for cluster in snapshot.clusters:
             for service in cluster.services:
-                if found := tuple(chain.from_iterable(map(self._held, service.addresses))):
+                if found := tuple(prefixes_of(service, self._resolved)):
                     yield qualify(cluster.name, service.name), found
 
-    def _held(self, address: Prefix | HostName) -> Iterable[Prefix]:
+
+def prefixes_of(service: Service, resolved: Mapping[str, Iterable[IPAddress]]) -> Iterator[Prefix]:
+    """The addresses of a service; `resolved` is what host names stand for, where known."""
+    for address in service.addresses:
         if isinstance(address, HostName):
-            return map(ip_network, self._resolved.get(address.name, ()))
-        return (address,)
+            yield from map(ip_network, resolved.get(address.name, ()))
+        else:
+            yield address

@@ -464,7 +464,7 @@ class Supervisor:
 
     def _summary(self) -> str:
         tier, count = self._keeper.tier.name, len(self._problems())
-        wrong = f", {count} problems" if count else ""
+        wrong = f", {count} problem{'s' * (count > 1)}" if count else ""
         plan = self._intent.plan
         listeners = len(plan.listeners) + len(plan.explicit)
         return f"revision {self._intent.applied.number}, {tier} tier, {listeners} listeners{wrong}"

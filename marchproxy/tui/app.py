@@ -29,7 +29,7 @@ from marchproxy.tui.views.logs import Logs
 from marchproxy.tui.views.overview import Overview
 from marchproxy.tui.views.top import Top
 from marchproxy.tui.views.view import View
-from marchproxy.tui.words import Row
+from marchproxy.tui.words import Row, counted
 
 EVERY = 1.0
 """Seconds between two looks at the status."""
@@ -52,7 +52,7 @@ class MarchProxyApp(App[None]):
         Binding(
             "t", "theme", "Light/dark", show=False, tooltip="Change between the dark and the light theme"
         ),
-        Binding("q", "quit", "Quit"),
+        Binding("q", "quit", "Quit", tooltip="Leave; the daemon goes on"),
     ]
 
     status: reactive[Row | None] = reactive(None)
@@ -222,7 +222,8 @@ class MarchProxyApp(App[None]):
             self.query_one("#headline", Static).update(_headline(status, self.link.read_only))
         text = ""
         if self.lost is not None:
-            text = f"✗ {printable(self.lost.message)}: what is shown is old; it goes on by itself"
+            # The path of a socket, which may be long, last: a narrow screen cuts there.
+            text = f"✗ what is shown is old; it goes on by itself: {printable(self.lost.message)}"
         elif status and status["trial"]:
             trial = status["trial"]
             left = f"{trial['remaining_s']:.0f} s"
@@ -237,8 +238,7 @@ def _numbered() -> Iterable[tuple[int, type[View]]]:
 
 
 def _headline(status: Row, read_only: bool) -> str:
-    count = len(status["problems"])
-    health = "✓ serving" if status["healthy"] else f"✗ {count} problem{'s' if count != 1 else ''}"
+    health = "✓ serving" if status["healthy"] else f"✗ {counted(len(status['problems']), 'problem')}"
     parts = [
         f"MarchProxy {status['version']}",
         health,

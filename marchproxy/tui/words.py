@@ -35,6 +35,11 @@ def clock(instant: str) -> str:
     return instant[11:19]
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 listener`, `2 listeners`."""
+    return f"{whole(number)} {thing}{'' if number == 1 else 's'}"
+
+
 def whole(value: int) -> str:
     """Digits in groups of three."""
     return f"{value:,}"

@@ -53,6 +53,27 @@ def test_a_flow_is_completed_at_both_ends() -> None:
     assert (made.decision.source_service, made.decision.destination_service) == ("shop/till", "web")
 
 
+def test_a_routed_flow_is_to_the_service_that_its_mapping_names() -> None:
+    """Another service has a backend there, behind a listener."""
+    made = compiled(
+        service("lan", "10.1.0.0/24"),
+        service("farm", "10.2.0.2", port=80),
+        service("web", "10.2.0.2"),
+        mapping("balanced", "lan", "farm", listen="10.1.0.1:8080"),
+        mapping("routed", "lan", "web", ports="80"),
+    )
+    names = ServiceNames(made)
+    client, server = ip_address("10.1.0.7"), ip_address("10.2.0.2")
+
+    def reached(asked: str, by: str) -> tuple[str, str]:
+        went = decision(str(client), destination=ip_address(asked), mapping=by)
+        completed = names.complete_flow(replace(flow(went), backend=server, backend_port=80)).decision
+        return completed.source_service, completed.destination_service
+
+    assert reached("10.2.0.2", "routed") == ("lan", "web")
+    assert reached("10.1.0.1", "balanced") == ("lan", "farm")
+
+
 def test_a_refusal_in_transit_is_named_at_both_ends() -> None:
     refused = decision("10.3.0.1", destination=ip_address("10.1.2.9"), mapping="")
     made = NAMES.complete(refused)

@@ -1,6 +1,7 @@
 """`marchproxy trace` sees what was provoked: a refused connection, loss, a dropped packet."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.requires(
 def rig() -> Iterator[Rig]:
     with Rig(clients=2, servers=3) as built:
         start_http(built.server)
+        start_http(built.servers[2])
         start_echo(built.server)
         yield built
 
@@ -42,6 +45,8 @@ def appliance(rig: Rig) -> Iterator[Appliance]:
         built.cli("service", "add", "closed", "--address", "10.2.0.2", "--port", "81")
         listen = ("--protocol", "tcp", "--listen", "10.1.0.1:8090")
         built.cli("mapping", "add", "closed", "--from", "clients", "--to", "closed", *listen)
+        built.cli("mapping", "add", "out", "--from", "all,external", "--to", "external", "--protocol", "tcp")
+        built.cli("listener", "add", "explicit", "--bind", "10.1.0.1:3128")
         built.start()
         yield built
 
@@ -66,24 +71,27 @@ class Traced:
 
 @contextmanager
 def traced(appliance: Appliance, question: str, *flags: str) -> Iterator[Traced]:
-    """Ask, and begin once the kernel runs the programs."""
-    before = raw_tracepoints()
+    """Ask, and begin once it looks."""
     words = [*appliance.command, "trace", question, "--duration", "60s", "--output", "json", *flags]
     process = appliance.host.popen(words, env=appliance.env)
     try:
-        wait_for(lambda: raw_tracepoints() - before or not process.running, "the programs", timeout=20)
-        # All of a question's programs are attached within milliseconds of the first.
-        time.sleep(0.3)
-        assert process.running, process.tail()
+        process.expect("looking for", timeout=20)
         yield Traced(process)
     finally:
         if process.running:
             process.kill()
 
 
-def raw_tracepoints() -> set[int]:
-    shown = json.loads(subprocess.check_output(["bpftool", "-j", "prog", "list"]))
-    return {each["id"] for each in shown if each["type"] == "raw_tracepoint"}
+def programs(process: Process) -> set[int]:
+    """Numbers of the kernel's programs that a command's child holds."""
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    texts = [path.read_text() for path in Path(f"/proc/{child}/fdinfo").iterdir()]
+    return {int(number) for text in texts for number in re.findall(r"^prog_id:\s+(\d+)$", text, re.MULTILINE)}
+
+
+def attached() -> set[int]:
+    """Those that are in the kernel."""
+    return {each["id"] for each in json.loads(subprocess.check_output(["bpftool", "-j", "prog", "list"]))}
 
 
 def ask_http(port: int, times: int) -> None:
@@ -238,17 +246,119 @@ def test_way_that_the_appliance_does_not_know(rig: Rig, appliance: Appliance) ->
 
 def test_table_for_people(rig: Rig, appliance: Appliance) -> None:
     words = [*appliance.command, "trace", "latency", "--duration", "3s"]
-    before = raw_tracepoints()
     process = appliance.host.popen(words, env=appliance.env)
-    wait_for(lambda: raw_tracepoints() - before, "the programs", timeout=20)
-    time.sleep(0.3)
+    process.expect("looking for", timeout=20)
+    held = programs(process)
+    assert held <= attached()
+    assert len(held) == 2
     rig.client.call(ask_http, 8080, 3)
     assert process.wait() == 0
     said = process.output()
     assert "web  connect: 1, mean " in said
     assert "web  request: 3, mean " in said
     assert "█" in said
-    wait_for(lambda: raw_tracepoints() == before, "the programs to be gone")
+    wait_for(lambda: not held & attached(), "the programs to be gone")
+
+
+STRANGER = "10.2.1.2"
+"""On no service's list; nobody listens there."""
+
+
+def test_connections_of_others_are_not_measured(rig: Rig, appliance: Appliance) -> None:
+    """A program of the host's own asks somebody who is no service; the daemon does so, too, by its proxy."""
+
+    def tunnel() -> bytes:
+        with socket.create_connection(("10.1.0.1", 3128), timeout=5) as connection:
+            connection.sendall(b"CONNECT 10.2.2.2:80 HTTP/1.1\r\nHost: 10.2.2.2:80\r\n\r\n")
+            return connection.recv(12)
+
+    with traced(appliance, "latency") as asked, traced(appliance, "latency", "--all") as all_asked:
+        assert not appliance.host.call(reaches, STRANGER, 80)
+        assert rig.client.call(tunnel) == b"HTTP/1.1 200"
+        rig.client.call(ask_http, 8080, 1)
+        ours, everything = measured(asked.end()), measured(all_asked.end())
+    assert ours == {("web", "connect"): 1, ("web", "request"): 1, ("10.2.2.2", "connect"): 1}
+    assert everything == ours | {(STRANGER, "refused"): 1}
+
+
+def test_flows_with_strangers_are_the_appliances(rig: Rig, appliance: Appliance) -> None:
+    """Neither end is in a service: the flow table knows them, in both directions."""
+    with traced(appliance, "latency") as asked:
+        assert rig.servers[1].call(reaches, "10.2.2.2", 80)
+        assert measured(asked.end()) == {("10.2.2.2", "connect"): 1}
+
+
+def test_retransmits_of_others_are_not_told(rig: Rig, appliance: Appliance) -> None:
+    stranger = rig.servers[1]
+    stranger.ip("route add blackhole 10.2.1.1/32")
+
+    def attempt(until: Traced) -> None:
+        with socket.socket() as other, socket.socket() as ours:
+            for connection, address in ((other, STRANGER), (ours, "10.2.0.2")):
+                connection.setblocking(False)
+                connection.connect_ex((address, 80))
+            wait_for(lambda: len({row["destination"] for row in until.rows()}) == 2, "retransmits")
+
+    try:
+        with (
+            lost(rig),
+            traced(appliance, "retransmits") as asked,
+            traced(appliance, "retransmits", "--all") as all_asked,
+        ):
+            appliance.host.call(attempt, all_asked)
+            wait_for(asked.rows, "retransmits")
+            assert {row["destination"] for row in asked.end()} == {"10.2.0.2"}
+            assert {row["destination"] for row in all_asked.end()} == {"10.2.0.2", STRANGER}
+    finally:
+        stranger.ip("route del blackhole 10.2.1.1/32")
+
+
+def test_drops_of_others_are_not_told(rig: Rig, appliance: Appliance) -> None:
+    """A stranger's datagram to the host itself is none of ours; what our own programs drop of him is."""
+
+    def provoke(*places: tuple[str, int]) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for place in places:
+                sender.sendto(b"?", place)
+
+    def dropped(rows: list[dict[str, Any]]) -> set[tuple[str, str, int]]:
+        told = (row for row in rows if row["kind"] == "total" and row["source"] == STRANGER)
+        return {(row["reason"], row["destination"], row["destination_port"]) for row in told}
+
+    refused = {("TC_INGRESS", "10.2.2.2", 7)}
+    foreign = {("NO_SOCKET", "10.2.1.1", 9999)}
+    with traced(appliance, "drops") as asked, traced(appliance, "drops", "--all") as all_asked:
+        rig.servers[1].call(provoke, ("10.2.1.1", 9999), ("10.2.2.2", 7))
+        wait_for(lambda: any(row["source"] == STRANGER for row in asked.rows()), "the drop")
+        assert dropped(asked.end()) == refused
+        assert dropped(all_asked.end()) == refused | foreign
+
+
+def test_dropped_frame_without_addresses(rig: Rig, appliance: Appliance) -> None:
+    """It is ours where the interface is."""
+    appliance.host.ip("link add aside type veth peer name beyond", "link set aside up", "link set beyond up")
+
+    def send(device: str) -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind((device, 0))
+            sender.send(b"\xff" * 6 + bytes(6) + b"\x88\xcc" + bytes(50))
+
+    def interfaces(rows: list[dict[str, Any]]) -> set[str]:
+        return {row["interface"] for row in rows if row["protocol"] == "0x88cc"}
+
+    try:
+        with traced(appliance, "drops") as asked, traced(appliance, "drops", "--all") as all_asked:
+            appliance.host.call(send, "beyond")
+            rig.client.call(send, "eth0")
+            wait_for(lambda: interfaces(asked.rows()), "the drop")
+            rows = asked.end()
+            assert interfaces(rows) == {"inside0"}
+            assert interfaces(all_asked.end()) == {"inside0", "aside"}
+        told = next(row for row in rows if row["protocol"] == "0x88cc")
+        assert [told[name] for name in ("source", "source_port", "destination")] == [None] * 3
+        assert (told["reason"], told["source_service"]) == ("UNHANDLED_PROTO", "")
+    finally:
+        appliance.host.ip("link del aside")
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def test_a_daemon_that_is_gone_is_said_and_comes_back() -> None:
         assert "✓ serving" in picture(app)
         stage.gone()
         await until(pilot, lambda: app.lost)
-        assert "no daemon answers: what is shown is old" in picture(app)
+        assert "what is shown is old; it goes on by itself: no daemon answers" in picture(app)
         stage.error = None
         await until(pilot, lambda: app.lost is None)
         assert "no daemon answers" not in picture(app)

@@ -23,6 +23,14 @@ def test_scaled(value: float, text: str) -> None:
     assert words.scaled(value, "bit/s") == text
 
 
+def test_counted() -> None:
+    assert [words.counted(number, "host name") for number in (0, 1, 1200)] == [
+        "0 host names",
+        "1 host name",
+        "1,200 host names",
+    ]
+
+
 def test_times() -> None:
     assert words.age("2030-01-01T00:00:00.000Z", datetime(2030, 1, 1, 1, 2, tzinfo=UTC)) == "1h 2m"
     assert words.age("") == "-"

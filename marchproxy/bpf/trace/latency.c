@@ -5,6 +5,7 @@
  * appliance's own connections alike. A connection is known by its SYN, or by its backend's being in `backends`.
  */
 #include <packet.h>
+#include <scope.h>
 
 enum { CONNECT = 1, REQUEST = 2, REFUSED = 3 };
 
@@ -58,13 +59,14 @@ RAW_TRACEPOINT_PROBE(net_dev_queue)
 	struct ends ends = {};
 	u64 now = bpf_ktime_get_ns();
 
+	note(skb);
 	if (!is_device_ours(packet_device(skb)) || !packet_parse(packet_network(skb), &ends, &segment) ||
 	    ends.protocol != TCP)
 		return 0;
 	state = connections.lookup(&ends);
 	if ((segment.flags & (SYN | ACK)) == SYN) {
 		/* One that is sent again waits since the first. */
-		if (state && state->opened)
+		if ((state && state->opened) || !is_concerned(&ends))
 			return 0;
 		first.opened = now;
 		connections.update(&ends, &first);
@@ -75,15 +77,6 @@ RAW_TRACEPOINT_PROBE(net_dev_queue)
 		connections.update(&ends, &first);
 	}
 	return 0;
-}
-
-static __always_inline void turn(struct ends *to, const struct ends *from)
-{
-	__builtin_memcpy(to->source, from->destination, 16);
-	__builtin_memcpy(to->destination, from->source, 16);
-	to->source_port = from->destination_port;
-	to->destination_port = from->source_port;
-	to->protocol = from->protocol;
 }
 
 /* What comes in: backends accept, refuse and answer. */

@@ -97,6 +97,15 @@ static __always_inline void *packet_route_device(const void *skb)
 	return device;
 }
 
+/* 0x0800 and 0x86dd are IP. */
+static __always_inline u16 packet_ethertype(const void *skb)
+{
+	u16 type = 0;
+
+	FIELD(type, skb, OFFSET_SKB_PROTOCOL);
+	return from_network16(type);
+}
+
 static __always_inline void *packet_socket(const void *skb)
 {
 	void *socket = 0;
@@ -132,7 +141,8 @@ static __always_inline void address_v4(u8 *to, const char *at)
 	bpf_probe_read_kernel(to + 12, 4, at);
 }
 
-/* Read addresses, ports and, of TCP, the segment. Returns 0 for what is neither IPv4 nor IPv6, or a later fragment. */
+/* Read addresses, ports and, of TCP, the segment. Returns 0 for what is neither IPv4 nor IPv6; and for a later fragment, which has no
+ * ports, if a segment is wanted. */
 static __always_inline int packet_parse(const char *network, struct ends *ends, struct segment *segment)
 {
 	u8 first = 0, transport[20] = {};
@@ -143,14 +153,16 @@ static __always_inline int packet_parse(const char *network, struct ends *ends, 
 	READ(first, network);
 	if (first >> 4 == 4) {
 		headers = (first & 15) * 4;
+		if (headers < 20)
+			return 0;
 		READ(length, network + 2);
 		length = from_network16(length);
 		READ(fragment, network + 6);
-		if (headers < 20 || from_network16(fragment) & 0x1fff)
-			return 0;
 		READ(ends->protocol, network + 9);
 		address_v4(ends->source, network + 12);
 		address_v4(ends->destination, network + 16);
+		if (from_network16(fragment) & 0x1fff)
+			return !segment;
 	} else if (first >> 4 == 6) {
 		READ(length, network + 4);
 		length = from_network16(length) + headers;

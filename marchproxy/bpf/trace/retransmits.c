@@ -5,6 +5,7 @@
  * which looks the same.
  */
 #include <packet.h>
+#include <scope.h>
 
 enum { PASSED = 1, OWN = 2 };
 
@@ -30,12 +31,20 @@ static __always_inline void tell(void *context, struct total *total)
 {
 	struct event event = {};
 
+	if (!is_concerned(&total->ends))
+		return;
 	event.time = bpf_ktime_get_ns();
 	totals.increment(*total);
 	if (!event_is_due(event.time))
 		return;
 	event.about = *total;
 	events.perf_submit(context, &event, sizeof(event));
+}
+
+RAW_TRACEPOINT_PROBE(net_dev_queue)
+{
+	note((const void *)ctx->args[0]);
+	return 0;
 }
 
 RAW_TRACEPOINT_PROBE(netif_receive_skb)

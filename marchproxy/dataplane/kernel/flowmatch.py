@@ -53,13 +53,14 @@ class PackedServices:
         return self.reached(halves.asked(raw_key, half), half[halves.MAPPING], *halves.backend(raw_key, half))
 
     def reached(self, asked: bytes, mapping: int, backend: bytes, port: bytes) -> str:
-        """The service of a backend, or else of the address that was asked for."""
+        """The service that a flow is to."""
         key = asked, mapping, backend, port
         found = self._destinations.get(key)
         if found is None:
-            services, address = self._services, layouts.read_address(backend)
-            found = services.destination(address, layouts.read_port(port))
-            found = found or services.asked(layouts.read_address(asked), self._names.name(mapping))
+            ends = layouts.read_address(asked), layouts.read_address(backend)
+            found = self._services.reached(
+                ends[0], self._names.name(mapping), ends[1], layouts.read_port(port)
+            )
             _remember(self._destinations, key, found)
         return found
 

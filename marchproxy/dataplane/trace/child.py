@@ -1,8 +1,9 @@
 """What the system's Python runs, which has BCC: attach a program, tell what it finds, exit.
 
 A script of its own that imports nothing of ours, since it runs in another Python (3.9 or later). It reads one
-JSON object from stdin, `source`, `kernel`, `duration` (seconds), `kind`, `reasons` and `backends`, and prints
-JSON lines: `ready`, events as they happen, and totals at the end, which comes early when stdin is closed.
+JSON object from stdin, `source`, `kernel`, `duration` (seconds), `kind`, `reasons`, `backends` and `scope`
+(as `scope.py` makes it; empty: all is told), and prints JSON lines: `ready`, events as they happen, and
+totals at the end, which comes early when stdin is closed.
 """
 
 import ctypes
@@ -33,6 +34,7 @@ def main() -> int:
         bpf = BPF(text=job["source"], cflags=["-I" + job["kernel"] + "/include", "-Wno-macro-redefined"])
     except Exception as error:
         return fail("refused", str(error))
+    confine(bpf, job["scope"])
     tell = {"latency": None, "retransmits": retransmit, "drops": drop}[job["kind"]]
     for address, port in job["backends"]:
         key = bpf["backends"].Key()
@@ -59,6 +61,28 @@ def main() -> int:
     missed = sum(int(each.value) for each in bpf["unsaid"].values())
     say({"kind": "end", "untold": missed})
     return 0
+
+
+def confine(bpf: Any, scope: Row) -> None:
+    """Fill the maps of `bpf/trace/scope.h`. What happens before is not told."""
+    for address, bits in scope.get("services", ()):
+        key = bpf["services"].Key()
+        key.address[:] = pack(address)
+        key.length = bits if ":" in address else 96 + bits
+        bpf["services"][key] = bpf["services"].Leaf(1)
+    for address, port, protocol in scope.get("places", ()):
+        key = bpf["places"].Key()
+        key.address[:] = pack(address) if address else bytes(16)
+        key.port, key.protocol = port, protocol
+        bpf["places"][key] = bpf["places"].Leaf(1)
+    for address in scope.get("own", ()):
+        key = bpf["own"].Key()
+        key.address[:] = pack(address)
+        bpf["own"][key] = bpf["own"].Leaf(1)
+    for name in scope.get("interfaces", ()):
+        key = bpf["attached"].Key()
+        key.text = name.encode()
+        bpf["attached"][key] = bpf["attached"].Leaf(1)
 
 
 def wait(bpf: Any, deadline: float) -> None:
@@ -118,7 +142,17 @@ def retransmit(_bpf: Any, _job: Row, about: Any) -> Row:
 def drop(bpf: Any, job: Row, about: Any) -> Row:
     function = bpf.ksym(about.location, show_offset=False).decode()
     reason = job["reasons"].get(str(about.reason), str(about.reason))
-    return {**ends(about.ends), "reason": reason, "function": function}
+    known = ends(about.ends)
+    if not about.known:
+        known = dict.fromkeys(known)
+    device = about.device.text.decode(errors="replace")
+    return {
+        **known,
+        "ethertype": about.ethertype,
+        "interface": device,
+        "reason": reason,
+        "function": function,
+    }
 
 
 def ends(found: Any) -> Row:

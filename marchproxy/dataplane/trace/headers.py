@@ -4,6 +4,7 @@ BCC includes a handful of kernel headers by itself and needs little of them; the
 as offsets.
 """
 
+import json
 import os
 import platform
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from marchproxy.dataplane.kernel.structs import KernelTypes
+from marchproxy.dataplane.trace.scope import Scope
 
 _OFFSETS: Final[Mapping[str, tuple[str, ...]]] = {
     "SKB_DEV": ("sk_buff", "dev"),
@@ -20,10 +22,14 @@ _OFFSETS: Final[Mapping[str, tuple[str, ...]]] = {
     "SKB_DATA": ("sk_buff", "data"),
     "SKB_NETWORK_HEADER": ("sk_buff", "network_header"),
     "SKB_DST": ("sk_buff", "_skb_refdst"),
+    "SKB_PROTOCOL": ("sk_buff", "protocol"),
     "DST_DEV": ("dst_entry", "dev"),
     "NET_DEVICE_NET": ("net_device", "nd_net", "net"),
     "NET_DEVICE_IFINDEX": ("net_device", "ifindex"),
+    "NET_DEVICE_NAME": ("net_device", "name"),
     "NET_NS_INUM": ("net", "ns", "inum"),
+    "TASK_PROCESS": ("task_struct", "tgid"),
+    "TASK_PARENT": ("task_struct", "real_parent"),
     "SOCK_NET": ("sock_common", "skc_net", "net"),
     "SOCK_FAMILY": ("sock_common", "skc_family"),
     "SOCK_SOURCE_V4": ("sock_common", "skc_rcv_saddr"),
@@ -34,6 +40,10 @@ _OFFSETS: Final[Mapping[str, tuple[str, ...]]] = {
     "SOCK_DESTINATION_PORT": ("sock_common", "skc_dport"),
 }
 """A socket begins with its `sock_common`."""
+
+REASONS: Final = "skb_drop_reason"
+REASON_PREFIX: Final = "SKB_DROP_REASON_"
+_REFUSED: Final = f"{REASON_PREFIX}TC_INGRESS"
 
 _TYPES: Final = """\
 #pragma once
@@ -78,18 +88,20 @@ _EMPTY: Final = (
 """What BCC includes and needs nothing of."""
 
 
-def write_headers(folder: Path, types: KernelTypes, *, namespace: int, rate: int) -> None:
+def write_headers(
+    folder: Path, types: KernelTypes, *, namespace: int, rate: int, scope: Scope | None = None
+) -> None:
     """Make `folder` what BCC takes for the kernel's sources.
 
-    `namespace` is the number of the network namespace to look at, `rate` how many events a second are told.
-    Raises `NotSupported` where this kernel lacks a field.
+    `namespace` is the number of the network namespace to look at, `scope` what of it is told (None: all),
+    `rate` how many events a second are. Raises `NotSupported` where this kernel lacks a field.
     """
     include = folder / "include"
     texts = dict.fromkeys(_EMPTY, "")
     texts["linux/kconfig.h"] = "#define CONFIG_BPF_SYSCALL 1\n"
     texts["linux/types.h"] = _TYPES
     texts["linux/version.h"] = _version(platform.release())
-    texts["kernel.h"] = _kernel(types, namespace, rate)
+    texts["kernel.h"] = _kernel(types, namespace, rate) + _scope(scope)
     for name, text in texts.items():
         path = include / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,9 +117,29 @@ def _kernel(types: KernelTypes, namespace: int, rate: int) -> str:
     lines = [f"#define OFFSET_{name} {types.offset(*path)}" for name, path in _OFFSETS.items()]
     if types.tracepoint_arguments("kfree_skb") > 3:
         lines.append("#define HAS_RECEIVER 1")
+    refused = (number for number, name in types.enumerators(REASONS).items() if name == _REFUSED)
+    # Before kernel 5.18 no reason says it, and 0 is none.
+    lines.append(f"#define REASON_TC_INGRESS {next(refused, 0)}")
     return "\n".join(
         ["#pragma once", *lines, f"#define NAMESPACE {namespace}u", f"#define RATE {rate}ull", ""]
     )
+
+
+def _scope(scope: Scope | None) -> str:
+    """Sizes of the maps of `bpf/trace/scope.h`, which have to have room for one at least."""
+    if scope is None:
+        return "#define EVERYTHING 1\n"
+    sizes = {
+        "SERVICES": len(scope.services),
+        "PLACES": len(scope.places),
+        "ADDRESSES": len(scope.own),
+        "INTERFACES": len(scope.interfaces),
+    }
+    lines = [f"#define {name} {max(size, 1)}\n" for name, size in sizes.items()]
+    lines.append(f"#define DAEMON {scope.daemon}u\n")
+    if scope.pins is not None:
+        lines.append(f"#define PINS {json.dumps(str(scope.pins))}\n")
+    return "".join(lines)
 
 
 def _version(release: str) -> str:

@@ -14,14 +14,15 @@ from typing import IO, Any, Final, Self, cast
 
 from marchproxy import bpf
 from marchproxy.dataplane.kernel.structs import kernel_types
-from marchproxy.dataplane.trace.headers import write_headers
+from marchproxy.dataplane.trace.headers import REASON_PREFIX, REASONS, write_headers
+from marchproxy.dataplane.trace.scope import Scope
 from marchproxy.model.errors import MarchproxyError, NotPermitted
 
 PYTHON: Final = "/usr/bin/python3"
 """The distribution's own, for which BCC is packaged."""
 PROGRAMS: Final = Path(bpf.__file__).parent / "trace"
 _CHILD: Final = Path(__file__).with_name("child.py")
-_REASON_PREFIX: Final = "SKB_DROP_REASON_"
+_SPLICED: Final = ("packet.h", "scope.h")
 _SAID: Final = "said"
 _END_SECONDS: Final = 10.0
 """For a child that was asked to end."""
@@ -46,8 +47,10 @@ class Job:
     """Seconds."""
     rate: int = 1000
     """Events a second that are told; totals have all."""
+    scope: Scope | None = None
+    """What of the namespace is told; None: everything."""
     backends: Sequence[tuple[str, int]] = ()
-    """Addresses and ports whose connections are open already. Only for the latency."""
+    """Addresses and ports whose connections are open already. Of use for the latency alone."""
     python: str = field(default=PYTHON)
 
 
@@ -116,7 +119,7 @@ class Tracing:
         if os.geteuid() != 0:
             raise NotPermitted("tracing the kernel takes root", hint="run it with sudo")
         job, folder = self._job, Path(self._folder.name)
-        write_headers(folder, kernel_types(), namespace=job.namespace, rate=job.rate)
+        write_headers(folder, kernel_types(), namespace=job.namespace, rate=job.rate, scope=job.scope)
         with (folder / _SAID).open("wb") as said:
             try:
                 return subprocess.Popen(
@@ -139,7 +142,8 @@ class Tracing:
             "source": _source(job.question),
             "kernel": self._folder.name,
             "duration": job.duration,
-            "backends": list(job.backends),
+            "backends": list(job.backends) if job.question is Question.LATENCY else [],
+            "scope": job.scope.document() if job.scope else {},
             "reasons": _reasons() if job.question is Question.DROPS else {},
         }
         # A child that has ended already said why, and `documents` reads it.
@@ -162,10 +166,12 @@ class Tracing:
 def _source(question: Question) -> str:
     """The program with what it includes of ours: BCC gives meaning to maps in the main file alone."""
     text = (PROGRAMS / f"{question}.c").read_text()
-    return text.replace("#include <packet.h>\n", (PROGRAMS / "packet.h").read_text())
+    for name in _SPLICED:
+        text = text.replace(f"#include <{name}>\n", (PROGRAMS / name).read_text())
+    return text
 
 
 def _reasons() -> Mapping[str, str]:
     """Numbers of the kernel's reasons to their names, without what all of them begin with."""
-    found = kernel_types().enumerators("skb_drop_reason")
-    return {str(number): name.removeprefix(_REASON_PREFIX) for number, name in found.items()}
+    found = kernel_types().enumerators(REASONS)
+    return {str(number): name.removeprefix(REASON_PREFIX) for number, name in found.items()}

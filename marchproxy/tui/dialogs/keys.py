@@ -27,11 +27,15 @@ class Keys(Dialog[None]):
         yield Static(Text("Everything else: ctrl+p, then type what you want."), classes="record")
 
     def _lines(self) -> Iterator[tuple[str, str, str]]:
-        """Ours first: they say what they mean."""
+        """Ours first: they say what they mean. Of keys for the same, the one that the footer shows."""
         seen = set()
-        for active in sorted(self._active, key=lambda active: not active.binding.tooltip):
+        for active in sorted(self._active, key=_order):
             binding = active.binding
             if binding.system or not binding.description or binding.action in seen:
                 continue
             seen.add(binding.action)
             yield self.app.get_key_display(binding), binding.description, binding.tooltip
+
+
+def _order(active: ActiveBinding) -> tuple[bool, bool]:
+    return not active.binding.tooltip, not active.binding.show

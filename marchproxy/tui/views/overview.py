@@ -14,7 +14,7 @@ from marchproxy.client.units import duration, size
 from marchproxy.client.words import cell, meaning, place, printable
 from marchproxy.tui.facts import Sample
 from marchproxy.tui.views.view import View
-from marchproxy.tui.words import Row, scaled, whole
+from marchproxy.tui.words import Row, counted, scaled, whole
 
 if TYPE_CHECKING:
     from marchproxy.store.revision import Revision
@@ -120,13 +120,17 @@ def _health(status: Row) -> Iterator[Text]:
         f"revision {revision['number']}, applied {revision['applied'][:19].replace('T', ' ') or 'never'}"
     )
     yield Text(f"{applied}, tier {tier['name']} ({printable(tier['reason'])})")
-    listeners = f"{status['listener_count']} listeners, {len(status['host_names'])} host names"
-    tables = ", ".join(
-        f"table {table['name']} {table['used'] / table['limit']:.0%} full"
+    listening = counted(status["listener_count"] + len(status["explicit"]), "listener")
+    yield Text(
+        f"up {duration(status['uptime_s'])}, {listening}, {counted(len(status['host_names']), 'host name')}"
+    )
+    tables = [
+        f"{table['name']} {table['used'] / table['limit']:.0%}"
         for table in status["flow_table"]
         if table["limit"]
-    )
-    yield Text(f"up {duration(status['uptime_s'])}, {listeners}{', ' if tables else ''}{tables}")
+    ]
+    if tables:
+        yield Text(f"filled: {', '.join(tables)}")
     if status["lost_events"]:
         yield Text(f"! {whole(status['lost_events'])} events came too fast to be told; they are counted")
 

@@ -114,7 +114,8 @@ class Browser(View):
     take the keys, and has shift with them instead.
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", tooltip="Show only what this text occurs in")
+        Binding("slash", "filter", "Filter", tooltip="Show only what this text occurs in"),
+        Binding("escape", "unfilter", "All again", show=False, tooltip="Show everything again"),
     ]
 
     def __init__(self, *, id: str) -> None:
@@ -136,6 +137,8 @@ class Browser(View):
         """Whether there is such an action now: whoever types moves the cursor in what is typed."""
         if action in self.SIDEWAYS and isinstance(self.screen.focused, Input):
             return False
+        if action == "unfilter":
+            return bool(self.filter.display)
         return super().check_action(action, parameters)
 
     def make_filter(self) -> Input:
@@ -156,6 +159,11 @@ class Browser(View):
         """Type a text that has to occur."""
         self.filter.display = True
         self.filter.focus()
+
+    def action_unfilter(self) -> None:
+        """Back to the rows, all of them."""
+        self.filter.value = ""
+        self.filter_done()
 
     @on(Input.Changed, ".filter")
     def filter_changed(self) -> None:

@@ -1,6 +1,7 @@
 """headers: what BCC finds in the place of a kernel's sources."""
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from marchproxy.dataplane.kernel.structs import kernel_types
 from marchproxy.dataplane.trace import headers
 from marchproxy.dataplane.trace.headers import namespace_number, write_headers
+from marchproxy.dataplane.trace.scope import Scope
 
 pytestmark = pytest.mark.requires("btf")
 
@@ -21,6 +23,20 @@ def test_every_offset_that_the_programs_read_is_told(tmp_path: Path) -> None:
     assert read == set(re.findall(r"\bOFFSET_\w+", told))
     assert "#define NAMESPACE 4026531840u\n" in told
     assert "#define RATE 7ull\n" in told
+    assert "#define EVERYTHING 1\n" in told
+
+
+def test_maps_are_as_large_as_what_is_looked_at(tmp_path: Path) -> None:
+    scope = Scope(
+        services=frozenset(map(ip_network, ("10.0.0.0/24", "10.0.1.0/24"))), pins=Path("/pins"), daemon=9
+    )
+    write_headers(tmp_path, kernel_types(), namespace=1, rate=7, scope=scope)
+    told = (tmp_path / "include" / "kernel.h").read_text()
+    assert "EVERYTHING" not in told
+    assert "#define SERVICES 2\n" in told
+    assert "#define PLACES 1\n" in told
+    assert "#define DAEMON 9u\n" in told
+    assert '#define PINS "/pins"\n' in told
 
 
 @pytest.mark.parametrize(

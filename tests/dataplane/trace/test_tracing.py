@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from marchproxy.dataplane.trace import tracing
 from marchproxy.dataplane.trace.headers import namespace_number
+from marchproxy.dataplane.trace.scope import Scope
 from marchproxy.dataplane.trace.tracing import PYTHON, Job, Question, Tracing
 from marchproxy.model.errors import MarchproxyError
 from rig.servers import ROOT
@@ -25,9 +27,10 @@ def job(question: Question = Question.DROPS, duration: int = 60) -> Job:
     return Job(question=question, namespace=namespace_number(), duration=duration)
 
 
+@pytest.mark.parametrize("scope", [None, Scope()], ids=["everything", "nothing"])
 @pytest.mark.parametrize("question", list(Question))
-def test_every_program_is_compiled_and_attached(question: Question) -> None:
-    with Tracing(job(question)) as asked:
+def test_every_program_is_compiled_and_attached(question: Question, scope: Scope | None) -> None:
+    with Tracing(replace(job(question), scope=scope)) as asked:
         documents = asked.documents()
         assert next(documents)["kind"] == "ready"
         asked.stop()

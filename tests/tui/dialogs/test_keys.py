@@ -15,11 +15,15 @@ def test_ours_come_first_and_each_once() -> None:
             Binding("x", "cut", "Cut", tooltip="End the flow"),
             Binding("delete", "cut", "Cut", tooltip="End the flow"),
             Binding("z", "hidden", ""),
+            Binding("f9", "quit", "Quit", tooltip="Quit the app", show=False),
+            Binding("q", "quit", "Quit", tooltip="Leave"),
         ]
         app.push_screen(Keys([ActiveBinding(app, each, True, each.tooltip) for each in bindings]))
         await until(pilot, lambda: isinstance(app.screen, Keys))
         shown = picture(app)
         assert shown.index("End the flow") < shown.index("Cursor down")
         assert shown.count("End the flow") == 1
+        assert "Leave" in shown
+        assert "f9" not in shown
 
     perform(Stage(), play)

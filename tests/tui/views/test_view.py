@@ -60,6 +60,32 @@ def test_the_daemon_is_asked_for_what_was_typed_and_not_for_each_letter(
     perform(stage, play)
 
 
+def test_escape_shows_everything_again_and_keys_are_keys() -> None:
+    stage = Stage()
+
+    async def play(app: MarchProxyApp, pilot: Pilot[None]) -> None:
+        app.action_tab("flows")
+        await until(pilot, lambda: stage.count("flows"))
+        await pilot.press("slash", *"lan")
+        await until(pilot, lambda: stage.last("flows")["text"] == "lan")
+        await pilot.press("escape")
+        await until(pilot, lambda: stage.last("flows")["text"] == "")
+        view = app.view
+        assert isinstance(view, Flows)
+        assert not view.filter.display
+        assert app.focused is view.table
+        # From the rows as well, where a filter was left in force.
+        await pilot.press("slash", *"web", "enter")
+        await until(pilot, lambda: stage.last("flows")["text"] == "web")
+        assert app.focused is view.table
+        await pilot.press("escape")
+        await until(pilot, lambda: stage.last("flows")["text"] == "")
+        await pilot.press("5")
+        await until(pilot, lambda: app.view.id == "policy")
+
+    perform(stage, play)
+
+
 def test_text_occurs_in_any_value() -> None:
     row = decision(1, mapping="No-SSH")
     assert occurs("", row)
