@@ -70,17 +70,23 @@ _NEEDED = {
     "infisical": ("project", "environment", "certificate", "key", "client_id"),
     "acme": ("hosts", "listen"),
 }
+_SUCH_AS = {
+    "vault": "https://vault.example:8200",
+    "infisical": "https://app.infisical.com",
+    "acme": "https://ca.example/acme/directory",
+}
+"""Addresses, to show what one is."""
 _FLAGS = {"listen": "challenge listen", "terms": "agree terms"}
 """What the command calls them, where that differs."""
 
 
 def check_origin(origin: Origin) -> Origin:
     """The same, if it can be meant. Raises `InvalidValue`."""
-    parts = _address(origin.url)
+    parts = _address(origin)
     local = parts.hostname in ("127.0.0.1", "::1", "localhost")
     plain = parts.hostname and "@" not in parts.netloc and not (parts.query or parts.fragment)
     if not plain or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise InvalidValue("url", origin.url, "an address such as https://vault.example:8200")
+        raise _no_address(origin)
     for name in origin.options:
         if name not in OPTIONS[origin.kind]:
             raise InvalidValue(_FLAGS.get(name, name), origin.options[name], f"nothing with {origin.kind}")
@@ -118,13 +124,17 @@ def is_address(host: str) -> bool:
     return True
 
 
-def _address(url: str) -> SplitResult:
+def _address(origin: Origin) -> SplitResult:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(origin.url)
         _ = parts.port
     except ValueError:
-        raise InvalidValue("url", url, "an address such as https://vault.example:8200") from None
+        raise _no_address(origin) from None
     return parts
+
+
+def _no_address(origin: Origin) -> InvalidValue:
+    return InvalidValue(origin.kind, origin.url, f"an address such as {_SUCH_AS[origin.kind]}")
 
 
 def _check_acme(origin: Origin) -> Origin:
