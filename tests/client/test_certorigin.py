@@ -39,6 +39,8 @@ def test_an_external_account_has_a_key() -> None:
         ({"contact": "a@example\r\n"}, "contact"),
         ({"listen": ""}, "challenge listen"),
         ({"listen": "80"}, "challenge listen"),
+        ({"listen": "80", "challenge": "tls-alpn-01"}, "challenge listen"),
+        ({"challenge": "dns-01"}, "challenge"),
         ({"key_id": "kid"}, "key id"),
         ({"secret": "c2VjcmV0"}, "key id"),
         ({"key_id": "kid\n", "secret": "c2VjcmV0"}, "key id"),
