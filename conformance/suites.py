@@ -35,7 +35,7 @@ class Outcome:
 
 
 def site(rig: Rig, appliance: Appliance) -> None:
-    """HTTP in the clear on 8080 and under TLS on 8443, with a server of WebSockets below /ws."""
+    """HTTP in the clear on 8080, under TLS and over QUIC on 8443, with a server of WebSockets below /ws."""
     start_http(rig.server, 80)
     echo = [sys.executable, "-m", "conformance.echo", rig.server.ipv4, "81"]
     rig.server.popen(echo, env={"PYTHONPATH": str(ROOT)}).expect("ready")
@@ -47,7 +47,7 @@ def site(rig: Rig, appliance: Appliance) -> None:
     appliance.cli("service", "add", "echo", "--address", rig.server.ipv4, "--port", "81")
     for name, flags in (
         ("clear", ("--protocol", "http", "--listen", f"{LISTEN4}:8080")),
-        ("secure", ("--protocol", "https", "--listen", f"{LISTEN4}:8443", "--tls", "www")),
+        ("secure", ("--protocol", "https,quic", "--listen", f"{LISTEN4}:8443", "--tls", "www")),
     ):
         appliance.cli("mapping", "add", name, "--from", "all", "--to", "web", *flags)
         appliance.cli(
@@ -79,11 +79,22 @@ def h2spec(rig: Rig) -> Iterator[Outcome]:
 
 
 def websockets(rig: Rig, *, everything: bool) -> Iterator[Outcome]:
-    """WebSockets: the cases of Autobahn, against a server alone and through MarchProxy."""
+    """WebSockets: the cases of Autobahn, against a server alone and through MarchProxy, by each way to it.
+
+    The suite's client speaks HTTP/1.1 in the clear only: a bridge makes the others of that.
+    """
     named = f"Autobahn's cases, by kosoku {version('kosoku')}"
     places: tuple[tuple[str, Host, str], ...] = (
         (f"aiohttp {version('aiohttp')} alone", rig.server, f"ws://{rig.server.ipv4}:81/ws"),
         ("the same through MarchProxy", rig.client, f"ws://{LISTEN4}:8080/ws"),
+        *(
+            (f"the same through MarchProxy, {said}", rig.client, bridge(rig, way, port))
+            for way, port, said in (
+                ("tls", 9101, "under TLS"),
+                ("h2", 9102, "over HTTP/2"),
+                ("h3", 9103, "over HTTP/3"),
+            )
+        ),
     )
     for against, host, url in places:
         folder = rig.files / "websockets"
@@ -104,10 +115,17 @@ def websockets(rig: Rig, *, everything: bool) -> Iterator[Outcome]:
         yield Outcome(named, against, len(found) - len(failed), tuple(failed), said)
 
 
+def bridge(rig: Rig, way: str, port: int) -> str:
+    """Where WebSockets in the clear become those of another way, beside the client."""
+    argv = [sys.executable, "-m", "conformance.bridge", way, str(port), LISTEN4, "8443"]
+    rig.client.popen(argv, env={"PYTHONPATH": str(ROOT)}).expect("ready")
+    return f"ws://127.0.0.1:{port}/ws"
+
+
 def vectors() -> Iterator[Outcome]:
-    """What is part of the tests: llhttp's vectors, and servers that others wrote."""
+    """What is part of the tests: vectors of llhttp and h11, and servers that others wrote."""
     for suite, against, test in (
-        ("llhttp 9.4.2, its vectors", "HTTP/1.1 requests and answers", "test_vectors.py"),
+        ("llhttp 9.4.2 and h11 0.16.0, their vectors", "HTTP/1.1 requests and answers", "test_vectors.py"),
         ("nginx, Caddy, uvicorn, Hypercorn", "the table above", "test_upstreams.py"),
     ):
         argv = [sys.executable, "-m", "pytest", "-q", "-n", "0", f"tests/dataplane/http/{test}"]

@@ -96,13 +96,21 @@ struct {
 } backends SEC(".maps");
 
 /* Which backend has chosen a connection ID of QUIC, under a budget: what nobody has asked for longest goes first. Its flows are no
- * part of any bank, and neither is this; user space takes out what policy no longer allows. */
+ * part of any bank, and neither is this; user space takes out what policy no longer allows. IDs that no client has named yet are
+ * in `quic_offers`, which a flood of first packets fills and nothing else. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MP_QUIC_HOMES);
 	__type(key, struct mp_quic_key);
 	__type(value, struct mp_backend);
 } quic_homes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MP_QUIC_HOMES);
+	__type(key, struct mp_quic_key);
+	__type(value, struct mp_backend);
+} quic_offers SEC(".maps");
 
 /* Established flows by backend, for those that user space has entered: the members of LEAST_CONNECTIONS pools. */
 struct {

@@ -560,9 +560,13 @@ static __always_inline void pipeline_decide(mp_context *context, struct packet *
 	}
 	if (packet->fragment == MP_FIRST_FRAGMENT)
 		fragment_remember(packet);
-	if ((flow->flags & (MP_FLOW_QUIC | MP_FLOW_REPLY)) == (MP_FLOW_QUIC | MP_FLOW_REPLY) && !packet->icmp_error &&
-	    packet->fragment != MP_LATER_FRAGMENT && quic_introduces(context, packet) && !pipeline_is_spoofed(context, packet))
-		quic_learn(context, packet, flow->mapping);
+	if (flow->flags & MP_FLOW_QUIC && flow->state != MP_STATE_OPENING && !packet->icmp_error &&
+	    packet->fragment != MP_LATER_FRAGMENT && quic_introduces(context, packet)) {
+		if (!(flow->flags & MP_FLOW_REPLY))
+			quic_home(context, packet, flow->mapping);
+		else if (!pipeline_is_spoofed(context, packet))
+			quic_learn(context, packet, flow->mapping);
+	}
 	pipeline_send(context, packet, flow, current, verdict);
 	if (verdict->sent && flow->state == MP_STATE_ESTABLISHED &&
 	    (packet->tcp_flags & (TCP_FIN | TCP_RST) || flow->flags & MP_FLOW_PEER_FIN))

@@ -5,6 +5,10 @@
  * of a packet is its head (RFC 8999): the ID that it is for, and of long headers the one that its sender wants to be called by. The
  * latter is learnt from what backends say; a tuple that no flow is of is then asked for the former. IDs that backends give out later are
  * encrypted: a client that changes to one of these at the same time is a stranger, see docs/HTTP3.md.
+ *
+ * Backends answer whoever sends a first packet, so an answer proves nothing: what is learnt is an offer, and waits in a table of its
+ * own. A client that has heard it names it in its next long header, since handshakes cannot end otherwise (RFC 9000 section 7.2);
+ * whoever spoofs its address cannot. From then on the ID is among those that are kept (`quic_named`).
  * dataplane/proxy/quichomes.py does the same for the sockets tier.
  */
 #ifndef MP_QUIC_H
@@ -41,7 +45,17 @@ static __always_inline int quic_introduces(mp_context *context, const struct pac
 	return !packet_load(context, packet->l4 + sizeof(struct udphdr), &first, sizeof(first)) && first & QUIC_LONG;
 }
 
-/* A backend's packet: the ID that it wants to be called by leads to it from now on. */
+/* The backend of an ID that a client names; NULL: none has chosen it. Who names an offer has heard it. */
+static __always_inline const struct mp_backend *quic_named(const struct mp_quic_key *key)
+{
+	const struct mp_backend *offered = bpf_map_lookup_elem(&quic_offers, key);
+
+	if (offered && !bpf_map_update_elem(&quic_homes, key, offered, BPF_ANY))
+		bpf_map_delete_elem(&quic_offers, key);
+	return bpf_map_lookup_elem(&quic_homes, key);
+}
+
+/* A backend's packet: the ID that it wants to be called by leads to it once a client names it. */
 static __noinline void quic_learn(mp_context *context, const struct packet *packet, __u32 mapping)
 {
 	struct mp_backend home = {.port = packet->key.source_port, .weight = 1};
@@ -62,7 +76,7 @@ static __noinline void quic_learn(mp_context *context, const struct packet *pack
 		return;
 	home.address = packet->key.source;
 	home.source = packet->key.destination;
-	bpf_map_update_elem(&quic_homes, &key, &home, BPF_ANY);
+	bpf_map_update_elem(&quic_offers, &key, &home, BPF_ANY);
 }
 
 /* The backend that has chosen the ID that a client's packet is for; NULL: none has. */
@@ -78,16 +92,16 @@ static __noinline const struct mp_backend *quic_home(mp_context *context, const 
 	if (head[0] & QUIC_LONG) {
 		if (quic_key(context, &key, mapping, offset + QUIC_HEAD, head[QUIC_LENGTH]))
 			return NULL;
-		return bpf_map_lookup_elem(&quic_homes, &key);
+		return quic_named(&key);
 	}
 	if (!quic_key(context, &key, mapping, offset + QUIC_SHORT_ID, MP_QUIC_ID)) {
-		home = bpf_map_lookup_elem(&quic_homes, &key);
+		home = quic_named(&key);
 		if (home)
 			return home;
 	}
 	if (quic_key(context, &key, mapping, offset + QUIC_SHORT_ID, MP_QUIC_SHORT_ID))
 		return NULL;
-	return bpf_map_lookup_elem(&quic_homes, &key);
+	return quic_named(&key);
 }
 
 #endif

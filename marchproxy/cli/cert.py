@@ -168,6 +168,8 @@ def renew(
     " --certificate-secret TLS_CERT --key-secret TLS_KEY --client-id 9f2e… --secret-file client-secret",
     "marchproxy cert source web --acme https://acme-v02.api.letsencrypt.org/directory --hosts www.example.com"
     " --contact admin@example.com --agree-terms --challenge-listen '*:80'",
+    "marchproxy cert source web --acme https://acme-v02.api.letsencrypt.org/directory --hosts www.example.com"
+    " --agree-terms --challenge tls-alpn-01",
     "marchproxy cert source web --forget",
     revises=False,
 )
@@ -204,6 +206,9 @@ def source(
     agree_terms: Annotated[
         bool, typer.Option("--agree-terms", help="ACME: you agree to the terms of the CA")
     ] = False,
+    challenge: Annotated[
+        str, typer.Option(metavar="KIND", help="ACME: http-01, or tls-alpn-01 by our TLS listeners")
+    ] = "",
     challenge_listen: Annotated[
         str,
         typer.Option(
@@ -228,8 +233,9 @@ def source(
     compared. What opens the store is encrypted here, and in no revision, export or log.
 
     An ACME CA fetches http://HOST/.well-known/acme-challenge/… of each host at port 80, which has to lead to
-    --challenge-listen. There is a listener only while an order is under way, and it answers nothing else. The
-    account's key is made here.
+    --challenge-listen. There is a listener only while an order is under way, and it answers nothing else.
+    With --challenge tls-alpn-01 it connects to port 443 instead, which has to lead to a listener with --tls,
+    or to --challenge-listen. The account's key is made here.
     """
     environment = environment_of(context)
     if forget:
@@ -256,6 +262,7 @@ def source(
         "client_id": client_id,
         "contact": contact,
         "terms": "agreed" if agree_terms else "",
+        "challenge": challenge,
         "listen": challenge_listen,
         "key_id": key_id,
     }
@@ -275,7 +282,7 @@ def source(
     if acme:
         environment.note(f"ordering a certificate for {given['hosts']} at {acme}: two minutes at most")
     with intent.opened(environment) as store:
-        made = establish(store, cluster, name, origin)
+        made = establish(store, cluster, name, origin, environment.control_socket.parent)
         snapshot = store.snapshot()
     return _tell(environment, made, snapshot, output)
 
@@ -294,7 +301,8 @@ def pull_all(
     """
     environment = environment_of(context)
     with intent.opened(environment) as store:
-        found = list(pull(store, cluster or (CLUSTER if name else ""), name, now=now))
+        among = cluster or (CLUSTER if name else "")
+        found = list(pull(store, environment.control_socket.parent, among, name, now=now))
     if name and not found:
         raise NotFound("source", name, hint="marchproxy cert source says where a certificate comes from")
     changed = [each for each in found if each.certificate is not None]

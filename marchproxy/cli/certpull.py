@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marchproxy.client.asking import SourceFailed
-from marchproxy.client.certorigin import Account, Origin, issues
+from marchproxy.client.certorigin import HTTP, Account, Origin, issues
 from marchproxy.client.certsources import source_of
 from marchproxy.client.challengeport import expect_free
 from marchproxy.model.certificate import Certificate
@@ -39,11 +40,11 @@ class Pulled:
     """Why nothing came; empty: something did, or there was no need."""
 
 
-def establish(store: "Store", cluster: str, name: str, origin: Origin) -> Certificate:
-    """Fetch for the first time, and remember where from. Raises as `fetched`, `NotFound` and `Conflict`, and
-    then nothing has changed.
+def establish(store: "Store", cluster: str, name: str, origin: Origin, meeting: Path) -> Certificate:
+    """Fetch for the first time, and remember where from; `meeting` is an `Account`'s. Raises as `fetched`,
+    `NotFound` and `Conflict`, and then nothing has changed.
     """
-    material = fetched(origin, _Account(store, cluster, origin))
+    material = fetched(origin, _Account(store, cluster, origin, meeting))
     try:
         store.certificates.find(cluster, name)
     except NotFound:
@@ -54,12 +55,14 @@ def establish(store: "Store", cluster: str, name: str, origin: Origin) -> Certif
     return made
 
 
-def pull(store: "Store", cluster: str, name: str = "", *, now: bool = False) -> Iterator[Pulled]:
+def pull(
+    store: "Store", meeting: Path, cluster: str, name: str = "", *, now: bool = False
+) -> Iterator[Pulled]:
     """Ask the sources of a cluster (empty: of all), or of one certificate, where it is time, or `now`."""
     for kept in store.certificate_sources.every():
         if cluster in ("", kept.cluster) and name in ("", kept.name):
             try:
-                yield Pulled(kept.cluster, kept.name, _pull(store, kept, now=now))
+                yield Pulled(kept.cluster, kept.name, _pull(store, meeting, kept, now=now))
             except MarchproxyError as error:
                 yield Pulled(kept.cluster, kept.name, failure=error.message)
 
@@ -96,11 +99,17 @@ class _Account:
     """Of a cluster, at the CA of an origin; `then` is called when an order begins."""
 
     def __init__(
-        self, store: "Store", cluster: str, origin: Origin, then: Callable[[], None] | None = None
+        self,
+        store: "Store",
+        cluster: str,
+        origin: Origin,
+        meeting: Path,
+        then: Callable[[], None] | None = None,
     ) -> None:
+        self.meeting = meeting
         self._accounts = store.acme_accounts
         self._snapshot = store.snapshot
-        self._listen = origin.options.get("listen", "")
+        self._options = origin.options
         self._named = (cluster, origin.url, origin.options.get("contact", ""))
         self._then = then
 
@@ -108,9 +117,13 @@ class _Account:
         """See `Account`."""
         return self._accounts.key(*self._named)
 
+    def expect_free(self) -> None:
+        """See `Account`."""
+        if listen := self._options.get("listen"):
+            expect_free(self._snapshot(), parse_endpoint(listen), self._options.get("challenge", HTTP))
+
     def begin(self) -> None:
         """See `Account`."""
-        expect_free(self._snapshot(), parse_endpoint(self._listen))
         self._accounts.begin(*self._named)
         if self._then is not None:
             self._then()
@@ -161,7 +174,7 @@ class _Tries:
         self._sources.note(self._kept, document | ({"tries": tries} if tries else {}))
 
 
-def _pull(store: "Store", kept: "KeptSource", *, now: bool) -> Certificate | None:
+def _pull(store: "Store", meeting: Path, kept: "KeptSource", *, now: bool) -> Certificate | None:
     held = store.certificates.find(kept.cluster, kept.name)
     origin = origin_of(kept)
     if issues(origin) and not (now or _is_late(held)):
@@ -171,7 +184,7 @@ def _pull(store: "Store", kept: "KeptSource", *, now: bool) -> Certificate | Non
         tries.expect_rested()
     opened = replace(origin, secret=store.certificate_sources.secret(kept))
     try:
-        material = fetched(opened, _Account(store, kept.cluster, origin, tries.begin))
+        material = fetched(opened, _Account(store, kept.cluster, origin, meeting, tries.begin))
         made = (
             store.certificates.replace(kept.cluster, kept.name, material)
             if material.facts.fingerprint != held.facts.fingerprint

@@ -1,4 +1,5 @@
-"""Certificates of a CA that speaks ACME (RFC 8555; addresses by RFC 8738), by challenges of the kind HTTP-01.
+"""Certificates of a CA that speaks ACME (RFC 8555; addresses by RFC 8738), by challenges of the kinds HTTP-01
+and TLS-ALPN-01 (RFC 8737).
 
 Nothing of an order is kept: whoever is killed in the middle begins another one. Every address that the CA
 names has to be its own, so that no answer of it leads elsewhere.
@@ -7,14 +8,16 @@ names has to be its own, so that no answer of it leads elsewhere.
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from marchproxy.client.acmekeys import AccountKey
-from marchproxy.client.acmeresponder import Answers, answering
+from marchproxy.client.acmeresponder import Answers, HttpAnswers, answering, listening
+from marchproxy.client.acmetls import TlsAnswers, handed, handed_over
 from marchproxy.client.asking import Answer, Document, Server, SourceFailed, document_in
-from marchproxy.client.certorigin import Account, Origin, hosts_of, is_address
+from marchproxy.client.certorigin import TLS_ALPN, Account, Origin, hosts_of, is_address
 from marchproxy.model.endpoint import parse_endpoint
 from marchproxy.model.publickey import encode
 
@@ -44,11 +47,12 @@ class Acme:
         self._account = account
 
     def fetch(self) -> tuple[bytes, bytes]:
-        """See `Source`. Raises also what `Account.begin` does."""
+        """See `Source`. Raises also what `Account` does."""
         if self._account is None:
             raise SourceFailed("an account is needed")
-        hosts, options = hosts_of(self._origin), self._origin.options
-        with answering(parse_endpoint(options["listen"])) as answers:
+        hosts = hosts_of(self._origin)
+        self._account.expect_free()
+        with self._answering(self._account) as answers:
             self._account.begin()
             authority = _Authority(self._origin, AccountKey(self._account.key()))
             authority.register(self._origin)
@@ -64,6 +68,14 @@ class Acme:
             chain = authority.post(_string(order, "certificate"), None).body
         _check_hosts(chain, hosts)
         return chain, _pem(key)
+
+    def _answering(self, account: Account) -> AbstractContextManager[Answers]:
+        """Raises `SourceFailed`."""
+        options = self._origin.options
+        answers: Answers = TlsAnswers() if options.get("challenge") == TLS_ALPN else HttpAnswers()
+        if "listen" in options:
+            return answering(answers, listening(parse_endpoint(options["listen"])))
+        return answering(answers, handed_over(account.meeting), handed)
 
 
 class _Authority:
@@ -121,13 +133,13 @@ class _Authority:
             return
         offered = wanted.get("challenges")
         challenges = [each for each in offered if isinstance(each, dict)] if isinstance(offered, list) else []
-        chosen = next((each for each in challenges if each.get("type") == "http-01"), None)
+        chosen = next((each for each in challenges if each.get("type") == answers.kind), None)
         if chosen is None:
-            raise SourceFailed(f"{self._base}: it offers no challenge http-01 for {host}")
+            raise SourceFailed(f"{self._base}: it offers no challenge {answers.kind} for {host}")
         token = _string(chosen, "token")
         if not _TOKEN.fullmatch(token):
             raise SourceFailed(f"{self._base}: the token of its challenge is none")
-        answers.give(token, self._key.authorization(token))
+        answers.give(host, token, self._key.authorization(token))
         self.post(_string(chosen, "url"), {})
         _expect(self.settled(place, ("pending",)), "valid", f"authorization of {host}")
 

@@ -1,4 +1,5 @@
-"""Answers an ACME CA's HTTP-01 challenges (RFC 8555, section 8.3), for as long as an order is under way.
+"""Answers an ACME CA's challenges for as long as an order is under way: here those of the kind HTTP-01 (RFC
+8555, section 8.3), in `acmetls` others.
 
 It listens on port 80 where anybody may come, so it knows nothing but whole paths of tokens, which it compares
 and never takes apart; it reads one short request of a connection, and not for long.
@@ -7,8 +8,9 @@ and never takes apart; it reads one short request of a connection, and not for l
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Protocol
 
 from marchproxy.client.asking import SourceFailed
 from marchproxy.model.endpoint import Endpoint
@@ -22,31 +24,67 @@ _LONGEST = 8192
 _ENDS = b"\r\n\r\n"
 
 
-class Answers:
-    """What is answered to whom: by token."""
+class Answers(Protocol):
+    """What is answered to whom."""
+
+    kind: str
+    """Of the challenges."""
+
+    def give(self, host: str, token: str, authorization: str) -> None:
+        """From now on, until the order is over. Raises `SourceFailed`."""
+
+    async def converse(self, connection: socket.socket) -> None:
+        """With one that has come; whoever calls this closes it. Raises `OSError`."""
+
+
+class HttpAnswers:
+    """`Answers` by token (HTTP-01)."""
+
+    kind = "http-01"
 
     def __init__(self) -> None:
         self._by_path: dict[bytes, bytes] = {}
 
-    def give(self, token: str, authorization: str) -> None:
-        """From now on, until the order is over."""
+    def give(self, host: str, token: str, authorization: str) -> None:
+        """See `Answers`."""
         self._by_path[(PREFIX + token).encode()] = authorization.encode()
 
-    def answer(self, head: bytes) -> bytes:
-        """To a request."""
+    async def converse(self, connection: socket.socket) -> None:
+        """See `Answers`."""
+        loop = asyncio.get_running_loop()
+        head = b""
+        while _ENDS not in head and len(head) <= _LONGEST:
+            piece = await loop.sock_recv(connection, _LONGEST)
+            if not piece:
+                return
+            head += piece
+        if _ENDS in head:
+            await loop.sock_sendall(connection, self._answer(head))
+
+    def _answer(self, head: bytes) -> bytes:
         match head.partition(b"\r\n")[0].split(b" "):
             case [b"GET", path, b"HTTP/1.1" | b"HTTP/1.0"] if path in self._by_path:
                 return _response(b"200 OK", self._by_path[path])
         return _response(b"404 Not Found", b"")
 
 
+type Take = Callable[[socket.socket], socket.socket]
+"""The next connection, from a socket that has one. Raises `OSError`."""
+
+
+def accepted(sock: socket.socket) -> socket.socket:
+    """`Take` from one that listens."""
+    return sock.accept()[0]
+
+
 @contextmanager
-def answering(endpoint: Endpoint) -> Iterator[Answers]:
-    """Listen there meanwhile. Raises `SourceFailed` where it cannot be listened at."""
-    answers = Answers()
-    with _listening(endpoint) as sock:
+def answering[A: Answers](
+    answers: A, door: AbstractContextManager[socket.socket], take: Take = accepted
+) -> Iterator[A]:
+    """Whoever comes there meanwhile; the door is closed then. Raises `SourceFailed` where it stays shut."""
+    with door as sock:
         loop = asyncio.new_event_loop()
-        serving = loop.create_task(_serve(sock, answers))
+        serving = loop.create_task(_serve(sock, take, answers))
         thread = threading.Thread(target=_run, args=(loop, serving), name="acme challenges", daemon=True)
         thread.start()
         try:
@@ -57,7 +95,8 @@ def answering(endpoint: Endpoint) -> Iterator[Answers]:
             loop.close()
 
 
-def _listening(endpoint: Endpoint) -> socket.socket:
+def listening(endpoint: Endpoint) -> socket.socket:
+    """A port of our own. Raises `SourceFailed` where it cannot be listened at."""
     address = "::" if endpoint.address is None else str(endpoint.address)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -76,14 +115,14 @@ def _run(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[None]) -> None:
     loop.run_until_complete(asyncio.wait([serving]))
 
 
-async def _serve(sock: socket.socket, answers: Answers) -> None:
+async def _serve(sock: socket.socket, take: Take, answers: Answers) -> None:
     """Until it is cancelled; then every connection is closed."""
     loop = asyncio.get_running_loop()
     busy: set[asyncio.Task[None]] = set()
 
     def come() -> None:
         try:
-            connection, _ = sock.accept()
+            connection = take(sock)
         except OSError:
             return
         if len(busy) >= MOST:
@@ -107,17 +146,9 @@ async def _serve(sock: socket.socket, answers: Answers) -> None:
 
 
 async def _converse(connection: socket.socket, answers: Answers) -> None:
-    loop = asyncio.get_running_loop()
-    head = b""
     with suppress(OSError):
         async with asyncio.timeout(PATIENCE):
-            while _ENDS not in head and len(head) <= _LONGEST:
-                piece = await loop.sock_recv(connection, _LONGEST)
-                if not piece:
-                    return
-                head += piece
-            if _ENDS in head:
-                await loop.sock_sendall(connection, answers.answer(head))
+            await answers.converse(connection)
 
 
 def _response(status: bytes, body: bytes) -> bytes:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -14,6 +15,8 @@ from marchproxy.model.publickey import decode
 
 MAX_HOSTS = 100
 """Of one certificate; CAs on the internet sign no more either."""
+HTTP, TLS_ALPN = "http-01", "tls-alpn-01"
+"""Challenges of ACME."""
 _MAIL = re.compile(r"[!-+\--?A-~]{1,64}@[A-Za-z0-9.-]{1,253}")
 """Without a comma, which would make two of it (RFC 8555, section 7.3)."""
 
@@ -31,8 +34,14 @@ class Source(Protocol):
 class Account(Protocol):
     """What an ACME source needs of the place where it is kept."""
 
+    meeting: Path
+    """The daemon's folder, where connections are brought that TLS-ALPN-01 answers."""
+
     def key(self) -> bytes:
         """Its private key, ECDSA on P-256, as PKCS #8 in PEM form; made when first it is asked for."""
+
+    def expect_free(self) -> None:
+        """Raises `Conflict` where what is configured listens where challenges are to be answered."""
 
     def begin(self) -> None:
         """An order begins now. Raises `MarchproxyError` where it may not."""
@@ -63,24 +72,30 @@ class Origin:
 OPTIONS = {
     "vault": ("path", "hosts", "ttl", "role_id", "namespace"),
     "infisical": ("project", "environment", "folder", "certificate", "key", "client_id"),
-    "acme": ("hosts", "contact", "terms", "listen", "key_id"),
+    "acme": ("hosts", "contact", "terms", "challenge", "listen", "key_id"),
 }
 _NEEDED = {
     "vault": ("path",),
     "infisical": ("project", "environment", "certificate", "key", "client_id"),
-    "acme": ("hosts", "listen"),
+    "acme": ("hosts",),
 }
+_SUCH_AS = {
+    "vault": "https://vault.example:8200",
+    "infisical": "https://app.infisical.com",
+    "acme": "https://ca.example/acme/directory",
+}
+"""Addresses, to show what one is."""
 _FLAGS = {"listen": "challenge listen", "terms": "agree terms"}
 """What the command calls them, where that differs."""
 
 
 def check_origin(origin: Origin) -> Origin:
     """The same, if it can be meant. Raises `InvalidValue`."""
-    parts = _address(origin.url)
+    parts = _address(origin)
     local = parts.hostname in ("127.0.0.1", "::1", "localhost")
     plain = parts.hostname and "@" not in parts.netloc and not (parts.query or parts.fragment)
     if not plain or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise InvalidValue("url", origin.url, "an address such as https://vault.example:8200")
+        raise _no_address(origin)
     for name in origin.options:
         if name not in OPTIONS[origin.kind]:
             raise InvalidValue(_FLAGS.get(name, name), origin.options[name], f"nothing with {origin.kind}")
@@ -118,13 +133,17 @@ def is_address(host: str) -> bool:
     return True
 
 
-def _address(url: str) -> SplitResult:
+def _address(origin: Origin) -> SplitResult:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(origin.url)
         _ = parts.port
     except ValueError:
-        raise InvalidValue("url", url, "an address such as https://vault.example:8200") from None
+        raise _no_address(origin) from None
     return parts
+
+
+def _no_address(origin: Origin) -> InvalidValue:
+    return InvalidValue(origin.kind, origin.url, f"an address such as {_SUCH_AS[origin.kind]}")
 
 
 def _check_acme(origin: Origin) -> Origin:
@@ -133,7 +152,13 @@ def _check_acme(origin: Origin) -> Origin:
         raise InvalidValue("hosts", f"{len(hosts_of(origin))} hosts", f"at most {MAX_HOSTS}")
     if "contact" in options and not _MAIL.fullmatch(options["contact"]):
         raise InvalidValue("contact", options["contact"], "one address of e-mail")
-    parse_endpoint(options["listen"], field="challenge listen")
+    challenge = options.get("challenge", HTTP)
+    if challenge not in (HTTP, TLS_ALPN):
+        raise InvalidValue("challenge", challenge, f"{HTTP} or {TLS_ALPN}")
+    if "listen" in options:
+        parse_endpoint(options["listen"], field="challenge listen")
+    elif challenge == HTTP:
+        raise InvalidValue("challenge listen", None, f"one: {HTTP} needs it")
     if bool(options.get("key_id")) is not bool(origin.secret):
         raise InvalidValue("key id", options.get("key_id"), "one together with --secret-file, or neither")
     if not options.get("key_id", "").isprintable():
@@ -149,6 +174,6 @@ def _host(text: str) -> str:
     if is_address(text):
         return str(parse_ip(text, field="hosts"))
     if text.startswith("*."):
-        expected = "names and addresses: the challenge that is answered here is none for wildcards"
+        expected = "names and addresses: the challenges that are answered here are none for wildcards"
         raise InvalidValue("hosts", text, expected)
     return parse_host_name(text, field="hosts").name

@@ -5,6 +5,7 @@ That it can be bound says less: the kernel's programs carry listeners without a 
 
 from collections.abc import Iterator
 
+from marchproxy.client.certorigin import HTTP, TLS_ALPN
 from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import ListenerKind
 from marchproxy.model.endpoint import Endpoint
@@ -14,15 +15,21 @@ from marchproxy.model.ports import PortRange
 from marchproxy.model.protocol import Protocol, Transport
 from marchproxy.model.snapshot import Snapshot
 
+_OTHERWISE = {
+    HTTP: "let a mapping with this --listen and --path-prefix /.well-known/acme-challenge/ lead to"
+    " a service at 127.0.0.1 and another port, and say --challenge-listen 127.0.0.1:PORT",
+    TLS_ALPN: "a listener with --tls answers by itself: leave --challenge-listen out",
+}
+"""What to do where the port is taken, by challenge."""
 
-def expect_free(snapshot: Snapshot, endpoint: Endpoint) -> None:
+
+def expect_free(snapshot: Snapshot, endpoint: Endpoint, challenge: str) -> None:
     """Raise `Conflict` where a mapping or a listener has it."""
     for who, address, ports in _listening(snapshot):
         if endpoint.port in ports and _meet(address, endpoint.address):
             raise Conflict(
                 f"{who} listens at {endpoint}, where challenges are to be answered",
-                hint="let a mapping with this --listen and --path-prefix /.well-known/acme-challenge/ lead to"
-                " a service at 127.0.0.1 and another port, and say --challenge-listen 127.0.0.1:PORT",
+                hint=_OTHERWISE[challenge],
             )
 
 

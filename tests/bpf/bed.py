@@ -194,7 +194,8 @@ class Bed:
 
     def reset(self) -> None:
         """As after loading: no policy, no flows, one source port, and TCP port 22 for management."""
-        for name in ("flows", "opening", "fragments", "active", "denied", "repeats", "limited", "quic_homes"):
+        quic = "quic_homes", "quic_offers"
+        for name in ("flows", "opening", "fragments", "active", "denied", "repeats", "limited", *quic):
             self.maps[name].delete_many(list(self.maps[name].keys()))
         self.settings.change(revision=0, route_epoch=0, wanted_events=0, silent=0)
         self.settings.prepare(_ONE_PORT)

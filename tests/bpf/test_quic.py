@@ -46,11 +46,18 @@ def backend(bed: Bed, tier: Tier, packet: Packet) -> IPAddress:
     return layouts.read_address(flow.destination)
 
 
-def connect(bed: Bed, tier: Tier, chosen: bytes, *, port: int = 5000, version: int = 4) -> IPAddress:
-    """Begin a connection whose server chooses that ID. Returns the server."""
+def connect(
+    bed: Bed, tier: Tier, chosen: bytes, *, port: int = 5000, version: int = 4, goes_on: bool = True
+) -> IPAddress:
+    """Begin a connection whose server chooses that ID, which its client names if it goes on. Returns the
+    server.
+    """
     hello = datagram(long_header(MADE_UP, CLIENT_ID), port=port, version=version)
     talk = Talk.open(bed, tier, hello)
     assert talk.answer(transport__payload=long_header(CLIENT_ID, chosen)).reason is Reason.FORWARDED
+    if goes_on:
+        more = datagram(long_header(chosen, CLIENT_ID), port=port, version=version)
+        assert bed.send(tier, more).reason is Reason.FORWARDED
     return talk.answers.source
 
 
@@ -86,11 +93,53 @@ def test_connections_do_not_take_each_other_s_ids(bed: Bed, tier: Tier) -> None:
 def test_only_backends_of_mappings_that_say_quic_are_heard(bed: Bed, tier: Tier) -> None:
     bed.apply(served(2, 3, protocol="udp"))
     connect(bed, tier, b"8 bytes!")
-    assert bed.count("quic_homes") == 0
+    assert known(bed) == (0, 0)
     bed.apply(served(2, 3))
     # What a client calls itself says nothing about backends.
     bed.send(tier, datagram(long_header(MADE_UP, b"mine own"), port=5005))
-    assert bed.count("quic_homes") == 0
+    assert known(bed) == (0, 0)
+
+
+def known(bed: Bed) -> tuple[int, int]:
+    """How many IDs clients have named, and how many not yet."""
+    return bed.count("quic_homes"), bed.count("quic_offers")
+
+
+def test_an_id_is_an_offer_until_a_client_names_it(bed: Bed, tier: Tier) -> None:
+    bed.apply(served(2, 3, 4))
+    connect(bed, tier, b"8 bytes!", goes_on=False)
+    assert known(bed) == (0, 1)
+    # What a client that heard nothing says again is for an ID that it made up itself.
+    assert bed.send(tier, datagram(long_header(MADE_UP, CLIENT_ID))).reason is Reason.FORWARDED
+    assert bed.send(tier, datagram(short_header(b"8 bytes!"))).reason is Reason.FORWARDED
+    assert known(bed) == (0, 1)
+    assert bed.send(tier, datagram(long_header(b"8 bytes!", CLIENT_ID))).reason is Reason.FORWARDED
+    assert known(bed) == (1, 0)
+
+
+def test_first_packets_of_others_push_no_id_out_that_a_client_has_named(bed: Bed, tier: Tier) -> None:
+    bed.apply(served(2, 3, 4))
+    at = connect(bed, tier, b"8 bytes!")
+    value = bed.maps["quic_homes"].get(next(iter(bed.maps["quic_homes"].keys())))
+    assert value is not None
+    most = bed.maps["quic_offers"].max_entries
+    keys = (layouts.QUIC_KEY.struct.pack(1, 8, number.to_bytes(8)) for number in range(2 * most))
+    bed.maps["quic_offers"].update_many([(key, value) for key in keys])
+    connect(bed, tier, b"spoofed!", port=5001, goes_on=False)
+    assert known(bed)[0] == 1
+    for number in range(4):
+        assert backend(bed, tier, datagram(short_header(b"8 bytes!"), port=6000 + number)) == at
+
+
+def test_who_comes_from_elsewhere_before_it_has_gone_on_names_its_id_there(bed: Bed, tier: Tier) -> None:
+    bed.apply(served(2, 3, 4))
+    at = connect(bed, tier, b"8 bytes!", goes_on=False)
+    for number in range(4):
+        assert backend(bed, tier, datagram(long_header(b"8 bytes!", CLIENT_ID), port=6000 + number)) == at
+    assert known(bed) == (1, 0)
+    # A backend that says the same again is asked as before.
+    connect(bed, tier, b"8 bytes!", port=5002, goes_on=False)
+    assert known(bed) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +161,7 @@ def test_what_is_no_head_with_an_id_teaches_nothing_and_passes(bed: Bed, tier: T
     bed.apply(served(2, 3))
     talk = Talk.open(bed, tier, datagram(long_header(MADE_UP, CLIENT_ID)))
     assert talk.answer(transport__payload=said).reason is Reason.FORWARDED
-    assert bed.count("quic_homes") == 0
+    assert known(bed) == (0, 0)
     assert bed.send(tier, datagram(said, port=5001)).reason is Reason.FORWARDED
 
 
@@ -123,7 +172,7 @@ def test_who_only_says_to_be_the_backend_teaches_nothing(bed: Bed, tier: Tier) -
     talk = Talk.open(bed, tier, datagram(long_header(MADE_UP, CLIENT_ID)))
     for link, learnt in ((FROM_CLIENT, 0), (FROM_SERVER, 1)):
         talk.answer(link=link, transport__payload=long_header(CLIENT_ID, b"8 bytes!"))
-        assert bed.count("quic_homes") == learnt
+        assert known(bed) == (0, learnt)
 
 
 def test_what_policy_no_longer_has_is_forgotten(bed: Bed, tier: Tier) -> None:

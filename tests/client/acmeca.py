@@ -1,6 +1,8 @@
 """A CA that speaks ACME as far as a client needs it, strict about signatures, and led astray by a test."""
 
 import json
+import socket
+import ssl
 import threading
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from marchproxy.client.acmeresponder import PREFIX
+from marchproxy.client.acmetls import IDENTIFIER
 from tests.certificates import authority
 
 TOKEN = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"
@@ -124,6 +127,7 @@ class Ca:
         challenges = [
             {"type": "dns-01", "url": f"{self.url}/other", "token": "x"},
             {"type": "http-01", "url": f"{self.url}/challenge", "token": TOKEN},
+            {"type": "tls-alpn-01", "url": f"{self.url}/challenge-tls", "token": TOKEN},
         ]
         identifier = {"type": "dns", "value": self._hosts[0]}
         return Reply(200, {"status": status, "identifier": identifier, "challenges": challenges})
@@ -136,6 +140,15 @@ class Ca:
         connection.close()
         assert answer.status == 200
         assert said.startswith(f"{TOKEN}.".encode())
+        self._status = "ready"
+        return Reply(200, {"status": "processing"})
+
+    def _challenge_tls(self, _: Any) -> Reply:
+        shown = x509.load_der_x509_certificate(shown_at(self.port, self._hosts[0]))
+        found = shown.extensions.get_extension_for_oid(x509.ObjectIdentifier(IDENTIFIER))
+        assert found.critical
+        named = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert named.get_values_for_type(x509.DNSName) == [self._hosts[0]]
         self._status = "ready"
         return Reply(200, {"status": "processing"})
 
@@ -158,6 +171,22 @@ class Ca:
             "finalize": f"{self.url}/finalize",
             "certificate": f"{self.url}/certificate",
         }
+
+
+def shown_at(port: int, name: str, protocol: str = "acme-tls/1") -> bytes:
+    """The certificate, in DER, that is shown to a CA, once this protocol was agreed on."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as plain,
+        context.wrap_socket(plain, server_hostname=name) as secured,
+    ):
+        assert secured.selected_alpn_protocol() == protocol
+        shown = secured.getpeercert(binary_form=True)
+        assert secured.recv(1) == b""
+        assert shown is not None
+        return shown
 
 
 def signed_for(request: x509.CertificateSigningRequest, life: timedelta, *hosts: str) -> str:

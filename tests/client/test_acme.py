@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,12 +22,16 @@ from tests.client.test_acmeresponder import free_port
 class Account:
     """One in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, meeting: Path = Path("/nowhere")) -> None:
+        self.meeting = meeting
         self.pem = new_key()
         self.begun = 0
 
     def key(self) -> bytes:
         return self.pem
+
+    def expect_free(self) -> None:
+        """It is."""
 
     def begin(self) -> None:
         self.begun += 1
@@ -63,6 +68,22 @@ def test_a_certificate_is_ordered_and_its_account_kept(ca: Ca) -> None:
     assert other.public_key() != private.public_key()
     assert len(payloads(ca, "/newAccount")) == 3
     assert (len(ca.keys), account.begun) == (1, 2)
+
+
+def test_a_host_is_proven_by_tls(ca: Ca) -> None:
+    source(ca, Account(), challenge="tls-alpn-01").fetch()
+    assert payloads(ca, "/challenge-tls") == [{}]
+    assert not payloads(ca, "/challenge")
+
+
+def test_listeners_that_nobody_can_bring_challenges_from_ask_no_ca(ca: Ca, tmp_path: Path) -> None:
+    account = Account(tmp_path / "none")
+    given = {"hosts": "www.example", "challenge": "tls-alpn-01"}
+    with pytest.raises(SourceFailed, match="No such file") as raised:
+        Acme(check_origin(Origin("acme", f"{ca.url}/directory", given)), account).fetch()
+    assert "--challenge-listen" in raised.value.hint
+    assert not ca.asked
+    assert not account.begun
 
 
 def test_terms_are_shown_before_there_is_an_account(ca: Ca) -> None:

@@ -1,14 +1,18 @@
 """Challenges: the whole path of a token is answered, nothing else is, and nobody keeps others waiting."""
 
 import socket
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 import pytest
 
 from marchproxy.client import acmeresponder
-from marchproxy.client.acmeresponder import PREFIX, answering
+from marchproxy.client.acmeresponder import PREFIX, HttpAnswers, answering, listening
 from marchproxy.client.asking import SourceFailed
 from marchproxy.model.endpoint import Endpoint, parse_endpoint
+
+
+def answers_at(place: Endpoint) -> AbstractContextManager[HttpAnswers]:
+    return answering(HttpAnswers(), listening(place))
 
 
 def free_port() -> int:
@@ -49,8 +53,8 @@ def pour(sock: socket.socket) -> None:
 
 
 def test_a_token_is_answered_by_its_whole_path(place: Endpoint) -> None:
-    with answering(place) as answers:
-        answers.give("token_1", "token_1.thumb")
+    with answers_at(place) as answers:
+        answers.give("www.example", "token_1", "token_1.thumb")
         said = told(place, f"GET {PREFIX}token_1 HTTP/1.1\r\nHost: www.example\r\n\r\n".encode())
         assert said.startswith(b"HTTP/1.1 200 OK\r\n")
         assert said.endswith(b"\r\n\r\ntoken_1.thumb")
@@ -80,15 +84,15 @@ def test_a_token_is_answered_by_its_whole_path(place: Endpoint) -> None:
     ],
 )
 def test_nothing_else_is_answered(place: Endpoint, line: str) -> None:
-    with answering(place) as answers:
-        answers.give("token_1", "token_1.thumb")
+    with answers_at(place) as answers:
+        answers.give("www.example", "token_1", "token_1.thumb")
         said = told(place, f"{line}\r\nHost: www.example\r\n\r\n".encode("latin-1"))
         assert said.startswith(b"HTTP/1.1 404 ")
         assert b"thumb" not in said
 
 
 def test_an_endless_request_is_ended(place: Endpoint) -> None:
-    with answering(place), connected(place) as sock, pytest.raises(OSError, match=r"reset|pipe"):
+    with answers_at(place), connected(place) as sock, pytest.raises(OSError, match=r"reset|pipe"):
         pour(sock)
 
 
@@ -96,15 +100,15 @@ def test_who_says_nothing_is_let_go_and_keeps_nobody_waiting(
     place: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acmeresponder, "PATIENCE", 0.5)
-    with answering(place) as answers, connected(place) as idle:
-        answers.give("t", "t.thumb")
+    with answers_at(place) as answers, connected(place) as idle:
+        answers.give("www.example", "t", "t.thumb")
         assert told(place, f"GET {PREFIX}t HTTP/1.0\r\n\r\n".encode()).endswith(b"t.thumb")
         assert drained(idle) == b""
 
 
 def test_more_than_so_many_are_closed_at_once(place: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acmeresponder, "MOST", 1)
-    with answering(place), connected(place) as first:
+    with answers_at(place), connected(place) as first:
         first.sendall(b"GET ")
         assert told(place, b"") == b""
 
@@ -112,12 +116,12 @@ def test_more_than_so_many_are_closed_at_once(place: Endpoint, monkeypatch: pyte
 def test_an_address_that_is_taken_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = parse_endpoint(f"127.0.0.1:{taken.getsockname()[1]}")
-        with pytest.raises(SourceFailed, match="Address already in use"), answering(place):
+        with pytest.raises(SourceFailed, match="Address already in use"), answers_at(place):
             pass
 
 
 def test_every_address_is_both_families_s() -> None:
     place = parse_endpoint(f"*:{free_port()}")
-    with answering(place):
+    with answers_at(place):
         for address in ("127.0.0.1", "::1"):
             socket.create_connection((address, place.port), 10).close()

@@ -39,6 +39,8 @@ def test_an_external_account_has_a_key() -> None:
         ({"contact": "a@example\r\n"}, "contact"),
         ({"listen": ""}, "challenge listen"),
         ({"listen": "80"}, "challenge listen"),
+        ({"listen": "80", "challenge": "tls-alpn-01"}, "challenge listen"),
+        ({"challenge": "dns-01"}, "challenge"),
         ({"key_id": "kid"}, "key id"),
         ({"secret": "c2VjcmV0"}, "key id"),
         ({"key_id": "kid\n", "secret": "c2VjcmV0"}, "key id"),
@@ -59,3 +61,17 @@ def test_what_cannot_be_meant_of_acme(options: Any, field: str) -> None:
 def test_a_directory_that_is_none(url: str) -> None:
     with pytest.raises(InvalidValue):
         check_origin(Origin("acme", url, GOOD))
+
+
+@pytest.mark.parametrize(
+    ("kind", "such_as"),
+    [("acme", "https://ca.example/"), ("vault", "https://vault."), ("infisical", "https://app.infisical.")],
+)
+@pytest.mark.parametrize("url", ["ca.example", "https://[/"])
+def test_what_is_said_of_an_address_is_about_the_kind_that_was_meant(
+    kind: str, such_as: str, url: str
+) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        check_origin(Origin(kind, url, {}))
+    assert raised.value.field == kind
+    assert such_as in raised.value.hint

@@ -1,5 +1,6 @@
 """A CA that others wrote, Caddy's, signs for an appliance between real hosts, and its listener shows that."""
 
+import json
 import ssl
 import sys
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def _root(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Path:
         https://10.2.0.2:9443 {{
             tls internal
             acme_server {{
-                challenges http-01
+                challenges http-01 tls-alpn-01
                 lifetime 2h
             }}
         }}
@@ -81,12 +82,22 @@ def shown(rig: Rig, root: Path, port: int = 8443) -> str:
     return rig.client.call(ssl.get_server_certificate, (OUTSIDE, port), ca_certs=str(root), timeout=10)
 
 
+def trusts(rig: Rig, root: Path, port: int) -> bool:
+    """Whether a client that trusts the CA and nobody else gets a page there."""
+    argv = ["curl", "-sS", "-m", "10", "--cacert", str(root), f"https://{OUTSIDE}:{port}/"]
+    return rig.client.run(argv, check=False).returncode == 0
+
+
+def fingerprint(appliance: Appliance) -> str:
+    found: str = json.loads(appliance.cli("cert", "show", "proxy", "--output", "json").stdout)["fingerprint"]
+    return found
+
+
 def test_it_is_signed_shown_and_renewed(rig: Rig, appliance: Appliance, root: Path) -> None:
     ordered(appliance, root, f"{OUTSIDE}:80")
     words = ("--from", "all", "--to", "web", "--protocol", "http", "--listen", f"{OUTSIDE}:8443")
     appliance.cli("mapping", "add", "web", *words, "--tls", "web")
-    argv = ["curl", "-sS", "-m", "10", "--cacert", str(root), f"https://{OUTSIDE}:8443/"]
-    assert rig.client.run(argv, check=False).returncode == 0
+    assert trusts(rig, root, 8443)
     first = shown(rig, root)
     appliance.cli("cert", "pull", "web", "--now")
     wait_for(lambda: shown(rig, root) != first, "the renewed certificate", timeout=30)
@@ -107,3 +118,29 @@ def test_where_a_listener_has_port_80_a_mapping_leads_to_the_challenge(
     prefix = ("--path-prefix", "/.well-known/acme-challenge/")
     appliance.cli("mapping", "add", "challenges", *words, "--to", "challenges", *prefix)
     ordered(appliance, root, "127.0.0.1:8402")
+
+
+def test_the_listener_that_shows_it_answers_for_it(rig: Rig, appliance: Appliance, root: Path) -> None:
+    """TLS-ALPN-01: the CA comes to port 443, where others are served meanwhile."""
+    appliance.cli("cert", "generate", "shop", "--host", OUTSIDE)
+    words = ("--from", "all", "--to", "web", "--protocol", "http", "--listen", f"{OUTSIDE}:443")
+    appliance.cli("mapping", "add", "shop", *words, "--tls", "shop")
+    source = ("cert", "source", "shop", "--acme", DIRECTORY, "--hosts", OUTSIDE, "--ca", str(root))
+    proven = ("--agree-terms", "--challenge", "tls-alpn-01")
+    refused = appliance.cli(*source, *proven, "--challenge-listen", f"{OUTSIDE}:443", check=False)
+    assert (refused.returncode, "leave --challenge-listen out" in refused.stderr) == (4, True)
+    appliance.cli(*source, *proven)
+    wait_for(lambda: trusts(rig, root, 443), "the certificate that was ordered", timeout=30)
+    assert not list(appliance.runtime.glob("acme.*"))
+
+
+def test_a_proxy_answers_for_its_own(appliance: Appliance, root: Path) -> None:
+    """The same where what is listened at are tunnels; and a port of its own where nobody listens."""
+    appliance.cli("mapping", "remove", "shop", "--yes")
+    source = ("cert", "source", "proxy", "--acme", DIRECTORY, "--hosts", OUTSIDE, "--ca", str(root))
+    proven = ("--agree-terms", "--challenge", "tls-alpn-01")
+    appliance.cli(*source, *proven, "--challenge-listen", f"{OUTSIDE}:443")
+    first = fingerprint(appliance)
+    appliance.cli("listener", "add", "explicit", "--bind", f"{OUTSIDE}:443", "--tls", "proxy")
+    appliance.cli(*source, *proven)
+    assert fingerprint(appliance) != first

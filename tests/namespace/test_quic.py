@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 from aioquic.quic.packet import QuicProtocolVersion
 
+from marchproxy import bpf
+from marchproxy.dataplane.kernel.objects import open_pinned_map
 from rig import Appliance, Rig
 from tests.quicpeers import QuicClient, start_names
 
@@ -89,3 +91,21 @@ def test_a_client_that_moves_is_seen_as_two_flows_to_one_backend(rig: Rig, appli
     moved = [each for each in flows if each["source"] == OWN[4][1]]
     assert name in {each["backend"] for each in moved}
     assert {each["protocol"] for each in moved} == {"udp"}
+
+
+@pytest.mark.parametrize("appliance", ["kernel"], indirect=True)
+@pytest.mark.parametrize("port", [PORT, PORT + 1], ids=["plain", "retry"])
+def test_a_client_names_the_id_that_it_has_heard(rig: Rig, appliance: Appliance, port: int) -> None:
+    """So it is among those that no flood of first packets pushes out, from its handshake on."""
+
+    def named() -> set[bytes]:
+        with open_pinned_map(appliance.bpffs / f"v{bpf.ABI}" / "quic_homes") as held:
+            return set(held.keys())
+
+    def asks() -> str:
+        with QuicClient((AT[4][0], port), OWN[4][0]) as client:
+            return client.ask()[0]
+
+    before = named()
+    assert rig.client.call(asks) in V4
+    assert len(named() - before) == (1 if port == PORT else 2)

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Arrivals, Client
+from marchproxy.dataplane.admission.challenges import awaited, brought
 from marchproxy.dataplane.admission.introduction import introduced, is_trusted
 from marchproxy.dataplane.admission.securewire import NotAgreed, SecureWire
 from marchproxy.dataplane.admission.session import Decide, Opening, Session
@@ -165,13 +166,17 @@ class Reception(Arrivals):
         return None
 
     async def _secure(self, client: socket.socket, who: Client, certificate: str) -> Wire | None:
-        """The client's connection under TLS; None: it is refused, and that written down. Raises `OSError`."""
+        """The client's connection under TLS; None: it is refused, and that written down, or in other hands.
+        Raises `OSError`.
+        """
+        until = asyncio.get_running_loop().time() + DEADLINE
+        if awaited() and await Wire(client).peek(until) and await brought(client):
+            return None
         context = self._contexts.server(certificate, self.protocols)
         if context is None:
             self._refused(who, who.query(), BEFORE_POLICY, Reason.NOT_CARRIED)
             return None
         wire = SecureWire(client, context)
-        until = asyncio.get_running_loop().time() + DEADLINE
         try:
             await wire.handshake(until, self._limits.sending)
         except NotAgreed as failed:

@@ -4,15 +4,14 @@ Connections that stand keep the context that they began with. Sessions outlive i
 certificate of before resumes it, at whatever worker.
 """
 
-import os
 import ssl
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from marchproxy.dataplane.credentials.tickets import Tickets
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.policy.plan import ClientTls
 from marchproxy.store.certificates import Identity
+from marchproxy.store.memfile import in_memory
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: those with forward secrecy and authenticated encryption. TLS 1.3 has no others."""
@@ -216,28 +215,15 @@ def _ask(context: ssl.SSLContext, client: ClientTls) -> None:
         context.load_verify_locations(cadata=client.ca)
         if client.crl:
             context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
-            with _in_memory(client.crl.encode("ascii")) as path:
+            with in_memory(client.crl.encode("ascii")) as path:
                 context.load_verify_locations(path)
     except (OSError, ValueError) as error:
         raise Unusable(f"the TLS library does not take the CA of clients: {error}") from None
 
 
-@contextmanager
-def _in_memory(data: bytes) -> Iterator[str]:
-    """Python's ssl takes files only: one in memory, which has no name that anybody else could open."""
-    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
-    try:
-        os.fchmod(descriptor, 0o600)
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(data)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-
-
 def _load(context: ssl.SSLContext, identity: Identity) -> None:
     try:
-        with _in_memory(identity.key + identity.chain.encode("ascii")) as path:
+        with in_memory(identity.key + identity.chain.encode("ascii")) as path:
             context.load_cert_chain(path)
     except (OSError, ValueError) as error:
         # An `ssl.SSLError` is an `OSError`, and its reason says what was wrong.

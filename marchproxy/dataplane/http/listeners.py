@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Arrivals, Client
+from marchproxy.dataplane.admission.challenges import awaited, brought
+from marchproxy.dataplane.admission.hello import hello_name
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
 from marchproxy.dataplane.admission.tunnels import Tunnels
@@ -18,7 +20,6 @@ from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.choosing import Choosing
 from marchproxy.dataplane.http.client import ClientConnection
 from marchproxy.dataplane.http.connections import Connection, Having
-from marchproxy.dataplane.http.hello import hello_name
 from marchproxy.dataplane.http.http2.client import Http2Connection
 from marchproxy.dataplane.http.http2.pool import PROTOCOL, Http2Pool
 from marchproxy.dataplane.http.pool import Pool
@@ -134,7 +135,7 @@ class HttpListeners(Arrivals, Having[Connection]):
         context: ssl.SSLContext | None = None
         asked: ClientTls | None = None
         if names:
-            if not await self._speaks_tls(client, who):
+            if not await self._speaks_tls(client, who) or (awaited() and await brought(client)):
                 return False
             if visitor.asks:
                 context, asked = self._asking(visitor, names, await hello_name(client))

@@ -14,9 +14,23 @@ _WHOLE = re.compile(
     rf"HTTP/1\.([01]) ([1-9][0-9]{{2}})(?: ([\t -~\x80-\xff]*))?\r\n"
     rf"((?:{TOKEN}:[\t -~\x80-\xff]*\r\n)*)\r\n"
 )
+_BARE = re.compile(rb"\n\r?\n")
+"""Where there is no CR LF CR LF, an empty line after one that ends without CR."""
 _LENGTH = re.compile(r"[0-9]{1,18}")
 NO_CONTENT = int(HTTPStatus.NO_CONTENT)
 SWITCHING = int(HTTPStatus.SWITCHING_PROTOCOLS)
+
+
+def answer_length(data: bytes) -> int | None:
+    """Bytes of a head with its empty line; None while that is missing. Raises `Unfit`."""
+    end = data.find(b"\r\n\r\n") + 4
+    if 4 <= end <= MAX_HEAD:
+        return end
+    if len(data) > MAX_HEAD:
+        raise malformed(f"the head of the backend's answer has over {MAX_HEAD} bytes")
+    if _BARE.search(data):
+        raise malformed("a line of the backend's answer ends without CR")
+    return None
 
 
 def read_response(head: bytes, method: str) -> tuple[Response, Body]:

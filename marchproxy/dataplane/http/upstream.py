@@ -7,7 +7,7 @@ from typing import Protocol, cast
 from marchproxy.dataplane.http.bodies import Body, Counted, UntilClose, chunk, last_chunk
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import write_request
-from marchproxy.dataplane.http.responses import MAX_HEAD, SWITCHING, body_again, read_response
+from marchproxy.dataplane.http.responses import SWITCHING, answer_length, body_again, read_response
 from marchproxy.dataplane.http.tracing import with_id
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.endpoint import Endpoint
@@ -232,21 +232,17 @@ class Upstream(asyncio.Protocol):
                 if last is not None and data.startswith(last[0]):
                     end = len(last[0])
                 else:
-                    end = data.find(b"\r\n\r\n") + 4
-                if end < 4 or end > MAX_HEAD:
-                    self._wait_for_head(data)
-                    return
+                    found = answer_length(data)
+                    if found is None:
+                        self._held = data
+                        return
+                    end = found
                 self._head(data[:end])
                 data = data[end:]
             else:
                 data = data[self._body.feed(data, self._asking.received) :]
             if self._body is not None and self._body.done:
                 self._over(data)
-
-    def _wait_for_head(self, data: bytes) -> None:
-        if len(data) > MAX_HEAD:
-            raise Unfit(Reason.MALFORMED, f"the head of the backend's answer has over {MAX_HEAD} bytes")
-        self._held = data
 
     def _head(self, head: bytes) -> None:
         response, body = self._understand(head)

@@ -20,12 +20,12 @@ type _Home = tuple[int, bytes, bytes]
 
 
 class QuicHomes:
-    """Keeps the entries of `quic_homes`. For one thread."""
+    """Keeps the entries of `quic_homes` and `quic_offers`. For one thread."""
 
     def __init__(
         self, maps: Mapping[str, Map], number_of: Callable[[str], int], source_towards: SourceTowards
     ) -> None:
-        self._map = maps["quic_homes"]
+        self._maps = maps["quic_homes"], maps["quic_offers"]
         self._number_of = number_of
         self._source_towards = source_towards
         self._may_hold = True
@@ -39,7 +39,8 @@ class QuicHomes:
         """
         homes = dict(self._homes(plan))
         if homes or self._may_hold:
-            self._map.delete_many([key for key, value in self._map.items() if not _is_of(homes, key, value)])
+            for each in self._maps:
+                each.delete_many([key for key, value in each.items() if not _is_of(homes, key, value)])
         self._may_hold = bool(homes)
 
     def _homes(self, plan: Plan) -> Iterator[tuple[_Home, bytes]]:

@@ -1,7 +1,9 @@
 """Which backend has chosen a connection ID of QUIC that passes through unread, as bpf/quic.h in the kernel.
 
 All that can be read of a packet is its head (RFC 8999): the ID that it is for, and of long headers the one
-that its sender wants to be called by. IDs that a backend gives out later are encrypted.
+that its sender wants to be called by. IDs that a backend gives out later are encrypted. Backends answer
+whoever sends a first packet, so what they say is an offer until a client names it, and those that are named
+are kept apart from offers.
 """
 
 from collections import OrderedDict
@@ -9,7 +11,7 @@ from collections import OrderedDict
 from marchproxy.policy.plan import Backend
 
 MOST = 65536
-"""IDs that are remembered. What nobody has asked for longest goes first."""
+"""IDs that are remembered, of each kind. What nobody has asked for longest goes first."""
 _LONG, _SHORT = 8, 4
 """Bytes of an ID that are looked at, of those that have fewer than eight, too: of a short header nobody says
 how long its ID is."""
@@ -27,14 +29,16 @@ class QuicHomes:
     """The backends by the IDs that they have chosen."""
 
     def __init__(self, most: int = MOST) -> None:
+        """`most`: of those that a client has named, and of the others."""
         self._homes: OrderedDict[_Key, Backend] = OrderedDict()
+        self._offers: OrderedDict[_Key, Backend] = OrderedDict()
         self._most = most
 
     def __len__(self) -> int:
-        return len(self._homes)
+        return len(self._homes) + len(self._offers)
 
     def learn(self, mapping: str, backend: Backend, data: memoryview) -> None:
-        """A backend says this: the ID that it wants to be called by leads to it from now on."""
+        """A backend says this: the ID that it wants to be called by leads to it once a client names it."""
         # An offer of other versions (0) names an ID that the client has made up.
         if len(data) <= _LONG_AT or not data[0] & _LONG_HEADER or not any(data[1:_LENGTH_AT]):
             return
@@ -44,14 +48,13 @@ class QuicHomes:
         chosen = _beginning(data[at + 1 :], data[at])
         if chosen is None:
             return
-        key = mapping, chosen
-        self._homes[key] = backend
-        self._homes.move_to_end(key)
-        if len(self._homes) > self._most:
-            self._homes.popitem(last=False)
+        self._remember(self._offers, (mapping, chosen), backend)
 
     def find(self, mapping: str, data: memoryview) -> Backend | None:
-        """The backend that has chosen the ID that a client's packet is for; None: none has."""
+        """The backend that has chosen the ID that a client's packet is for; None: none has.
+
+        To be asked about each long header of a client: who names an offer has heard it, and it is kept.
+        """
         if len(data) <= _LONG_AT:
             return None
         if data[0] & _LONG_HEADER:
@@ -59,10 +62,23 @@ class QuicHomes:
         else:
             tried = [_beginning(data[_SHORT_AT:], size) for size in (_LONG, _SHORT)]
         for chosen in tried:
-            if chosen is not None and (mapping, chosen) in self._homes:
-                self._homes.move_to_end((mapping, chosen))
-                return self._homes[mapping, chosen]
+            key = mapping, chosen or b""
+            found = self._offers.pop(key, None) or self._homes.get(key)
+            if found is not None:
+                self._remember(self._homes, key, found)
+                return found
         return None
+
+    def _remember(self, into: OrderedDict[_Key, Backend], key: _Key, backend: Backend) -> None:
+        into[key] = backend
+        into.move_to_end(key)
+        if len(into) > self._most:
+            into.popitem(last=False)
+
+
+def is_long(data: memoryview) -> bool:
+    """Whether it is a long header, as a handful of a connection's packets have."""
+    return bool(data) and bool(data[0] & _LONG_HEADER)
 
 
 def _beginning(data: memoryview, length: int) -> bytes | None:

@@ -17,7 +17,7 @@ from itertools import chain
 
 from marchproxy.dataplane.proxy import pktinfo, sockets
 from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
-from marchproxy.dataplane.proxy.quichomes import QuicHomes
+from marchproxy.dataplane.proxy.quichomes import QuicHomes, is_long
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
@@ -137,7 +137,11 @@ class UdpCarrier:
 
     def receive(self, listener: "UdpListener", key: SessionKey, data: memoryview) -> None:
         """Take one datagram from a client."""
-        session = self.live.get(key) or self._admit(listener, key, data)
+        session = self.live.get(key)
+        if session is None:
+            session = self._admit(listener, key, data)
+        elif session.is_quic and is_long(data):
+            self.homes.find(session.conversation.answer.mapping, data)
         if session:
             session.listener = listener
             session.send(data)

@@ -154,3 +154,11 @@ async def _live(at: object) -> list:  # type: ignore[type-arg]
     live = at.admission._http.live  # type: ignore[attr-defined]
     await until(lambda: bool(live))
     return list(live)
+
+
+@looped
+async def test_who_speaks_tls_in_the_clear_does_not_wait_for_the_end_of_a_head() -> None:
+    async with served(answer()) as (at, backend), dial(at.port) as (reader, writer):
+        writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        assert (await response(reader))[0].startswith("HTTP/1.1 400 ")
+        assert backend.heads == []

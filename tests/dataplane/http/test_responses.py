@@ -3,7 +3,15 @@
 import pytest
 
 from marchproxy.dataplane.http.bodies import Counted, Dechunked, UntilClose
-from marchproxy.dataplane.http.responses import body_again, phrase_of, read_response, write_response
+from marchproxy.dataplane.http.responses import (
+    MAX_HEAD,
+    answer_length,
+    body_again,
+    phrase_of,
+    read_response,
+    write_response,
+)
+from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 
 
 def head(line: str, *fields: str) -> bytes:
@@ -58,3 +66,18 @@ def test_interim_answers() -> None:
 
 def test_words_for_statuses() -> None:
     assert (phrase_of(404), phrase_of(599)) == ("Not Found", "")
+
+
+def test_how_long_a_head_is_and_that_bare_line_feeds_are_not_waited_for() -> None:
+    whole = head("HTTP/1.1 200 OK", "X: y")
+    assert answer_length(whole + b"body\n\n") == len(whole)
+    assert all(answer_length(whole[:size]) is None for size in range(len(whole)))
+    for bare in (b"HTTP/1.1 200 OK\nX: y\n\n", b"HTTP/1.1 200 OK\r\nX: y\n\r\n"):
+        with pytest.raises(Unfit, match="ends without CR"):
+            answer_length(bare)
+    with pytest.raises(Unfit, match="over 65536 bytes"):
+        answer_length(b"x" * (MAX_HEAD + 1))
+    full = b"x" * (MAX_HEAD - 4) + b"\r\n\r\n"
+    assert answer_length(full) == MAX_HEAD
+    with pytest.raises(Unfit, match="over 65536 bytes"):
+        answer_length(b"x" + full)

@@ -89,3 +89,15 @@ async def test_a_backend_that_never_comes_to_its_answer_is_given_up() -> None:
     ):
         writer.write(get(version="1.0"))
         assert (await response(reader))[0].startswith("HTTP/1.1 502 ")
+
+
+@looped
+async def test_an_answer_without_carriage_returns_is_not_waited_for() -> None:
+    async def bare(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\nContent-Length: 0\n\n")
+        await asyncio.Event().wait()
+
+    async with served(serve=bare) as (at, _), dial(at.port) as (reader, writer):
+        writer.write(get())
+        assert (await response(reader))[0].startswith("HTTP/1.1 502 ")

@@ -1,5 +1,5 @@
-"""The test vectors of llhttp (Node.js), read by us: nothing that it refuses is taken, and what both take has
-the same bodies.
+"""The test vectors of llhttp (Node.js) and of h11, read by us: nothing that they refuse is taken, and what is
+taken here and there has the same bodies.
 """
 
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from marchproxy.dataplane.http.requests import body_of, read_request
-from marchproxy.dataplane.http.responses import read_response
+from marchproxy.dataplane.http.responses import answer_length, read_response
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.dataplane.proxy.protocol.http_head import head_length
 
@@ -17,8 +17,10 @@ TAKEN = {
     "invalid: HTTP protocol and ANNOUNCE method": "any token is a method (RFC 9110 section 9.1)",
     "invalid: Invalid method": "any token is a method",
     "connection: No restart when keep-alive is off (1.0)": "what comes after the last request is not read",
+    "connection: empty_request": "an empty line before a request is passed over (RFC 9112 section 2.2)",
+    "fuzz: afl-server-examples/3": "the same behind a body",
 }
-"""What llhttp refuses and we take."""
+"""What they refuse and we take."""
 REFUSED = (
     "the first line is not METHOD TARGET HTTP/VERSION",  # HTTP/0.9, RTSP, ICE; more behind `close`
     "the path has dot segments, or characters that have to be escaped",  # M-SEARCH *
@@ -26,17 +28,21 @@ REFUSED = (
     "the header Host names another host than the request",
     "CONNECT is not for a web server",
     "the header transfer-encoding is given twice",
-    "a header is not NAME: VALUE on one line",
+    "a header is not NAME: VALUE on one line",  # folded; a control character in a value
     "of transfer codings, chunked is taken",
+    "a chunk does not begin with its size",  # spaces behind it
 )
-"""Why we refuse what llhttp takes."""
+"""Why we refuse what they take."""
 
 
 ANSWERS_REFUSED = (
     "the backend's answer is not HTTP/1.1",
     "of the backend's transfer codings, chunked is taken",
+    "a line of the backend's answer ends without CR",
+    "a chunk does not begin with its size",
 )
-"""RTSP, ICE, HTTP/0.9, an empty line before the answer; `chunked` that is not the last coding."""
+"""RTSP, ICE, HTTP/0.9, an empty line before the answer; `chunked` that is not the last coding; bare line
+feeds; spaces behind the size of a chunk."""
 
 
 FURTHER = "more than was asked for"
@@ -44,8 +50,8 @@ FURTHER = "more than was asked for"
 
 
 def vectors(kind: str) -> list[tuple[str, str, str, list[str]]]:
-    """Name, what is said, why llhttp refuses it (empty: it does not), and the bodies that it finds."""
-    files = sorted(FOLDER.glob(f"llhttp-{kind}*.json"))
+    """Name, what is said, why it is refused there (empty: it is not), and the bodies that are found."""
+    files = sorted(FOLDER.glob(f"*-{kind}*.json"))
     return [tuple(row) for file in files for row in json.loads(file.read_text())["vectors"]]
 
 
@@ -82,11 +88,12 @@ def read_all(data: bytes) -> tuple[list[str], str]:
 
 def read_answer(data: bytes) -> tuple[str, str]:
     """The body of an answer, and what is wrong with it; empty: nothing."""
-    end = data.find(b"\r\n\r\n") + 4
-    if end < 4:
-        return "", "incomplete"
-    got, rest = bytearray(), data[end:]
+    got = bytearray()
     try:
+        end = answer_length(data)
+        if end is None:
+            return "", "incomplete"
+        rest = data[end:]
         _, body = read_response(data[:end], "GET")
         while rest and not body.done:
             rest = rest[body.feed(rest, got.extend) :]
@@ -96,7 +103,7 @@ def read_answer(data: bytes) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("name", "said", "error", "bodies"), vectors("requests"))
-def test_requests_are_read_as_llhttp_reads_them(name: str, said: str, error: str, bodies: list[str]) -> None:
+def test_requests_are_read_as_others_read_them(name: str, said: str, error: str, bodies: list[str]) -> None:
     found, why = read_all(named(said))
     if error:
         assert why or name in TAKEN

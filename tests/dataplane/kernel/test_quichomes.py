@@ -3,6 +3,8 @@
 from ipaddress import ip_address
 from typing import cast
 
+import pytest
+
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.maps import Map
 from marchproxy.dataplane.kernel.quichomes import QuicHomes
@@ -11,6 +13,7 @@ from marchproxy.policy.plan import Plan
 from tests.dataplane.kernel.fakes import FakeMap
 from tests.policy.build import mapping, plan, service
 
+TABLES = ("quic_homes", "quic_offers")
 NUMBERS = {"a": 1, "b": 2}
 
 
@@ -32,9 +35,16 @@ def put(homes: FakeMap, number: int, last: int, own: str = "10.2.0.1") -> bytes:
     return key
 
 
-def test_ids_of_backends_that_are_gone_are_forgotten() -> None:
-    held = FakeMap("quic_homes")
-    homes = QuicHomes({"quic_homes": cast(Map, held)}, NUMBERS.__getitem__, towards)
+def _tables(name: str) -> tuple[FakeMap, QuicHomes]:
+    """One of both tables, and who keeps them."""
+    fakes = {each: FakeMap(each) for each in TABLES}
+    maps = {each: cast(Map, fake) for each, fake in fakes.items()}
+    return fakes[name], QuicHomes(maps, NUMBERS.__getitem__, towards)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_ids_of_backends_that_are_gone_are_forgotten(name: str) -> None:
+    held, homes = _tables(name)
     keys = [put(held, number, last) for number in (1, 2, 3) for last in (2, 3)]
     homes.follow(policy(2, 3))
     assert set(held.entries) == set(keys[:4])
@@ -50,9 +60,9 @@ def test_ids_of_backends_that_are_gone_are_forgotten() -> None:
     assert not held.entries
 
 
-def test_ids_from_an_address_that_the_appliance_has_no_more_are_forgotten() -> None:
-    held = FakeMap("quic_homes")
-    homes = QuicHomes({"quic_homes": cast(Map, held)}, NUMBERS.__getitem__, towards)
+@pytest.mark.parametrize("name", TABLES)
+def test_ids_from_an_address_that_the_appliance_has_no_more_are_forgotten(name: str) -> None:
+    held, homes = _tables(name)
     put(held, 1, 2, own="10.2.0.77")
     kept = {put(held, 1, 3), put(held, 1, 9, own="10.2.0.77")}
     homes.follow(policy(2, 3, 9))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from marchproxy.dataplane.proxy.quichomes import QuicHomes
+from marchproxy.dataplane.proxy.quichomes import QuicHomes, is_long
 from tests.dataplane.plans import backend
 from tests.quicheads import long_header, short_header
 
@@ -53,7 +53,28 @@ def test_what_nobody_asked_for_longest_is_forgotten_first() -> None:
     for chosen in (b"first ID", b"other ID"):
         learnt(homes, chosen)
     assert homes.find("m", memoryview(short_header(b"first ID"))) is ONE
+    assert homes.find("m", memoryview(short_header(b"other ID"))) is ONE
+    assert homes.find("m", memoryview(short_header(b"first ID"))) is ONE
     learnt(homes, b"third ID")
+    assert homes.find("m", memoryview(short_header(b"third ID"))) is ONE
     assert len(homes) == 2
     assert homes.find("m", memoryview(short_header(b"other ID"))) is None
     assert homes.find("m", memoryview(short_header(b"first ID"))) is ONE
+
+
+def test_a_flood_of_answers_to_nobody_forgets_no_id_that_a_client_has_named() -> None:
+    homes = QuicHomes(most=2)
+    learnt(homes, b"first ID")
+    assert homes.find("m", memoryview(long_header(b"first ID", CLIENT_ID))) is ONE
+    for number in range(10):
+        learnt(homes, b"spoof %2d" % number, TWO)
+    assert homes.find("m", memoryview(short_header(b"first ID"))) is ONE
+    assert homes.find("m", memoryview(short_header(b"spoof  0"))) is None
+    assert homes.find("m", memoryview(short_header(b"spoof  9"))) is TWO
+    assert len(homes) == 3
+
+
+def test_a_long_header_is_told_by_its_first_byte() -> None:
+    assert is_long(memoryview(long_header(CLIENT_ID, b"8 bytes!")))
+    assert not is_long(memoryview(short_header(b"8 bytes!")))
+    assert not is_long(memoryview(b""))

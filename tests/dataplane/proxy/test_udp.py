@@ -272,3 +272,19 @@ async def test_a_session_outlives_its_listener_becoming_a_wildcard_and_back() ->
                 await running.tier.apply(plan(listening), number)
                 assert await exchange(sock, port, b"%d" % number) == (b"%d" % number, "127.0.0.1")
             assert running.reasons() == [("flow-start", "FORWARDED")]
+
+
+@looped
+async def test_an_id_of_quic_is_kept_once_its_client_has_named_it() -> None:
+    port = free_port(socket.SOCK_DGRAM)
+    async with udp_server(lambda _: long_header(b"client", b"8 bytes!")) as (server, _), client() as sock:
+        made = replace(rule(backend(server)), quic=True)
+        async with appliance(plan(listener(port, made, transport=Transport.UDP))) as running:
+            homes = running.tier._udp.homes
+            for said, named in (
+                (long_header(b"made-up!", b"client"), 0),
+                (short_header(b"8 bytes!"), 0),
+                (long_header(b"8 bytes!", b"client"), 1),
+            ):
+                await exchange(sock, port, said)
+                assert len(homes._homes) == named

@@ -17,6 +17,9 @@ MAX_HEAD = 32_768
 
 _END = re.compile(rb"\n\r?\n")
 """Also an end that is refused afterwards: whoever writes bare line feeds should not wait for the deadline."""
+_BEGINS = frozenset(rb"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" + b"\r")
+"""Of a request or an empty line before it. TLS, for one, does not begin so, and would wait for an answer."""
+_NO_LINE = "the first line is not METHOD TARGET HTTP/VERSION"
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105
 _LINE = re.compile(rf"({TOKEN}) ([!-~]+) HTTP/([0-9]\.[0-9])")
 _WHOLE = re.compile(rf"({TOKEN}) ([!-~]+) HTTP/(1\.[01])\r\n((?:{TOKEN}:[\t -~\x80-\xff]*\r\n)*)\r\n")
@@ -58,10 +61,13 @@ class Head:
 
 
 def head_length(held: bytearray, seen: int) -> int | None:
-    """Bytes of the head with its empty line, None while that is missing. Raises `HttpUnfit` above the limits.
+    """Bytes of the head with its empty line, None while that is missing. Raises `Unfit` above the limits, and
+    where it cannot become one.
 
     `seen`: bytes that were there at the last call.
     """
+    if held and held[0] not in _BEGINS:
+        raise malformed(_NO_LINE)
     if len(held) >= MAX_LINE and held.find(b"\n", 0, MAX_LINE) < 0:
         status = HTTPStatus.REQUEST_URI_TOO_LONG
         raise HttpUnfit(status, Reason.MALFORMED, f"a request line may have {MAX_LINE} bytes")
@@ -107,7 +113,7 @@ def _wrong(head: bytes) -> Unfit:
     line, *_ = head.decode("latin-1").split("\r\n")
     found = _LINE.fullmatch(line)
     if found is None:
-        return malformed("the first line is not METHOD TARGET HTTP/VERSION")
+        return malformed(_NO_LINE)
     if found[3] not in ("1.0", "1.1"):
         status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
         return HttpUnfit(status, Reason.UNSUPPORTED, "this proxy speaks HTTP/1.1")

@@ -72,3 +72,14 @@ def test_limits_are_exact() -> None:
 def test_headers_that_readers_disagree_about_are_refused(line: bytes) -> None:
     with pytest.raises(Unfit):
         parse_head(b"GET http://h/ HTTP/1.1\r\nHost: h\r\n" + line + b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("first", [b"\x16\x03\x01\x00\xa5", b"\0", b" ", b"\n", b"(", b"\xff", b"\x7f"])
+def test_what_cannot_begin_a_request_is_refused_at_once(first: bytes) -> None:
+    with pytest.raises(Unfit, match="the first line is not"):
+        head_length(bytearray(first), 0)
+
+
+@pytest.mark.parametrize("first", [b"", b"\r", b"\r\n", b"G", b"~"])
+def test_what_can_is_waited_for(first: bytes) -> None:
+    assert head_length(bytearray(first), 0) is None

@@ -1,4 +1,4 @@
-"""The host that a client names in TLS, before anything is taken from it."""
+"""What a client says in TLS at first, before anything is taken from it."""
 
 import asyncio
 import socket
@@ -10,9 +10,10 @@ _FIRST, _LAST = 0.01, 0.5
 """Seconds until a hello that is not complete is looked at again; each time twice as long."""
 
 
-async def hello_name(client: socket.socket) -> str:
-    """In lower case; empty: none, or no hello that is complete within `DEADLINE`, of which TLS then says what
-    is wrong. Its first bytes have come. Raises `OSError`.
+async def peeked_hello(client: socket.socket) -> Hello | None:
+    """None: no hello that is complete within `DEADLINE`, of which TLS then says what is wrong.
+
+    Its first bytes have come. Raises `OSError`.
     """
     loop = asyncio.get_running_loop()
     until, pause, size = loop.time() + DEADLINE, _FIRST, 0
@@ -22,8 +23,14 @@ async def hello_name(client: socket.socket) -> str:
             size = len(data)
             found = ClientHelloReader().feed(data)
             if found is not None:
-                return (found.server_name or "") if isinstance(found, Hello) else ""
+                return found if isinstance(found, Hello) else None
         # What was looked at stays there, so that nobody is told when more comes.
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LAST)
-    return ""
+    return None
+
+
+async def hello_name(client: socket.socket) -> str:
+    """The host that it names, in lower case; empty: none, or no hello. Raises as `peeked_hello`."""
+    hello = await peeked_hello(client)
+    return hello.server_name or "" if hello is not None else ""

@@ -5,8 +5,8 @@ import ssl
 
 import pytest
 
-from marchproxy.dataplane.http import hello
-from marchproxy.dataplane.http.hello import hello_name
+from marchproxy.dataplane.admission import hello
+from marchproxy.dataplane.admission.hello import hello_name
 from tests.dataplane.loops import looped
 
 
