@@ -14,6 +14,7 @@ from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.agreement import Explanation, KernelAnswer, agrees
 from marchproxy.dataplane.capture.packet import Feed
 from marchproxy.dataplane.capture.wish import Wish
+from marchproxy.dataplane.carried import Carried
 from marchproxy.dataplane.choice import left_in_kernel
 from marchproxy.dataplane.events import EventHub, Inbox, Listener, Subscription
 from marchproxy.dataplane.flowquery import (
@@ -114,6 +115,20 @@ class TierKeeper:
         found = await self.tier.totals(by, names)
         found.add(FlowTotals.of(await self._admitted(names), by))
         return found
+
+    async def count_carried(self) -> None:
+        """See `Tier.count`."""
+        await self.tier.count(lambda: self.events.names)
+
+    async def carried(self) -> Mapping[str, Carried]:
+        """See `Tier.carried`, by who carried: `kernel` or `sockets`, admission among these."""
+        await self.poll()
+        own = (await self.admission.carried()).copy()
+        found = await self.tier.carried(self.events.names)
+        if self.tier.name != "sockets":
+            return {self.tier.name: found, "sockets": own}
+        own.add(found)
+        return {"sockets": own}
 
     async def _admitted(self, names: ServiceNames) -> Sequence[Flow]:
         return [names.complete_flow(flow) for flow in await self.admission.flows(sys.maxsize)]

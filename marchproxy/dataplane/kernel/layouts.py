@@ -307,6 +307,10 @@ EVENT_PARTS = Struct(
     )
 )
 """The same down to the numbers of each direction and the parts of the key: for who reads thousands."""
+EVENT_END_PARTS = EVENT._replace(
+    formats=EVENT.formats | {"packets": "QQ", "bytes": "QQ", "key": "16s16s8x"}
+).pick("time", "id", "started", "packets", "bytes", "key", "backend", "backend_port", "mapping", "spliced")
+"""What is added up of an end: of the key both addresses, client and what it asked for."""
 LAYOUTS = (
     FLOW_KEY,
     FLOW,
