@@ -28,7 +28,7 @@ from marchproxy.dataplane.flowquery import (
 )
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.naming import ServiceNames
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Decision, Denials, EventKind, Flow, LimitState, TableFill, Traffic
 from marchproxy.dataplane.status import Problem
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import Tier
@@ -169,6 +169,18 @@ class TierKeeper:
             held = found.get(key)
             found[key] = replace(item, traffic=item.traffic + held.traffic) if held else item
         return list(found.values())
+
+    async def catch_up(self) -> None:
+        """Returns when what the tier has refused before is told, as far as it may be."""
+        await self.poll()
+        # See `settle`.
+        await asyncio.sleep(0)
+
+    async def untold(self) -> Sequence[Decision]:
+        """What was refused and is told with the client's next attempt, with services and names."""
+        async with self._lock:
+            found = await self.tier.untold()
+        return [self.events.completed(decision) for decision in found]
 
     def limits(self) -> Sequence[LimitState]:
         """What each limit of the plan has let through and dropped."""

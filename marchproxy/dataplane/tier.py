@@ -12,6 +12,7 @@ from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
     BackendLoad,
+    Decision,
     Denials,
     Event,
     EventKind,
@@ -92,6 +93,9 @@ class Tier(Protocol):
 
     def denials(self) -> Sequence[Denials]:
         """What was refused, and let through by audit, by reason and mapping since the tables were created."""
+
+    async def untold(self) -> Sequence[Decision]:
+        """Refusals that are counted, and told with the next attempt of the same client, each with `count`."""
 
     def limits(self) -> Sequence[LimitState]:
         """What each limit of the plan has let through and dropped."""

@@ -29,6 +29,7 @@ from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
     BackendLoad,
+    Decision,
     Denials,
     EventKind,
     Flow,
@@ -146,6 +147,10 @@ class Touchy:
     def denials(self) -> Sequence[Denials]:
         return []
 
+    async def untold(self) -> Sequence[Decision]:
+        await self._work()
+        return [facts.denied("10.0.0.7").decision]
+
     def limits(self) -> Sequence[LimitState]:
         return []
 
@@ -238,6 +243,21 @@ async def test_what_is_carried_is_told_by_who_carries_it() -> None:
     (both,) = (await keeper.carried()).values()
     assert both.mappings == {"default/m": Load(1, 2, 3, 4, 5), **own}
     assert own.keys() == {"default/p"}, "what admission counts is left alone"
+    await keeper.close()
+
+
+@looped
+async def test_what_is_not_told_yet_has_its_services_and_what_is_there_is_told() -> None:
+    tier = Touchy()
+    keeper = TierKeeper(tier, "", admission())
+    await keeper.start()
+    keeper.events.service = lambda address: f"at {address}"
+    (untold,) = await keeper.untold()
+    assert (untold.source_service, untold.destination_service) == ("at 10.0.0.7", "at 10.0.0.9")
+    assert tier.sink is not None
+    tier.sink(facts.denied())
+    await keeper.catch_up()
+    assert len(keeper.events.refusals()) == 1
     await keeper.close()
 
 

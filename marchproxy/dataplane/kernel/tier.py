@@ -22,7 +22,7 @@ from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.blocks import BlockTables
 from marchproxy.dataplane.kernel.capture import Capture, CaptureFeed
 from marchproxy.dataplane.kernel.changes import FlowReview
-from marchproxy.dataplane.kernel.denials import read_denials
+from marchproxy.dataplane.kernel.denials import read_denials, read_untold
 from marchproxy.dataplane.kernel.diversion import Diversion
 from marchproxy.dataplane.kernel.events import EventReader
 from marchproxy.dataplane.kernel.failover import Failover
@@ -55,6 +55,7 @@ from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
     BackendLoad,
+    Decision,
     Denials,
     EventKind,
     Flow,
@@ -217,6 +218,10 @@ class KernelTier:
     def denials(self) -> Sequence[Denials]:
         """See `Tier.denials`."""
         return read_denials(self._maps["denied"], self._names)
+
+    async def untold(self) -> Sequence[Decision]:
+        """See `Tier.untold`."""
+        return await self._in_thread(lambda: list(read_untold(self._maps["repeats"], self._names)))
 
     def limits(self) -> Sequence[LimitState]:
         """See `Tier.limits`."""

@@ -20,6 +20,7 @@ from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
 from marchproxy.dataplane.proxy.udp import UdpCarrier, UdpLimits, UdpListener
 from marchproxy.dataplane.records import (
     BackendLoad,
+    Decision,
     Denials,
     EventKind,
     Flow,
@@ -151,6 +152,10 @@ class SocketsTier:
     def denials(self) -> Sequence[Denials]:
         """See `Tier.denials`."""
         return self._ledger.denials()
+
+    async def untold(self) -> Sequence[Decision]:
+        """None: each refusal is told at once."""
+        return ()
 
     def limits(self) -> Sequence[LimitState]:
         """See `Tier.limits`."""
