@@ -129,6 +129,10 @@ class EventHub:
             self.audited(decision)
         self._offer(event.kind, make_event(event.kind, decision, flow, event.exchanged))
 
+    def completed(self, refused: Decision) -> Decision:
+        """The record of a refusal with its services and the name that was asked for."""
+        return self._named(self.names.complete(refused))
+
     def tell(self, event: OwnEvent) -> None:
         """Take what the daemon found out itself; called in the loop's thread."""
         self._offer(_OWN_KINDS[type(event)], event)

@@ -5,9 +5,10 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 
+from marchproxy.dataplane.carried import Carried, Load, Side
 from marchproxy.dataplane.control.http1 import HttpError, Request, Response
 from marchproxy.dataplane.control.server import HttpServer
 from marchproxy.dataplane.devices import read_devices
@@ -15,8 +16,11 @@ from marchproxy.dataplane.outliers import CHECK
 from marchproxy.dataplane.status import COMPONENTS, Problem, Status
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.telemetry import metrics
-from marchproxy.telemetry.facts import BackendFact, Facts, LoadFact, Refused
+from marchproxy.telemetry.facts import BackendFact, CarriedFact, Counts, Facts, LoadFact, Refused
 from marchproxy.telemetry.seats import Seats
+
+type ReadCarried = Callable[[], Awaitable[Mapping[str, Carried]]]
+"""What was carried, by tier; see `CarriedCounts.read`."""
 
 RETRY = 10.0
 """Seconds until a port that was taken is tried again."""
@@ -25,10 +29,10 @@ RETRY = 10.0
 class HealthServer:
     """Listens for `HealthApi`. A port that cannot be opened is a problem, but none that stops traffic."""
 
-    def __init__(self, endpoint: Endpoint | None, status: Callable[[], Status]) -> None:
+    def __init__(self, endpoint: Endpoint | None, status: Callable[[], Status], carried: ReadCarried) -> None:
         """`endpoint` None: listen nowhere."""
         self._endpoint = endpoint
-        self._server = HttpServer("health", HealthApi(status).handle)
+        self._server = HttpServer("health", HealthApi(status, carried).handle)
         self._problem = ""
         self._next_attempt = 0.0
         self._listening: socket.socket | None = None
@@ -70,8 +74,9 @@ class HealthServer:
 class HealthApi:
     """Two read-only paths over the daemon's status."""
 
-    def __init__(self, status: Callable[[], Status]) -> None:
+    def __init__(self, status: Callable[[], Status], carried: ReadCarried) -> None:
         self._status = status
+        self._carried = carried
         self._seats = Seats()
 
     async def handle(self, request: Request) -> Response:
@@ -86,10 +91,12 @@ class HealthApi:
         status = self._status()
         if request.path == "/healthz":
             return _health(status)
-        return Response(metrics.render(facts(status), self._seats), content_type=metrics.CONTENT_TYPE)
+        # Counters that are older than the others would be are as good; those that wait would not be.
+        found = facts(self._status(), await self._carried())
+        return Response(metrics.render(found, self._seats), content_type=metrics.CONTENT_TYPE)
 
 
-def facts(status: Status) -> Facts:
+def facts(status: Status, carried: Mapping[str, Carried]) -> Facts:
     """The status as what the exposition consumes."""
     problems = Counter(problem.component for problem in status.problems)
     return Facts(
@@ -106,6 +113,8 @@ def facts(status: Status) -> Facts:
         },
         denied=_refused(status, audited=False),
         audited=_refused(status, audited=True),
+        by_mapping=list(_by_mapping(carried)),
+        by_service=list(_by_service(carried)),
         limits={
             limit.name: (limit.passed.packets, limit.passed.bytes, limit.dropped.packets, limit.dropped.bytes)
             for limit in status.limits
@@ -131,6 +140,24 @@ def facts(status: Status) -> Facts:
         reloads=status.reloads,
         failed_reloads=status.failed_reloads,
     )
+
+
+def _by_mapping(carried: Mapping[str, Carried]) -> Iterator[CarriedFact]:
+    for tier, found in carried.items():
+        for name, load in found.mappings.items():
+            yield CarriedFact(name, "", tier, load.flows, *_ways(load))
+
+
+def _by_service(carried: Mapping[str, Carried]) -> Iterator[CarriedFact]:
+    """What a service has sent is what clients have received, where it is the destination."""
+    for tier, found in carried.items():
+        for (name, side), load in found.services.items():
+            sent, received = _ways(load) if side is Side.SOURCE else reversed(_ways(load))
+            yield CarriedFact(name, side.value, tier, load.flows, sent, received)
+
+
+def _ways(load: Load) -> tuple[Counts, Counts]:
+    return (load.sent_packets, load.sent_bytes), (load.received_packets, load.received_bytes)
 
 
 def _refused(status: Status, *, audited: bool) -> Sequence[Refused]:

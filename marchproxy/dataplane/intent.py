@@ -111,7 +111,7 @@ class Intent:
     async def reload(self) -> Applied:
         """Carry out the store's head. Raises `MarchproxyError` and leaves what was there."""
         async with self._lock:
-            began = time.perf_counter()
+            began, target = time.perf_counter(), None
             try:
                 revision, snapshot = await self.read(Store.current)
                 target = Applied(revision.number, revision.sha256)
@@ -120,7 +120,7 @@ class Intent:
                     log.info("revision %d applied in %.0f ms", target.number, self.applied.took * 1000)
                     self._tell("")
             except Exception as error:
-                self._failed(error)
+                self._failed(error, target)
                 raise
             self.reloads += 1
             self._failure = ""
@@ -135,7 +135,7 @@ class Intent:
             try:
                 await self._carry_out(self._carried.snapshot, self.applied, time.perf_counter())
             except Exception as error:
-                self._failed(error)
+                self._failed(error, self.applied)
                 raise
 
     async def read[T](self, question: Callable[[Store], T]) -> T:
@@ -226,7 +226,8 @@ class Intent:
         again = await self.in_worker(lambda: _compile(snapshot, known, down, contents, compiled))
         return _Ready(snapshot, again, known, down)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, target: Applied | None) -> None:
+        """`target` could not be carried out; None: it is not known what there is."""
         self.failed_reloads += 1
         known = self._failure
         self._failure = (
@@ -239,7 +240,8 @@ class Intent:
             float("inf") if isinstance(error, PlanRefused) else time.monotonic() + self._retry_after
         )
         self._retry_after = min(2 * self._retry_after, LAST_RETRY)
-        log.error("not applied: %s", self._failure)
+        what = f"revision {target.number}" if target else "the newest revision"
+        log.error("%s not applied: %s", what, self._failure)
 
     def _tell(self, failure: str) -> None:
         """Of a revision that is in force, or why none is; not again each time that this is tried again."""

@@ -14,6 +14,7 @@ from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.agreement import Explanation, KernelAnswer, agrees
 from marchproxy.dataplane.capture.packet import Feed
 from marchproxy.dataplane.capture.wish import Wish
+from marchproxy.dataplane.carried import Carried
 from marchproxy.dataplane.choice import left_in_kernel
 from marchproxy.dataplane.events import EventHub, Inbox, Listener, Subscription
 from marchproxy.dataplane.flowquery import (
@@ -27,7 +28,7 @@ from marchproxy.dataplane.flowquery import (
 )
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.naming import ServiceNames
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, TableFill, Traffic
+from marchproxy.dataplane.records import Decision, Denials, EventKind, Flow, LimitState, TableFill, Traffic
 from marchproxy.dataplane.status import Problem
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.tier import Tier
@@ -115,6 +116,20 @@ class TierKeeper:
         found.add(FlowTotals.of(await self._admitted(names), by))
         return found
 
+    async def count_carried(self) -> None:
+        """See `Tier.count`."""
+        await self.tier.count(lambda: self.events.names)
+
+    async def carried(self) -> Mapping[str, Carried]:
+        """See `Tier.carried`, by who carried: `kernel` or `sockets`, admission among these."""
+        await self.poll()
+        own = (await self.admission.carried()).copy()
+        found = await self.tier.carried(self.events.names)
+        if self.tier.name != "sockets":
+            return {self.tier.name: found, "sockets": own}
+        own.add(found)
+        return {"sockets": own}
+
     async def _admitted(self, names: ServiceNames) -> Sequence[Flow]:
         return [names.complete_flow(flow) for flow in await self.admission.flows(sys.maxsize)]
 
@@ -154,6 +169,18 @@ class TierKeeper:
             held = found.get(key)
             found[key] = replace(item, traffic=item.traffic + held.traffic) if held else item
         return list(found.values())
+
+    async def catch_up(self) -> None:
+        """Returns when what the tier has refused before is told, as far as it may be."""
+        await self.poll()
+        # See `settle`.
+        await asyncio.sleep(0)
+
+    async def untold(self) -> Sequence[Decision]:
+        """What was refused and is told with the client's next attempt, with services and names."""
+        async with self._lock:
+            found = await self.tier.untold()
+        return [self.events.completed(decision) for decision in found]
 
     def limits(self) -> Sequence[LimitState]:
         """What each limit of the plan has let through and dropped."""

@@ -18,6 +18,7 @@ from marchproxy.dataplane.ahead import Ahead
 from marchproxy.dataplane.askednames import AskedNames
 from marchproxy.dataplane.capture.packet import Feed
 from marchproxy.dataplane.capture.wish import Wish, service_prefixes
+from marchproxy.dataplane.carriedcounts import CarriedCounts
 from marchproxy.dataplane.choice import choose_admission, choose_tier
 from marchproxy.dataplane.control.api import ControlApi
 from marchproxy.dataplane.control.server import HttpServer, Limits
@@ -187,7 +188,9 @@ class Supervisor:
         self._dns = dns
         self._checks = checks
         self._export = export
-        self._health = HealthServer(metrics, self.status)
+        self._carried = CarriedCounts(keeper)
+        self._counts = metrics is not None
+        self._health = HealthServer(metrics, self.status, self._carried.read)
         self._notifier = notifier
         self._tasks = Tasks()
         self._stop = asyncio.Event()
@@ -328,11 +331,16 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reread)
         self._health.claim()
         await self._keeper.start()
+        if self._counts:
+            # Before there is anything to count.
+            await self._carried.begin()
         self._credentials.start()
         # What is wrong with it is in the log already, and `status` goes on saying it.
         with suppress(Exception):
             await self.reload()
         await self._keeper.poll()
+        if self._counts:
+            self._carried.look()
         await self._health.ensure()
 
     async def attend(self, drain: float) -> None:
@@ -361,6 +369,7 @@ class Supervisor:
     async def close(self) -> None:
         """End what runs in the background."""
         await self._tasks.stop()
+        await self._carried.close()
         await self._pulling.close()
         self.learning.save()
         await self._health.close()

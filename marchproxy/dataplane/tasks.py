@@ -16,18 +16,21 @@ class Tasks:
     """
 
     def __init__(self) -> None:
-        self._running: dict[asyncio.Task[Any], str | Callable[[], str]] = {}
+        self._running: dict[asyncio.Task[Any], tuple[str | Callable[[], str], int]] = {}
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, work: Coroutine[Any, Any, Any], *, name: str | Callable[[], str]) -> asyncio.Task[Any]:
-        """Run `work` in the background; `name` says whose work it is, such as `relay 10.0.0.7:51000`.
+    def start(
+        self, work: Coroutine[Any, Any, Any], *, name: str | Callable[[], str], flow: int = 0
+    ) -> asyncio.Task[Any]:
+        """Run `work` in the background; `name` says whose work it is, such as `relay 10.0.0.7:51000`, and
+        `flow` for which flow (0: none).
 
         A function is asked when it matters: an address as text takes as long as a task.
         """
         task = asyncio.get_running_loop().create_task(work, name=None if callable(name) else name)
-        self._running[task] = name
+        self._running[task] = name, flow
         task.add_done_callback(self._done)
         return task
 
@@ -39,11 +42,12 @@ class Tasks:
         await asyncio.gather(*running, return_exceptions=True)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        name = self._running.pop(task)
+        name, flow = self._running.pop(task)
         if task.cancelled():
             return
         error = task.exception()
         if error is not None:
             named = name() if callable(name) else name
-            log.error("%s failed: %s: %s", named, type(error).__name__, error)
-            log.debug("%s", named, exc_info=error)
+            about = {"flow": flow}
+            log.error("%s failed: %s: %s", named, type(error).__name__, error, extra=about)
+            log.debug("%s", named, exc_info=error, extra=about)

@@ -6,11 +6,13 @@ from typing import Protocol
 from marchproxy.dataplane.agreement import KernelAnswer
 from marchproxy.dataplane.capture.packet import Feed
 from marchproxy.dataplane.capture.wish import Wish
+from marchproxy.dataplane.carried import Carried
 from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
     BackendLoad,
+    Decision,
     Denials,
     Event,
     EventKind,
@@ -30,7 +32,7 @@ type EventSink = Callable[[Event], None]
 
 class Tier(Protocol):
     """Methods are coroutines where they may take longer than a millisecond; no two calls overlap, beside
-    `page` and `totals`.
+    `page`, `totals`, `count` and `carried`.
 
     `apply` either carries out the whole plan or raises `MarchproxyError` and leaves what was there.
     """
@@ -60,6 +62,17 @@ class Tier(Protocol):
     async def totals(self, by: Grouping, services: ServiceNames) -> FlowTotals:
         """All live flows added up; otherwise as `page`."""
 
+    async def count(self, services: Callable[[], ServiceNames]) -> None:
+        """Count what is carried from now on. To be called once; `services` knows the plan in force, in any
+        thread.
+        """
+
+    async def carried(self, services: ServiceNames) -> Carried:
+        """What was carried since `count`, by flows that have ended and such that live: never more than that,
+        and less by those that are just about to end. Flows that are older than `count` are counted by what
+        they carry since this was first called. Otherwise as `totals`; no two calls of this overlap.
+        """
+
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """Those of `addresses` that are on either side of some live flow."""
 
@@ -80,6 +93,9 @@ class Tier(Protocol):
 
     def denials(self) -> Sequence[Denials]:
         """What was refused, and let through by audit, by reason and mapping since the tables were created."""
+
+    async def untold(self) -> Sequence[Decision]:
+        """Refusals that are counted, and told with the next attempt of the same client, each with `count`."""
 
     def limits(self) -> Sequence[LimitState]:
         """What each limit of the plan has let through and dropped."""

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from marchproxy.dataplane.allowance import ALLOWANCE, WALK, Allowance
 from marchproxy.dataplane.events import EventHub
-from marchproxy.dataplane.flowtotals import FlowTotals, Grouping, Sum, shown
-from marchproxy.dataplane.records import Denials, Event, EventKind
+from marchproxy.dataplane.flowtotals import FlowTotals, Grouping, Sum, keys, shown
+from marchproxy.dataplane.records import Decision, Denials, Event, EventKind
 from marchproxy.dataplane.refused import ENDS
 
 FRESH = 1.0
@@ -95,6 +95,12 @@ class Facts(Protocol):
 
     def denials(self) -> Sequence[Denials]:
         """What was refused."""
+
+    async def catch_up(self) -> None:
+        """Returns when what was refused before is told, as far as it may be."""
+
+    async def untold(self) -> Sequence[Decision]:
+        """What was refused and is told with the client's next attempt, services known."""
 
 
 class TopLists:
@@ -249,14 +255,27 @@ class _Denied(_Watch):
 
     async def look(self) -> tuple[_Sums, _Sums]:
         if self._by in ENDS:
-            told = self.facts.events.refused.packets(Grouping(self._by))
-            return {key: Sum(0, packets) for key, packets in told.items()}, {}
+            return await self._ends(Grouping(self._by)), {}
         found: dict[Any, Sum] = {}
         for item in self.facts.denials():
             if not item.audited:
                 key = (item.reason.name, item.mapping) if self._by == REASON else item.mapping
                 found.setdefault(key, Sum()).add(Sum(0, item.traffic.packets, item.traffic.bytes))
         return found, {}
+
+    async def _ends(self, by: Grouping) -> _Sums:
+        """What is told, then what is not: what is told in between is missing for a moment, and never there
+        twice.
+        """
+        await self.facts.catch_up()
+        began = time.thread_time()
+        told = self.facts.events.refused.packets(by)
+        found = {key: Sum(0, packets) for key, packets in told.items()}
+        for decision in await self.facts.untold():
+            for key in keys(decision, by):
+                found.setdefault(key, Sum()).packets += decision.count
+        self.cost = time.thread_time() - began
+        return found
 
 
 def _named(row: _Row) -> TopRow:

@@ -22,6 +22,22 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class CarriedFact:
+    """What was carried under one mapping, or for one service at one side of flows, by one tier."""
+
+    name: str
+    """Qualified."""
+    side: str
+    """`source` or `destination`; empty: it is a mapping."""
+    tier: str
+    """`kernel` or `sockets`."""
+    flows: int
+    sent: Counts
+    """By the service; of a mapping, by clients."""
+    received: Counts
+
+
+@dataclass(frozen=True, slots=True)
 class BackendFact:
     """A backend that is checked or drained."""
 
@@ -75,6 +91,8 @@ class Facts:
     """The most packets first."""
     audited: Sequence[Refused]
     """The same of what audit let through: first packets of flows."""
+    by_mapping: Sequence[CarriedFact]
+    by_service: Sequence[CarriedFact]
     limits: Mapping[str, tuple[int, int, int, int]]
     """Packets and bytes let through, packets and bytes dropped, by the limit's name."""
     tables: Mapping[str, tuple[int, int]]

@@ -5,7 +5,7 @@ docs/METRICS.md lists every metric, and a test compares the two.
 
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from marchproxy.model.reason import Reason
-from marchproxy.telemetry.facts import BackendFact, Facts, Refused
+from marchproxy.telemetry.facts import BackendFact, CarriedFact, Facts, Refused
 from marchproxy.telemetry.seats import OTHER, Seats
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -30,6 +30,8 @@ class _Snapshot(Collector):
         """Every metric of ours."""
         yield from self._policy()
         yield from self._traffic()
+        yield from self._carried("mapping", "{} carried by mapping.", self._facts.by_mapping)
+        yield from self._carried("service", "{} carried by service and its side.", self._facts.by_service)
         yield from self._limits()
         yield from self._tables()
         yield from self._interfaces()
@@ -109,6 +111,22 @@ class _Snapshot(Collector):
             for labels, count in counts.items():
                 metric.add_metric(labels, count)
             yield metric
+
+    def _carried(self, what: str, text: str, rows: Sequence[CarriedFact]) -> Iterator[Metric]:
+        flows: Counter[tuple[str, ...]] = Counter()
+        counts: dict[str, Counter[tuple[str, ...]]] = {"packets": Counter(), "bytes": Counter()}
+        for row in rows:
+            side = (row.side,) if row.side else ()
+            key = self._seats.seat(f"carried {what}", row.name), *side, row.tier
+            flows[key] += row.flows
+            for direction, (packets, octets) in (("sent", row.sent), ("received", row.received)):
+                counts["packets"][*key, direction] += packets
+                counts["bytes"][*key, direction] += octets
+        labels = ["service", "side", "tier"] if what == "service" else ["mapping", "tier"]
+        yield _counter(f"marchproxy_{what}_flows", text.format("Flows"), labels, flows)
+        for unit, count in counts.items():
+            name, help = f"marchproxy_{what}_{unit}", text.format(unit.capitalize())
+            yield _counter(name, help, [*labels, "direction"], count)
 
     def _limits(self) -> Iterator[Metric]:
         counts: dict[tuple[str, str], tuple[int, int]] = {}
@@ -302,6 +320,13 @@ class _Snapshot(Collector):
         for sort, works in working.items():
             up.add_metric(sort, works)
         yield up
+
+
+def _counter(name: str, text: str, labels: Sequence[str], counts: Mapping[tuple[str, ...], int]) -> Metric:
+    metric = CounterMetricFamily(name, text, labels=labels)
+    for key, count in counts.items():
+        metric.add_metric(key, count)
+    return metric
 
 
 def _state(backend: BackendFact) -> str:

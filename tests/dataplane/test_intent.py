@@ -178,13 +178,16 @@ async def test_settings_that_cannot_be_read_are_the_defaults(tmp_path: Path) -> 
 
 
 @looped
-async def test_a_plan_with_errors_is_refused_and_the_next_good_one_taken(tmp_path: Path) -> None:
+async def test_a_plan_with_errors_is_refused_and_the_next_good_one_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with house(tmp_path) as built:
         built.write([WEB], [ANYONE])
         await built.intent.reload()
         built.write([WEB], [ANYONE, TO_SSH])
         with pytest.raises(PlanRefused, match="revision 3 cannot be carried out: mapping ssh"):
             await built.intent.reload()
+        assert [text for text in caplog.messages if text.startswith("revision 3 not applied: ")]
         assert built.tier.revisions == [2]
         assert built.intent.applied.number == 2
         (problem,) = built.intent.problems()
@@ -349,13 +352,16 @@ async def test_reloads_at_the_same_time_are_one_after_another(tmp_path: Path) ->
 
 
 @looped
-async def test_a_store_that_went_away_keeps_what_is_carried_out(tmp_path: Path) -> None:
+async def test_a_store_that_went_away_keeps_what_is_carried_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with house(tmp_path) as built:
         built.write([WEB], [ANYONE])
         await built.intent.reload()
         await built.intent.close()
         with pytest.raises(MarchproxyError):
             await built.intent.reload()
+        assert caplog.messages[-1].startswith("the newest revision not applied: ")
         assert len(built.intent.problems()) == 1
         assert built.tier.revisions == [2]
 

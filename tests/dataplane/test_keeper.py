@@ -1,7 +1,7 @@
 """A tier kept to one call at a time, and its failures made visible."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -12,6 +12,7 @@ from marchproxy.dataplane.admission.service import Admission
 from marchproxy.dataplane.agreement import KernelAnswer
 from marchproxy.dataplane.capture.packet import Feed
 from marchproxy.dataplane.capture.wish import Wish
+from marchproxy.dataplane.carried import Carried, Load
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.flowquery import (
     FlowFilter,
@@ -28,6 +29,7 @@ from marchproxy.dataplane.names.lookup import Found, LookupFailed
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
     BackendLoad,
+    Decision,
     Denials,
     EventKind,
     Flow,
@@ -76,6 +78,7 @@ class Touchy:
         self.failure: Exception | None = None
         self.rehearsed: KernelAnswer | str = "nobody knows"
         self.sink: EventSink | None = None
+        self.services: Callable[[], ServiceNames] | None = None
         self.drained = asyncio.Event()
         self.drained.set()
 
@@ -120,6 +123,14 @@ class Touchy:
     async def totals(self, by: Grouping, services: ServiceNames) -> FlowTotals:
         return FlowTotals.of([services.complete_flow(facts.flow())], by)
 
+    async def count(self, services: Callable[[], ServiceNames]) -> None:
+        self.services = services
+
+    async def carried(self, services: ServiceNames) -> Carried:
+        made = Carried()
+        made.take("default/m", "", "", Load(1, 2, 3, 4, 5))
+        return made
+
     async def rehearse(self, query: Query) -> KernelAnswer | str:
         await self._work()
         if self.failure:
@@ -135,6 +146,10 @@ class Touchy:
 
     def denials(self) -> Sequence[Denials]:
         return []
+
+    async def untold(self) -> Sequence[Decision]:
+        await self._work()
+        return [facts.denied("10.0.0.7").decision]
 
     def limits(self) -> Sequence[LimitState]:
         return []
@@ -208,6 +223,41 @@ async def test_the_tier_learns_which_events_are_looked_at() -> None:
     await until(lambda: len(tier.wanted) == 3)
     only_refusals = frozenset({EventKind.DENIED, EventKind.AUDITED})
     assert tier.wanted == [only_refusals, only_refusals | {EventKind.FLOW_END}, only_refusals]
+    await keeper.close()
+
+
+@looped
+async def test_what_is_carried_is_told_by_who_carries_it() -> None:
+    tier = Touchy()
+    keeper = TierKeeper(tier, "", admission())
+    await keeper.count_carried()
+    assert tier.services
+    assert tier.services() is keeper.events.names
+    await keeper.apply(Plan(), 1)
+    assert tier.services() is keeper.events.names, "those of the plan in force"
+    own = (await keeper.admission.carried()).mappings
+    own["default/p"] = Load(1, 10, 100, 10, 100)
+    found = {tier: carried.mappings for tier, carried in (await keeper.carried()).items()}
+    assert found == {"kernel": {"default/m": Load(1, 2, 3, 4, 5)}, "sockets": own}
+    tier.name = "sockets"
+    (both,) = (await keeper.carried()).values()
+    assert both.mappings == {"default/m": Load(1, 2, 3, 4, 5), **own}
+    assert own.keys() == {"default/p"}, "what admission counts is left alone"
+    await keeper.close()
+
+
+@looped
+async def test_what_is_not_told_yet_has_its_services_and_what_is_there_is_told() -> None:
+    tier = Touchy()
+    keeper = TierKeeper(tier, "", admission())
+    await keeper.start()
+    keeper.events.service = lambda address: f"at {address}"
+    (untold,) = await keeper.untold()
+    assert (untold.source_service, untold.destination_service) == ("at 10.0.0.7", "at 10.0.0.9")
+    assert tier.sink is not None
+    tier.sink(facts.denied())
+    await keeper.catch_up()
+    assert len(keeper.events.refusals()) == 1
     await keeper.close()
 
 

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from marchproxy.dataplane.logs import flow_of
 from marchproxy.dataplane.tasks import Tasks
 from tests.dataplane.loops import looped, until
 
@@ -32,7 +33,7 @@ def test_a_failure_is_one_line_that_names_the_task(caplog: pytest.LogCaptureFixt
             raise ZeroDivisionError("by nought")
 
         tasks = Tasks()
-        tasks.start(work(), name="relay 10.0.0.7:51000")
+        tasks.start(work(), name="relay 10.0.0.7:51000", flow=77)
         await until(lambda: len(tasks) == 0)
 
     with caplog.at_level(logging.ERROR, logger="marchproxy"):
@@ -40,6 +41,7 @@ def test_a_failure_is_one_line_that_names_the_task(caplog: pytest.LogCaptureFixt
     (record,) = caplog.records
     assert record.getMessage() == "relay 10.0.0.7:51000 failed: ZeroDivisionError: by nought"
     assert record.exc_info is None
+    assert flow_of(record) == 77
 
 
 @looped

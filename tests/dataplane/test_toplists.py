@@ -10,7 +10,7 @@ from marchproxy.dataplane import toplists
 from marchproxy.dataplane.allowance import WALK, Allowance
 from marchproxy.dataplane.events import EventHub
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
-from marchproxy.dataplane.records import Denials, Event, EventKind, Flow, Traffic
+from marchproxy.dataplane.records import Decision, Denials, Event, EventKind, Flow, Traffic
 from marchproxy.dataplane.toplists import TopLists, TopOrder, TopQuestion
 from marchproxy.model.reason import Reason
 from tests.dataplane import facts
@@ -34,6 +34,9 @@ class Known:
         self.events = EventHub()
         self.live: list[Flow] = []
         self.refused: list[Denials] = []
+        self.waiting: list[Decision] = []
+        """Not told yet."""
+        self.in_ring: list[Event] = []
         self.walks = 0
         self.cost = 0.0
 
@@ -51,6 +54,14 @@ class Known:
 
     def denials(self) -> Sequence[Denials]:
         return self.refused
+
+    async def catch_up(self) -> None:
+        for event in self.in_ring:
+            self.events.publish(event)
+        self.in_ring.clear()
+
+    async def untold(self) -> Sequence[Decision]:
+        return self.waiting
 
 
 def flow(mapping: str, packets: int) -> Flow:
@@ -202,6 +213,26 @@ async def test_refusals_by_who_is_refused(clock: Clock) -> None:
     # The walk over live flows is another list, of the same name.
     assert (await lists.list(SOURCE, TopOrder.PACKETS, 10)).rows == []
     assert known.walks == 1
+
+
+@looped
+async def test_what_is_tried_again_counts_once_told_or_not(clock: Clock) -> None:
+    known = Known()
+    lists = TopLists(known)
+    first = facts.denied("10.0.0.7")
+    more = replace(first.decision, count=4)
+    seen = []
+    for known.in_ring, known.waiting in (
+        ([first], []),
+        ([], [more]),
+        # Its next attempt tells of them.
+        ([replace(first, decision=replace(more, count=5))], []),
+        ([], [replace(more, count=1)]),
+    ):
+        clock.now += 60
+        top = await lists.list(TopQuestion("source", denied=True), TopOrder.PACKETS, 10)
+        seen.append([(row.name, row.packets) for row in top.rows])
+    assert seen == [[("10.0.0.7", packets)] for packets in (1, 5, 6, 7)]
 
 
 @looped

@@ -101,14 +101,17 @@ def test_refusals_are_counted_one_by_one(rig: Rig, counted: Appliance) -> None:
 
     wait_for(told, "all 25 to be counted", timeout=5)
     assert counted.json("status")["counters"]["NO_MAPPING"] == {"packets": 25, "bytes": 25 * (72 + HEADERS)}
-    # What is tried again at once is told with the next attempt.
-    for number in range(1, 4):
-        time.sleep(1.1)
-        rig.client.call(_send, 1)
-        if _refused(counted, "source").get("10.1.0.2") == 25 + number:
-            break
-    for by, name in (("source", "10.1.0.2"), ("destination", "10.2.0.2"), ("service", "clients")):
-        assert _refused(counted, by)[name] == 25 + number, by
+    # What is tried again at once is told with the next attempt, and counts before and after that.
+    wait_for(lambda: _refused_to_all(counted) == {25}, "what is not told yet", timeout=5)
+    time.sleep(1.1)
+    rig.client.call(_send, 1)
+    wait_for(lambda: _refused_to_all(counted) == {26}, "what the next attempt tells", timeout=5)
+
+
+def _refused_to_all(appliance: Appliance) -> set[int]:
+    """How many refusals are told of the first client. A list is used for a second."""
+    sides = ("source", "10.1.0.2"), ("destination", "10.2.0.2"), ("service", "clients")
+    return {_refused(appliance, by).get(name, 0) for by, name in sides}
 
 
 def test_events_are_as_many_as_there_were(rig: Rig, counted: Appliance) -> None:

@@ -66,7 +66,8 @@ def test_they_ask_by_labels_that_these_metrics_have() -> None:
 
 def test_the_dashboard_shows_every_kind_of_fact() -> None:
     shown = " ".join(expressions(json.loads(DASHBOARD.read_text())))
-    for kind in ("denied", "audited", "limit", "table", "interface", "dns", "backend", "log", "lost_events"):
+    traffic = "mapping", "service", "denied", "audited", "limit"
+    for kind in (*traffic, "table", "interface", "dns", "backend", "log", "lost_events"):
         assert f"marchproxy_{kind}" in shown, kind
 
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from marchproxy.model.reason import Reason
-from marchproxy.telemetry.facts import BackendFact, DeviceCounts, Facts, LoadFact, Refused
+from marchproxy.telemetry.facts import BackendFact, CarriedFact, DeviceCounts, Facts, LoadFact, Refused
 from marchproxy.telemetry.logs.sink import SinkState
 from marchproxy.telemetry.metrics import render
 from marchproxy.telemetry.seats import MOST, OTHER, Seats
@@ -30,6 +30,14 @@ FACTS = Facts(
     },
     denied=[Refused(Reason.NO_MAPPING, "", 2, 120), Refused(Reason.DENY_MAPPING, "shop/no", 9, 540)],
     audited=[Refused(Reason.NO_MAPPING, "", 6, 360)],
+    by_mapping=[
+        CarriedFact("shop/out", "", "kernel", 2, (3, 300), (4, 4000)),
+        CarriedFact("shop/out", "", "sockets", 1, (5, 50), (6, 60)),
+    ],
+    by_service=[
+        CarriedFact("shop/lan", "source", "kernel", 2, (3, 300), (4, 4000)),
+        CarriedFact("shop/web", "destination", "kernel", 2, (4, 4000), (3, 300)),
+    ],
     limits={"all": (1, 20, 3, 40)},
     tables={"flows": (5, 100)},
     interfaces={"eth0": ("inside", "xdp"), "eth1": ("outside", "")},
@@ -60,6 +68,8 @@ FACTS = Facts(
     failed_reloads=1,
 )
 
+LAN = {"service": "shop/lan", "side": "source", "tier": "kernel"}
+WEB = {"service": "shop/web", "side": "destination", "tier": "kernel"}
 DENIED = "marchproxy_denied_packets_total"
 
 type Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -96,6 +106,15 @@ def test_every_fact_is_a_sample() -> None:
         ("interface_bytes_total", {"interface": "eth0", "direction": "sent"}, 1200),
         ("interface_errors_total", {"interface": "eth0", "direction": "received"}, 13),
         ("interface_dropped_total", {"interface": "eth0", "direction": "sent"}, 16),
+        ("mapping_flows_total", {"mapping": "shop/out", "tier": "kernel"}, 2),
+        ("mapping_packets_total", {"mapping": "shop/out", "tier": "kernel", "direction": "sent"}, 3),
+        ("mapping_bytes_total", {"mapping": "shop/out", "tier": "kernel", "direction": "received"}, 4000),
+        ("mapping_bytes_total", {"mapping": "shop/out", "tier": "sockets", "direction": "sent"}, 50),
+        ("service_flows_total", {"service": "shop/lan", "side": "source", "tier": "kernel"}, 2),
+        ("service_packets_total", {**LAN, "direction": "received"}, 4),
+        ("service_bytes_total", {**LAN, "direction": "sent"}, 300),
+        ("service_bytes_total", {**WEB, "direction": "sent"}, 4000),
+        ("service_bytes_total", {**WEB, "direction": "received"}, 300),
         ("names", {"state": "failing"}, 1),
         ("names", {"state": "learning"}, 0),
         ("dns_questions_total", {"outcome": "blocked"}, 1),
@@ -173,6 +192,20 @@ def test_labels_have_an_end_and_sums_do_not() -> None:
     assert sum(denied.values()) == MOST + 200
     assert sum(name == "marchproxy_backend_up" for name, _ in found) == MOST
     assert found["marchproxy_backends", (("service", "web"), ("state", "up"))] == MOST + 10
+
+
+def test_what_is_carried_has_an_end_of_labels_too() -> None:
+    many = [CarriedFact(f"shop/m{at}", "", "kernel", 1, (1, 60), (2, 120)) for at in range(MOST + 200)]
+    services = [replace(each, side=side) for each in many for side in ("source", "destination")]
+    found = samples(replace(FACTS, by_mapping=many, by_service=services))
+    for name, series in (("mapping", MOST + 1), ("service", 2 * (MOST + 1))):
+        flows, octets = (
+            [value for (key, _), value in found.items() if key == f"marchproxy_{name}_{what}_total"]
+            for what in ("flows", "bytes")
+        )
+        assert len(flows) == series
+        assert max(flows) == 200
+        assert sum(octets) == 180 * sum(flows)
 
 
 def test_a_series_stays_whoever_has_more_by_then() -> None:

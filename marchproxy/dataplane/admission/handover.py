@@ -146,7 +146,7 @@ class Handover:
             log.debug("handoff of %d: %s", ripe.number, error, extra={"flow": ripe.number})
             return HandoffRefusal.UNSUPPORTED
         if isinstance(outcome, Draining):
-            self._tasks.start(_drain(outcome), name=f"drain {outcome.id}")
+            self._tasks.start(_drain(outcome), name=f"drain {outcome.id}", flow=outcome.id)
             return None
         log.debug("no handoff of %d: %s", ripe.number, outcome, extra={"flow": ripe.number})
         return outcome

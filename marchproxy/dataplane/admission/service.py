@@ -27,13 +27,14 @@ from marchproxy.dataplane.admission.listeningsockets import (
 from marchproxy.dataplane.admission.names import AskedAddresses, Find
 from marchproxy.dataplane.admission.passing import PassingTls
 from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
+from marchproxy.dataplane.carried import Carried
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.http.listeners import HttpListeners
 from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
-from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.dataplane.proxy.ledger import Conversation, Ledger, count
 from marchproxy.dataplane.proxy.tcp import TcpListener
 from marchproxy.dataplane.quic.handshakes import MOST as MOST_HANDSHAKES
 from marchproxy.dataplane.quic.replays import Replays
@@ -222,6 +223,10 @@ class Admission:
     def denials(self) -> Sequence[Denials]:
         """What was refused, and let through by audit, by reason and mapping."""
         return self._ledger.denials()
+
+    async def carried(self) -> Carried:
+        """What was let in has carried since start, as far as the kernel has not."""
+        return await count(self._ledger, self._live())
 
     def limit_states(self) -> Sequence[LimitState]:
         """What each limit of the plan has let through and dropped."""

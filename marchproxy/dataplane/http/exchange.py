@@ -201,8 +201,7 @@ class Exchange:
             self._kept = True
             self._ask(upstream)
             return
-        self._stream.pause()
-        self._task = self._site.tasks.start(self._reach(first), name=f"reach {request.host}")
+        self._search(first)
 
     def send(self, data: memoryview | bytes) -> None:
         """A piece of the request's body."""
@@ -352,8 +351,7 @@ class Exchange:
             self._kept = False
             self.phase = Phase.REACHING
             backend = self.conversation.backend if self.conversation else None
-            self._stream.pause()
-            self._task = self._site.tasks.start(self._reach(backend), name=f"reach {self.request.host} again")
+            self._search(backend)
             return
         if upstream is None or not self._repeats_for(Retry.RESET, upstream):
             self._broken(reason, detail)
@@ -487,11 +485,14 @@ class Exchange:
         other = self._following()
         if other == upstream.backend:
             other = self._following()
-        self._stream.pause()
-        self._task = self._site.tasks.start(
-            self._reach(other or upstream.backend), name=f"repeat {self.request.host}"
-        )
+        self._search(other or upstream.backend)
         return True
+
+    def _search(self, first: Backend | None) -> None:
+        self._stream.pause()
+        flow = self.conversation.number if self.conversation else 0
+        search = self._reach(first)
+        self._task = self._site.tasks.start(search, name=lambda: f"request {self.id}", flow=flow)
 
     def _pool(self, backend: Backend) -> Connections:
         return self._site.connections(self._answer.rule, backend, self.request)

@@ -49,7 +49,8 @@ class Switching:
         else:
             client.transport.pause_reading()
             upstream.transport.pause_reading()
-            self._site.tasks.start(self._join(copying), name=f"join {exchange.request.host}")
+            name = f"request {exchange.id}: join {exchange.request.host}"
+            self._site.tasks.start(self._join(copying), name=name, flow=conversation.number)
         return copying
 
     async def _join(self, copying: "Copying") -> None:
@@ -68,7 +69,9 @@ class Switching:
         try:
             ours, theirs = _copies(client, upstream)
         except OSError as error:
-            log.warning("a WebSocket of %s is ended: %s", exchange.request.host, error.strerror)
+            about = {"flow": copying.conversation.number}
+            text = "request %s: a WebSocket of %s is ended: %s"
+            log.warning(text, exchange.id, exchange.request.host, error.strerror, extra=about)
             copying.end(Reason.RESET)
             return
         conversation = copying.release()

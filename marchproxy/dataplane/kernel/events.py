@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -36,7 +36,7 @@ class EventReader:
 
     What audit lets through is told at once: mappings are learned from it, and the programs bound how much of
     it there is. Of the rest refusals have half if flows want it all, and flows likewise, so that neither
-    silences the other.
+    silences the other. Ends are counted whoever is told of them, as they are taken from the ring.
     """
 
     def __init__(
@@ -46,7 +46,12 @@ class EventReader:
         names: MappingNames,
         tunnels: TunnelTable,
         allowance: Allowance = ALLOWANCE,
+        ended: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
+        """`ended` takes the raw records of all ends."""
+        self._ended = ended
+        self._told = bytes(_NUMBERS.values())
+        """Kinds that somebody wants to be told of."""
         self._ring = RingBuffer(ring, layouts.EVENT.size)
         self._lost = lost
         self._names = names
@@ -60,6 +65,10 @@ class EventReader:
     def mask(kinds: frozenset[EventKind]) -> int:
         """`mp_settings.wanted_events`; kinds that no program reports are left out."""
         return sum(1 << _NUMBERS[kind] for kind in kinds if kind in _NUMBERS)
+
+    def want(self, kinds: frozenset[EventKind]) -> None:
+        """Tell only of these kinds from now on."""
+        self._told = bytes(_NUMBERS[kind] for kind in kinds if kind in _NUMBERS)
 
     def read(self, sink: Callable[[Event], None]) -> None:
         """Deliver what may be told now of what is there, in the order in which it happened."""
@@ -92,7 +101,11 @@ class EventReader:
     def _sort(self, taken: bytes) -> None:
         """Put records where they wait. In a flood most are not even looked at."""
         kinds = self._ring.column(taken, _KIND)
-        for own, waiting in self._waiting.items():
+        if self._ended and layouts.EVENT_END in kinds:
+            ends = (at for at, kind in enumerate(kinds) if kind == layouts.EVENT_END)
+            self._ended([self._ring.record(taken, at) for at in ends])
+        for group, waiting in self._waiting.items():
+            own = bytes(kind for kind in group if kind in self._told)
             others = kinds.translate(None, own)
             count, room = len(kinds) - len(others), HELD - len(waiting)
             numbers = (at for at, kind in enumerate(kinds) if kind in own) if others else range(count)

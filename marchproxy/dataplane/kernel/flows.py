@@ -115,6 +115,10 @@ def _in_silence(_: bytes) -> None:
     """Peers learn of the end when they next speak."""
 
 
+def _uncounted(_: Flow) -> None:
+    """Nobody adds up."""
+
+
 class FlowTable:
     """Both flow tables of the kernel. For one thread."""
 
@@ -125,8 +129,12 @@ class FlowTable:
         timeouts: Timeouts,
         ports: NatPorts = NatPorts(),  # noqa: B008  (frozen)
         hang_up: HangUp = _in_silence,
+        ended: Callable[[Flow], None] = _uncounted,
     ) -> None:
-        """`hang_up` is called for both directions of handed-off flows that are ended here."""
+        """`hang_up` is called for both directions of handed-off flows that are ended here, `ended` is told of
+        every flow that is, reported or not.
+        """
+        self._ended = ended
         self._established = maps["flows"]
         self._opening = maps["opening"]
         self._beginnings = Beginnings(maps["beginnings"])
@@ -306,6 +314,7 @@ class FlowTable:
                 # Else the kernel has ended it in this very moment, and reported that itself.
                 count -= 1
                 flow = each.read(reader, reason)
+                self._ended(flow)
                 report(Event(EventKind.FLOW_END, flow.decision, flow))
                 over.append(each)
         left = count - table.delete_many(gone)
@@ -333,6 +342,7 @@ class FlowTable:
         if each.other:
             self._established.delete(each.other_key)
         flow = each.read(RecordReader(self._names, self._tunnels), reason)
+        self._ended(flow)
         report(Event(EventKind.FLOW_END, flow.decision, flow))
         return True
 

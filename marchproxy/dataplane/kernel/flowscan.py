@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from marchproxy.dataplane.allowance import ALLOWANCE, Allowance
+from marchproxy.dataplane.carried import Carried, Load
 from marchproxy.dataplane.flowquery import FlowFilter, FlowOrder, FlowPage, FlowQuestion, SortKey
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping, GroupKey, Sum, sides
 from marchproxy.dataplane.kernel import halves, layouts
@@ -98,6 +99,31 @@ class FlowScan:
                 held.packets += half[halves.PACKETS]
                 held.bytes += half[halves.BYTES]
         found = FlowTotals.of_groups(sums, keys_of)
+        found.cost = time.thread_time() - began
+        return found
+
+    def carried(self, services: ServiceNames, before: int = 0) -> Carried:
+        """What established flows have carried, with `before` those that began before that time of the kernel.
+        Of all others an end may never be told.
+        """
+        began = time.thread_time()
+        packed = self._packed(services)
+        sums: defaultdict[tuple[int, str, str], Load] = defaultdict(Load)
+        for raw_key, half in self._live(self._tables[0]):
+            if before and half[halves.STARTED] >= before:
+                continue
+            ends = packed.source(raw_key, half), packed.destination(raw_key, half)
+            held = sums[half[halves.MAPPING], *ends]
+            if half[halves.FLAGS] & layouts.FLAG_REPLY:
+                held.received_packets += half[halves.PACKETS]
+                held.received_bytes += half[halves.BYTES]
+            else:
+                held.flows += 1
+                held.sent_packets += half[halves.PACKETS]
+                held.sent_bytes += half[halves.BYTES]
+        found = Carried()
+        for (mapping, source, destination), load in sums.items():
+            found.take(self._names.name(mapping), source, destination, load)
         found.cost = time.thread_time() - began
         return found
 

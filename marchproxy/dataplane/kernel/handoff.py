@@ -17,6 +17,7 @@ from enum import Enum
 from marchproxy.dataplane.kernel import joining, layouts
 from marchproxy.dataplane.kernel.clock import KernelClock
 from marchproxy.dataplane.kernel.errors import KernelError, MapFull
+from marchproxy.dataplane.kernel.flowends import FlowEnds
 from marchproxy.dataplane.kernel.flows import FlowTable, Report
 from marchproxy.dataplane.kernel.joining import HandoffRefusal
 from marchproxy.dataplane.kernel.loading import HandoffPrograms
@@ -233,9 +234,13 @@ class Handoff:
         splices: Splices,
         table: FlowTable,
         report: Report,
+        ends: FlowEnds,
         ports: NatPorts = NatPorts(),  # noqa: B008  (frozen)
     ) -> None:
-        """`report` is told of a tunnel that ends here, and not in the kernel."""
+        """`report` is told of a tunnel that ends here, and not in the kernel; `ends` of what is not to be
+        counted twice.
+        """
+        self._ends = ends
         self.sockets = TcpSockets(programs.socket)
         self.splices = splices
         self.table = table
@@ -270,11 +275,16 @@ class Handoff:
         place = self.splices.place(splice)
         if place is None:
             return HandoffRefusal.TABLE_FULL
-        refused = self._enter(facts, place, keys, (states[0], states[1]))
+        entries = _entries(facts, place, keys, (states[0], states[1]))
+        # What was carried by sockets was counted there.
+        recount = self._ends.enter(keys[0], *entries, facts.tunnel)
+        refused = self._enter(facts, keys, entries)
         if refused:
+            recount()
             self.splices.give_back(place)
             return refused
         if self._has_ended(client, upstream) and self._withdraw(keys):
+            recount()
             return HandoffRefusal.CLOSED
         ends = _End(client, keys[0], states[0], states[1]), _End(upstream, keys[1], states[1], states[0])
         client.setblocking(False)
@@ -302,23 +312,14 @@ class Handoff:
         run(self._amend, _LINK + question)
 
     def _enter(
-        self,
-        facts: TunnelFacts,
-        place: int,
-        keys: tuple[bytes, bytes],
-        states: tuple[TcpSocket, TcpSocket],
+        self, facts: TunnelFacts, keys: tuple[bytes, bytes], entries: tuple[bytes, bytes]
     ) -> HandoffRefusal | None:
         """The flow's two entries, the client's last: from then on it is one."""
-        now = KernelClock().monotonic
         client, backend = keys
-        entries = (
-            (backend, _entry(facts, place, now, client, states[1], states[0], layouts.FLAG_REPLY)),
-            (client, _entry(facts, place, now, backend, states[0], states[1], 0)),
-        )
         entered: list[bytes] = []
         try:
             self._tunnels.put(HeldTunnel(facts.id, client, facts.tunnel))
-            for key, entry in entries:
+            for key, entry in ((backend, entries[1]), (client, entries[0])):
                 self._flows.set(key, entry, NO_EXIST)
                 entered.append(key)
         except KernelError as error:
@@ -356,6 +357,17 @@ class Handoff:
             return False
         raw = self._interfaces.get(layouts.U32.pack(ifindex))
         return raw is not None and layouts.INTERFACE.struct.unpack(raw)[2] != 0
+
+
+def _entries(
+    facts: TunnelFacts, place: int, keys: tuple[bytes, bytes], states: tuple[TcpSocket, TcpSocket]
+) -> tuple[bytes, bytes]:
+    """Both directions, the client's first."""
+    now, (client, backend) = KernelClock().monotonic, keys
+    return (
+        _entry(facts, place, now, backend, states[0], states[1], 0),
+        _entry(facts, place, now, client, states[1], states[0], layouts.FLAG_REPLY),
+    )
 
 
 def _entry(

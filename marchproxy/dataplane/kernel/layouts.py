@@ -280,6 +280,18 @@ CAPTURE = _layout(
 )
 COUNTER = _layout("mp_counter", packets="Q", bytes="Q")
 DENIED_KEY = _layout("mp_denied_key", mapping="I", reason="H", kind="H")
+REPEAT_KEY = _layout(
+    "mp_repeat_key",
+    source="16s",
+    destination="16s",
+    mapping="I",
+    destination_port="2s",
+    protocol="B",
+    reason="B",
+    kind="B",
+    pad="3x",
+)
+REPEAT = _layout("mp_repeat", told="Q", more="Q")
 EVENT = _layout(
     "mp_event",
     time="Q",
@@ -307,6 +319,10 @@ EVENT_PARTS = Struct(
     )
 )
 """The same down to the numbers of each direction and the parts of the key: for who reads thousands."""
+EVENT_END_PARTS = EVENT._replace(
+    formats=EVENT.formats | {"packets": "QQ", "bytes": "QQ", "key": "16s16s8x"}
+).pick("time", "id", "started", "packets", "bytes", "key", "backend", "backend_port", "mapping", "spliced")
+"""What is added up of an end: of the key both addresses, client and what it asked for."""
 LAYOUTS = (
     FLOW_KEY,
     FLOW,
@@ -339,6 +355,8 @@ LAYOUTS = (
     OWN_ADDRESSES,
     COUNTER,
     DENIED_KEY,
+    REPEAT_KEY,
+    REPEAT,
     EVENT,
     CAPTURE_FILTER,
     CAPTURE_SPENT,

@@ -48,7 +48,7 @@ READ_OR_WRITTEN = frozenset(
         *("limits", "limit_sets", "limit_prefixes", "limit_generations", "limit_buckets"),
         *("limit_counters", "limit_names"),
         "divert_sockets",
-        *("counters", "denied", "events", "lost_events", "blocks"),
+        *("counters", "denied", "repeats", "events", "lost_events", "blocks"),
         *("capture_filter", "capture_prefixes", "capture_spent", "captured"),
     }
 )

@@ -12,6 +12,7 @@ from typing import Self
 from marchproxy.dataplane.agreement import KernelAnswer
 from marchproxy.dataplane.capture.packet import Feed
 from marchproxy.dataplane.capture.wish import Wish
+from marchproxy.dataplane.carried import Carried
 from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.kernel import layouts, location
@@ -21,10 +22,11 @@ from marchproxy.dataplane.kernel.banks import Banks
 from marchproxy.dataplane.kernel.blocks import BlockTables
 from marchproxy.dataplane.kernel.capture import Capture, CaptureFeed
 from marchproxy.dataplane.kernel.changes import FlowReview
-from marchproxy.dataplane.kernel.denials import read_denials
+from marchproxy.dataplane.kernel.denials import read_denials, read_untold
 from marchproxy.dataplane.kernel.diversion import Diversion
 from marchproxy.dataplane.kernel.events import EventReader
 from marchproxy.dataplane.kernel.failover import Failover
+from marchproxy.dataplane.kernel.flowends import FlowEnds
 from marchproxy.dataplane.kernel.flows import FlowTable, Timeouts
 from marchproxy.dataplane.kernel.flowscan import FlowScan
 from marchproxy.dataplane.kernel.forwarding import Forwarding
@@ -53,6 +55,7 @@ from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
     BackendLoad,
+    Decision,
     Denials,
     EventKind,
     Flow,
@@ -94,7 +97,10 @@ class KernelTier:
             self._settings = Settings(maps["settings"])
             self._names = MappingNames(maps["mapping_names"])
             tunnels = TunnelTable(maps["tunnels"])
-            self._events = EventReader(maps["events"], maps["lost_events"], self._names, tunnels)
+            self._ends = FlowEnds(self._names, tunnels)
+            self._events = EventReader(
+                *(maps["events"], maps["lost_events"], self._names, tunnels), ended=self._ends.take
+            )
             opened.callback(self._events.close)
             self._routes = RouteWatch()
             opened.callback(self._routes.close)
@@ -106,7 +112,7 @@ class KernelTier:
         self._limit_slots = LimitSlots(maps)
         self._blocks = BlockTables(maps, self._settings, self._names.number)
         self._builder = self._new_builder()
-        self._table = FlowTable(maps, self._names, Timeouts(), hang_up=hang_up)
+        self._table = FlowTable(maps, self._names, Timeouts(), hang_up=hang_up, ended=self._ends.note)
         self._scan = FlowScan(maps, self._names)
         self._splices = Splices(maps)
         self._load_handoff = pipeline.load_handoff
@@ -130,6 +136,7 @@ class KernelTier:
         self._sources = SourcePools(maps["own_addresses"], maps["nat_pools"])
         self._plan = Plan()
         self._sink: EventSink = _ignore
+        self._wanted = frozenset(EventKind)
         self._moved = False
         """Something was heard of, and not everything has been done about it."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
@@ -170,6 +177,21 @@ class KernelTier:
         """See `Tier.totals`."""
         return await self._in_scan(self._scan.totals, by, services)
 
+    async def count(self, services: Callable[[], ServiceNames]) -> None:
+        """See `Tier.count`."""
+        await self._in_thread(self._count, services)
+
+    async def carried(self, services: ServiceNames) -> Carried:
+        """See `Tier.carried`."""
+        if self._ends.counting and not self._ends.settled:
+            since = await self._in_thread(self._ends.settle)
+            self._ends.leave_out(await self._in_scan(self._scan.carried, services, since))
+        # In this order, or what ends in between would count twice.
+        ended = await self._in_thread(self._ends.so_far)
+        found = await self._in_scan(self._scan.carried, services)
+        found.add(ended)
+        return found
+
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """See `Tier.in_use`."""
         packed = {layouts.pack_address(address): address for address in addresses}
@@ -196,6 +218,10 @@ class KernelTier:
     def denials(self) -> Sequence[Denials]:
         """See `Tier.denials`."""
         return read_denials(self._maps["denied"], self._names)
+
+    async def untold(self) -> Sequence[Decision]:
+        """See `Tier.untold`."""
+        return await self._in_thread(lambda: list(read_untold(self._maps["repeats"], self._names)))
 
     def limits(self) -> Sequence[LimitState]:
         """See `Tier.limits`."""
@@ -242,7 +268,7 @@ class KernelTier:
         """
         programs = self._load_handoff()
         self._opened.callback(programs.close)
-        return Handoff(self._maps, programs, self._splices, self._table, self._sink)
+        return Handoff(self._maps, programs, self._splices, self._table, self._sink, self._ends)
 
     async def mapping_number(self, name: str) -> int:
         """The number of a mapping in the kernel's tables, by its qualified name; 0 for none."""
@@ -299,8 +325,15 @@ class KernelTier:
             guard[port // 8] |= 1 << port % 8
         self._maps["management"].set(layouts.U32.pack(0), bytes(guard))
 
+    def _count(self, services: Callable[[], ServiceNames]) -> None:
+        self._ends.begin(services)
+        self._want(self._wanted)
+
     def _want(self, kinds: frozenset[EventKind]) -> None:
-        self._settings.want(self._events.mask(kinds))
+        self._wanted = kinds
+        self._events.want(kinds)
+        counted = {EventKind.FLOW_END} if self._ends.counting else set[EventKind]()
+        self._settings.want(self._events.mask(kinds | counted))
 
     def _apply(self, plan: Plan, revision: int) -> None:
         try:

@@ -5,10 +5,13 @@ kernel made of them on the wire is not visible from a socket. A refused TCP conn
 without bytes.
 """
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import batched
 
+from marchproxy.dataplane.carried import Carried, Load
 from marchproxy.dataplane.proxy.balance import Balancer
 from marchproxy.dataplane.proxy.limits import FlowLimits
 from marchproxy.dataplane.records import (
@@ -42,6 +45,7 @@ def _numbers(processor: int) -> Iterator[int]:
 
 
 _REMEMBERED = 256
+_AT_ONCE = 512
 _LAST = 63
 _numbered = _numbers(_LAST)
 """Of all ledgers of this process."""
@@ -76,6 +80,7 @@ class Conversation:
     """An admitted connection or UDP session, as long as it lives."""
 
     __slots__ = (
+        "_counted",
         "_forwarded",
         "answer",
         "backend",
@@ -120,6 +125,23 @@ class Conversation:
         self.began = self.last_seen = time.monotonic()
         """On the monotonic clock: a step of the wall clock must not expire everything."""
         self._forwarded = forwarded
+        self._counted = Load()
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether there is anything to tell by `growth`."""
+        counted = self._counted
+        packets = counted.sent_packets + counted.received_packets
+        return not counted.flows or self.sent.packets + self.received.packets != packets
+
+    def growth(self) -> Load:
+        """What it has carried since this was last asked; once it is a flow by itself."""
+        sent, received, counted = self.sent, self.received, self._counted
+        now = Load(1, sent.packets, sent.bytes, received.packets, received.bytes)
+        self._counted = Load()
+        self._counted.add(now)
+        now.add(-counted)
+        return now
 
     def carry(self, tally: Tally, size: int) -> None:
         """Count bytes that were read and go on to the other side; `tally` is `sent` or `received`."""
@@ -175,6 +197,8 @@ class Ledger:
         self._blocked: dict[int, tuple[Backend, bool]] = {}
         """What the plan's blocks said about backends, by their identity; HTTP asks for each request."""
         self._balancer = Balancer()
+        self.carried = Carried()
+        """What conversations have carried since start; of those that live, as far as `count` was told."""
         self.limits = FlowLimits()
         self.revision = 0
 
@@ -201,6 +225,12 @@ class Ledger:
             for audited, tallies in ((False, self._denied), (True, self._audited))
             for (reason, mapping), tally in tallies.items()
         ]
+
+    def count(self, live: Iterable[Conversation]) -> None:
+        """Add to `carried` what these have carried so far."""
+        for conversation in live:
+            if conversation.state is not FlowState.OPENING and conversation.has_grown:
+                self._count(conversation)
 
     def decide(
         self, transport: Transport, source: IPAddress, destination: IPAddress, port: int
@@ -258,6 +288,10 @@ class Ledger:
 
     def moved(self, conversation: Conversation, backend: Backend) -> None:
         """A conversation is with this backend from now on."""
+        before = conversation.backend
+        if before and before.service != backend.service and conversation.state is not FlowState.OPENING:
+            # What is counted from here on is of another service.
+            self._count(conversation)
         self._leave(conversation)
         conversation.backend = backend
         if conversation.answer.pool:
@@ -273,11 +307,13 @@ class Ledger:
 
     def passed_on(self, conversation: Conversation) -> None:
         """The kernel has an opened conversation now, and tells its end."""
+        self._count(conversation)
         self._leave(conversation)
         self._tally(Reason.HANDED_OFF).add(0)
 
     def ended(self, conversation: Conversation, reason: Reason) -> None:
         """An opened conversation is over."""
+        self._count(conversation)
         self._leave(conversation)
         conversation.state = FlowState.CLOSED
         if EventKind.FLOW_END in self.wanted:
@@ -315,12 +351,25 @@ class Ledger:
             decision = _decision(query, source_port, answer, self.revision, name, time=time.time())
             self.sink(Event(kind, decision))
 
+    def _count(self, conversation: Conversation) -> None:
+        answer, backend = conversation.answer, conversation.backend
+        services = _source_service(answer), backend.service if backend else ""
+        self.carried.take(answer.mapping, *services, conversation.growth())
+
     def _leave(self, conversation: Conversation) -> None:
         if conversation.backend and conversation.answer.pool:
             self._balancer.count(conversation.backend, -1)
 
     def _tally(self, reason: Reason) -> Tally:
         return self._tallies.setdefault(reason, Tally())
+
+
+async def count(ledger: Ledger, live: Iterable[Conversation]) -> Carried:
+    """What all conversations of a ledger have carried, of which `live` go on. Others have turns meanwhile."""
+    for some in batched(tuple(live), _AT_ONCE):
+        ledger.count(some)
+        await asyncio.sleep(0)
+    return ledger.carried
 
 
 def _nobody(_: Event) -> None:
@@ -344,9 +393,6 @@ def _decision(
     destination_service: str = "",
 ) -> Decision:
     """`reason`: another than the answer's."""
-    services: Iterable[str] = answer.source_services
-    if len(answer.source_services) > 1 and answer.rule:
-        services = set(answer.rule.sources).intersection(services) or services
     return Decision(
         time=time,
         id=id,
@@ -360,7 +406,14 @@ def _decision(
         reason=answer.reason if reason is None else reason,
         mapping=answer.mapping,
         revision=revision,
-        source_service=min(services, default=""),
+        source_service=_source_service(answer),
         destination_service=destination_service,
         name=name,
     )
+
+
+def _source_service(answer: Answer) -> str:
+    services: Iterable[str] = answer.source_services
+    if len(answer.source_services) > 1 and answer.rule:
+        services = set(answer.rule.sources).intersection(services) or services
+    return min(services, default="")

@@ -80,8 +80,9 @@ class TcpCarrier:
             connection = TcpConnection(client, self._ledger.begin(query, peer_port, answer))
             self.live.add(connection)
             self.empty.clear()
-            search = self._open(connection)
-            connection.search = self._tasks.start(search, name=f"connect for {peer}:{peer_port}")
+            search, flow = self._open(connection), connection.conversation.number
+            name = f"connect for {peer}:{peer_port}"
+            connection.search = self._tasks.start(search, name=name, flow=flow)
 
     def recheck(self) -> None:
         """End what the plan in force no longer allows."""

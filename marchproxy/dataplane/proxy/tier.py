@@ -3,22 +3,24 @@
 import asyncio
 import resource
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from marchproxy.dataplane.agreement import KernelAnswer
 from marchproxy.dataplane.capture.packet import Feed
 from marchproxy.dataplane.capture.wish import Wish
+from marchproxy.dataplane.carried import Carried
 from marchproxy.dataplane.flowquery import FlowPage, FlowQuestion, page_of
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.naming import ServiceNames
-from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.dataplane.proxy.ledger import Conversation, Ledger, count
 from marchproxy.dataplane.proxy.sockets import expect_descriptors, open_listener
 from marchproxy.dataplane.proxy.tcp import TcpCarrier, TcpLimits, TcpListener
 from marchproxy.dataplane.proxy.udp import UdpCarrier, UdpLimits, UdpListener
 from marchproxy.dataplane.records import (
     BackendLoad,
+    Decision,
     Denials,
     EventKind,
     Flow,
@@ -112,6 +114,13 @@ class SocketsTier:
         """See `Tier.totals`."""
         return FlowTotals.of(self._completed(services), by)
 
+    async def count(self, services: Callable[[], ServiceNames]) -> None:
+        """See `Tier.count`. It is counted as long as this is there."""
+
+    async def carried(self, services: ServiceNames) -> Carried:
+        """See `Tier.carried`."""
+        return await count(self._ledger, self._live())
+
     async def in_use(self, addresses: frozenset[IPAddress]) -> frozenset[IPAddress]:
         """See `Tier.in_use`."""
         ends = {
@@ -143,6 +152,10 @@ class SocketsTier:
     def denials(self) -> Sequence[Denials]:
         """See `Tier.denials`."""
         return self._ledger.denials()
+
+    async def untold(self) -> Sequence[Decision]:
+        """None: each refusal is told at once."""
+        return ()
 
     def limits(self) -> Sequence[LimitState]:
         """See `Tier.limits`."""

@@ -121,7 +121,12 @@ class CatchUp:
     """Answer when all that came before holds, and what has happened was told."""
 
 
-type Question = ListFlows | FindUsed | Cut | Revoke | CatchUp
+@dataclass(frozen=True, slots=True)
+class AddUp:
+    """Answer with what was carried since the worker began."""
+
+
+type Question = ListFlows | FindUsed | Cut | Revoke | CatchUp | AddUp
 
 
 @dataclass(frozen=True, slots=True)

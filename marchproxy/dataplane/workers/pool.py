@@ -21,6 +21,7 @@ from marchproxy.dataplane.admission.listeningsockets import ListeningSockets, Pr
 from marchproxy.dataplane.admission.names import Find
 from marchproxy.dataplane.admission.ripe import Ripe
 from marchproxy.dataplane.admission.service import Admission
+from marchproxy.dataplane.carried import Carried
 from marchproxy.dataplane.credentials.certificates import CertificateKeeper
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.credentials.tickets import Tickets
@@ -196,6 +197,13 @@ class WorkerPool:
         answers = await self._ask_all(messages.Revoke(token))
         return await self._own.revoke(token) + sum(each for each in answers if isinstance(each, int))
 
+    async def carried(self) -> Carried:
+        """See `Admission.carried`. Of a worker that dies it is as it was when somebody last asked."""
+        found = (await self._own.carried()).copy()
+        for each in await asyncio.gather(*(place.carried() for place in self._workers)):
+            found.add(each)
+        return found
+
     def counters(self) -> Mapping[Reason, Traffic]:
         """See `Admission.counters`; they outlive the worker that counted."""
         return self._totals().counters
@@ -338,6 +346,8 @@ class _Place:
     def __init__(self, pool: WorkerPool, index: int, verbosity: int, log_format: LogFormat) -> None:
         self.facts = messages.Facts()
         """Of all workers that were here."""
+        self._carried, self._retired_carried = Carried(), Carried()
+        """As the one that is here has last told, and of those before it."""
         self._pool = pool
         self.index = index
         self._logging = str(verbosity), log_format.value
@@ -397,6 +407,15 @@ class _Place:
             return None
         finally:
             self._asked.pop(number, None)
+
+    async def carried(self) -> Carried:
+        """What all workers that were here have carried."""
+        answer = await self.ask(messages.AddUp()) if self.alive else None
+        if isinstance(answer, Carried):
+            self._carried = answer
+        found = self._retired_carried.copy()
+        found.add(self._carried)
+        return found
 
     def problems(self) -> Sequence[str]:
         """What it says, and that it died lately or does not start."""
@@ -498,6 +517,8 @@ class _Place:
                 future.set_result(None)
         self._asked.clear()
         # Nothing is open there any more, and what was counted stays counted.
+        self._retired_carried.add(self._carried)
+        self._carried = Carried()
         self._retired = self.facts = Totals.retired(self.facts)
         if not self._leaving:
             self._died_at = time.monotonic()

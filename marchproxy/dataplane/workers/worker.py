@@ -134,6 +134,8 @@ class Worker:
                 value = await self._admission.cut(ids)
             case messages.Revoke(token):
                 value = await self._admission.revoke(token)
+            case messages.AddUp():
+                value = await self._admission.carried()
             case messages.CatchUp():
                 self._report()
                 self._flush()

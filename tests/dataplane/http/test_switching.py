@@ -1,8 +1,14 @@
 """WebSockets: bytes after the handshake."""
 
 import asyncio
+import errno
 
-from tests.dataplane.http.site import answer, response, routed, served
+import pytest
+
+from marchproxy.dataplane.http import switching
+from marchproxy.dataplane.http.exchange import Exchange
+from marchproxy.dataplane.logs import flow_of
+from tests.dataplane.http.site import answer, only, response, routed, served
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import dial
 from tests.dataplane.proxy.peers import echo as echoing
@@ -63,6 +69,45 @@ async def test_a_plan_that_no_longer_allows_it_ends_it() -> None:
         await until(lambda: bool(at.admission._tunnels.live))
         at.apply(routed(at, backend.port, action="deny"), 3)
         await until(lambda: ("flow-end", "POLICY_CHANGED") in at.reasons())
+
+
+@looped
+async def test_a_websocket_that_cannot_go_on_is_found_by_the_ids_of_its_flow_and_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(switching, "_copies", fail)
+    async with served(serve=websocket) as (at, _), dial(at.port) as (reader, writer):
+        writer.write(HANDSHAKE)
+        await response(reader)
+        await until(lambda: any(event.exchanged for event in at.events))
+        [told] = [event for event in at.events if event.exchanged]
+        [record] = [each for each in caplog.records if "WebSocket" in each.getMessage()]
+        assert flow_of(record) == told.decision.id > 0
+        assert told.exchanged
+        wanted = f"request {told.exchanged.request_id}: a WebSocket of h is ended: Too many open files"
+        assert record.getMessage() == wanted
+
+
+@looped
+async def test_a_request_whose_search_fails_is_found_by_the_ids_of_its_flow_and_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_: Exchange, first: object) -> None:
+        raise ZeroDivisionError("by nought")
+
+    monkeypatch.setattr(Exchange, "_reach", fail)
+    async with served(serve=websocket) as (at, _), dial(at.port) as (_, writer):
+        writer.write(HANDSHAKE.replace(b"Host: h", b"Host: h\r\nX-Request-Id: 0af7651916cd43dd"))
+        await until(lambda: bool(caplog.records))
+        [record] = caplog.records
+        assert record.getMessage() == "request 0af7651916cd43dd failed: ZeroDivisionError: by nought"
+        exchange = only(at).exchange
+        assert exchange
+        assert exchange.conversation
+        assert flow_of(record) == exchange.conversation.number > 0
 
 
 @looped

@@ -210,6 +210,25 @@ def test_what_waits_is_bounded_and_the_newest_are_lost(
 
 
 @pytest.mark.requires("bpf", "ringbuf")
+def test_all_ends_are_counted_whoever_is_told_of_them(
+    loaded: BpfObject, reader: EventReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(
+        reader, "_ended", lambda raws: counted.extend(layouts.U64.unpack_from(raw, 8)[0] for raw in raws)
+    )
+    monkeypatch.setattr(events, "HELD", 2)
+    told, lost = Told(reader, monkeypatch), reader.lost
+    told.put(START[0], END[0], END[0], DENIED[0], END[0])
+    assert told.read(10) == [(1, START[1]), (2, END[1]), (4, DENIED[1])]
+    assert (counted, reader.lost - lost) == ([2, 3, 5], 2)
+    reader.want(frozenset({EventKind.DENIED}))
+    told.put(START[0], END[0], DENIED[0])
+    assert told.read(10) == [(8, DENIED[1])]
+    assert (counted, reader.lost - lost) == ([2, 3, 5, 7], 2), "what nobody wants is not lost"
+
+
+@pytest.mark.requires("bpf", "ringbuf")
 def test_what_waits_is_told_in_the_end(reader: EventReader, monkeypatch: pytest.MonkeyPatch) -> None:
     told, found = Told(reader, monkeypatch), list[Event]()
     told.put(START[0], DENIED[0])

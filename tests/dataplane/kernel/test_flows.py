@@ -49,7 +49,8 @@ class Tables:
             "beginnings": self.beginnings,
         }
         self.hung_up: list[bytes] = []
-        self.table = FlowTable(maps, names, Timeouts(), hang_up=self._hang_up)
+        self.counted: list[Flow] = []
+        self.table = FlowTable(maps, names, Timeouts(), hang_up=self._hang_up, ended=self.counted.append)
 
     def _hang_up(self, key: bytes) -> None:
         assert key not in self.flows.entries.keys() | self.opening.entries.keys()
@@ -66,6 +67,7 @@ class Tables:
     def told(self) -> list[tuple[int, Reason]]:
         """Flow ids and reasons of reported ends."""
         assert all(report.kind is EventKind.FLOW_END for report in self.reports)
+        assert [report.flow for report in self.reports] == self.counted
         return [(report.decision.id, report.decision.reason) for report in self.reports]
 
 

@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 
 from marchproxy.dataplane import allowance
+from marchproxy.dataplane.carried import Carried, Load
 from marchproxy.dataplane.flowquery import FlowFilter, FlowOrder, FlowQuestion, SortKey, page_of
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping
 from marchproxy.dataplane.kernel import flowscan, layouts
@@ -17,7 +18,7 @@ from marchproxy.dataplane.kernel.tunnels import HeldTunnel, Tunnel, TunnelTable
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import Flow
 from marchproxy.model.reason import Reason
-from tests.dataplane.kernel.conversations import Conversation
+from tests.dataplane.kernel.conversations import SECOND, Conversation, now
 from tests.dataplane.kernel.fakes import FakeCounts, FakeMap
 from tests.dataplane.plans import backend, listener, plan, rule
 
@@ -154,6 +155,29 @@ def test_filters_of_these_tests_tell_flows_apart(everything: list[Flow]) -> None
 @pytest.mark.parametrize("by", Grouping)
 def test_totals_are_those_of_the_decoded_flows(kernel: Kernel, everything: list[Flow], by: Grouping) -> None:
     assert kernel.scan.totals(by, kernel.services) == FlowTotals.of(everything, by)
+
+
+def test_what_established_flows_have_carried_is_that_of_the_decoded_ones(kernel: Kernel) -> None:
+    established = {key[:37] for key in kernel.maps["flows"].entries}
+    expected = Carried()
+    for flow in kernel.all():
+        decision = flow.decision
+        key = layouts.FLOW_KEY.struct.pack(
+            *(layouts.pack_address(decision.source), layouts.pack_address(decision.destination)),
+            *(layouts.pack_port(decision.source_port), layouts.pack_port(decision.destination_port)),
+            {"tcp": 6, "udp": 17}.get(decision.protocol, 58 if decision.source.version == 6 else 1),
+        )
+        if key[:37] in established:
+            load = Load(1, flow.sent.packets, flow.sent.bytes, flow.received.packets, flow.received.bytes)
+            expected.take(decision.mapping, decision.source_service, decision.destination_service, load)
+    found = kernel.scan.carried(kernel.services)
+    assert 100 < sum(load.flows for load in found.mappings.values()) < len(kernel.all())
+    assert (found.mappings, found.services) == (expected.mappings, expected.services)
+    assert found.cost > 0
+    old = kernel.scan.carried(kernel.services, now() - 50 * SECOND)
+    for mapping, load in old.mappings.items():
+        assert 0 < load.flows < found.mappings[mapping].flows
+    assert kernel.scan.carried(kernel.services, 1).mappings == {}
 
 
 def test_several_who_ask_the_same_share_one_walk(monkeypatch: pytest.MonkeyPatch) -> None:

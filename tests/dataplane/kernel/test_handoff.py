@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from marchproxy.dataplane.carried import Load
 from marchproxy.dataplane.kernel import handoff
+from marchproxy.dataplane.kernel.clock import KernelClock
 from marchproxy.dataplane.kernel.handoff import (
     SO_BUF_LOCK,
     UNREAD,
@@ -29,6 +31,7 @@ from marchproxy.dataplane.kernel.joining import HandoffRefusal
 from marchproxy.dataplane.kernel.tcpsocket import TCP_REPAIR, Blocker
 from marchproxy.dataplane.kernel.tier import KernelTier
 from marchproxy.dataplane.kernel.tunnels import Tunnel
+from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import Event, EventKind, Flow, FlowState
 from marchproxy.model.entities import Interface, Role
 from marchproxy.model.reason import Reason
@@ -111,7 +114,7 @@ class Open:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon, bench = daemon, daemon.bench
         family = socket.AF_INET6 if ":" in bench.listen else socket.AF_INET
-        self.id = new_flow_id()
+        self.id, self.started = new_flow_id(), KernelClock().monotonic
         with (
             socket.create_server((bench.listen, PORT), family=family) as listener,
             bench.rig.server.socket(family, socket.SOCK_STREAM) as serving,
@@ -132,7 +135,7 @@ class Open:
     def attempt(self) -> Draining | HandoffRefusal:
         number = self._daemon.tier._names.number("t")
         return self._daemon.handoff.attempt(
-            self.near, self.upstream, TunnelFacts(self.id, number, 3, 1, OPENER)
+            self.near, self.upstream, TunnelFacts(self.id, number, 3, self.started, OPENER)
         )
 
     async def hand_off(self) -> Progress:
@@ -186,6 +189,47 @@ def test_a_tunnel_goes_on_without_sockets_and_is_listed_with_who_opened_it(bench
         assert (str(flow.backend), flow.backend_port) == (bench.server, SERVER_PORT)
         assert daemon.tier.counters()[Reason.HANDED_OFF].packets > 0
         opened.close()
+
+    bench.run(scenario)
+
+
+def test_what_sockets_have_carried_is_not_counted_again(bench: Bench) -> None:
+    async def scenario(daemon: Daemon) -> None:
+        names = ServiceNames(ALLOWED)
+        await daemon.tier.count(lambda: names)
+        opened = daemon.open()
+        opened.client.sendall(bytes(5000))
+        opened.upstream.sendall(receive(opened.near, 5000))
+        assert receive(opened.server, 5000) == bytes(5000)
+        assert await opened.hand_off() is Progress.HANDED_OFF
+        before = (await daemon.tier.carried(names)).mappings["t"]
+        (flow,) = await daemon.flows()
+        assert flow.sent.bytes > 5000
+        assert before.flows == 0, "it is a flow of those who began it"
+        assert before.sent_bytes < 500, "acknowledgements"
+        opened.talk()
+        (later,) = await daemon.flows()
+        after = await daemon.tier.carried(names)
+        assert later.sent.bytes - flow.sent.bytes >= 17
+        assert after.mappings["t"].sent_bytes - before.sent_bytes >= later.sent.bytes - flow.sent.bytes
+        assert {service for service, _ in after.services} >= {"default/clients"}
+        assert await daemon.tier.cut(frozenset({opened.id})) == {opened.id}
+        ended = (await daemon.tier.carried(names)).mappings["t"]
+        assert 0 <= ended.sent_bytes - after.mappings["t"].sent_bytes < 500
+        opened.close()
+
+    bench.run(scenario)
+
+
+def test_a_tunnel_that_is_taken_back_is_not_left_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(daemon: Daemon) -> None:
+        names = ServiceNames(ALLOWED)
+        await daemon.tier.count(lambda: names)
+        ending = Ending(daemon, "client")
+        monkeypatch.setattr(daemon.handoff, "_enter", ending.enter)
+        assert ending.opened.attempt() is HandoffRefusal.CLOSED
+        assert (await daemon.tier.carried(names)).mappings.get("t", Load()) == Load()
+        ending.opened.close()
 
     bench.run(scenario)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from marchproxy import bpf
+from marchproxy.dataplane.carried import Load
 from marchproxy.dataplane.kernel import banks, interfaces, layouts, location, tier
 from marchproxy.dataplane.kernel.attach import detach_all
 from marchproxy.dataplane.kernel.banks import Banks
@@ -20,6 +21,7 @@ from marchproxy.dataplane.kernel.natports import RESERVED
 from marchproxy.dataplane.kernel.runs import PlanTooLarge
 from marchproxy.dataplane.kernel.sysctls import Sysctls
 from marchproxy.dataplane.kernel.tier import KernelTier
+from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import Event, EventKind, FlowState
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.entities import Interface, Mapping, Mode, Role, Service
@@ -202,6 +204,81 @@ def test_what_nobody_wants_is_not_told(bench: Bench) -> None:
 
     bench.run(scenario)
     assert [event.kind for event in bench.events] == [EventKind.FLOW_START]
+
+
+type Counts = tuple[int, int, int]
+"""Flows, and bytes of both directions."""
+
+
+WANTED = plan(*SERVICES, BOTH)
+NAMES = ServiceNames(WANTED)
+
+
+async def counted(kernel: KernelTier) -> Counts:
+    """What is counted under the mapping by now."""
+    await kernel.poll()
+    found = (await kernel.carried(NAMES)).mappings.get("both", Load())
+    return found.flows, found.sent_bytes, found.received_bytes
+
+
+async def ended(bench: Bench, kernel: KernelTier) -> Counts:
+    """What the records say of all flows that have ended, once there is one."""
+    while not bench.ended():
+        await asyncio.sleep(0.01)
+        await kernel.poll()
+    flows = [event.flow for event in bench.events if event.kind is EventKind.FLOW_END and event.flow]
+    return len(flows), sum(each.sent.bytes for each in flows), sum(each.received.bytes for each in flows)
+
+
+async def live(kernel: KernelTier) -> tuple[Counts, Counts]:
+    """What the record of the only flow says, and what is counted with nothing carried meanwhile."""
+    while True:
+        (before,) = await kernel.flows(10)
+        sums = await counted(kernel)
+        (flow,) = await kernel.flows(10)
+        if (flow.sent, flow.received) == (before.sent, before.received):
+            return (1, flow.sent.bytes, flow.received.bytes), sums
+        await asyncio.sleep(0.01)
+
+
+def test_what_is_carried_is_counted_once_and_from_the_beginning_of_each_daemon(bench: Bench) -> None:
+    talks: list[Talk] = []
+
+    async def first(kernel: KernelTier) -> None:
+        await kernel.apply(WANTED, 3)
+        await ask(bench.ask)
+        await ended(bench, kernel)
+        bench.events.clear()
+        await kernel.count(lambda: NAMES)
+        assert await counted(kernel) == (0, 0, 0), "what was before is none of ours"
+        await ask(bench.ask)
+        before = await ended(bench, kernel)
+        assert await counted(kernel) == before
+        assert before[1] > 0
+        # Nobody is told of what follows.
+        await kernel.want(frozenset())
+        talk = await asyncio.to_thread(bench.connect)
+        one, sums = await live(kernel)
+        assert sums == tuple(map(sum, zip(before, one, strict=True)))
+        (flow,) = await kernel.flows(10)
+        assert await kernel.cut(frozenset({flow.decision.id})) == {flow.decision.id}
+        assert await counted(kernel) == sums, "it has ended, and counts no more for that"
+        talk.close()
+        talks.append(await asyncio.to_thread(bench.connect))
+
+    async def second(kernel: KernelTier) -> None:
+        await kernel.apply(WANTED, 3)
+        await kernel.count(lambda: NAMES)
+        before, sums = await live(kernel)
+        assert sums == (0, 0, 0), "nor what another daemon has counted"
+        assert await asyncio.to_thread(talks[0].works)
+        after, sums = await live(kernel)
+        assert sums == tuple(now - was for now, was in zip(after, before, strict=True))
+        assert min(sums[1:]) > 0
+        talks[0].close()
+
+    bench.run(first)
+    bench.run(second)
 
 
 def test_a_restart_disturbs_nothing(bench: Bench) -> None:

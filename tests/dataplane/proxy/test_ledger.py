@@ -1,13 +1,16 @@
 """What the sockets tier writes down."""
 
+import asyncio
 from dataclasses import replace
 from ipaddress import ip_address
 
-from marchproxy.dataplane.proxy.ledger import Conversation, Ledger
+from marchproxy.dataplane.carried import Load, Side
+from marchproxy.dataplane.proxy.ledger import Conversation, Ledger, count
 from marchproxy.dataplane.records import Denials, Event, EventKind, FlowState, Traffic
 from marchproxy.model.entities import Balance
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Tier, Verdict
+from tests.dataplane.loops import looped
 from tests.dataplane.plans import backend, listener, plan, rule
 
 CLIENT, HERE = ip_address("10.0.0.5"), ip_address("192.0.2.1")
@@ -89,6 +92,72 @@ def test_a_new_plan_is_asked_about_old_conversations() -> None:
     kept.adopt(CLOSED, 8)
     assert not kept.still_allowed(conversation)
     assert conversation.revision == 7
+
+
+def test_what_is_carried_counts_once_however_often_somebody_asks() -> None:
+    kept, _ = ledger()
+    opening, conversation = begun(kept), begun(kept)
+    kept.opened(conversation, WEB)
+    conversation.carry(conversation.sent, 100)
+    for _ in range(2):
+        kept.count([opening, conversation])
+        assert kept.carried.mappings == {"m": Load(1, 1, 100, 0, 0)}
+    conversation.carry(conversation.received, 1000)
+    kept.count([opening, conversation])
+    conversation.carry(conversation.received, 400)
+    conversation.state = FlowState.CLOSING
+    kept.count([conversation])
+    assert kept.carried.mappings == {"m": Load(1, 1, 100, 2, 1400)}
+    conversation.carry(conversation.received, 100)
+    kept.ended(conversation, Reason.CLOSED)
+    kept.count([conversation])
+    whole = Load(1, 1, 100, 3, 1500)
+    assert kept.carried.mappings == {"m": whole}
+    assert kept.carried.services == {("odd", Side.SOURCE): whole, ("web", Side.DESTINATION): whole}
+
+
+def test_what_goes_to_the_kernel_was_carried_here_so_far() -> None:
+    kept, _ = ledger()
+    conversation = begun(kept)
+    kept.opened(conversation, WEB)
+    conversation.carry(conversation.sent, 100)
+    kept.passed_on(conversation)
+    assert kept.carried.mappings == {"m": Load(1, 1, 100, 0, 0)}
+
+
+def test_each_service_has_what_was_carried_while_requests_went_there() -> None:
+    kept, _ = ledger()
+    conversation = begun(kept)
+    kept.opened(conversation, WEB)
+    conversation.carry(conversation.sent, 100)
+    kept.moved(conversation, replace(WEB, service="canary"))
+    conversation.carry(conversation.sent, 7)
+    kept.ended(conversation, Reason.CLOSED)
+    services = kept.carried.services
+    assert services["web", Side.DESTINATION] == Load(1, 1, 100, 0, 0)
+    assert services["canary", Side.DESTINATION] == Load(0, 1, 7, 0, 0)
+    assert services["odd", Side.SOURCE] == kept.carried.mappings["m"] == Load(1, 2, 107, 0, 0)
+
+
+@looped
+async def test_others_have_turns_while_many_are_counted() -> None:
+    kept, _ = ledger()
+    many = [begun(kept) for _ in range(1200)]
+    for conversation in many:
+        kept.opened(conversation, WEB)
+        conversation.carry(conversation.sent, 1)
+    turns = 0
+
+    async def wait() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    waiting = asyncio.create_task(wait())
+    assert (await count(kept, many)).mappings == {"m": Load(1200, 1200, 1200, 0, 0)}
+    waiting.cancel()
+    assert turns >= 2
 
 
 def test_kinds_that_nobody_wants_are_counted_all_the_same() -> None:

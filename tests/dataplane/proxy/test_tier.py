@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.proxy.tier import default_limits
 from marchproxy.model.entities import Balance, Interface, Role
 from marchproxy.model.errors import Conflict
@@ -43,6 +44,22 @@ async def test_a_new_plan_leaves_allowed_connections_and_their_listener_alone() 
             assert {key: item.socket.fileno() for key, item in running.tier._open.items()} == kept
             assert not is_open(other)
             assert running.reasons() == [("flow-start", "FORWARDED")]
+
+
+@looped
+async def test_what_is_carried_is_told_of_live_and_ended_connections() -> None:
+    port = free_port()
+    async with tcp_server(echo) as server:
+        served = plan(listener(port, rule(backend(server))))
+        async with appliance(served) as running:
+            await running.tier.count(lambda: ServiceNames(served))
+            for flows in (1, 2):
+                async with dial(port) as (reader, writer):
+                    writer.write(b"before")
+                    assert await reader.readexactly(6) == b"before"
+                    found = (await running.tier.carried(ServiceNames(served))).mappings["m"]
+                    counted = found.flows, found.sent_bytes, found.received_bytes
+                    assert counted == (flows, 6 * flows, 6 * flows)
 
 
 @looped

@@ -172,6 +172,28 @@ async def test_clients_are_served_and_told_of() -> None:
 
 
 @looped
+async def test_what_workers_carry_is_told_to_the_byte_and_outlives_them() -> None:
+    async with serving() as made:
+        clients = [await made.connect() for _ in range(8)]
+        for reader, writer, _ in clients:
+            writer.write(b"word")
+            assert await reader.readexactly(4) == b"word"
+        found = (await made.pool.carried()).mappings["m"]
+        assert (found.flows, found.sent_bytes, found.received_bytes) == (8, 32, 32)
+        for pid in made.processes():
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: any("unexpectedly" in text for text in made.pool.problems()), "they are missed")
+        for _, writer, _ in clients:
+            writer.close()
+        assert (await made.pool.carried()).mappings["m"] == found
+        await until(lambda: len(made.processes()) == 2, "others in their place")
+        assert await made.works()
+        grown = (await made.pool.carried()).mappings["m"]
+        assert grown.flows == 9
+        assert grown.sent_bytes > 32
+
+
+@looped
 async def test_workers_begin_with_the_plan_that_needs_them_and_are_waited_for() -> None:
     pool = WorkerPool(2, find, cast(CredentialKeeper, NoCredentials()), keeper(), None)
     made = Made(pool, free_port(), free_port(), [], [])

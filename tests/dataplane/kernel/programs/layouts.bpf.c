@@ -33,6 +33,8 @@ struct mp_interface interface;
 struct mp_own_addresses own_addresses;
 struct mp_counter counter;
 struct mp_denied_key denied_key;
+struct mp_repeat_key repeat_key;
+struct mp_repeat repeat;
 struct mp_event event;
 struct mp_capture_filter capture_filter;
 struct mp_capture_spent capture_spent;
