@@ -1,8 +1,7 @@
 """Series of traffic between client and server through each contender, as `make bench` has it."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
@@ -16,7 +15,6 @@ from benchmarks.series.results import Point, Run
 from benchmarks.workloads import new_connections
 from marchproxy.model.errors import MarchproxyError
 from rig.network import LISTEN4
-from rig.waiting import wait_for
 
 type Measure = Callable[[Bed, str, int, float], float]
 """Bed, target address, step, seconds: pieces of work a second."""
@@ -54,6 +52,8 @@ class Series:
 class MappingsMarchProxy(MarchProxy):
     """With so many mappings at 1,000 listeners beside those of the bed."""
 
+    patience = PATIENCE
+
     def __init__(self, bed: Bed, count: int) -> None:
         """Write its configuration."""
         self.name = f"marchproxy-tc-{count}"  # type: ignore[misc]
@@ -62,16 +62,6 @@ class MappingsMarchProxy(MarchProxy):
         file.write_text(json.dumps(large(self.appliance.json("export"), count)))
         words = [*self.appliance.command, "apply", "-f", str(file), "--yes"]
         bed.rig.middle.run(words, env=self.appliance.env, timeout=4 * PATIENCE)
-
-    @contextmanager
-    def standing(self) -> Iterator[None]:
-        self.appliance.spawn()
-        try:
-            self.appliance.wait_ready(PATIENCE)
-            wait_for(self.reached, "the large policy to hold", timeout=PATIENCE)
-            yield
-        finally:
-            self.appliance.detach()
 
 
 class MappingsNftables(Nftables):
