@@ -47,6 +47,8 @@ class Series:
     work_scale: float
     stands: Callable[[Bed], Sequence[Stand]]
     measure: Measure
+    prepare: Callable[[Bed, int], None] = lambda _bed, _step: None
+    """What is done before each figure of a step, and is no part of it."""
 
 
 class MappingsMarchProxy(MarchProxy):
@@ -185,6 +187,7 @@ def measure(run: Run, bed: Bed, series: Series, report: Report) -> None:
 def _point(run: Run, series: Series, contender: Contender, step: int, number: int) -> Point:
     bed = contender.bed
     bed.forget()
+    series.prepare(bed, step)
     value, used = usage_during(lambda: series.measure(bed, contender.target, step, run.seconds))
     # iperf3 and wrk take whole seconds.
     work = value * (ceil(run.seconds) if series.measure in (streams, connections) else run.seconds)
