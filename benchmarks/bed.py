@@ -39,6 +39,8 @@ WEBSOCKET = Port("websocket", "tcp", 8090)
 """None of `PORTS`: only who reads HTTP offers it (`httpproxies`)."""
 LARGE = 1 << 20
 """Bytes of /large, by HTTP."""
+ANSWER = 4 * "0123456789abcdef"
+"""To every other request."""
 PORTS = (HTTP, STREAM, PINGPONG, DATAGRAMS, TUNNEL, DNS)
 
 NGINX = """
@@ -58,10 +60,10 @@ http {
     server {
         listen 8080 reuseport backlog=8192;
         location = /large { root .; }
-        location / { return 200 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"; }
+        location / { return 200 "ANSWER"; }
     }
 }
-"""
+""".replace("ANSWER", ANSWER)
 
 
 class Bed:
@@ -133,9 +135,9 @@ class Bed:
         return float(said["answers"] / said["seconds"])
 
     def answers(self, target: str) -> bool:
-        """Whether HTTP gets through to the server at `target`."""
+        """Whether HTTP gets through to the server at `target`: proxies have answers of their own before."""
         try:
-            return bool(self.rig.client.call(fetch, target, HTTP.number))
+            return self.rig.client.call(fetch, target, HTTP.number) == ANSWER.encode()
         except OSError:
             return False
 
