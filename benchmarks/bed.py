@@ -35,8 +35,12 @@ PINGPONG = Port("pingpong", "tcp", 7000)
 DATAGRAMS = Port("datagrams", "udp", 7000)
 TUNNEL = Port("tunnel", "tcp", 7999)
 DNS = Port("dns", "udp", 7053)
+WEBSOCKET = Port("websocket", "tcp", 8090)
+"""None of `PORTS`: only who reads HTTP offers it (`httpproxies`)."""
 LARGE = 1 << 20
 """Bytes of /large, by HTTP."""
+ANSWER = 4 * "0123456789abcdef"
+"""To every other request."""
 PORTS = (HTTP, STREAM, PINGPONG, DATAGRAMS, TUNNEL, DNS)
 
 NGINX = """
@@ -56,14 +60,14 @@ http {
     server {
         listen 8080 reuseport backlog=8192;
         location = /large { root .; }
-        location / { return 200 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"; }
+        location / { return 200 "ANSWER"; }
     }
 }
-"""
+""".replace("ANSWER", ANSWER)
 
 
 class Bed:
-    """Client, appliance and server hosts, with the servers of `PORTS` running."""
+    """Client, appliance and server hosts, with the servers of `PORTS` and `WEBSOCKET` running."""
 
     def __init__(self, rig: Rig) -> None:
         """Set one congestion control everywhere and start the servers."""
@@ -78,6 +82,7 @@ class Bed:
         rig.server.popen([self._traffic, "serve", str(PINGPONG.number)]).expect("ready")
         rig.server.popen([compiled("dns"), "serve", str(DNS.number)]).expect("ready")
         rig.server.popen([compiled("tunnel"), "serve", str(TUNNEL.number)]).expect("ready")
+        rig.server.popen([compiled("websocket"), "serve", str(WEBSOCKET.number)]).expect("ready")
 
     def _tune(self) -> None:
         available = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
@@ -130,9 +135,9 @@ class Bed:
         return float(said["answers"] / said["seconds"])
 
     def answers(self, target: str) -> bool:
-        """Whether HTTP gets through to the server at `target`."""
+        """Whether HTTP gets through to the server at `target`: proxies have answers of their own before."""
         try:
-            return bool(self.rig.client.call(fetch, target, HTTP.number))
+            return self.rig.client.call(fetch, target, HTTP.number) == ANSWER.encode()
         except OSError:
             return False
 
@@ -150,7 +155,7 @@ def start_nginx(host: Host, folder: Path, configuration: str) -> Process:
 def compiled(name: str) -> str:
     """The path of `NAME.c` as a program, compiled where it is missing or older than its source."""
     source = Path(__file__).with_name(f"{name}.c")
-    newest = max(path.stat().st_mtime for path in (source, source.with_name("common.h")))
+    newest = max(path.stat().st_mtime for path in (source, *source.parent.glob("*.h")))
     program = ROOT / "build" / name
     if not program.exists() or program.stat().st_mtime < newest:
         program.parent.mkdir(exist_ok=True)

@@ -18,6 +18,8 @@ class Contender(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     carries_udp: ClassVar[bool] = True
+    patience: ClassVar[float] = 10.0
+    """Seconds until it has to serve, and until traffic has to pass."""
 
     def __init__(self, bed: Bed) -> None:
         """Prepare what only needs preparing once."""
@@ -44,7 +46,7 @@ class Contender(ABC):
 
     def wait_ready(self) -> None:
         """Wait until traffic passes."""
-        wait_for(self.reached, f"{self.title} to carry HTTP", timeout=10)
+        wait_for(self.reached, f"{self.title} to carry HTTP", timeout=self.patience)
 
     def reached(self) -> bool:
         """Whether HTTP gets through."""
@@ -117,8 +119,9 @@ class OurDaemon(Contender):
 
     @contextmanager
     def standing(self) -> Iterator[None]:
-        self.appliance.start()
+        self.appliance.spawn()
         try:
+            self.appliance.wait_ready(self.patience)
             yield
         finally:
             self.appliance.detach()

@@ -2,7 +2,7 @@
 
 Every figure has its contender set up for it alone. Processor time is that of the contender's own processes:
 client and server are the same for all. What it does in interrupts is on their account, as far as the kernel
-puts it there.
+puts it there. Where MarchProxy leaves the work to the kernel, the processor time of the machine is compared.
 """
 
 import argparse
@@ -10,13 +10,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import machine
+from benchmarks import machine, websockets
 from benchmarks.bed import HTTP, LARGE, Bed
 from benchmarks.compare import turned
 from benchmarks.contenders import Contender
@@ -31,9 +32,10 @@ from benchmarks.httpproxies import (
     Mitmproxy,
     NginxHttp,
     ProxyPy,
+    Reader,
     Traefik,
 )
-from benchmarks.processor import spent
+from benchmarks.processor import busy_during, spent
 from benchmarks.report import versions, write
 from benchmarks.results import RESULTS, Measurement, Run, Spread
 from benchmarks.wrk import parse
@@ -55,7 +57,7 @@ _H2LOAD = re.compile(r"finished in [\d.]+\w+, ([\d.]+) req/s")
 _H2LOAD_FAILED = re.compile(r"(\d+) succeeded, (\d+) failed, (\d+) errored")
 
 
-def wrk(*options: str, path: str = "/", port: int = HTTP.number) -> "Measure":
+def wrk(*options: str, path: str = "/", port: int = HTTP.number) -> "Ask":
     """Requests a second of wrk."""
     scheme = "https" if port == SECURE else "http"
 
@@ -70,7 +72,7 @@ def wrk(*options: str, path: str = "/", port: int = HTTP.number) -> "Measure":
     return measure
 
 
-def handshakes(*options: str) -> "Measure":
+def handshakes(*options: str) -> "Ask":
     """TLS connections a second, each with one request, of several `openssl s_time`."""
 
     def measure(bed: Bed, target: str, seconds: int) -> float:
@@ -100,7 +102,20 @@ def h2load(bed: Bed, target: str, seconds: int) -> float:
     return float(rate[1])
 
 
-type Measure = Callable[[Bed, str, int], float]
+type Ask = Callable[[Bed, str, int], float]
+"""Bed, target address, seconds: pieces of work a second."""
+type Measure = Callable[[Reader, int], AbstractContextManager[Callable[[], float]]]
+"""Who stands, and seconds. Opens what is open before the clock runs; gives what measures work a second."""
+
+
+def nothing_open(ask: Ask) -> Measure:
+    """All that is asked for is work."""
+
+    @contextmanager
+    def ready(contender: Reader, seconds: int) -> Iterator[Callable[[], float]]:
+        yield lambda: ask(contender.bed, contender.target, seconds)
+
+    return ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +128,37 @@ class Row:
     """What MarchProxy is to reach of HAProxy's work for the same processor time; 0: none is set."""
     measure: Measure
     needs: str = ""
-    """`secure`, `http2`: what a contender must be able to do."""
+    """`secure`, `http2`, `websocket`: what a contender must be able to do."""
     unit: str = "k/s"
     scale: float = 1e3
+    in_kernel: bool = False
+    """MarchProxy's work is: the processor time of the whole machine is what is compared."""
 
 
 ROWS = (
-    Row("small", "small answers, kept connections", 0.8, wrk("--connections", "32")),
+    Row("small", "small answers, kept connections", 0.8, nothing_open(wrk("--connections", "32"))),
     Row(
-        *("large", f"answers of {LARGE >> 20} MiB", 0.8, wrk("--connections", "8", path="/large")),
+        *("large", f"answers of {LARGE >> 20} MiB", 0.8),
+        nothing_open(wrk("--connections", "8", path="/large")),
         unit="Gbit/s",
         scale=1e9 / 8 / LARGE,
     ),
     Row(
         *("new", "a connection for each request", 0.0),
-        wrk("--connections", "64", "--header", "Connection: close"),
+        nothing_open(wrk("--connections", "64", "--header", "Connection: close")),
     ),
-    Row("tls", "small answers under TLS", 0.0, wrk("--connections", "32", port=SECURE), "secure"),
-    Row("full", "TLS handshakes, full", 0.7, handshakes("-new"), "secure"),
-    Row("resumed", "TLS handshakes, resumed", 0.7, handshakes("-reuse"), "secure"),
-    Row("http2", "small answers by HTTP/2", 0.0, h2load, "http2"),
+    Row(
+        *("tls", "small answers under TLS", 0.0),
+        *(nothing_open(wrk("--connections", "32", port=SECURE)), "secure"),
+    ),
+    Row("full", "TLS handshakes, full", 0.7, nothing_open(handshakes("-new")), "secure"),
+    Row("resumed", "TLS handshakes, resumed", 0.7, nothing_open(handshakes("-reuse")), "secure"),
+    Row("http2", "small answers by HTTP/2", 0.0, nothing_open(h2load), "http2"),
+    Row(
+        *("websocket", "WebSocket, messages in turn", 0.0, websockets.in_turn, "websocket"),
+        in_kernel=True,
+    ),
+    Row("websocket-new", "new WebSockets", 0.0, nothing_open(websockets.new), "websocket"),
 )
 
 
@@ -159,23 +185,25 @@ def measure(
                     run.failures.append(f"{label}: {error.message}")
                     report(f"{run.failures[-1]} {error.hint}".strip())
                     continue
-                value, busy = figure
-                run.measurements.append(Measurement(number, row.name, contender.name, value, busy))
+                value, busy, whole = figure
+                run.measurements.append(Measurement(number, row.name, contender.name, value, busy, whole))
                 report(f"{label}  {value / row.scale:.2f} {row.unit}  {busy * 1e6:.1f} µs")
     return run
 
 
-def _figure(bed: Bed, contender: Contender, row: Row, seconds: int) -> tuple[float, float]:
-    """Pieces of work a second, and the contender's processor time for each."""
+def _figure(bed: Bed, contender: Reader, row: Row, seconds: int) -> tuple[float, float, float]:
+    """Pieces of work a second, and processor time for each: the contender's, and the machine's."""
     with contender.standing():
         contender.wait_ready()
         bed.forget()
-        own = contender.processes()  # type: ignore[attr-defined]
-        before = spent(own)
-        value = row.measure(bed, contender.target, seconds)
+        with row.measure(contender, seconds) as work:
+            own = contender.processes()
+            before = spent(own)
+            value, whole = busy_during(work)
+            used = spent(own) - before
         if not value:
             raise RigError("nothing was answered")
-        return value, (spent(own) - before) / (value * seconds)
+        return value, used / (value * seconds), whole / (value * seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +212,7 @@ class Cell:
 
     value: Spread
     busy: Spread
+    machine: Spread
 
 
 def cell(run: Run, row: Row, kind: type[Contender]) -> Cell | None:
@@ -191,7 +220,7 @@ def cell(run: Run, row: Row, kind: type[Contender]) -> Cell | None:
     found = [one for one in run.measurements if (one.workload, one.contender) == (row.name, kind.name)]
     if not found:
         return None
-    return Cell(Spread.of([one.value for one in found]), Spread.of([one.busy for one in found]))
+    return Cell(*(Spread.of([getattr(one, of) for one in found]) for of in ("value", "busy", "machine")))
 
 
 def shown(row: Row, found: Cell | None) -> tuple[str, str]:
@@ -201,7 +230,10 @@ def shown(row: Row, found: Cell | None) -> tuple[str, str]:
     value = found.value
     figures = [each / row.scale for each in (value.median, value.low, value.high)]
     text = "{:.1f} ({:.1f}-{:.1f})".format(*figures)
-    return text, f"{found.busy.median * 1e6:.1f} µs" if found.busy.median else ""
+    own = f"{found.busy.median * 1e6:.1f} µs"
+    if row.in_kernel:
+        return text, f"{own}, {found.machine.median * 1e6:.1f} of the machine"
+    return text, own if found.busy.median else ""
 
 
 def goals(run: Run) -> Iterator[str]:
@@ -210,15 +242,19 @@ def goals(run: Run) -> Iterator[str]:
         mine = cell(run, row, MarchProxyHttp)
         if mine is None:
             continue
-        for kind in PEERS:
+        for kind in (Direct, *PEERS):
             other = cell(run, row, kind)
             if other is None:
                 continue
-            work = other.busy.median / mine.busy.median
             line = f"{row.title}: {mine.value.median / other.value.median:.2f} of {kind.title}"
-            line += f", {work:.2f} of its work for the same processor time"
-            if row.goal and kind is HAProxyHttp:
-                line += f", goal {row.goal} {'met' if work >= row.goal else 'MISSED'}"
+            if row.in_kernel:
+                work = other.machine.median / mine.machine.median
+                line += f", {work:.2f} of its work for the same processor time of the machine"
+            elif kind is not Direct:
+                work = other.busy.median / mine.busy.median
+                line += f", {work:.2f} of its work for the same processor time"
+                if row.goal and kind is HAProxyHttp:
+                    line += f", goal {row.goal} {'met' if work >= row.goal else 'MISSED'}"
             yield line
 
 
@@ -230,7 +266,7 @@ def markdown(run: Run) -> str:
         cells = ["<br>".join(filter(None, shown(row, cell(run, row, kind)))) for kind in kinds]
         lines.append(f"| {row.title}, {row.unit} | " + " | ".join(cells) + " |")
     lines += ["", f"{run.rounds} rounds of {run.seconds} s for each figure; below it the contender's own"]
-    lines[-1] += " processor time for one."
+    lines[-1] += " processor time for one, and of messages by WebSocket also that of the whole machine."
     lines += ["", *(f"* {line}" for line in goals(run)), ""]
     lines += [f"* {name}: {value}" for name, value in run.machine.items()]
     lines += versions(run)
@@ -241,6 +277,8 @@ def markdown(run: Run) -> str:
 def show(run: Run, console: Console) -> None:
     """Print the tables and how the goals were met."""
     for row in ROWS:
+        if not any(one.workload == row.name for one in run.measurements):
+            continue
         table = Table(title=f"{row.title}, {row.unit}", title_justify="left", width=78)
         table.add_column("through", ratio=3)
         table.add_column("median (min-max)", ratio=4, justify="right")

@@ -1,4 +1,4 @@
-"""Proxies that read HTTP: in the clear at the port of the server, under TLS beside it."""
+"""Proxies that read HTTP: in the clear at the port of the server, under TLS beside it, and WebSockets."""
 
 import json
 import sys
@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from benchmarks.bed import HTTP, Bed, start_nginx
+from benchmarks.bed import HTTP, WEBSOCKET, Bed, start_nginx
 from benchmarks.contenders import OurDaemon, Routing
 from benchmarks.processor import family
 from benchmarks.proxies import ENVOY, Proxy, address, first_line
+from marchproxy.model.reason import Reason
 from rig import Appliance, Process
 from rig.host import checked
 from rig.network import LISTEN4
 from rig.servers import ROOT
+from rig.waiting import wait_for
 
 SECURE = 8443
 """Where they speak TLS."""
@@ -28,9 +30,13 @@ class Reading(Protocol):
     secure: ClassVar[bool]
     """It is measured under TLS, too."""
     http2: ClassVar[bool]
+    websocket: ClassVar[bool]
 
     def processes(self) -> Sequence[int]:
         """Those whose processor time is its own."""
+
+    def settle(self, websockets: int) -> None:
+        """Wait until as many that are open are carried in the way that long ones are."""
 
 
 class Direct(Routing):
@@ -38,25 +44,37 @@ class Direct(Routing):
 
     title = "no proxy"
     secure = http2 = False
+    websocket = True
 
     def processes(self) -> Sequence[int]:
         """None."""
         return ()
 
+    def settle(self, _websockets: int) -> None:
+        """They are."""
+
 
 class HttpProxy(Proxy):
     """One of the others."""
 
-    secure = http2 = True
+    secure = http2 = websocket = True
 
     def processes(self) -> Sequence[int]:
         """See `Reading`."""
         return family(self._process.pid)
 
+    def settle(self, _websockets: int) -> None:
+        """They are: they stay where they began."""
+
     @property
     def upstream(self) -> str:
         """Where the server is."""
         return f"{self.server}:{HTTP.number}"
+
+    @property
+    def websockets(self) -> str:
+        """Where it answers handshakes."""
+        return f"{self.server}:{WEBSOCKET.number}"
 
 
 class MarchProxyHttp(OurDaemon):
@@ -64,7 +82,7 @@ class MarchProxyHttp(OurDaemon):
 
     name = "marchproxy"
     title = "MarchProxy"
-    secure = http2 = True
+    secure = http2 = websocket = True
 
     def __init__(self, bed: Bed) -> None:
         """Write its configuration."""
@@ -75,21 +93,33 @@ class MarchProxyHttp(OurDaemon):
         for interface, role in (("inside0", "inside"), ("outside0", "outside")):
             cli("interface", "add", interface, "--role", role, "--mode", "tc")
         cli("service", "add", "clients", "--address", "10.1.0.0/24")
-        cli("service", "add", "server", "--address", self.server, "--port", str(HTTP.number))
+        for name, port in (("server", HTTP), ("websockets", WEBSOCKET)):
+            cli("service", "add", name, "--address", self.server, "--port", str(port.number))
         chain, key = certificate(bed)
         cli("cert", "add", "bench", "--certificate", str(chain), "--key", str(key))
-        between = ("--from", "clients", "--to", "server")
-        plain = ("--protocol", "http", "--listen", f"{LISTEN4}:{HTTP.number}")
-        cli("mapping", "add", "plain", *between, *plain)
-        # Without anything to read, requests would stay in the kernel, which is another benchmark.
-        cli("mapping", "add", "banned", *between, *plain, "--path-prefix", "/admin", "--action", "deny")
+        for name, port in (("server", HTTP), ("websockets", WEBSOCKET)):
+            between = ("--from", "clients", "--to", name)
+            plain = ("--protocol", "http", "--listen", f"{LISTEN4}:{port.number}")
+            cli("mapping", "add", name, *between, *plain)
+            # Without anything to read, requests would stay in the kernel, which is another benchmark.
+            banned = ("--path-prefix", "/admin", "--action", "deny")
+            cli("mapping", "add", f"{name}-banned", *between, *plain, *banned)
         secure = ("--protocol", "https", "--listen", f"{LISTEN4}:{SECURE}", "--tls", "bench")
-        cli("mapping", "add", "secure", *between, *secure)
+        cli("mapping", "add", "secure", "--from", "clients", "--to", "server", *secure)
 
     def processes(self) -> Sequence[int]:
         """See `Reading`."""
         daemon = self.appliance.daemon
         return family(daemon.pid) if daemon else ()
+
+    def settle(self, websockets: int) -> None:
+        """Wait until the kernel has taken them over."""
+        which = ("--mapping", "websockets", "--reason", Reason.HANDED_OFF.name)
+
+        def taken_over() -> bool:
+            return len(self.appliance.json("flows", *which)) == websockets
+
+        wait_for(taken_over, f"the kernel to carry {websockets} WebSockets", timeout=10)
 
 
 class HAProxyHttp(HttpProxy):
@@ -119,6 +149,10 @@ listen all
     bind {LISTEN4}:{HTTP.number} backlog 8192
     bind {LISTEN4}:{SECURE} backlog 8192 ssl crt {both} alpn h2,http/1.1
     server one {self.upstream}
+listen websockets
+    bind {LISTEN4}:{WEBSOCKET.number} backlog 8192
+    timeout tunnel 60s
+    server one {self.websockets}
 """)
         return self.bed.rig.middle.popen(["haproxy", "-db", "-f", str(folder / "haproxy.cfg")])
 
@@ -163,6 +197,16 @@ http {{
             proxy_set_header X-Forwarded-For $remote_addr;
         }}
     }}
+    server {{
+        listen {LISTEN4}:{WEBSOCKET.number} reuseport backlog=8192;
+        location / {{
+            proxy_pass http://{self.websockets};
+            proxy_http_version 1.1;
+            proxy_set_header Connection upgrade;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header X-Forwarded-For $remote_addr;
+        }}
+    }}
 }}
 """,
         )
@@ -195,19 +239,27 @@ class EnvoyHttp(HttpProxy):
         }
         listeners = [self._listener("plain", HTTP.number), self._listener("secure", SECURE)]
         listeners[1]["filter_chains"][0]["transport_socket"] = tls
-        endpoint = {"address": address(self.server, HTTP.number)}
-        cluster = {
-            "name": "server",
+        listeners.append(self._listener("websockets", WEBSOCKET.number, "websockets"))
+        manager = listeners[2]["filter_chains"][0]["filters"][0]["typed_config"]
+        manager["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+        # A client that waits for the end of the connection, as RFC 6455 says, would wait a second for Envoy.
+        manager["delayed_close_timeout"] = "0s"
+        clusters = [self._cluster("server", HTTP.number), self._cluster("websockets", WEBSOCKET.number)]
+        return {"static_resources": {"listeners": listeners, "clusters": clusters}}
+
+    def _cluster(self, name: str, port: int) -> dict[str, Any]:
+        endpoint = {"address": address(self.server, port)}
+        return {
+            "name": name,
             "connect_timeout": "5s",
             "type": "STATIC",
             "load_assignment": {
-                "cluster_name": "server",
+                "cluster_name": name,
                 "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
             },
         }
-        return {"static_resources": {"listeners": listeners, "clusters": [cluster]}}
 
-    def _listener(self, name: str, port: int) -> dict[str, Any]:
+    def _listener(self, name: str, port: int, cluster: str = "server") -> dict[str, Any]:
         base = "type.googleapis.com/envoy.extensions.filters"
         manager = {
             "@type": f"{base}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -218,7 +270,7 @@ class EnvoyHttp(HttpProxy):
                     {
                         "name": "all",
                         "domains": ["*"],
-                        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "server"}}],
+                        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster}}],
                     }
                 ]
             },
@@ -257,6 +309,10 @@ http://:{HTTP.number} {{
     bind {LISTEN4}
     reverse_proxy {self.upstream}
 }}
+http://:{WEBSOCKET.number} {{
+    bind {LISTEN4}
+    reverse_proxy {self.websockets}
+}}
 https://{NAME}:{SECURE} {{
     bind {LISTEN4}
     tls {chain} {key}
@@ -287,8 +343,12 @@ class Traefik(HttpProxy):
                 "routers": {
                     "plain": {**router, "entryPoints": ["plain"]},
                     "secure": {**router, "entryPoints": ["secure"], "tls": {}},
+                    "websockets": {**router, "entryPoints": ["websockets"], "service": "websockets"},
                 },
-                "services": {"server": {"loadBalancer": {"servers": [{"url": f"http://{self.upstream}"}]}}},
+                "services": {
+                    "server": {"loadBalancer": {"servers": [{"url": f"http://{self.upstream}"}]}},
+                    "websockets": {"loadBalancer": {"servers": [{"url": f"http://{self.websockets}"}]}},
+                },
             },
             "tls": {"certificates": [pair], "stores": {"default": {"defaultCertificate": pair}}},
         }
@@ -296,6 +356,7 @@ class Traefik(HttpProxy):
             "entryPoints": {
                 "plain": {"address": f"{LISTEN4}:{HTTP.number}"},
                 "secure": {"address": f"{LISTEN4}:{SECURE}"},
+                "websockets": {"address": f"{LISTEN4}:{WEBSOCKET.number}"},
             },
             "providers": {"file": {"filename": str(folder / "routes.yaml")}},
             "log": {"level": "ERROR"},
@@ -327,6 +388,7 @@ class ProxyPy(InPython):
 
     name = "proxy.py"
     title = "proxy.py"
+    websocket = False
 
     @property
     def program(self) -> Path:
@@ -360,9 +422,14 @@ class Mitmproxy(InPython):
         return ROOT / "build" / "mitmproxy" / "bin" / "mitmdump"
 
     def start(self, folder: Path) -> Process:
-        mode = f"reverse:http://{self.upstream}@{LISTEN4}:{HTTP.number}"
-        argv = [str(self.program), "--quiet", "--mode", mode, "--set", f"confdir={folder}"]
+        argv = [str(self.program), "--quiet", "--set", f"confdir={folder}"]
+        for upstream, port in ((self.upstream, HTTP), (self.websockets, WEBSOCKET)):
+            argv += ["--mode", f"reverse:http://{upstream}@{LISTEN4}:{port.number}"]
         return self.bed.rig.middle.popen(argv)
+
+
+type Reader = Direct | MarchProxyHttp | HttpProxy
+"""Who is measured."""
 
 
 def certificate(bed: Bed) -> tuple[Path, Path]:

@@ -24,6 +24,8 @@ class Measurement:
     value: float
     busy: float
     """Seconds that processors of the machine were busy for each of what `value` counts."""
+    machine: float = 0.0
+    """The same, where `busy` is of the contender's own processes alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ from benchmarks import machine
 from benchmarks.__main__ import at_least_one
 from benchmarks.bed import Bed
 from benchmarks.results import RESULTS
-from benchmarks.series import live, packets
+from benchmarks.series import blocked, conversations, live, packets
 from benchmarks.series.page import AnySeries, publish, show
 from benchmarks.series.results import Run
 from marchproxy.model.errors import MarchproxyError
 from rig import Rig
 
-ALL: tuple[AnySeries, ...] = (*live.SERIES, *packets.SERIES)
+ALL: tuple[AnySeries, ...] = (*live.SERIES, *blocked.SERIES, *conversations.SERIES, *packets.SERIES)
 
 
 def seconds(text: str) -> float:

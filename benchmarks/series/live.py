@@ -1,8 +1,7 @@
 """Series of traffic between client and server through each contender, as `make bench` has it."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
@@ -16,7 +15,6 @@ from benchmarks.series.results import Point, Run
 from benchmarks.workloads import new_connections
 from marchproxy.model.errors import MarchproxyError
 from rig.network import LISTEN4
-from rig.waiting import wait_for
 
 type Measure = Callable[[Bed, str, int, float], float]
 """Bed, target address, step, seconds: pieces of work a second."""
@@ -49,10 +47,14 @@ class Series:
     work_scale: float
     stands: Callable[[Bed], Sequence[Stand]]
     measure: Measure
+    prepare: Callable[[Bed, int], None] = lambda _bed, _step: None
+    """What is done before each figure of a step, and is no part of it."""
 
 
 class MappingsMarchProxy(MarchProxy):
     """With so many mappings at 1,000 listeners beside those of the bed."""
+
+    patience = PATIENCE
 
     def __init__(self, bed: Bed, count: int) -> None:
         """Write its configuration."""
@@ -62,16 +64,6 @@ class MappingsMarchProxy(MarchProxy):
         file.write_text(json.dumps(large(self.appliance.json("export"), count)))
         words = [*self.appliance.command, "apply", "-f", str(file), "--yes"]
         bed.rig.middle.run(words, env=self.appliance.env, timeout=4 * PATIENCE)
-
-    @contextmanager
-    def standing(self) -> Iterator[None]:
-        self.appliance.spawn()
-        try:
-            self.appliance.wait_ready(PATIENCE)
-            wait_for(self.reached, "the large policy to hold", timeout=PATIENCE)
-            yield
-        finally:
-            self.appliance.detach()
 
 
 class MappingsNftables(Nftables):
@@ -195,6 +187,7 @@ def measure(run: Run, bed: Bed, series: Series, report: Report) -> None:
 def _point(run: Run, series: Series, contender: Contender, step: int, number: int) -> Point:
     bed = contender.bed
     bed.forget()
+    series.prepare(bed, step)
     value, used = usage_during(lambda: series.measure(bed, contender.target, step, run.seconds))
     # iperf3 and wrk take whole seconds.
     work = value * (ceil(run.seconds) if series.measure in (streams, connections) else run.seconds)

@@ -59,10 +59,18 @@ def test_each_is_told_where_the_server_is(
     assert "10.2.0.2" in said
     assert "10.1.0.1" in said
     assert ("8443" in said) is kind.secure
+    assert said.count("8090") == 2 * kind.websocket
 
 
 def test_envoy_speaks_tls_at_one_of_two_listeners(bed: Bed, tmp_path: Path) -> None:
     EnvoyHttp(bed).start(tmp_path)
     listeners = json.loads((tmp_path / "envoy.json").read_text())["static_resources"]["listeners"]
     chains = [each["filter_chains"][0] for each in listeners]
-    assert [bool(each.get("transport_socket")) for each in chains] == [False, True]
+    assert [bool(each.get("transport_socket")) for each in chains] == [False, True, False]
+
+
+def test_envoy_passes_websockets_at_a_third(bed: Bed, tmp_path: Path) -> None:
+    EnvoyHttp(bed).start(tmp_path)
+    listeners = json.loads((tmp_path / "envoy.json").read_text())["static_resources"]["listeners"]
+    managers = [each["filter_chains"][0]["filters"][0]["typed_config"] for each in listeners]
+    assert ["upgrade_configs" in each for each in managers] == [False, False, True]

@@ -74,6 +74,22 @@ def test_one_that_fails_is_named_and_taken_away(bed: Mock) -> None:
     assert contender.steps == ["up", "down"] * 2
 
 
+def test_what_a_step_needs_is_done_before_each_of_its_figures(bed: Mock) -> None:
+    done: list[str] = []
+
+    def figure(_bed: Bed, _target: str, step: int, _seconds: float) -> float:
+        done.append(f"figure {step}")
+        return 1.0
+
+    stands = [Stand(Invented(bed), (1, 8))]
+    series = Series(
+        *("s", "a series", "steps", "k/s", 1e3, "µs/piece", 1e6, lambda _: stands, figure),
+        prepare=lambda _bed, step: done.append(f"before {step}"),
+    )
+    measure(Run({}, 1, 0.5), bed, series, lambda _line: None)
+    assert done == ["before 1", "figure 1", "before 8", "figure 8"]
+
+
 def test_contenders_that_cannot_be_made_are_a_failure_of_their_series(bed: Mock) -> None:
     def none(_bed: Bed) -> list[Stand]:
         raise RigError("nft is not installed", hint="needed for: nft --version")
