@@ -602,6 +602,9 @@ static __always_inline int pipeline(mp_context *context)
 		verdict_host(&verdict);
 	else if (verdict.reason == MP_NONE)
 		pipeline_decide(context, &packet, current, &verdict);
+	/* From a damaged rule: no packet goes uncounted. */
+	if (verdict.reason >= MP_REASON_COUNT)
+		verdict.reason = MP_NO_MAPPING;
 #ifdef MP_XDP
 	if (verdict.reason == MP_PASSED_TO_HOST)
 		verdict.reason = MP_HANDED_UP;

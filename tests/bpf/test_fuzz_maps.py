@@ -15,9 +15,10 @@ from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.model.reason import Reason
 from tests.bpf.bed import INSIDE, OUTSIDE, Action, Bed, Tier
 from tests.bpf.mutations import mutate, originals
+from tests.bpf.packets import Tcp
 from tests.bpf.policies import OPEN
 from tests.bpf.reading import describe
-from tests.bpf.talk import Talk
+from tests.bpf.talk import Talk, from_client
 from tests.examples import MORE
 from tests.policy.build import plan
 
@@ -92,3 +93,16 @@ def test_every_packet_has_one_counted_end(bed: Bed, tier: Tier) -> None:
         if action is Action.REDIRECT:
             assert len(out) >= 14 + 20, context
     assert len(met) > 5, f"nothing much happened: {met}"
+
+
+def test_reason_that_nobody_knows_is_counted_as_another(bed: Bed, tier: Tier) -> None:
+    """A refusal by a damaged rule."""
+    bed.apply(plan(*OPEN))
+    rules, layout = bed.maps["rules"], layouts.RULE
+    for bank in (0, 1):
+        for number in range(FIRST):
+            key = layouts.U32.pack(bank * (rules.max_entries // 2) + number)
+            damaged = bytearray(rules.get(key) or bytes(layout.size))
+            damaged[layout.offset("reason") : layout.offset("reason") + 2] = b"\xff\xff"
+            rules.set(key, bytes(damaged))
+    assert bed.send(tier, from_client(Tcp(40000, 80))).reason is Reason.NO_MAPPING
