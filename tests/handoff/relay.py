@@ -19,12 +19,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from marchproxy.dataplane.kernel.backlog import limit_backlog
 from marchproxy.dataplane.kernel.handoff import (
     Draining,
     Handoff,
     Progress,
     TunnelFacts,
-    limit_backlog,
     new_flow_id,
 )
 from marchproxy.dataplane.kernel.tier import KernelTier

@@ -13,13 +13,12 @@ from collections.abc import Callable, Container
 
 from marchproxy.dataplane.admission.ripe import Ripe, ripe
 from marchproxy.dataplane.admission.tunnels import Judged, Tunnel
+from marchproxy.dataplane.kernel.backlog import lift_limits, limit_backlog
 from marchproxy.dataplane.kernel.handoff import (
     Draining,
     Handoff,
     Progress,
     TunnelFacts,
-    lift_limits,
-    limit_backlog,
 )
 from marchproxy.dataplane.kernel.joining import HandoffRefusal
 from marchproxy.dataplane.kernel.tier import KernelTier

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from marchproxy.dataplane.kernel import joining, layouts
+from marchproxy.dataplane.kernel.backlog import lift_limits
 from marchproxy.dataplane.kernel.clock import KernelClock
 from marchproxy.dataplane.kernel.errors import KernelError, MapFull
 from marchproxy.dataplane.kernel.flowends import FlowEnds
@@ -41,14 +42,7 @@ PIECE = 65536
 AFTERGLOW = 0.005
 """Seconds between the end of draining and that of the sockets: what arrives for a socket that is gone is
 answered with a reset."""
-NOTSENT = 131072
-"""Bytes that a relay should let wait in a send queue, see `limit_backlog`."""
 _LINK = bytes(12) + bytes.fromhex("88b5")
-UNREAD = 131072
-"""The same of a receive queue."""
-_TCP_NOTSENT_LOWAT = 25
-SO_BUF_LOCK = 72
-"""Linux's number, which Python's socket module leaves out: which buffers have a size that was chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,33 +391,3 @@ def close_silently(sock: socket.socket) -> None:
     with suppress(OSError):
         enter_repair(sock)
     sock.close()
-
-
-def limit_backlog(*sockets: socket.socket) -> None:
-    """For both sockets of a relay: let little wait in its queues, so that a handoff is possible always.
-
-    What waits for the receiver's window stays in the other receive queue, and that is kept small: it may grow
-    to megabytes otherwise, for which the receiver has no room as long as its own is young.
-    """
-    for sock in sockets:
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT)
-        if _can_unlock(sock):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD)
-
-
-def lift_limits(*sockets: socket.socket) -> None:
-    """They drain, and what waits has to go out at once; or they will never be handed off."""
-    for sock in sockets:
-        with suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 0)
-            if _can_unlock(sock):
-                sock.setsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, 0)
-
-
-def _can_unlock(sock: socket.socket) -> bool:
-    """Whether a buffer of a chosen size can be left to the kernel again (kernel 5.14)."""
-    try:
-        sock.getsockopt(socket.SOL_SOCKET, SO_BUF_LOCK)
-    except OSError:
-        return False
-    return True

@@ -23,7 +23,7 @@ from marchproxy.dataplane.admission.tunnels import Tunnel
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.http.rates import Rates
-from marchproxy.dataplane.kernel.handoff import lift_limits, limit_backlog
+from marchproxy.dataplane.kernel.backlog import lift_limits, limit_backlog
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.dataplane.logring import Handler
 from marchproxy.dataplane.logs import LogFormat, configure, listen, log_unhandled, unlisten
