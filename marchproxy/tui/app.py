@@ -20,6 +20,7 @@ from marchproxy.tui.dialogs.keys import Keys
 from marchproxy.tui.dialogs.why import Why, question_of
 from marchproxy.tui.facts import History
 from marchproxy.tui.link import Build, Intended, Link, Written
+from marchproxy.tui.pace import Pace
 from marchproxy.tui.themes import DARK, LIGHT
 from marchproxy.tui.views.catalogue import Policy, Protection
 from marchproxy.tui.views.denials import Denials
@@ -59,9 +60,10 @@ class MarchProxyApp(App[None]):
     lost: reactive[MarchproxyError | None] = reactive(None)
     """Why the daemon does not answer."""
 
-    def __init__(self, link: Link, *, light: bool = False) -> None:
+    def __init__(self, link: Link, *, light: bool = False, pace: Pace | None = None) -> None:
         super().__init__()
         self.link = link
+        self.pace = pace or Pace()
         self.history = History()
         self._asking = False
         self.register_theme(DARK)
@@ -86,8 +88,12 @@ class MarchProxyApp(App[None]):
         """Look at the daemon from now on."""
         self.query_one("#banner").display = False
         self.query_one(Tabs).can_focus = False
-        self.set_interval(EVERY, self._look)
+        self.set_interval(EVERY, self._turn)
         self._look()
+
+    def _turn(self) -> None:
+        if self.pace.turn(None):
+            self._look()
 
     @property
     def view(self) -> View:

@@ -19,6 +19,7 @@ from marchproxy.model.snapshot import Cluster, Snapshot
 from marchproxy.store.revision import Revision
 from marchproxy.tui.app import MarchProxyApp
 from marchproxy.tui.link import Build, Intended, Link, Page, Written
+from marchproxy.tui.pace import Pace
 from marchproxy.tui.views.logs import LEVELS
 from marchproxy.tui.words import Row
 from tests.cli.console import STATUS
@@ -237,7 +238,8 @@ def perform(stage: Stage, play: Play, size: tuple[int, int] = (120, 40), **setti
 @asynccontextmanager
 async def open_app(stage: Stage, size: tuple[int, int], **settings: Any) -> Any:
     """The application, after its first look at the daemon."""
-    app = MarchProxyApp(cast(Link, stage), **settings)
+    # Whatever else this machine does.
+    app = MarchProxyApp(cast(Link, stage), pace=Pace(idle=lambda: None), **settings)
     async with app.run_test(size=size, notifications=True) as pilot:
         await until(pilot, lambda: app.status is not None or app.lost is not None)
         yield app, pilot

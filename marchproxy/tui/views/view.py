@@ -52,7 +52,11 @@ class View(Vertical):
 
     def on_mount(self) -> None:
         """Begin to ask."""
-        self.set_interval(self.EVERY, self.tick)
+        self.set_interval(self.EVERY, self._turn)
+
+    def _turn(self) -> None:
+        if self.house.pace.turn(self.id):
+            self.tick()
 
     def tick(self) -> None:
         """Ask, unless nobody looks or the last question is not answered yet."""
