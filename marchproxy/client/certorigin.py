@@ -158,7 +158,8 @@ def _check_acme(origin: Origin) -> Origin:
     if "listen" in options:
         parse_endpoint(options["listen"], field="challenge listen")
     elif challenge == HTTP:
-        raise InvalidValue("challenge listen", None, f"one: {HTTP} needs it")
+        expected = f"an address and port, such as --challenge-listen '*:80': {HTTP} needs it"
+        raise InvalidValue("challenge listen", None, expected)
     if bool(options.get("key_id")) is not bool(origin.secret):
         raise InvalidValue("key id", options.get("key_id"), "one together with --secret-file, or neither")
     if not options.get("key_id", "").isprintable():

@@ -25,16 +25,20 @@ async def brought(client: socket.socket) -> bool:
 
     Raises `OSError` where the client is gone.
     """
-    hello = await peeked_hello(client)
-    if hello is None or hello.alpn != _OFFER:
-        return False
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        try:
+            # First: what is left of an order that was killed must not have clients wait for their hello.
             sock.connect(_place())
+        except OSError:
+            return False
+        hello = await peeked_hello(client)
+        if hello is None or hello.alpn != _OFFER:
+            return False
+        try:
             socket.send_fds(sock, [b"\0"], [client.fileno()])
-    except OSError:
-        return False
+        except OSError:
+            return False
     client.close()
     return True
 

@@ -88,9 +88,13 @@ async def test_where_nobody_orders_it_is_a_client_like_any_other(folder: Path) -
     with ordering(folder):
         pass
     assert awaited(), "the socket of one who was killed"
-    with said(hello(PROTOCOL)) as (ours, _):
-        assert not await brought(ours)
-        assert ours.recv(3) == b"\x16\x03\x01"
+    # It does not wait for the rest of a hello either.
+    for raw in (hello(PROTOCOL), hello(PROTOCOL)[:100]):
+        with said(raw) as (ours, _):
+            with pytest.raises(StopIteration) as over:
+                brought(ours).send(None)
+            assert over.value.value is False
+            assert ours.recv(3) == b"\x16\x03\x01"
 
 
 def test_both_sides_mean_the_same_protocol() -> None:
