@@ -181,9 +181,13 @@ class Http3Connection:
             case StreamDataReceived(data, _, stream_id):
                 self._received(event, stream_id, len(data))
             case StreamReset(_, stream_id):
+                # Its packet was lost, or was never sent: no stream of ours yet, and a request none the less.
+                unsaid = not stream_id & 3 and self.engine.can_send(stream_id)
                 self.framing.handle_event(event)
                 if stream_id in self._streams:
                     self._streams[stream_id].taken_back()
+                elif unsaid:
+                    self._count(wasted=True)
                 self.engine.forgo(stream_id)
             case StopSendingReceived(_, stream_id):
                 self.framing.handle_event(event)
@@ -238,10 +242,7 @@ class Http3Connection:
         gathered, stream.gathered = stream.gathered, 0
         self.engine.take(stream.id, gathered)
         self._since = time.monotonic()
-        self._wasted = max(0, self._wasted + (1 if wasted else -1))
-        if self._wasted > MOST_WASTED:
-            self.note(Reason.RATE_LIMITED)
-            self.close(ErrorCode.H3_EXCESSIVE_LOAD)
+        self._count(wasted=wasted)
         self._close_drained()
 
     def released(self) -> None:
@@ -319,6 +320,12 @@ class Http3Connection:
                 self.note(Reason.MALFORMED)
                 log.debug("HTTP/3 from %s: %s", self._visitor.who.source, event.why)
                 stream.give_up(ErrorCode.H3_MESSAGE_ERROR)
+
+    def _count(self, *, wasted: bool) -> None:
+        self._wasted = max(0, self._wasted + (1 if wasted else -1))
+        if self._wasted > MOST_WASTED:
+            self.note(Reason.RATE_LIMITED)
+            self.close(ErrorCode.H3_EXCESSIVE_LOAD)
 
     def _turn_away(self, stream_id: int) -> None:
         """The client may ask somebody else: we have done nothing about it."""

@@ -11,7 +11,7 @@ from aioquic.quic.packet import QuicErrorCode
 from marchproxy.dataplane.http.http3 import client as connections
 from marchproxy.dataplane.http.http3.client import MOST_WASTED
 from marchproxy.dataplane.http.http3.framing import MOST_ENCODED
-from marchproxy.dataplane.quic.engine import WINDOW
+from marchproxy.dataplane.quic.engine import STREAMS, WINDOW
 from tests.dataplane.http.http3.peer import Answered, Http3Client, http3
 from tests.dataplane.http.http3.test_listeners import http3_of, live, never, plan, site
 from tests.dataplane.http.site import QUICK, answer
@@ -150,6 +150,38 @@ async def test_asking_and_taking_back_without_end_is_the_end() -> None:
             client.quic.reset_stream(number, ErrorCode.H3_REQUEST_CANCELLED)
             client.quic.stop_stream(number, ErrorCode.H3_REQUEST_CANCELLED)
             client.flush()
+            await asyncio.sleep(0)
+            if client.ended:
+                break
+        async with asyncio.timeout(5):
+            await client.gone.wait()
+        assert client.ended is not None
+        assert client.ended.error_code == ErrorCode.H3_EXCESSIVE_LOAD
+        assert not http3_of(at).live
+
+
+def take_back_unsaid(client: Http3Client) -> None:
+    """Take a request back of which nothing was sent: what a client does that was not let send, or lost it."""
+    number = client.quic.get_next_available_stream_id()
+    client.quic.reset_stream(number, ErrorCode.H3_REQUEST_CANCELLED)
+    client.flush()
+
+
+@looped
+async def test_requests_that_are_taken_back_before_they_are_said_leave_room_for_others() -> None:
+    """Each is a stream that the client may have open, until both halves of it are over."""
+    async with site(answer()) as (at, _), http3(at.port) as client:
+        for _ in range(STREAMS + 20):
+            take_back_unsaid(client)
+            assert (await client.get()).status == 200
+        assert not client.ended
+
+
+@looped
+async def test_taking_back_without_end_what_was_never_said_is_the_end() -> None:
+    async with site(b"", serve=never) as (at, _), http3(at.port) as client:
+        for _ in range(MOST_WASTED + 40):
+            take_back_unsaid(client)
             await asyncio.sleep(0)
             if client.ended:
                 break
