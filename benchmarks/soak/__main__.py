@@ -78,7 +78,7 @@ def soak(
     for thread in threads:
         thread.start()
     try:
-        _watch(place.appliance, seconds, threads, outcome, report, patient=culprit is not None)
+        _watch(place, seconds, threads, outcome, report, patient=culprit is not None)
         if culprit:
             culprit.wait_over(clients)
     finally:
@@ -90,7 +90,7 @@ def soak(
 
 
 def _watch(
-    appliance: Appliance,
+    place: Scene,
     seconds: float,
     threads: Sequence[threading.Thread],
     outcome: Outcome,
@@ -107,7 +107,7 @@ def _watch(
             outcome.wrong.append("a part of the soak itself has ended")
             return
         try:
-            found = sample(appliance, time.monotonic() - began)
+            found = sample(place.appliance, place.account, time.monotonic() - began)
         except MarchproxyError as error:
             report(f"no sample: {error.message}")
             continue

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.soak.account import Account, account
 from benchmarks.soak.change import Operator
 from rig import Appliance, Process, Rig, RigError
 from rig.servers import start_dns, start_echo, start_http
@@ -55,6 +56,7 @@ class Scene:
 
     rig: Rig
     appliance: Appliance
+    account: Account
     wires: dict[str, Wire]
     """By the middle's interface; none where the links are to be left alone."""
     member: Process
@@ -92,6 +94,7 @@ def scene(*, wires: bool = False, clock: bool = False, disk: bool = False) -> It
     Raises `MarchproxyError` where it cannot be.
     """
     with ExitStack() as held:
+        counted = held.enter_context(account("soak"))
         rig = held.enter_context(Rig())
         links = {
             side: held.enter_context(bad_link(rig, host, Impairment()))
@@ -106,6 +109,7 @@ def scene(*, wires: bool = False, clock: bool = False, disk: bool = False) -> It
         made = Scene(
             rig,
             appliance,
+            counted,
             links,
             start_echo(rig.server, 7, "10.2.0.4"),
             start_dns(rig.server, 53, "10.2.0.2"),

@@ -9,9 +9,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.processor import family
+from benchmarks.soak.account import Account
 from rig import Appliance
-
-_KERNEL = re.compile(r"^(?:SUnreclaim|Percpu|VmallocUsed):\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +26,14 @@ class Sample:
     flows: int
     """In the kernel's table."""
     kernel: float
-    """Megabytes that the whole kernel holds outside of the page cache."""
+    """Megabytes that the kernel holds for the run, see `Account`."""
 
 
 ALLOWED = {"memory": (0.08, 4.0), "descriptors": (0.1, 8), "flows": (0.3, 100), "kernel": (0.25, 64.0)}
 """Growth from the second quarter of a run to the last: a share of it, and so much beside."""
 
 
-def sample(appliance: Appliance, seconds: float) -> Sample | None:
+def sample(appliance: Appliance, account: Account, seconds: float) -> Sample | None:
     """Now; None where the daemon is away."""
     daemon = appliance.daemon
     if daemon is None or not daemon.running:
@@ -46,9 +45,8 @@ def sample(appliance: Appliance, seconds: float) -> Sample | None:
             found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
             kilobytes += int(found[1]) if found else 0
             descriptors += len(os.listdir(f"/proc/{pid}/fd"))
-    kernel = sum(map(int, _KERNEL.findall(Path("/proc/meminfo").read_text())))
-    flows = _flows(appliance)
-    return None if flows is None else Sample(seconds, kilobytes / 1e3, descriptors, flows, kernel / 1e3)
+    flows, kernel = _flows(appliance), account.kernel()
+    return None if flows is None else Sample(seconds, kilobytes / 1e3, descriptors, flows, kernel)
 
 
 def _flows(appliance: Appliance) -> int | None:
