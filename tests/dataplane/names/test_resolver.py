@@ -18,7 +18,7 @@ from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.names.system import SystemUpstreams
 from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import Settings
-from tests.dataplane.loops import looped, until
+from tests.dataplane.loops import PATIENCE, looped, until
 from tests.dataplane.names.dns_server import dns_server
 
 
@@ -292,7 +292,7 @@ async def test_a_file_that_cannot_be_written_is_a_problem(tmp_path: Path) -> Non
 async def test_closing_does_not_wait_for_an_answer() -> None:
     resolver = make(find=Directory().find)
     await resolver.watch(frozenset({"slow"}), wait=0.01)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         await resolver.close()
 
 
