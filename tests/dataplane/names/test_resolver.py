@@ -156,7 +156,7 @@ async def test_names_no_longer_watched_are_not_asked_again() -> None:
 async def test_a_silent_resolver_holds_nobody_up() -> None:
     directory = Directory(slow=["192.0.2.3"], db=["192.0.2.1"])
     resolver = make(find=directory.find)
-    await resolver.watch(frozenset({"slow", "db"}), wait=0.05)
+    await resolver.watch(frozenset({"slow", "db"}), wait=1.0)
     assert shown(resolver) == {"db": ["192.0.2.1"]}
     assert {state.name: state.state for state in resolver.states()} == {"db": "resolved", "slow": "waiting"}
     directory.speaks.set()
