@@ -16,8 +16,8 @@ from rig.process import Process
 from rig.servers import ROOT
 from rig.waiting import RigError, wait_for
 
-READY_TIMEOUT = 10.0
-CLI_TIMEOUT = 30.0
+READY_TIMEOUT = 40.0
+CLI_TIMEOUT = 60.0
 COMMAND = (sys.executable, "-m", "marchproxy")
 
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from rig.lifecycle import close_at_exit
-from rig.waiting import RigError
+from rig.waiting import PATIENCE, RigError
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DIED: Final = -signal.SIGKILL
@@ -51,7 +51,6 @@ class Commands:
             with answer:
                 with theirs:
                     self._ask(json.dumps(request).encode(), [theirs.fileno(), *streams])
-                answer.settimeout(timeout)
                 code = _outcome(answer, f"marchproxy {' '.join(words)}", timeout)
             out, err = (_content(stream) for stream in streams[1:])
         finally:
@@ -113,9 +112,12 @@ def _content(stream: int) -> str:
 
 def _outcome(answer: socket.socket, command: str, timeout: float) -> int:
     """The exit code."""
+    answer.settimeout(PATIENCE)
     with answer.makefile("rb") as lines:
+        # Whose number is not known could not be ended.
+        pid = int(lines.readline() or 0)
+        answer.settimeout(timeout)
         try:
-            pid = int(lines.readline() or 0)
             return int(lines.readline() or DIED)
         except TimeoutError:
             if pid:

@@ -9,7 +9,7 @@ from typing import Literal
 
 type Kind = Literal["udp", "icmp"]
 
-TIMEOUT = 5.0
+TIMEOUT = 20.0
 _ECHO = {4: 8, 6: 128}
 _RECEIVE_ERRORS = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}
 """IP_RECVERR and IPV6_RECVERR."""

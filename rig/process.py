@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rig.waiting import RigError, wait_for
 
-STOP_TIMEOUT = 5.0
+STOP_TIMEOUT = 20.0
 """Seconds between the polite request and SIGKILL."""
 
 TAIL = 2000

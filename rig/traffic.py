@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from rig.payload import payload
 
-TIMEOUT = 5.0
+TIMEOUT = 20.0
 CHUNK = 1 << 18
 
 

@@ -1,6 +1,7 @@
 """Sends back what it gets, over TCP and UDP. A TCP half-close is answered once everything was sent back."""
 
 import asyncio
+import socket
 
 from rig.programs.listening import serve
 
@@ -40,7 +41,10 @@ async def listen_tcp(address: str, port: int) -> object:
 async def listen_udp(address: str, port: int) -> object:
     """Echo UDP on one address."""
     loop = asyncio.get_running_loop()
-    return await loop.create_datagram_endpoint(EchoDatagrams, local_addr=(address, port))
+    transport, _ = await loop.create_datagram_endpoint(EchoDatagrams, local_addr=(address, port))
+    # As much as may wait while nobody lets this program run: what finds no room is lost.
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    return transport
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.requires("root", "bpf", "netns", "veth", "bpffs", "tcx"
 _ALL: Final = 3
 """ETH_P_ALL."""
 _SOL_PACKET, _AUXILIARY, _VLAN_VALID = 263, 8, 1 << 4
-_PATIENCE = 5.0
+_PATIENCE = 20.0
 
 QUESTION = from_client(Udp(40000, 80, b"question"))
 THROUGH = QUESTION.but(destination=QUESTION.destination + 0x10001)

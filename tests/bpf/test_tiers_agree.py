@@ -26,7 +26,7 @@ ROWS: Final = [
 CLIENTS = ("10.1.0.3/24", "10.1.0.4/24", "fd01::3/64", "fd01::4/64", "fd01::77/64")
 SERVERS = ("10.2.0.3/24", "fd02::3/64")
 BACKENDS = ("10.2.0.2:8080", "10.2.0.3:8080", "[fd02::2]:8080", "[fd02::3]:8080")
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")

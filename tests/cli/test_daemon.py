@@ -20,7 +20,7 @@ from tests.cli.test_flows import FLOW
 ROOT = Path(__file__).parents[2]
 
 
-def wait_for[T](ask: Callable[[], T | None], seconds: float = 10.0) -> T:
+def wait_for[T](ask: Callable[[], T | None], seconds: float = 30.0) -> T:
     """What `ask` answers, once it answers something."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -190,7 +190,7 @@ def test_follow_until_ctrl_c(console: Console, listen: str) -> None:
     stop.set()
     knocking.join()
     follower.send_signal(signal.SIGINT)
-    _, said = follower.communicate(timeout=10)
+    _, said = follower.communicate(timeout=30)
     assert event["kind"] in ("flow-start", "flow-end")
     assert event["mapping"] == "cw"
     assert (follower.returncode, said) == (0, b"")

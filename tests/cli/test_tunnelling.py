@@ -160,7 +160,7 @@ def test_where_one_socket_is_both_its_end_is_heard() -> None:
         ends = os.dup(ours.fileno()), os.dup(ours.fileno())
         relaying = threading.Thread(target=tunnelling.relay, args=(tunnelling.Opened(sock, b""), *ends))
         relaying.start()
-        theirs.settimeout(5)
+        theirs.settimeout(30)
         assert b"".join(iter(lambda: theirs.recv(65536), b"")) == b"all of it"
         theirs.shutdown(socket.SHUT_WR)
         relaying.join(5)

@@ -133,7 +133,7 @@ class Ca:
         return Reply(200, {"status": status, "identifier": identifier, "challenges": challenges})
 
     def _challenge(self, _: Any) -> Reply:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         connection.request("GET", PREFIX + TOKEN)
         answer = connection.getresponse()
         said = answer.read()

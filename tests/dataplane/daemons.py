@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-READY_WITHIN = 20.0
+READY_WITHIN = 40.0
 """Seconds; on a machine that does nothing else it takes half of one."""
 
 

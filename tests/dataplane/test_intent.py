@@ -291,8 +291,8 @@ async def test_a_mapping_that_expires_makes_the_plan_stale(tmp_path: Path) -> No
         await built.intent.reload()
         assert len(built.intent.plan.listeners) == 1
         assert not built.intent.is_stale()
-        # Two seconds: of one, what truncation leaves may be over before the plan is compiled.
-        expired = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+        # Of one second, what truncation leaves may be over before the plan is compiled.
+        expired = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=4)
         built.write([WEB], [replace(ANYONE, expires=expired)])
         await built.intent.reload()
         assert len(built.intent.plan.listeners) == 1

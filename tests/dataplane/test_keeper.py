@@ -46,7 +46,7 @@ from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Plan
 from tests.dataplane import facts
-from tests.dataplane.loops import looped, until
+from tests.dataplane.loops import PATIENCE, looped, until
 
 
 def admission() -> Admission:
@@ -202,7 +202,7 @@ async def test_while_it_drains_it_answers_questions_and_takes_no_plan() -> None:
     keeper = TierKeeper(tier, "", admission())
     tier.drained.clear()
     draining = asyncio.create_task(keeper.drain(60))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await keeper.flows(1) == [facts.flow()]
         await asyncio.sleep(0)
         with pytest.raises(Conflict, match="stopping"):

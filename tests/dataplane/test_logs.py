@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from marchproxy.dataplane import logs
+from tests.dataplane.loops import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         (tmp_path / "stderr").open("w") as stream,
     ):
         server.bind(str(path))
-        server.settimeout(5)
+        server.settimeout(PATIENCE)
         status = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
         monkeypatch.setattr("sys.stderr", stream)

@@ -25,7 +25,7 @@ from marchproxy.dataplane.supervisor import serve
 from marchproxy.model.change import Change, Kind
 from marchproxy.store.store import Store
 from tests.dataplane.daemons import Daemon, Refused, command, configure, launched, serving
-from tests.dataplane.loops import looped, until
+from tests.dataplane.loops import PATIENCE, looped, until
 from tests.dataplane.proxy.peers import free_port
 
 MEGABYTES = 60
@@ -73,7 +73,7 @@ def service(port: int) -> list[dict[str, Any]]:
 
 
 def call(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
+    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
 
 def exchange(client: socket.socket, data: bytes) -> bytes:
@@ -228,7 +228,7 @@ def test_a_plan_that_cannot_be_applied_leaves_the_old_one_and_is_told_everywhere
 def health(port: int) -> tuple[int, list[dict[str, str]]]:
     """Status and problems of /healthz."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE) as answer:
             return answer.status, json.load(answer)["problems"]
     except HTTPError as error:
         with error:
@@ -327,7 +327,7 @@ def test_hostile_clients_of_the_control_socket_harm_nobody(carrying: Daemon) -> 
         b"POST /v1/reload HTTP/1.1\r\nContent-Length: 9\r\n\r\n{",
     ):
         client = socket.socket(socket.AF_UNIX)
-        client.settimeout(10)
+        client.settimeout(PATIENCE)
         client.connect(path)
         clients.append(client)
         try:

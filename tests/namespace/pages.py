@@ -81,7 +81,7 @@ class Shell:
         path = f"{self.folder}/bin:{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
         script = f"set -eo pipefail; cd {shlex.quote(str(self.folder))}\n{text}"
         env = self._appliance.env | {"PATH": path}
-        return host.run(["bash", "-c", script], env=env, check=False, timeout=60)
+        return host.run(["bash", "-c", script], env=env, check=False, timeout=200)
 
     def type(self, block: Block) -> None:
         """Run it; what has to work works, and what has to be refused is."""

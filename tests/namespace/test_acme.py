@@ -100,7 +100,7 @@ def test_it_is_signed_shown_and_renewed(rig: Rig, appliance: Appliance, root: Pa
     assert trusts(rig, root, 8443)
     first = shown(rig, root)
     appliance.cli("cert", "pull", "web", "--now")
-    wait_for(lambda: shown(rig, root) != first, "the renewed certificate", timeout=30)
+    wait_for(lambda: shown(rig, root) != first, "the renewed certificate")
 
 
 def test_where_a_listener_has_port_80_a_mapping_leads_to_the_challenge(
@@ -130,7 +130,7 @@ def test_the_listener_that_shows_it_answers_for_it(rig: Rig, appliance: Applianc
     refused = appliance.cli(*source, *proven, "--challenge-listen", f"{OUTSIDE}:443", check=False)
     assert (refused.returncode, "leave --challenge-listen out" in refused.stderr) == (4, True)
     appliance.cli(*source, *proven)
-    wait_for(lambda: trusts(rig, root, 443), "the certificate that was ordered", timeout=30)
+    wait_for(lambda: trusts(rig, root, 443), "the certificate that was ordered")
     assert not list(appliance.runtime.glob("acme.*"))
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from rig import Appliance, Rig, wait_for
-from rig.traffic import HTTP, fetch
+from rig.traffic import HTTP, TIMEOUT, fetch
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
 
@@ -26,7 +26,7 @@ def servers(rig: Rig, ports: range) -> dict[int, str]:
 def ask_from(port: int) -> str:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.settimeout(5)
+        sock.settimeout(TIMEOUT)
         sock.bind(("10.1.0.2", port))
         sock.connect((VIP, PORT))
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

@@ -7,7 +7,7 @@ from threading import Event, Thread
 import pytest
 
 from rig import Appliance, Rig, wait_for
-from rig.traffic import Talk, ask_udp, fetch
+from rig.traffic import TIMEOUT, Talk, ask_udp, fetch
 from tests.namespace.conftest import define
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
@@ -36,7 +36,7 @@ def nothing_blocked(appliance: Appliance) -> Iterator[None]:
 
 
 def answered(rig: Rig, address: str = VIP) -> bool:
-    """Whether the client's datagram comes back."""
+    """Whether the client's datagram comes back soon: what it is asked for where it should not."""
 
     def ask() -> bool:
         try:
@@ -45,6 +45,11 @@ def answered(rig: Rig, address: str = VIP) -> bool:
             return False
 
     return rig.client.call(ask)
+
+
+def get_through(rig: Rig, address: str = VIP) -> None:
+    """The client's datagram comes back, however long that takes here."""
+    assert rig.client.call(ask_udp, address, ECHO, b"?") == b"?"
 
 
 def count(appliance: Appliance, reason: str) -> int:
@@ -56,7 +61,7 @@ def count(appliance: Appliance, reason: str) -> int:
 def test_blocked_client_gets_no_answer_and_is_shown(
     rig: Rig, appliance: Appliance, blocked: str, address: str
 ) -> None:
-    assert answered(rig, address)
+    get_through(rig, address)
     before = count(appliance, "BLOCKED_SOURCE")
     # The prefix around the client is that of the appliance itself.
     appliance.cli("block", "add", blocked, "--reason", "test", "--force")
@@ -67,9 +72,9 @@ def test_blocked_client_gets_no_answer_and_is_shown(
         rows = appliance.json("flows", "--denied", "--port", str(ECHO))
         return any((row["reason"], row["mapping"]) == ("BLOCKED_SOURCE", f"block:{blocked}") for row in rows)
 
-    wait_for(told, "the refusal to be shown with what blocks", timeout=2)
+    wait_for(told, "the refusal to be shown with what blocks")
     appliance.cli("block", "remove", blocked, "--yes")
-    assert answered(rig, address)
+    get_through(rig, address)
 
 
 def test_flow_that_runs_is_cut(rig: Rig, appliance: Appliance) -> None:
@@ -82,7 +87,7 @@ def test_flow_that_runs_is_cut(rig: Rig, appliance: Appliance) -> None:
         assert rig.client.call(talk.say, b"x") == b"x"
         assert len(live()) == 1
         appliance.cli("block", "add", BLOCKED)
-        wait_for(lambda: not live(), "the flow to end", timeout=3)
+        wait_for(lambda: not live(), "the flow to end")
     finally:
         talk.close()
 
@@ -126,9 +131,9 @@ def test_list_is_replaced_without_a_gap(rig: Rig, appliance: Appliance) -> None:
 
 
 def test_block_ends_by_itself(rig: Rig, appliance: Appliance) -> None:
-    appliance.cli("block", "add", BLOCKED, "--ttl", "2s")
+    appliance.cli("block", "add", BLOCKED, "--ttl", "4s")
     assert not answered(rig)
-    wait_for(lambda: answered(rig), "the block to end", timeout=6)
+    wait_for(lambda: answered(rig), "the block to end")
 
 
 def test_nobody_locks_themselves_out(rig: Rig, appliance: Appliance) -> None:
@@ -137,7 +142,7 @@ def test_nobody_locks_themselves_out(rig: Rig, appliance: Appliance) -> None:
     assert "an address of the appliance" in own.stderr
     with rig.middle.call(socket.create_server, (VIP, 22)) as server:
         appliance.cli("block", "add", "0.0.0.0/0", "--force")
-        with rig.client.call(socket.create_connection, (VIP, 22), 3), server.accept()[0]:
+        with rig.client.call(socket.create_connection, (VIP, 22), TIMEOUT), server.accept()[0]:
             assert not answered(rig)
 
 

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rig import Appliance, Rig, wait_for
-from rig.traffic import fetch
+from rig.traffic import TIMEOUT, fetch
 from tests.namespace.conftest import define
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
@@ -33,7 +33,7 @@ def carrying(request: pytest.FixtureRequest, rig: Rig) -> Iterator[tuple[Applian
 def _talk(port: int, questions: int) -> int:
     """Bytes that came back by UDP; each question waits for the answer to the last."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(TIMEOUT)
         client.bind(("", port))
         client.connect(("10.1.0.1", 7007))
         return sum(len(client.recv(65536)) for _ in range(questions) if client.send(bytes(SIZE)))
@@ -85,16 +85,16 @@ def test_live_and_ended_flows_count_once(rig: Rig, carrying: tuple[Appliance, st
     def says(expected: Sums) -> bool:
         return all(_sums(appliance, **labels) == expected for labels in views)
 
-    wait_for(lambda: says(_whole(1, QUESTIONS, QUESTIONS * each)), "the live flow to be counted", timeout=10)
+    wait_for(lambda: says(_whole(1, QUESTIONS, QUESTIONS * each)), "the live flow to be counted")
     # It goes on, is ended, and counts no more for that.
     rig.client.call(_talk, 40001, 5)
     (row,) = appliance.json("flows", "--port", "40001")
     appliance.cli("flows", "cut", str(row["id"]))
     expected = _whole(1, QUESTIONS + 5, (QUESTIONS + 5) * each)
-    wait_for(lambda: says(expected), "the ended flow to be counted", timeout=10)
+    wait_for(lambda: says(expected), "the ended flow to be counted")
     rig.client.call(_talk, 40002, 3)
     expected = _whole(2, QUESTIONS + 8, (QUESTIONS + 8) * each)
-    wait_for(lambda: says(expected), "another flow to be counted", timeout=10)
+    wait_for(lambda: says(expected), "another flow to be counted")
 
 
 def test_tunnels_count_where_they_are_carried(rig: Rig, carrying: tuple[Appliance, str]) -> None:
@@ -105,7 +105,7 @@ def test_tunnels_count_where_they_are_carried(rig: Rig, carrying: tuple[Applianc
         found = _sums(appliance, mapping="proxied", tier="sockets")
         return tuple(found.get(key, 0) for key in ("flows", "bytes sent", "bytes received"))
 
-    wait_for(lambda: octets() == (1, 4000, 4000), "the tunnel to be counted", timeout=10)
+    wait_for(lambda: octets() == (1, 4000, 4000), "the tunnel to be counted")
     assert octets() == (1, 4000, 4000)
 
 
@@ -114,7 +114,7 @@ def test_a_restart_counts_nothing_again(rig: Rig, carrying: tuple[Appliance, str
     appliance, tier = carrying
     rig.client.call(_talk, 40003, QUESTIONS)
     labels = {"mapping": "echo", "tier": tier}
-    wait_for(lambda: _sums(appliance, **labels).get("flows") == 1, "the flow to be counted", timeout=10)
+    wait_for(lambda: _sums(appliance, **labels).get("flows") == 1, "the flow to be counted")
     appliance.restart()
     found: list[Sums] = []
 
@@ -124,7 +124,7 @@ def test_a_restart_counts_nothing_again(rig: Rig, carrying: tuple[Appliance, str
         found.append(_sums(appliance, **labels))
         return found[-1].get("packets sent", 0) > 0
 
-    wait_for(counted, "what the flow carries now", timeout=10)
+    wait_for(counted, "what the flow carries now")
     assert found[-1]["flows"] == 0
     assert found[-1]["packets sent"] <= len(found)
     assert found[-1]["bytes sent"] == found[-1]["packets sent"] * (SIZE + HEADERS)

@@ -2,15 +2,15 @@
 
 import socket
 import struct
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from rig import Appliance, Rig, wait_for
 from rig.payload import digest
-from rig.traffic import HTTP, Talk, ask_tcp, ask_udp, fetch
+from rig.traffic import HTTP, TIMEOUT, Talk, ask_tcp, ask_udp, fetch
 from tests.namespace.conftest import define
+from tests.namespace.test_faults import retransmitted
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
 
@@ -64,13 +64,12 @@ def test_an_upload_ended_by_half_close_is_answered_whole(rig: Rig, appliance: Ap
 def test_a_denied_client_is_refused_at_once_and_counted(
     rig: Rig, appliance: Appliance, port: int, reason: str
 ) -> None:
-    before = count(appliance, reason)
-    started = time.monotonic()
+    before, resent = count(appliance, reason), retransmitted(rig.client)
     with pytest.raises((ConnectionRefusedError, ConnectionResetError)):
         rig.client.call(fetch, LISTEN[0], port)
-    assert time.monotonic() - started < 1
+    assert retransmitted(rig.client) == resent, "at once: nothing had to be said twice"
     assert count(appliance, reason) > before
-    row = wait_for(lambda: denied(appliance, port), "the refusal to be shown", timeout=1)[0]
+    row = wait_for(lambda: denied(appliance, port), "the refusal to be shown")[0]
     assert (row["reason"], row["source"], row["destination_port"]) == (reason, "10.1.0.2", port)
     assert row["source_service"] == "clients"
 
@@ -88,7 +87,7 @@ def test_the_host_itself_may_ask_from_a_port_that_is_listened_at(
 
     def ask() -> bytes:
         with socket.socket(socket.AF_INET6 if ":" in own else socket.AF_INET, kind) as sock:
-            sock.settimeout(5)
+            sock.settimeout(TIMEOUT)
             if kind == socket.SOCK_STREAM:
                 # It ends by a reset, and its port is free again at once.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

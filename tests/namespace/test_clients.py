@@ -17,6 +17,7 @@ import pytest
 
 from rig import Appliance, Rig, wait_for
 from rig.servers import start_http
+from rig.traffic import TIMEOUT
 from tests.namespace.sshd import listens, ssh, start_sshd
 from tests.namespace.test_tunnels import read_head
 
@@ -229,9 +230,9 @@ def door(rig: Rig, appliance: Appliance, tmp_path: Path) -> Iterator[None]:
     yield
     listening.shutdown(socket.SHUT_RDWR)
     listening.close()
-    thread.join(5)
+    thread.join(TIMEOUT)
     for child in children:
-        child.wait(10)
+        child.wait(TIMEOUT)
 
 
 @pytest.mark.requires(commands=["iperf3"])
@@ -249,7 +250,9 @@ def test_iperf3_over_connect(rig: Rig, appliance: Appliance, door: None, reverse
 @pytest.mark.requires(commands=["wrk"])
 def test_wrk_over_connect(rig: Rig, appliance: Appliance, door: None) -> None:
     server = start_http(rig.server, 5201, "10.2.0.3")
-    done = rig.client.run(["wrk", "-t", "1", "-c", "8", "-d", "1s", "http://127.0.0.1:5201/"], timeout=30)
+    done = rig.client.run(
+        ["wrk", "-t", "1", "-c", "8", "-d", "1s", "--timeout", "20s", "http://127.0.0.1:5201/"], timeout=60
+    )
     server.stop()
     assert "Non-2xx" not in done.stdout
     assert "Socket errors" not in done.stdout
@@ -293,7 +296,7 @@ def websocket(rig: Rig) -> Iterator[None]:
     yield
     listening.shutdown(socket.SHUT_RDWR)
     listening.close()
-    thread.join(5)
+    thread.join(TIMEOUT)
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
@@ -308,7 +311,7 @@ def test_a_websocket_goes_through(rig: Rig, appliance: Appliance, websocket: Non
     frame = b"\x82\xff" + SIZE.to_bytes(8) + bytes(4) + os.urandom(SIZE)
 
     def talk() -> list[bytes]:
-        with socket.create_connection(("10.1.0.1", 3128), 5) as sock:
+        with socket.create_connection(("10.1.0.1", 3128), TIMEOUT) as sock:
             if form == "CONNECT":
                 sock.sendall(f"CONNECT {NAME}:8080 HTTP/1.1\r\nHost: {NAME}:8080\r\n\r\n".encode())
                 assert b" 200 " in read_head(sock)
@@ -322,7 +325,7 @@ def test_a_websocket_goes_through(rig: Rig, appliance: Appliance, websocket: Non
                 sending = threading.Thread(target=sock.sendall, args=(frame,))
                 sending.start()
                 got.append(read_exactly(sock, len(frame)))
-                sending.join(5)
+                sending.join(TIMEOUT)
             return got
 
     assert rig.client.call(talk) == [frame, frame]

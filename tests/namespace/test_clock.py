@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from rig import Appliance, Rig, wait_for
+from rig.appliance import READY_TIMEOUT
 from rig.servers import start_echo
+from rig.traffic import TIMEOUT
 from tests.namespace.test_tunnels import curl, read_head, reason
 
 LIBRARY = next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), "")
@@ -76,7 +78,7 @@ def appliance(request: pytest.FixtureRequest, rig: Rig, clock: Clock) -> Iterato
         built.cli("appliance", "set", "--tunnel-lifetime", "1d")
         built.spawn(*(("--no-bpf",) if request.param == "sockets" else ()))
         # The library makes a start take twice as long.
-        built.wait_ready(30)
+        built.wait_ready(2 * READY_TIMEOUT)
         yield built
 
 
@@ -84,7 +86,7 @@ def connect(rig: Rig, target: str, token: str = "") -> socket.socket:
     """A tunnel to the echo of `target`, asked for with a token."""
 
     def talk() -> socket.socket:
-        sock = socket.create_connection(("10.1.0.1", 3128), 5)
+        sock = socket.create_connection(("10.1.0.1", 3128), TIMEOUT)
         authorization = f"Proxy-Authorization: Bearer {token}\r\n" if token else ""
         sock.sendall(f"CONNECT {target}:7 HTTP/1.1\r\nHost: {target}:7\r\n{authorization}\r\n".encode())
         assert b" 200 " in read_head(sock)
@@ -94,7 +96,7 @@ def connect(rig: Rig, target: str, token: str = "") -> socket.socket:
 
 
 def echoes(sock: socket.socket) -> bool:
-    sock.settimeout(5)
+    sock.settimeout(TIMEOUT)
     try:
         sock.sendall(b"still here")
         return sock.recv(10, socket.MSG_WAITALL) == b"still here"

@@ -8,6 +8,7 @@ import pytest
 from rig import Appliance, Rig, wait_for
 from rig.payload import digest
 from rig.traffic import HTTP, Talk, fetch
+from rig.waiting import PATIENCE
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
 
@@ -33,9 +34,9 @@ def during_a_download(rig: Rig, disturb: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=lambda: rig.client.call(transfer))
     thread.start()
-    assert begun.wait(5)
+    assert begun.wait(PATIENCE)
     disturb()
-    thread.join(30)
+    thread.join(2 * PATIENCE)
     assert result == [digest(SIZE)]
 
 

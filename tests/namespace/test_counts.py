@@ -116,7 +116,7 @@ def test_tcp(appliance: Appliance, ends: tuple[socket.socket, socket.socket]) ->
         carried = Counted(row["packets_sent"], row["packets_received"])
         return row if carried == Counted.by_client(client) == Counted.by_server(server) else None
 
-    row = wait_for(settled, "both ends and the appliance to count the same", timeout=10)
+    row = wait_for(settled, "both ends and the appliance to count the same")
     packets = row["packets_sent"], row["packets_received"]
     assert row["bytes_sent"] == SYN + HEADERS * (packets[0] - 1) + EXCHANGES * ASKED
     assert row["bytes_received"] == SYN + HEADERS * (packets[1] - 1) + EXCHANGES * ANSWERED
@@ -153,7 +153,7 @@ def test_status_and_metrics(appliance: Appliance, ends: tuple[socket.socket, soc
         seen = [difference(after, earlier) for after, earlier in zip(both(), before, strict=True)]
         return (seen, packets) if {each["packets"] for each in seen} == {packets} else None
 
-    seen, packets = wait_for(told, "the counters to be those of both ends", timeout=10)
+    seen, packets = wait_for(told, "the counters to be those of both ends")
     expected = packets * HEADERS + EXCHANGES * (ASKED + ANSWERED)
     assert seen == [{"packets": packets, "bytes": expected}] * 2
 
@@ -172,4 +172,4 @@ def test_refusals(rig: Rig, appliance: Appliance) -> None:
         now = status_of(appliance, "NO_MAPPING"), metrics_of(appliance, "NO_MAPPING")
         return [difference(*pair) for pair in zip(now, before, strict=True)] == [expected] * 2
 
-    wait_for(told, "the refusals to be counted", timeout=10)
+    wait_for(told, "the refusals to be counted")

@@ -203,7 +203,7 @@ def test_a_difference_is_found_and_loud(asked: Appliance) -> None:
     assert result.returncode == 1
     assert "the policy says allow, FORWARDED web, the kernel deny, DENY_MAPPING web" in result.stderr
     assert asked.daemon is not None
-    assert "the kernel and the policy differ" in asked.daemon.output()
+    asked.daemon.expect("the kernel and the policy differ")
     assert asked.cli(*words).returncode == 0
 
 

@@ -14,6 +14,7 @@ from marchproxy import bpf
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.objects import open_pinned_map
 from rig import Appliance, Rig, wait_for
+from rig.traffic import TIMEOUT
 from tests.namespace.conftest import define
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
@@ -35,7 +36,7 @@ def counted(rig: Rig) -> Iterator[Appliance]:
 def _ask(port: int, questions: int) -> tuple[int, int]:
     """Datagrams and bytes that came back; the next question waits for the answer to the last."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(TIMEOUT)
         client.bind(("", port))
         client.connect(("10.1.0.1", PORT))
         answers = [
@@ -99,13 +100,13 @@ def test_refusals_are_counted_one_by_one(rig: Rig, counted: Appliance) -> None:
         row = _top(counted, "reason").get("NO_MAPPING")
         return row is not None and (row["packets"], row["bytes"]) == (25, 25 * (72 + HEADERS))
 
-    wait_for(told, "all 25 to be counted", timeout=5)
+    wait_for(told, "all 25 to be counted")
     assert counted.json("status")["counters"]["NO_MAPPING"] == {"packets": 25, "bytes": 25 * (72 + HEADERS)}
     # What is tried again at once is told with the next attempt, and counts before and after that.
-    wait_for(lambda: _refused_to_all(counted) == {25}, "what is not told yet", timeout=5)
+    wait_for(lambda: _refused_to_all(counted) == {25}, "what is not told yet")
     time.sleep(1.1)
     rig.client.call(_send, 1)
-    wait_for(lambda: _refused_to_all(counted) == {26}, "what the next attempt tells", timeout=5)
+    wait_for(lambda: _refused_to_all(counted) == {26}, "what the next attempt tells")
 
 
 def _refused_to_all(appliance: Appliance) -> set[int]:
@@ -128,12 +129,12 @@ def test_events_are_as_many_as_there_were(rig: Rig, counted: Appliance) -> None:
         "4",
     )
     watching = counted.host.popen([*counted.command, *words, "--output", "json"], env=counted.env)
-    wait_for(lambda: _is_told_of_starts(counted), "the follower to listen", timeout=10)
+    wait_for(lambda: _is_told_of_starts(counted), "the follower to listen")
     rig.clients[1].call(_denied, 9000)
     rig.client.call(_ask, 40003, 1)
     for port in (9001, 9002, 9003):
         rig.client.call(_denied, port)
-    assert watching.wait(10) == 0
+    assert watching.wait() == 0
     told = [json.loads(line) for line in watching.output().splitlines()]
     assert [(each["kind"], each["destination_port"]) for each in told] == [
         ("flow-start", PORT),
@@ -154,17 +155,17 @@ def test_what_happens_beside_flows_is_told(counted: Appliance) -> None:
         counted.cli("mapping", "set", "echo", *next(flags))
         return '"reload"' in watching.output()
 
-    wait_for(change, "a revision to be told of", timeout=20)
+    wait_for(change, "a revision to be told of")
     counted.cli("interface", "remove", "outside2", "--yes")
-    wait_for(lambda: '"lost"' in watching.output(), "an interface to be lost", timeout=10)
+    wait_for(lambda: '"lost"' in watching.output(), "an interface to be lost")
     counted.cli("interface", "add", "outside2", "--role", "outside")
-    wait_for(lambda: '"attached"' in watching.output(), "an interface to be attached", timeout=10)
+    wait_for(lambda: '"attached"' in watching.output(), "an interface to be attached")
     counted.cli("interface", "add", "nowhere0", "--role", "outside", check=False)
-    wait_for(lambda: '"began"' in watching.output(), "a problem to begin", timeout=10)
+    wait_for(lambda: '"began"' in watching.output(), "a problem to begin")
     counted.cli("interface", "remove", "nowhere0", "--yes")
-    wait_for(lambda: '"ended"' in watching.output() or not watching.running, "it to end", timeout=10)
+    wait_for(lambda: '"ended"' in watching.output() or not watching.running, "it to end")
     watching.signal(signal.SIGINT)
-    assert watching.wait(10) == 0
+    assert watching.wait() == 0
     told = [json.loads(line) for line in watching.output().splitlines()]
     changes = [(each["kind"], each["change"]) for each in told]
     assert ("reload", "applied") in changes
@@ -177,10 +178,10 @@ def test_what_happens_beside_flows_is_told(counted: Appliance) -> None:
 
 def test_ctrl_c_ends_a_follower_quietly(counted: Appliance) -> None:
     watching = counted.host.popen([*counted.command, "flows", "--follow"], env=counted.env)
-    wait_for(lambda: _is_told_of_starts(counted), "the follower to listen", timeout=10)
+    wait_for(lambda: _is_told_of_starts(counted), "the follower to listen")
     watching.signal(signal.SIGINT)
-    assert (watching.wait(10), watching.output()) == (0, "")
-    wait_for(lambda: not _is_told_of_starts(counted), "nobody to listen", timeout=10)
+    assert (watching.wait(), watching.output()) == (0, "")
+    wait_for(lambda: not _is_told_of_starts(counted), "nobody to listen")
 
 
 def _denied(port: int) -> None:

@@ -16,7 +16,7 @@ import pytest
 from marchproxy.dataplane.kernel.interfaces import link_address
 from rig import Appliance, Host, Rig, wait_for
 from rig.servers import start_echo
-from rig.traffic import ask_tcp
+from rig.traffic import TIMEOUT, ask_tcp
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
 
@@ -55,7 +55,9 @@ class Crowd:
     """Connections of a client that stay open."""
 
     def __init__(self, host: Host, address: str, count: int) -> None:
-        self._sockets = host.call(lambda: [socket.create_connection((address, 7), 5) for _ in range(count)])
+        self._sockets = host.call(
+            lambda: [socket.create_connection((address, 7), TIMEOUT) for _ in range(count)]
+        )
 
     def speak(self) -> int:
         """How many of them are answered when they all say something."""
@@ -145,7 +147,7 @@ def test_a_flood_of_invented_clients_leaves_running_flows_alone(
     assert crowd.speak() == others.speak() == FLOWS // 2
     assert retransmitted(rig.client) == resent
     # The next one gets through at once, or when it asks again after a second.
-    assert wait_for(lambda: asks(rig), "a new connection", timeout=10)
+    assert wait_for(lambda: asks(rig), "a new connection")
 
 
 def flood(count: int) -> None:
@@ -206,8 +208,6 @@ def test_a_full_flow_table_refuses_new_flows_only_and_says_so(rig: Rig, applianc
         assert made.speak() == 512
         status = appliance.json("status", check=False)
         assert status["counters"]["FLOW_TABLE_FULL"]["packets"]
-        wait_for(
-            lambda: problems(appliance, "flows"), "status to say that the flow table is full", timeout=10
-        )
+        wait_for(lambda: problems(appliance, "flows"), "status to say that the flow table is full")
     finally:
         made.close()

@@ -12,6 +12,7 @@ from rig.payload import digest
 from rig.probes import PINGERS, Answer, probe
 from rig.servers import start_echo, start_http
 from rig.traffic import HTTP, Talk, ask_tcp, ask_udp, fetch
+from tests.namespace.test_faults import retransmitted
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs")
 
@@ -119,28 +120,26 @@ def test_who_may_not_ping_is_told_so(rig: Rig, appliance: Appliance, address: st
 def test_what_is_denied_is_refused_at_once_and_shown_with_names(
     rig: Rig, appliance: Appliance, port: int, reason: str, mapping: str
 ) -> None:
-    before = count(appliance, reason)
-    started = time.monotonic()
+    before, resent = count(appliance, reason), retransmitted(rig.clients[1])
     with pytest.raises(REFUSED):
         rig.clients[1].call(fetch, "10.2.0.2", port)
-    assert time.monotonic() - started < 1
+    assert retransmitted(rig.clients[1]) == resent, "at once: nothing had to be said twice"
     assert count(appliance, reason) > before
 
     def shown() -> list[dict[str, Any]]:
         rows = appliance.json("flows", "--denied", "--port", str(port), "--source", "10.1.1.2")
         return [row for row in rows if row["reason"] == reason]
 
-    row = wait_for(shown, "the refusal to be shown", timeout=2)[0]
+    row = wait_for(shown, "the refusal to be shown")[0]
     assert (row["source_service"], row["destination_service"], row["mapping"]) == ("guests", "web", mapping)
 
 
 def test_denied_datagrams_are_answered_with_icmp(rig: Rig, appliance: Appliance) -> None:
-    started = time.monotonic()
+    # A datagram is not sent again, so whatever is heard is heard at once.
     with pytest.raises(
         (ConnectionRefusedError, PermissionError, OSError), match=r"unreachable|refused|No route"
     ):
         rig.clients[1].call(ask_udp, "10.2.0.2", 7, b"x")
-    assert time.monotonic() - started < 2
 
 
 def test_a_flow_without_translation_shows_as_it_is(rig: Rig, appliance: Appliance) -> None:
@@ -197,7 +196,7 @@ def test_nobody_locks_himself_out(rig: Rig, appliance: Appliance) -> None:
 
 
 def test_a_mapping_ends_by_itself_and_takes_its_flows_along(rig: Rig, appliance: Appliance) -> None:
-    expires = datetime.now(UTC) + timedelta(seconds=4)
+    expires = datetime.now(UTC) + timedelta(seconds=6)
     appliance.cli(
         *("mapping", "add", "visit", "--from", "guests", "--to", "web", "--protocol", "tcp", "--ports", "7"),
         *("--expires", f"{expires:%Y-%m-%dT%H:%M:%SZ}"),

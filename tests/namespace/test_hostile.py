@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from rig import Appliance, Rig, wait_for
 from rig.servers import start_echo, start_http
+from rig.traffic import TIMEOUT
 from tests.namespace.test_tunnels import ask_head, connect_to, opened, reason
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", "tcx", "btf")
@@ -79,8 +80,8 @@ def say(rig: Rig, where: tuple[str, int], data: bytes) -> bytes:
     """All that is answered, and that it ends."""
 
     def ask() -> bytes:
-        with socket.create_connection(where, 5) as sock:
-            sock.settimeout(5)
+        with socket.create_connection(where, TIMEOUT) as sock:
+            sock.settimeout(TIMEOUT)
             sock.sendall(data)
             return b"".join(iter(lambda: sock.recv(65536), b""))
 
@@ -235,7 +236,7 @@ def talks(sock: socket.socket) -> bool:
 def expect_reset(*socks: socket.socket) -> None:
     """Each of them hears it without having said anything."""
     for sock in socks:
-        sock.settimeout(5)
+        sock.settimeout(TIMEOUT)
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
 
@@ -249,13 +250,13 @@ def handed_off(appliance: Appliance, *socks: socket.socket) -> list[int]:
         ripe = all(port in rows and rows[port]["reason"] == "HANDED_OFF" for port in ports)
         return [rows[port]["id"] for port in ports] if ripe else None
 
-    return wait_for(ids, "the kernel to take over", timeout=10)
+    return wait_for(ids, "the kernel to take over")
 
 
 def test_a_tunnel_whose_token_expires_is_cut_where_the_mapping_says_so(
     rig: Rig, appliance: Appliance
 ) -> None:
-    tokens = [issue(appliance, name, "--ttl", "3s") for name in ("brief", "kept")]
+    tokens = [issue(appliance, name, "--ttl", "6s") for name in ("brief", "kept")]
     with tunnel(rig, BRIEF, tokens[0]) as brief, tunnel(rig, KEPT, tokens[1]) as kept:
         expect_reset(brief)
         assert talks(kept)
@@ -311,6 +312,7 @@ def test_a_dead_worker_takes_its_own_tunnels_and_no_others(rig: Rig, appliance: 
     before = processes(appliance)
     os.kill(before[1], signal.SIGKILL)
     assert all(map(talks, old))
+    wait_for(lambda: not is_listening(before[1]), "it to be gone")
     # Whoever comes now is served by the others.
     for _ in range(8):
         assert say(rig, PROXY, get("/")).startswith(b"HTTP/1.1 200")
@@ -321,7 +323,7 @@ def test_a_dead_worker_takes_its_own_tunnels_and_no_others(rig: Rig, appliance: 
         now = processes(appliance)
         return before[1] not in now and len(now) == len(before)
 
-    wait_for(replaced, "a new worker", timeout=10)
+    wait_for(replaced, "a new worker")
 
 
 def test_tunnels_outlive_a_dead_daemon_and_are_ended_by_the_next(rig: Rig, appliance: Appliance) -> None:

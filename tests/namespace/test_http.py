@@ -17,6 +17,7 @@ import pytest
 from rig import Appliance, Host, Rig, wait_for
 from rig.payload import payload
 from rig.servers import start_http
+from rig.traffic import TIMEOUT
 from tests.namespace.test_clients import ACCEPTED, read_exactly
 from tests.namespace.test_clients import WEBSOCKET as FIELDS
 
@@ -221,7 +222,7 @@ def test_a_websocket_goes_through_and_to_the_kernel(rig: Rig, appliance: Applian
     frame = b"\x82\xff" + SIZE.to_bytes(8) + bytes(4) + os.urandom(SIZE)
 
     def talk() -> bytes:
-        with socket.create_connection(("10.1.0.1", 8080), 5) as sock:
+        with socket.create_connection(("10.1.0.1", 8080), TIMEOUT) as sock:
             sock.sendall(
                 f"GET /chat HTTP/1.1\r\nHost: chat.example\r\n{FIELDS.partition(chr(10))[2]}".encode()
             )
@@ -230,11 +231,11 @@ def test_a_websocket_goes_through_and_to_the_kernel(rig: Rig, appliance: Applian
                 head += sock.recv(1)
             assert head.startswith(b"HTTP/1.1 101 ")
             if tier(appliance) == "kernel":
-                wait_for(lambda: ticks(sock), "the handoff", timeout=10)
+                wait_for(lambda: ticks(sock), "the handoff")
             sending = threading.Thread(target=sock.sendall, args=(frame,))
             sending.start()
             got = read_exactly(sock, len(frame))
-            sending.join(5)
+            sending.join(TIMEOUT)
             return got
 
     def ticks(sock: socket.socket) -> bool:
@@ -253,7 +254,7 @@ def test_changes_under_load_fail_no_request(rig: Rig, appliance: Appliance) -> N
     done: list[subprocess.CompletedProcess[str]] = []
 
     def work() -> None:
-        load = ("wrk", "--threads", "1", "--connections", "16", "--duration", "6s")
+        load = ("wrk", "--threads", "1", "--connections", "16", "--duration", "6s", "--timeout", "20s")
         done.append(rig.client.run([*load, "--header", "Host: www.example", "http://10.1.0.1:8080/"]))
 
     loading = threading.Thread(target=work)
@@ -264,7 +265,7 @@ def test_changes_under_load_fail_no_request(rig: Rig, appliance: Appliance) -> N
             "mapping", "add", name, "--from", "lan", "--to", "api", *LISTEN, "--host", f"{name}.example"
         )
         appliance.cli("cert", "renew", "www")
-    loading.join(30)
+    loading.join(60)
     for turn in range(10):
         appliance.cli("mapping", "remove", f"more{turn}", "--yes")
     said = done[0].stdout

@@ -157,7 +157,7 @@ def test_changes_under_load_fail_no_request(rig: Rig, appliance: Appliance, secu
 
     def work() -> None:
         load = ("h2load", "--clients", "4", "--max-concurrent-streams", "10", "--requests", "2000")
-        done.append(rig.client.run([*load, "--header", ":authority: www.example", url]))
+        done.append(rig.client.run([*load, "--header", ":authority: www.example", url], timeout=60))
 
     loading = threading.Thread(target=work)
     loading.start()

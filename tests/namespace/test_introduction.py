@@ -10,6 +10,7 @@ import pytest
 from marchproxy.dataplane.proxy.protocol.proxyprotocol import Ends, build_v1, build_v2
 from rig import Appliance, Rig, wait_for
 from rig.servers import start_echo
+from rig.traffic import TIMEOUT
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", "ipv6")
 
@@ -55,7 +56,7 @@ def appliance(request: pytest.FixtureRequest, rig: Rig) -> Iterator[Appliance]:
 
 
 def connected(rig: Rig, port: int) -> socket.socket:
-    return rig.client.call(socket.create_connection, (str(LISTENER), port), 5)
+    return rig.client.call(socket.create_connection, (str(LISTENER), port), TIMEOUT)
 
 
 def exchange(sock: socket.socket, said: bytes, wanted: bytes) -> None:
@@ -73,7 +74,7 @@ def row(appliance: Appliance, **fields: Any) -> dict[str, Any]:
         rows: list[dict[str, Any]] = appliance.json("flows")
         return [each for each in rows if fields.items() <= each.items()]
 
-    return wait_for(found, f"a flow with {fields}", timeout=10)[0]
+    return wait_for(found, f"a flow with {fields}")[0]
 
 
 def test_a_backend_is_told_and_the_kernel_goes_on(rig: Rig, appliance: Appliance) -> None:

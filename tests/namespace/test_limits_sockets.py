@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,10 @@ def test_sockets_limit_new_flows_and_say_what_they_cannot(rig: Rig) -> None:
 
         start = time.monotonic()
         assert 5 <= rig.client.call(knock) <= 6 + time.monotonic() - start
-        status = wait_for(lambda: built.json("status", check=False), "the daemon's status")
-        assert "RATE_LIMITED" in status["counters"]
+
+        def limited() -> dict[str, Any] | None:
+            status: dict[str, Any] = built.json("status", check=False)
+            return status if "RATE_LIMITED" in status["counters"] else None
+
+        status = wait_for(limited, "the refusals to be counted")
         assert any("total-bytes: packets and bytes are not limited" in each for each in status["problems"])

@@ -14,7 +14,7 @@ import pytest
 from rig import Appliance, Rig, wait_for
 from rig.process import Process
 from rig.servers import start_echo
-from rig.traffic import ask_udp
+from rig.traffic import TIMEOUT, ask_udp
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", commands=["nfcapd", "nfdump"])
 
@@ -40,7 +40,7 @@ def appliance(rig: Rig, request: pytest.FixtureRequest) -> Iterator[Appliance]:
         built.cli("service", "add", "lan", "--address", "10.1.0.0/24")
         built.cli("service", "add", "far", "--address", "10.2.0.2")
         built.cli("mapping", "add", "out", "--from", "lan", "--to", "far", "--protocol", "udp")
-        built.cli("appliance", "set", "--timeout-udp", "1s", "--timeout-udp-unanswered", "1s")
+        built.cli("appliance", "set", "--timeout-udp", "2s", "--timeout-udp-unanswered", "2s")
         built.start()
         yield built
 
@@ -83,7 +83,7 @@ def test_records_have_the_counts_of_both_ends(
 
     def talk() -> int:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(5)
+            client.settimeout(TIMEOUT)
             client.connect(("10.2.0.2", 7))
             for number in range(ASKED):
                 client.send(bytes([number]) * SIZE)
@@ -92,7 +92,7 @@ def test_records_have_the_counts_of_both_ends(
 
     port = rig.client.call(talk)
     with pytest.raises(OSError, match=r"refused|unreachable|timed out"):
-        rig.client.call(socket.create_connection, ("10.2.0.2", 9999), 5)
+        rig.client.call(socket.create_connection, ("10.2.0.2", 9999), TIMEOUT)
 
     seen = {}
     while "flow-end" not in seen or "denied" not in seen:
@@ -142,7 +142,7 @@ def test_each_flow_of_a_flood_is_told_waits_or_is_counted_as_lost(
                     for _ in range(AT_ONCE)
                 ]
                 for number, client in enumerate(clients, first):
-                    client.settimeout(10)
+                    client.settimeout(TIMEOUT)
                     client.bind(("10.1.0.2", number))
                     client.sendto(b"", ("10.2.0.2", 7))
                 for client in clients:

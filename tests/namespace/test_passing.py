@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rig import Appliance, Rig, wait_for
+from rig.traffic import TIMEOUT
 from tests.dataplane.health.test_probes import self_signed
 
 pytestmark = pytest.mark.requires("root", "netns", "veth", "bpf", "bpffs", "ipv6")
@@ -93,7 +94,7 @@ def connect(rig: Rig, version: int, name: str | None) -> ssl.SSLSocket:
     """A TLS client that asks for `name`. Raises as `ssl` and sockets do."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     plain = rig.client.socket(family, socket.SOCK_STREAM)
-    plain.settimeout(10)
+    plain.settimeout(TIMEOUT)
     try:
         plain.connect((SERVER[version], PORT))
         context = ssl.create_default_context()
@@ -160,7 +161,7 @@ def test_without_a_name_it_goes_nowhere(rig: Rig, appliance: Appliance, version:
 
 def test_what_is_no_tls_goes_nowhere(rig: Rig, appliance: Appliance) -> None:
     with rig.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
-        client.settimeout(10)
+        client.settimeout(TIMEOUT)
         client.connect((SERVER[4], PORT))
         client.sendall(b"GET / HTTP/1.1\r\nHost: www.shop.test\r\n\r\n")
         try:

@@ -138,12 +138,13 @@ def test_curl_through_the_https_proxy(
 
 def test_curl_with_a_token(rig: Rig, appliance: Appliance, ca: Path, token: str) -> None:
     """What answers is no HTTP server, but sends the request back."""
-    words = ("--proxytunnel", "--http0.9", "--max-time", "1", "--proxy-cacert", str(ca))
-    result = curl(
-        rig.client, *words, "--proxy-user", f"vault:{token}", "--proxy", "https://10.1.0.1:3129",
-        "http://10.2.0.3:7/probe",
+    words = ("--silent", "--no-buffer", "--proxytunnel", "--http0.9", "--proxy-cacert", str(ca))
+    asking = rig.client.popen(
+        ["curl", *words, "--proxy-user", f"vault:{token}", "--proxy", "https://10.1.0.1:3129",
+         "http://10.2.0.3:7/probe"]
     )  # fmt: skip
-    assert "GET /probe" in result.stdout, result
+    asking.expect("GET /probe")
+    asking.stop()
 
 
 def test_who_does_not_trust_the_ca_gets_nowhere(rig: Rig, appliance: Appliance) -> None:
@@ -184,7 +185,10 @@ def test_old_versions_are_refused(rig: Rig, appliance: Appliance, ca: Path, flag
     said = s_client(rig.client, ca, flag, "-cipher", "DEFAULT@SECLEVEL=0")
     assert "Cipher is (NONE)" in said
     assert "alert protocol version" in said
-    assert appliance.json("flows", "--denied", "--reason", "TLS_FAILED", "--port", "8443")
+    wait_for(
+        lambda: appliance.json("flows", "--denied", "--reason", "TLS_FAILED", "--port", "8443"),
+        "the refusal to be told of",
+    )
 
 
 def test_the_proxy_says_what_it_speaks(rig: Rig, appliance: Appliance, ca: Path) -> None:
@@ -381,4 +385,7 @@ def test_keys_are_nowhere_but_sealed(rig: Rig, appliance: Appliance) -> None:
 def test_strangers_are_not_even_spoken_to(rig: Rig, appliance: Appliance, ca: Path) -> None:
     with pytest.raises(ConnectionResetError):
         rig.clients[1].call(secured, DOOR, ca)
-    assert appliance.json("flows", "--denied", "--reason", "NO_MAPPING", "--port", "7443")
+    wait_for(
+        lambda: appliance.json("flows", "--denied", "--reason", "NO_MAPPING", "--port", "7443"),
+        "the refusal to be told of",
+    )

@@ -17,7 +17,7 @@ import pytest
 from rig import Appliance, Rig
 from rig.process import Process
 from rig.servers import start_echo, start_http
-from rig.traffic import HTTP
+from rig.traffic import HTTP, TIMEOUT
 from rig.waiting import wait_for
 from tests.namespace.conftest import define
 
@@ -75,7 +75,7 @@ def traced(appliance: Appliance, question: str, *flags: str) -> Iterator[Traced]
     words = [*appliance.command, "trace", question, "--duration", "60s", "--output", "json", *flags]
     process = appliance.host.popen(words, env=appliance.env)
     try:
-        process.expect("looking for", timeout=20)
+        process.expect("looking for", timeout=60)
         yield Traced(process)
     finally:
         if process.running:
@@ -106,7 +106,7 @@ def connects(port: int) -> bool:
 
 def reaches(address: str, port: int) -> bool:
     try:
-        socket.create_connection((address, port), timeout=5).close()
+        socket.create_connection((address, port), timeout=TIMEOUT).close()
     except OSError:
         return False
     return True
@@ -137,7 +137,7 @@ def test_slow_answers_are_told_from_fast_connects(rig: Rig, appliance: Appliance
         assert port == 81
 
         def talk() -> bytes:
-            with socket.create_connection(("10.1.0.1", 8090), timeout=5) as connection:
+            with socket.create_connection(("10.1.0.1", 8090), timeout=TIMEOUT) as connection:
                 connection.sendall(b"?")
                 return connection.recv(10)
 
@@ -184,7 +184,7 @@ def test_nobody_answers(rig: Rig, appliance: Appliance) -> None:
 
 
 def test_loss_behind_the_appliance_is_seen_as_retransmits(rig: Rig, appliance: Appliance) -> None:
-    opened = rig.client.call(socket.create_connection, ("10.1.0.1", 7007), 5)
+    opened = rig.client.call(socket.create_connection, ("10.1.0.1", 7007), TIMEOUT)
     with opened, traced(appliance, "retransmits") as asked:
         opened.sendall(b"once")
         assert opened.recv(10) == b"once"
@@ -245,13 +245,14 @@ def test_way_that_the_appliance_does_not_know(rig: Rig, appliance: Appliance) ->
 
 
 def test_table_for_people(rig: Rig, appliance: Appliance) -> None:
-    words = [*appliance.command, "trace", "latency", "--duration", "3s"]
+    words = [*appliance.command, "trace", "latency", "--duration", "60s"]
     process = appliance.host.popen(words, env=appliance.env)
-    process.expect("looking for", timeout=20)
+    process.expect("looking for", timeout=60)
     held = programs(process)
     assert held <= attached()
     assert len(held) == 2
     rig.client.call(ask_http, 8080, 3)
+    process.signal(signal.SIGINT)
     assert process.wait() == 0
     said = process.output()
     assert "web  connect: 1, mean " in said
@@ -268,7 +269,7 @@ def test_connections_of_others_are_not_measured(rig: Rig, appliance: Appliance) 
     """A program of the host's own asks somebody who is no service; the daemon does so, too, by its proxy."""
 
     def tunnel() -> bytes:
-        with socket.create_connection(("10.1.0.1", 3128), timeout=5) as connection:
+        with socket.create_connection(("10.1.0.1", 3128), timeout=TIMEOUT) as connection:
             connection.sendall(b"CONNECT 10.2.2.2:80 HTTP/1.1\r\nHost: 10.2.2.2:80\r\n\r\n")
             return connection.recv(12)
 

@@ -16,6 +16,7 @@ from marchproxy.store.authority import sign
 from marchproxy.store.store import Store
 from rig import Appliance, Host, Rig
 from rig.servers import start_http
+from rig.traffic import TIMEOUT
 from rig.waiting import wait_for
 from tests.certificates import authority
 
@@ -101,10 +102,10 @@ def operator(appliance: Appliance) -> Iterator[Operator]:
     assert len(made.commands) <= 2, made.commands
 
 
-def attempt(address: str, port: int) -> bool:
+def attempt(address: str, port: int, within: float = TIMEOUT) -> bool:
     """Whether a connection is accepted."""
     try:
-        socket.create_connection((address, port), timeout=1).close()
+        socket.create_connection((address, port), within).close()
     except OSError:
         return False
     return True
@@ -159,7 +160,7 @@ def test_limited(rig: Rig, appliance: Appliance, operator: Operator) -> None:
     try:
 
         def often() -> bool:
-            return not all(attempt(WEB, 80) for _ in range(5))
+            return not all(attempt(WEB, 80, 0.5) for _ in range(5))
 
         assert rig.client.call(often)
         assert cause(operator, 80, WEB)[0] == "RATE_LIMITED"
@@ -194,7 +195,7 @@ def test_name_that_does_not_resolve(rig: Rig, appliance: Appliance, operator: Op
             return (found[0]["verdict"], found[0]["reason"]) if found else None
 
         assert wait_for(refused, "the refusal to be shown") == ("deny", "NAME_UNKNOWN")
-        wait_for(said, "status to name it", timeout=20)
+        wait_for(said, "status to name it")
     finally:
         appliance.cli("mapping", "remove", "gone", "--yes")
         appliance.cli("service", "remove", "gone", "--yes")
@@ -232,7 +233,7 @@ def test_dead_backend(rig: Rig, appliance: Appliance, operator: Operator) -> Non
             rows = operator.json("flows", "--denied", "--source", CLIENT)
             return any((row["reason"], row["mapping"]) == ("NO_BACKEND", "dead") for row in rows)
 
-        wait_for(refused, "the checks to have failed", timeout=20)
+        wait_for(refused, "the checks to have failed")
         (backend,) = operator.json("status")["backends"]
         assert (backend["address"], backend["state"], backend["why"]) == (OTHER, "down", "refused")
 
@@ -243,7 +244,7 @@ def test_expired_token(rig: Rig, appliance: Appliance, operator: Operator) -> No
         token = appliance.cli("token", "issue", "vault", "--ttl", "1s").stdout.strip()
 
         def present() -> bytes:
-            with socket.create_connection(("10.1.0.1", 7000), timeout=5) as connection:
+            with socket.create_connection(("10.1.0.1", 7000), timeout=TIMEOUT) as connection:
                 connection.sendall(f"MARCHPROXY/1 {token}\n".encode())
                 return connection.recv(100)
 
@@ -264,7 +265,7 @@ def test_expired_certificate(rig: Rig, appliance: Appliance, operator: Operator)
 
         def shake_hands() -> str:
             context = ssl.create_default_context(cadata=ca.chain)
-            with socket.create_connection(("10.1.0.1", 7443), timeout=5) as connection:
+            with socket.create_connection(("10.1.0.1", 7443), timeout=TIMEOUT) as connection:
                 try:
                     context.wrap_socket(connection, server_hostname="10.1.0.1").close()
                 except ssl.SSLCertVerificationError as error:
@@ -281,9 +282,10 @@ def test_expired_certificate(rig: Rig, appliance: Appliance, operator: Operator)
 def test_mtu_black_hole(rig: Rig, appliance: Appliance, operator: Operator, far: Host) -> None:
     """Connections open, small answers come, and uploads stand still."""
 
-    def uploads() -> bool:
+    def uploads(within: float) -> bool:
         head = b"POST / HTTP/1.1\r\nHost: far\r\nContent-Length: 40000\r\nConnection: close\r\n\r\n"
-        with socket.create_connection((FAR, 80), timeout=3) as connection:
+        with socket.create_connection((FAR, 80), TIMEOUT) as connection:
+            connection.settimeout(within)
             connection.sendall(head + bytes(40_000))
             try:
                 return b" 200 " in connection.recv(200)
@@ -291,7 +293,7 @@ def test_mtu_black_hole(rig: Rig, appliance: Appliance, operator: Operator, far:
                 return False
 
     assert rig.client.call(attempt, FAR, 80)
-    assert not rig.client.call(uploads)
+    assert not rig.client.call(uploads, 3)
     answer = operator.json("explain", "--from", CLIENT, "--to", "far", "--port", "80")
     assert (answer["verdict"], answer["mapping"]) == ("allow", "far")
     (finding,) = [row for row in operator.json("doctor", "--path", "far") if row["name"] == "path"]
@@ -301,6 +303,6 @@ def test_mtu_black_hole(rig: Rig, appliance: Appliance, operator: Operator, far:
     # The command that it names puts it right: segment sizes are lowered to it from then on.
     rig.middle.run(finding["fix"].split())
     try:
-        assert rig.client.call(uploads)
+        assert rig.client.call(uploads, TIMEOUT)
     finally:
         rig.middle.ip(f"route del {FAR}")

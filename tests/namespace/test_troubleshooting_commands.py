@@ -16,15 +16,19 @@ from rig import Appliance, Rig
 from rig.waiting import wait_for
 from tests.namespace.pages import DOCS, Shell, blocks, fences, hosts, setting
 
-pytestmark = pytest.mark.requires(
-    "root",
-    "netns",
-    "veth",
-    "bpf",
-    "bpffs",
-    "btf",
-    commands=["curl", "bash", "tshark", "nft", "/usr/bin/python3"],
-)
+pytestmark = [
+    pytest.mark.requires(
+        "root",
+        "netns",
+        "veth",
+        "bpf",
+        "bpffs",
+        "btf",
+        commands=["curl", "bash", "tshark", "nft", "/usr/bin/python3"],
+    ),
+    # Whoever comes first waits for eight commands at once, each of which compiles what it asks the kernel.
+    pytest.mark.timeout(300),
+]
 
 PAGE = DOCS / "TROUBLESHOOTING.md"
 COMMANDS = list(

@@ -11,7 +11,7 @@ import pytest
 
 from rig.lifecycle import NETNS, PREFIX, sweep, unique_name
 from rig.servers import ROOT
-from rig.waiting import wait_for
+from rig.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.requires("root", "netns", "veth")
 
@@ -41,7 +41,7 @@ def test_ctrl_c_does_not_wait_for_what_was_called_in_a_host() -> None:
     assert process.stdout is not None
     name = process.stdout.readline().strip()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGINT
     assert not list(NETNS.glob(f"{name}*"))
 
@@ -64,7 +64,7 @@ def test_names_are_unique_and_tell_whose_they_are() -> None:
 def test_a_process_told_to_end_takes_its_rig_along(number: signal.Signals) -> None:
     process, name, files, pid = start_holder()
     process.send_signal(number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == (-signal.SIGINT if number == signal.SIGINT else 128 + number)
     assert not list(NETNS.glob(f"{name}*"))
     assert not files.exists()
@@ -77,7 +77,7 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path: Path, monkeypatch: pyt
     pins = tmp_path / name
     (pins / "v1").mkdir(parents=True)
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert runs(pid)
     assert {str(files), str(pins), str(NETNS / f"{name}-client")} <= set(sweep())
     assert not list(NETNS.glob(f"{name}*"))

@@ -13,7 +13,7 @@ from rig.network import LISTEN4, LISTEN6
 from rig.offload import Offload, is_on
 from rig.servers import start_echo
 from rig.traffic import ask_tcp, ask_udp
-from rig.waiting import wait_for
+from rig.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.requires("root", "netns", "veth")
 
@@ -108,7 +108,7 @@ def test_closing_takes_everything_away_and_may_be_repeated() -> None:
         rig.close()
         rig.close()
         assert not sleeper.running
-        assert stray.wait(5) == -9
+        assert stray.wait(PATIENCE) == -9
     assert not list(NETNS.glob(f"{rig.name}*"))
     assert not rig.files.exists()
 

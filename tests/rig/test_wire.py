@@ -38,7 +38,7 @@ def arrives(rig: Rig) -> bool:
 
 
 def test_a_whole_link_carries(rig: Rig, wire: Wire) -> None:
-    assert arrives(rig)
+    wait_for(lambda: arrives(rig), "a word to come back")
 
 
 def test_nothing_goes_through_a_partition(rig: Rig, wire: Wire) -> None:
@@ -68,7 +68,7 @@ def test_a_doubled_datagram_is_answered_twice(rig: Rig, wire: Wire) -> None:
                 return count
             return -1
 
-    assert answers() == 1
+    wait_for(lambda: answers() == 1, "one of each")
     with wire.bad(Impairment(duplication=1.0)):
         # There and back.
         wait_for(lambda: answers() == 4, "two of each")

@@ -245,7 +245,7 @@ async def open_app(stage: Stage, size: tuple[int, int], **settings: Any) -> Any:
         yield app, pilot
 
 
-async def until(pilot: Pilot[Any], condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(pilot: Pilot[Any], condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Let the application work until `condition` holds."""
     for _ in range(round(seconds / 0.02)):
         if condition():

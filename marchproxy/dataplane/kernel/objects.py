@@ -29,6 +29,10 @@ from marchproxy.dataplane.kernel.rodata import SECTION, write_constants
 _RDONLY_PROG = 1 << 7
 """BPF_F_RDONLY_PROG, which the kernel adds to the flags of every device map by itself."""
 
+TRIES = 10
+"""Loads of one object. The kernel breaks off with EAGAIN where a signal comes while it looks at a program, as
+when a process stands still and goes on; libbpf begins anew five times by itself, and then gives up."""
+
 _NO_SIZES: Mapping[str, int] = MappingProxyType({})
 _NO_CONSTANTS: Mapping[str, bytes] = MappingProxyType({})
 
@@ -89,6 +93,24 @@ class BpfObject:
         Maps that were pinned by a failed call are unpinned again.
         """
         name, image = _read(source)
+        for left in reversed(range(TRIES)):
+            try:
+                return cls._load(name, image, pin_dir, pinned_maps, max_entries, rodata)
+            except KernelError as broken_off:
+                if broken_off.errno != errno.EAGAIN or not left:
+                    raise
+        raise AssertionError("the last of them has raised")
+
+    @classmethod
+    def _load(
+        cls,
+        name: str,
+        image: bytes,
+        pin_dir: Path | None,
+        pinned_maps: Collection[str] | None,
+        max_entries: Mapping[str, int],
+        rodata: Mapping[str, bytes],
+    ) -> Self:
         lib = library()
         with captured_log() as messages:
             options = ObjectOpenOptions(object_name=name.encode())

@@ -140,6 +140,8 @@ class Engine(QuicConnection):
         self._all_taken = 0
         self._taken: dict[int, int] = {}
         """By stream: bytes of it that somebody has taken."""
+        self._silenced: set[int] = set()
+        """Streams on which something could still be said when the client asked that nothing be."""
         self._host_cids = [self._new_id(0)]
         self._host_cids[0].was_sent = True
         self.host_cid = self._local_initial_source_connection_id = self._host_cids[0].cid
@@ -216,6 +218,12 @@ class Engine(QuicConnection):
             sender.is_finished or sender._reset_error_code is not None or sender._buffer_fin is not None
         )
 
+    def silenced(self, stream: int) -> bool:
+        """Whether it was the client who ended what is said on a stream; true once."""
+        ours = stream in self._silenced
+        self._silenced.discard(stream)
+        return ours
+
     def refuse_more(self, stream: int, code: int) -> None:
         """Ask the client to send nothing more on a stream, if it still does."""
         found = self._streams.get(stream)
@@ -233,10 +241,15 @@ class Engine(QuicConnection):
             self._host_cids.append(self._new_id(self._host_cid_seq))
             self._host_cid_seq += 1
 
+    def _handle_stop_sending_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        number = _stream_of(buf)
+        spoken = number in self._streams and not self.can_send(number)
+        super()._handle_stop_sending_frame(context, frame_type, buf)
+        if not spoken:
+            self._silenced.add(number)
+
     def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
-        begins = buf.tell()
-        number = buf.pull_uint_var()
-        buf.seek(begins)
+        number = _stream_of(buf)
         super()._handle_stream_frame(context, frame_type, buf)
         self._look_for_gaps(self._streams.get(number), frame_type)
 
@@ -317,6 +330,14 @@ class Engine(QuicConnection):
             super()._write_stream_limits(builder, space, stream)
         finally:
             stream.receiver.highest_offset = highest
+
+
+def _stream_of(buf: Buffer) -> int:
+    """Which stream a frame is about that is read next."""
+    begins = buf.tell()
+    number = buf.pull_uint_var()
+    buf.seek(begins)
+    return number
 
 
 def _resumed(pair: KeyPair, ticket: bytes, host: str, hello: ClientHello) -> SessionTicket | None:

@@ -29,7 +29,7 @@ from tests.policy import build
 
 TOKEN = "t0ken-of-the-vault"
 OLD = "t0ken-that-has-expired"
-LIMITS = AdmissionLimits(connections=64, per_source=64, each=0.5, opening=2.0, stagger=0.05)
+LIMITS = AdmissionLimits(connections=64, per_source=64, each=20.0, opening=30.0, stagger=0.05)
 
 
 class Keys:

@@ -16,7 +16,7 @@ from marchproxy.dataplane.credentials.book import Verified
 from marchproxy.dataplane.proxy.protocol.socks5_udp import build_datagram, parse_datagram
 from marchproxy.model.appliance import Settings
 from tests.dataplane.admission.desk import LIMITS, TOKEN, Desk, Keys, desk, explicit
-from tests.dataplane.loops import looped, until
+from tests.dataplane.loops import PATIENCE, looped, until
 from tests.dataplane.proxy.peers import dial
 from tests.policy.build import mapping, service
 
@@ -194,7 +194,7 @@ async def test_it_ends_with_its_connection_and_with_the_plan() -> None:
 @looped
 async def test_draining_does_not_wait_for_its_end() -> None:
     async with desk(LAN, ECHO, VAULT, OUT) as at, associated(at):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await at.admission.drain(60)
         assert not at.admission._associations.live
 

@@ -22,6 +22,7 @@ from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.errors import Conflict
 from marchproxy.model.protocol import Transport
 from marchproxy.policy.plan import Listener, ListenerKey, Plan
+from tests.dataplane.loops import PATIENCE
 from tests.dataplane.proxy.peers import free_port
 from tests.policy import build
 from tests.policy.build import mapping, service
@@ -114,7 +115,7 @@ def test_sockets_to_which_connections_are_diverted_are_served_too() -> None:
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(5)
+        listening.settimeout(PATIENCE)
         yield listening
 
 
@@ -191,7 +192,7 @@ def test_what_the_service_manager_holds_goes_on(manager: socket.socket) -> None:
         second = ListeningSockets(store=DescriptorStore(notifier, inherited))
         apply(second, explicit(port))
         (sock,) = second.held.values()
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE)
         client, _ = sock.accept()
         assert client.getpeername() == waiting.getsockname()
         client.close()

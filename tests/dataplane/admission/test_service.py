@@ -24,7 +24,7 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 from tests.dataplane import facts
 from tests.dataplane.admission.desk import Desk, blocking, desk, explicit
-from tests.dataplane.loops import looped, until
+from tests.dataplane.loops import PATIENCE, looped, until
 from tests.dataplane.proxy.peers import ask, dial, echo, free_port, tcp_server
 from tests.policy.build import mapping, service
 
@@ -141,7 +141,7 @@ async def test_a_crowd_of_one_source_is_held_off() -> None:
 async def test_it_drains_before_it_ends() -> None:
     async with desk(LAN, WEB, OUT) as at, tcp_server(echo, "127.0.0.2") as port, dial(at.port) as streams:
         await tunnel(at, port, *streams)
-        draining = asyncio.create_task(at.admission.drain(5.0))
+        draining = asyncio.create_task(at.admission.drain(PATIENCE))
         await until(lambda: not listens(at.port))
         streams[1].write(b"last")
         streams[1].write_eof()
@@ -155,7 +155,7 @@ async def test_who_has_not_asked_yet_is_served_while_it_drains() -> None:
     async with desk(LAN, WEB, OUT) as at, tcp_server(echo, "127.0.0.2") as port, dial(at.port) as accepted:
         await until(lambda: at.admission._gate.inside == 1)
         with socket.create_connection(("127.0.0.1", at.port)) as late:
-            draining = asyncio.create_task(at.admission.drain(5.0))
+            draining = asyncio.create_task(at.admission.drain(PATIENCE))
             await until(lambda: at.admission._gate.inside == 2)
             for streams in (accepted, await asyncio.open_connection(sock=late)):
                 await tunnel(at, port, *streams)
@@ -172,7 +172,7 @@ async def test_who_waits_where_the_next_daemon_accepts_is_left_to_it() -> None:
     async with desk(LAN, WEB, OUT, store=store) as at:
         (sock,) = at.admission._sockets.held.values()
         with sock.dup() as kept, socket.create_connection(("127.0.0.1", at.port)) as waiting:
-            await at.admission.drain(5.0)
+            await at.admission.drain(PATIENCE)
             client, _ = kept.accept()
             assert client.getpeername() == waiting.getsockname()
             client.close()

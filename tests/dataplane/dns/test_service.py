@@ -17,7 +17,7 @@ from marchproxy.dataplane.names.system import Upstreams
 from marchproxy.model.endpoint import Endpoint, parse_endpoint
 from marchproxy.model.entities import Interface, Role
 from marchproxy.policy.plan import Plan
-from tests.dataplane.loops import looped
+from tests.dataplane.loops import PATIENCE, looped
 from tests.dataplane.names.dns_server import DnsServer, dns_server
 from tests.dataplane.proxy.peers import free_port
 
@@ -32,7 +32,7 @@ async def reach(version: int, seconds: float) -> bool:
 
 def service(server: DnsServer | None = None) -> DnsService:
     servers = (server.endpoint,) if server else ()
-    forwarder = Forwarder(Asker(lambda: Upstreams(servers, timeout=5, attempts=1)))
+    forwarder = Forwarder(Asker(lambda: Upstreams(servers, timeout=PATIENCE, attempts=1)))
     return DnsService(Responder(forwarder, Resolver(own=lambda _: False), reach, lambda _: ""))
 
 

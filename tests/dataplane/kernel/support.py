@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.dataplane.loops import PATIENCE
+
 TEST_ETHERTYPE = bytes.fromhex("88b5")
 """IEEE 802 local experimental: nothing else on a link uses it, and the test programs count nothing else."""
 FRAME = b"\xff" * 6 + bytes.fromhex("020000000001") + TEST_ETHERTYPE + bytes(range(46))
@@ -66,7 +68,7 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Whether `condition` comes true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

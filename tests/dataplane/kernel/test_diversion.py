@@ -16,6 +16,7 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 from rig import Rig
 from rig.servers import start_echo
+from tests.dataplane.loops import PATIENCE
 from tests.policy import build
 from tests.policy.build import mapping, service
 
@@ -68,22 +69,22 @@ def with_tier(
 def accepted(tier: KernelTier, family: socket.AddressFamily) -> socket.socket:
     """The next connection that was diverted."""
     listening = next(sock for sock in tier.diverted() if sock.family == family)
-    listening.settimeout(5)
+    listening.settimeout(PATIENCE)
     connection, _ = listening.accept()
-    connection.settimeout(5)
+    connection.settimeout(PATIENCE)
     return connection
 
 
 @BOTH
 def test_a_connection_to_somebody_else_is_accepted_here(rig: Rig, family: socket.AddressFamily) -> None:
     client = rig.client.socket(family, socket.SOCK_STREAM)
-    client.settimeout(5)
+    client.settimeout(PATIENCE)
 
     def scenario(tier: KernelTier) -> None:
         client.setblocking(False)
         client.connect_ex((SERVER[family], 7))
         with accepted(tier, family) as ours:
-            client.settimeout(5)
+            client.settimeout(PATIENCE)
             assert ours.getsockname()[:2] == (SERVER[family], 7)
             assert ours.getpeername()[:2] == client.getsockname()[:2]
             client.sendall(b"hello" * 20_000)
@@ -108,7 +109,7 @@ def test_a_connection_onwards_may_carry_the_clients_own_address(
 
     def scenario(_: KernelTier) -> None:
         with socket.socket(family, socket.SOCK_STREAM) as onwards:
-            onwards.settimeout(5)
+            onwards.settimeout(PATIENCE)
             transparent(onwards)
             onwards.bind((own, 0))
             onwards.connect((SERVER[family], 7))
@@ -124,7 +125,7 @@ def test_who_listens_at_every_address_does_not_get_what_is_for_others(rig: Rig) 
             socket.create_server(("0.0.0.0", 8888)),
             rig.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client,
         ):
-            client.settimeout(5)
+            client.settimeout(PATIENCE)
             with pytest.raises(ConnectionRefusedError):
                 client.connect((SERVER[socket.AF_INET], 8888))
 
@@ -134,7 +135,7 @@ def test_who_listens_at_every_address_does_not_get_what_is_for_others(rig: Rig) 
 def test_without_the_daemon_nobody_gets_through_unseen(rig: Rig) -> None:
     with_tier(rig)
     with rig.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
-        client.settimeout(5)
+        client.settimeout(PATIENCE)
         with pytest.raises(ConnectionRefusedError):
             client.connect((SERVER[socket.AF_INET], 7))
 
@@ -142,7 +143,7 @@ def test_without_the_daemon_nobody_gets_through_unseen(rig: Rig) -> None:
 def test_without_the_daemon_audit_lets_through_all_the_same(rig: Rig) -> None:
     with_tier(rig, plan=looked_at(audit=True))
     with rig.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
-        client.settimeout(5)
+        client.settimeout(PATIENCE)
         client.connect((SERVER[socket.AF_INET], 7))
         client.sendall(b"hello")
         assert client.recv(100) == b"hello"

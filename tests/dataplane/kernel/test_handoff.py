@@ -33,6 +33,7 @@ from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 from rig import Rig, wait_for
 from rig.lifecycle import BPFFS, remove_tree
+from tests.dataplane.loops import PATIENCE
 from tests.policy import build
 from tests.policy.build import mapping, service
 
@@ -123,7 +124,7 @@ class Open:
             self.upstream = daemon.ports.open(ip_address(bench.server), SERVER_PORT)
             self.server, _ = serving.accept()
         for sock in (self.client, self.server):
-            sock.settimeout(5)
+            sock.settimeout(PATIENCE)
         # The accepting side of a handshake may be ahead of the connecting one.
         wait_for(lambda: bool(self.near.getpeername() and self.upstream.getpeername()), "both connections")
 
@@ -303,9 +304,7 @@ def test_a_half_close_is_one_whenever_it_comes(bench: Bench, moment: str, first:
         other.close()
         assert closer.recv(1) == b""
         closer.close()
-        for _ in range(100):
-            if await daemon.ends():
-                break
+        while not await daemon.ends():
             await asyncio.sleep(0.01)
         ((reason, *_),) = await daemon.ends()
         assert reason is Reason.CLOSED
@@ -374,9 +373,7 @@ def test_a_peer_that_knows_of_no_connection_any_more_resets_none(
         monkeypatch.setattr(daemon.handoff, "_has_ended", lambda *socks: False)
         assert await ending.opened.hand_off() in (Progress.HANDED_OFF, Progress.ENDED)
         assert receive(ending.waits, len(ending.SAID) + 1) == ending.SAID
-        for _ in range(100):
-            if await daemon.ends():
-                break
+        while not await daemon.ends():
             await asyncio.sleep(0.01)
         ((reason, *_),) = await daemon.ends()
         assert reason is Reason.CLOSED

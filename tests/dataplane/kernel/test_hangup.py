@@ -8,6 +8,7 @@ import pytest
 from marchproxy.dataplane.kernel.handoff import close_silently
 from marchproxy.dataplane.kernel.hangup import hang_up
 from marchproxy.dataplane.kernel.tcpsocket import arriving_key
+from tests.dataplane.loops import PATIENCE
 
 pytestmark = pytest.mark.requires("root", "ipv6")
 
@@ -31,7 +32,7 @@ def test_a_peer_that_says_nothing_hears_that_its_connection_is_over(
         key = arriving_key(gone)
         close_silently(gone)
         hang_up(key)
-        peer.settimeout(5)
+        peer.settimeout(PATIENCE)
         with pytest.raises(ConnectionResetError):
             peer.recv(1)
 

@@ -73,7 +73,7 @@ class Hook:
         before = self.counts()
         self._wire.send()
         expected = (before[0] + (program is self.first), before[1] + (program is self.second))
-        return eventually(lambda: self.counts() == expected, seconds=1)
+        return eventually(lambda: self.counts() == expected)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from marchproxy.dataplane.kernel.lookup import Lookup, take_out
 from marchproxy.dataplane.proxy.sockets import open_listener
 from marchproxy.policy.plan import Listener
 from tests.dataplane.kernel.support import ip
+from tests.dataplane.loops import PATIENCE
 from tests.dataplane.plans import listener, rule
 
 pytestmark = pytest.mark.requires("root", "bpf", "bpffs", "netns", "sk_lookup", "ipv6")
@@ -48,20 +49,20 @@ def at(address: str, ports: Sequence[int] = PORTS) -> list[Listener]:
 def listening(opened: ExitStack, address: str, port: int = PORTS[0]) -> socket.socket:
     sock = open_listener(listener(port, rule(), address=address))
     opened.callback(sock.close)
-    sock.settimeout(5)
+    sock.settimeout(PATIENCE)
     return sock
 
 
 def asked(sock: socket.socket, address: str, port: int) -> tuple[str, int]:
     """What a connection to there, accepted by `sock`, says was asked for."""
-    with socket.create_connection((address, port), timeout=5), sock.accept()[0] as accepted:
+    with socket.create_connection((address, port), timeout=PATIENCE), sock.accept()[0] as accepted:
         host, there = accepted.getsockname()[:2]
         return host, there
 
 
 def is_refused(address: str, port: int) -> bool:
     try:
-        socket.create_connection((address, port), timeout=5).close()
+        socket.create_connection((address, port), timeout=PATIENCE).close()
     except ConnectionRefusedError:
         return True
     return False
@@ -122,7 +123,7 @@ def test_who_holds_the_socket_goes_on_receiving_without_the_daemon(
     sock = listening(opened, "127.0.0.1")
     shared.settle([(sock, at("127.0.0.1"))])
     held = opened.enter_context(socket.socket(fileno=os.dup(sock.fileno())))
-    held.settimeout(5)
+    held.settimeout(PATIENCE)
     sock.close()
     shared.close()
     assert asked(held, "127.0.0.1", 9400) == ("127.0.0.1", 9400)

@@ -1,12 +1,15 @@
 """objects: from a compiled file to maps and programs, with sizes and pins; and every way to refuse."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from marchproxy.dataplane.kernel import pins
+from marchproxy.dataplane.kernel import libbpf, objects, pins
 from marchproxy.dataplane.kernel.errors import (
+    KernelError,
     MapLayoutChanged,
     ObjectInvalid,
     PinFailed,
@@ -166,6 +169,38 @@ def test_a_rejected_program_says_why_and_leaves_nothing(rejected_object: Path, b
     assert "processed" in raised.value.log
     assert "numbers" not in os.listdir(bpffs)
     assert open_descriptors() == before
+
+
+class Interrupted:
+    """libbpf whose first loads are broken off, as by signals."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self._lib = libbpf.library()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lib, name)
+
+    def bpf_object__load(self, handle: int) -> int:
+        if self.left:
+            self.left -= 1
+            return -errno.EAGAIN
+        return int(self._lib.bpf_object__load(handle))
+
+
+def test_what_a_signal_breaks_off_begins_anew(
+    tables_object: Path, bpffs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lib = Interrupted(objects.TRIES - 1)
+    monkeypatch.setattr(objects, "library", lambda: lib)
+    with BpfObject.load(tables_object, pin_dir=bpffs) as loaded:
+        assert loaded.maps
+        assert lib.left == 0
+    lib.left = 2 * objects.TRIES
+    with pytest.raises(KernelError) as broken_off:
+        BpfObject.load(tables_object)
+    assert broken_off.value.errno == errno.EAGAIN
+    assert lib.left == objects.TRIES
 
 
 def test_unknown_names_list_what_there_is(rejected_object: Path, bpffs: Path) -> None:

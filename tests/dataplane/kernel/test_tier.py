@@ -31,6 +31,7 @@ from marchproxy.policy.plan import Plan
 from rig import Rig
 from rig.servers import start_echo
 from rig.traffic import ask_tcp, ask_udp
+from tests.dataplane.loops import PATIENCE
 from tests.policy import build
 from tests.policy.build import mapping, service
 
@@ -106,7 +107,7 @@ class Talk:
 
     def __init__(self, rig: Rig, source: str) -> None:
         self.socket = rig.client.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self.socket.settimeout(5)
+        self.socket.settimeout(PATIENCE)
         if source:
             self.socket.bind((source, 0))
         self.socket.connect((LISTEN, 7000))
@@ -598,12 +599,12 @@ def test_management_ports_reach_the_host(bench: Bench, monkeypatch: pytest.Monke
     with bench.rig.middle.socket(socket.AF_INET, socket.SOCK_STREAM) as host:
         host.bind((LISTEN, 7000))
         host.listen()
-        host.settimeout(5)
+        host.settimeout(PATIENCE)
 
         async def scenario(kernel: KernelTier) -> None:
             await kernel.apply(plan(*SERVICES, BOTH), 1)
             with bench.rig.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
-                client.settimeout(5)
+                client.settimeout(PATIENCE)
                 client.connect((LISTEN, 7000))
                 accepted, _ = host.accept()
                 accepted.close()

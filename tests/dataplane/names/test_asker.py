@@ -9,7 +9,7 @@ from marchproxy.dataplane.names.asker import ASIDE, Asker
 from marchproxy.dataplane.names.exchange import ExchangeFailed, Failure, Question
 from marchproxy.dataplane.names.system import Upstreams
 from marchproxy.model.endpoint import Endpoint
-from tests.dataplane.loops import looped
+from tests.dataplane.loops import PATIENCE, looped
 from tests.dataplane.names.dns_server import dns_server
 
 WWW = Question(dns.name.from_text("www.example.com"), dns.rdatatype.A)
@@ -34,7 +34,7 @@ async def test_the_next_server_answers_for_one_that_is_silent_and_goes_first_for
         for server in (first, second):
             server.has("www.example.com", "192.0.2.7")
         first.silent = True
-        asking = asker(first.endpoint, second.endpoint, timeout=0.2, clock=clock)
+        asking = asker(first.endpoint, second.endpoint, timeout=1.0, clock=clock)
         await asking.ask(WWW)
         assert (len(first.ports), len(second.asked)) == (1, 1)
         assert list(asking.silent) == [first.endpoint]
@@ -54,7 +54,7 @@ async def test_a_server_that_stays_silent_is_blamed_since_the_first_time_and_put
     async with dns_server() as first, dns_server() as second:
         second.has("www.example.com", "192.0.2.7")
         first.silent = True
-        asking = asker(first.endpoint, second.endpoint, timeout=0.2, clock=clock)
+        asking = asker(first.endpoint, second.endpoint, timeout=1.0, clock=clock)
         await asking.ask(WWW)
         clock.now += ASIDE + 1
         await asking.ask(WWW)
@@ -77,7 +77,7 @@ async def test_an_error_is_another_servers_chance(rcode: dns.rcode.Rcode, failur
     async with dns_server() as first, dns_server() as second:
         first.rcode = rcode
         second.has("www.example.com", "192.0.2.7")
-        asking = asker(first.endpoint, second.endpoint, timeout=5)
+        asking = asker(first.endpoint, second.endpoint, timeout=PATIENCE)
         assert (await asking.ask(WWW)).message.answer
         second.rcode = rcode
         with pytest.raises(ExchangeFailed) as failed:
@@ -90,7 +90,7 @@ async def test_an_error_is_another_servers_chance(rcode: dns.rcode.Rcode, failur
 @looped
 async def test_a_name_that_does_not_exist_is_no_reason_to_ask_another() -> None:
     async with dns_server() as first, dns_server() as second:
-        reply = await asker(first.endpoint, second.endpoint, timeout=5).ask(WWW)
+        reply = await asker(first.endpoint, second.endpoint, timeout=PATIENCE).ask(WWW)
         assert reply.message.rcode() == dns.rcode.NXDOMAIN
         assert second.asked == []
 

@@ -13,13 +13,13 @@ from marchproxy.dataplane.names.asker import Asker
 from marchproxy.dataplane.names.exchange import ExchangeFailed, Failure, Question, Reply
 from marchproxy.dataplane.names.lookup import MOST_ADDRESSES, Found, Lookup, LookupFailed, read_chain
 from marchproxy.dataplane.names.system import Upstreams, Watched, read_hosts
-from tests.dataplane.loops import looped
+from tests.dataplane.loops import PATIENCE, looped
 from tests.dataplane.names.dns_server import DnsServer, dns_server
 
 
 def lookup(server: DnsServer, hosts: Path = Path("/dev/null"), *search: str) -> Lookup:
     def upstreams() -> Upstreams:
-        return Upstreams((server.endpoint,), search, timeout=5, attempts=1)
+        return Upstreams((server.endpoint,), search, timeout=PATIENCE, attempts=1)
 
     return Lookup(Asker(upstreams), upstreams, Watched(hosts, read_hosts))
 
@@ -105,7 +105,7 @@ async def test_a_family_that_fails_is_unknown_and_not_empty() -> None:
         server.has("db.example.com", "192.0.2.1")
 
         def upstreams() -> Upstreams:
-            return Upstreams((server.endpoint,), timeout=5, attempts=1)
+            return Upstreams((server.endpoint,), timeout=PATIENCE, attempts=1)
 
         found = await Lookup(OneSided(upstreams), upstreams).find("db.example.com")
         assert (shown(found), found.unknown) == (["192.0.2.1"], frozenset({6}))

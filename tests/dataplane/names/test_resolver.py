@@ -18,7 +18,7 @@ from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.names.system import SystemUpstreams
 from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import Settings
-from tests.dataplane.loops import looped, until
+from tests.dataplane.loops import PATIENCE, looped, until
 from tests.dataplane.names.dns_server import dns_server
 
 
@@ -156,7 +156,7 @@ async def test_names_no_longer_watched_are_not_asked_again() -> None:
 async def test_a_silent_resolver_holds_nobody_up() -> None:
     directory = Directory(slow=["192.0.2.3"], db=["192.0.2.1"])
     resolver = make(find=directory.find)
-    await resolver.watch(frozenset({"slow", "db"}), wait=0.05)
+    await resolver.watch(frozenset({"slow", "db"}), wait=1.0)
     assert shown(resolver) == {"db": ["192.0.2.1"]}
     assert {state.name: state.state for state in resolver.states()} == {"db": "resolved", "slow": "waiting"}
     directory.speaks.set()
@@ -292,7 +292,7 @@ async def test_a_file_that_cannot_be_written_is_a_problem(tmp_path: Path) -> Non
 async def test_closing_does_not_wait_for_an_answer() -> None:
     resolver = make(find=Directory().find)
     await resolver.watch(frozenset({"slow"}), wait=0.01)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         await resolver.close()
 
 

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from marchproxy.dataplane.proxy import pktinfo
+from tests.dataplane.loops import PATIENCE
 
 FAMILIES = [
     (socket.AF_INET, socket.IPPROTO_IP, socket.IP_PKTINFO, "0.0.0.0", "127.0.0.1", "127.0.0.2"),
@@ -23,9 +24,9 @@ def test_an_answer_leaves_from_the_address_that_was_asked(
     ):
         server.setsockopt(level, option, 1)
         server.bind((every, 0))
-        server.settimeout(5)
+        server.settimeout(PATIENCE)
         asker.bind((client, 0))
-        asker.settimeout(5)
+        asker.settimeout(PATIENCE)
         asker.sendto(b"question", (asked, server.getsockname()[1]))
         _, ancillary, _, peer = server.recvmsg(100, pktinfo.ANCILLARY)
         assert pktinfo.destination(ancillary) == ip_address(asked)

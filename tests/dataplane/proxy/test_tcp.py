@@ -113,7 +113,7 @@ async def test_a_dead_backend_is_passed_over() -> None:
 @looped
 async def test_a_silent_backend_costs_its_time_and_no_more() -> None:
     port = free_port()
-    limits = TcpLimits(connections=10, connect=0.1)
+    limits = TcpLimits(connections=10, connect=1.5)
     async with silent_backend() as silent, tcp_server(says(b"alive")) as server:
         served = plan(listener(port, rule(backend(silent), backend(server))))
         async with appliance(served, tcp=limits):
@@ -124,7 +124,7 @@ async def test_a_silent_backend_costs_its_time_and_no_more() -> None:
 @looped
 async def test_when_no_backend_answers_the_client_is_reset_and_told_why() -> None:
     port, silent_port = free_port(), free_port()
-    limits = TcpLimits(connections=10, connect=0.05)
+    limits = TcpLimits(connections=10, connect=1.0)
     async with silent_backend() as silent:
         served = plan(
             listener(port, rule(backend(free_port()), backend(free_port()))),

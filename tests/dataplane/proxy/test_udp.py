@@ -13,12 +13,12 @@ from marchproxy.dataplane.proxy.udp import UdpLimits
 from marchproxy.model.entities import Balance
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
-from tests.dataplane.loops import looped, until
+from tests.dataplane.loops import PATIENCE, looped, until
 from tests.dataplane.plans import backend, listener, plan, rule
 from tests.dataplane.proxy.peers import appliance, free_port
 from tests.quicheads import long_header, short_header
 
-ANSWER_WITHIN = 5.0
+ANSWER_WITHIN = PATIENCE
 
 
 class UdpServer:

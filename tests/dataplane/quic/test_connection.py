@@ -34,7 +34,7 @@ async def test_what_breaks_inside_is_the_end_of_this_connection(caplog: pytest.L
 
 @looped
 async def test_a_client_that_disappears_is_forgotten_after_a_while() -> None:
-    async with site(answer()) as (at, _), http3(at.port, idle_timeout=0.5) as client:
+    async with site(answer()) as (at, _), http3(at.port, idle_timeout=2.0) as client:
         await client.get()
         await until(lambda: bool(http3_of(at).live))
         client.stop()

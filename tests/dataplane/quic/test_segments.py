@@ -9,6 +9,7 @@ import pytest
 
 from marchproxy.dataplane.quic.connection import Path
 from marchproxy.dataplane.quic.segments import Segments, runs
+from tests.dataplane.loops import PATIENCE
 
 HERE = ip_address("127.0.0.1")
 ONE, TWO = Path(("127.0.0.1", 1), HERE), Path(("127.0.0.1", 2), HERE)
@@ -36,7 +37,7 @@ def test_all_of_them_arrive_one_by_one(refuses: bool) -> None:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
     ):
         receiver.bind(("127.0.0.1", 0))
-        receiver.settimeout(5)
+        receiver.settimeout(PATIENCE)
         path = Path(receiver.getsockname(), HERE)
         said = [bytes([index]) * 1000 for index in range(40)] + [b"end"]
         with _Refusing(fileno=sender.detach()) if refuses else sender as used:

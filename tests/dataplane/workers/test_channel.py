@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from marchproxy.dataplane.workers.channel import DESCRIPTORS, Channel
-from tests.dataplane.loops import looped
+from tests.dataplane.loops import PATIENCE, looped
 
 
 class End:
@@ -26,7 +26,7 @@ class End:
         self.messages.put_nowait((message, descriptors))
 
     async def next(self) -> tuple[Any, list[int]]:
-        return await asyncio.wait_for(self.messages.get(), 5)
+        return await asyncio.wait_for(self.messages.get(), PATIENCE)
 
 
 @asynccontextmanager
@@ -83,7 +83,7 @@ async def test_an_end_that_is_gone_is_heard_of_once_and_takes_no_more() -> None:
         other.channel.say("last")
         other.channel.close()
         assert (await one.next())[0] == "last"
-        await asyncio.wait_for(one.lost.wait(), 5)
+        await asyncio.wait_for(one.lost.wait(), PATIENCE)
         assert not other.lost.is_set(), "whoever closes knows"
         before = len(os.listdir("/proc/self/fd"))
         one.channel.say("nobody", [0])
@@ -117,9 +117,9 @@ async def test_an_end_that_cannot_have_all_descriptors_ends_and_keeps_none() -> 
         one.channel.say("files", [0, 0, 0])
         before = open_descriptors()
         with room_for(1):
-            await asyncio.wait_for(other.lost.wait(), 5)
+            await asyncio.wait_for(other.lost.wait(), PATIENCE)
         assert other.messages.empty()
-        await asyncio.wait_for(one.lost.wait(), 5)
+        await asyncio.wait_for(one.lost.wait(), PATIENCE)
         assert len(open_descriptors()) == len(before) - 2, "both sockets are closed, and that is all"
 
 
@@ -130,7 +130,7 @@ async def test_an_end_that_cannot_copy_descriptors_ends_and_keeps_none() -> None
         with room_for(1):
             one.channel.say("files", [0, 0, 0])
         assert one.lost.is_set()
-        await asyncio.wait_for(other.lost.wait(), 5)
+        await asyncio.wait_for(other.lost.wait(), PATIENCE)
         assert len(open_descriptors()) == len(before) - 2
 
 
@@ -145,8 +145,8 @@ async def test_a_message_that_cannot_be_carried_out_ends_the_channel(
     lost = asyncio.Event()
     one, other = End(ours), Channel(theirs, refuse, lost.set)
     one.channel.say("x")
-    await asyncio.wait_for(lost.wait(), 5)
-    await asyncio.wait_for(one.lost.wait(), 5)
+    await asyncio.wait_for(lost.wait(), PATIENCE)
+    await asyncio.wait_for(one.lost.wait(), PATIENCE)
     other.say("nobody")
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert "LookupError: x" in line

@@ -26,7 +26,7 @@ from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.reason import Reason
 from marchproxy.policy.plan import Plan
 from tests.certificates import keeper
-from tests.dataplane.loops import looped, until
+from tests.dataplane.loops import PATIENCE, looped, until
 from tests.policy.build import mapping, plan, service
 
 HOST = IPv4Address("127.0.0.1")
@@ -207,16 +207,16 @@ async def test_workers_begin_with_the_plan_that_needs_them_and_are_waited_for() 
 
 
 @looped
-async def test_once_settled_what_workers_refused_is_told_and_counted() -> None:
+async def test_once_settled_what_workers_refused_is_told_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "MOMENT", PATIENCE)
     async with serving() as made:
         await eventually(lambda: all(place.serves for place in made.pool._workers))
-        for _ in range(3):
+        for number in range(1, 4):
             _, writer, line = await made.connect("127.0.0.9")
             assert b" 403 " in line
             writer.close()
-            refused = len([each for each in made.events if each.kind is EventKind.DENIED])
             await made.pool.settle()
-            assert len([each for each in made.events if each.kind is EventKind.DENIED]) == refused + 1
+            assert len([each for each in made.events if each.kind is EventKind.DENIED]) == number
 
 
 @looped
@@ -227,7 +227,7 @@ async def test_a_worker_that_stands_still_holds_nobody_up_for_long(monkeypatch: 
         (pid,) = made.processes()
         os.kill(pid, signal.SIGSTOP)
         try:
-            await asyncio.wait_for(made.pool.settle(), 3)
+            await asyncio.wait_for(made.pool.settle(), PATIENCE)
         finally:
             os.kill(pid, signal.SIGCONT)
 
@@ -315,12 +315,12 @@ async def test_what_was_told_holds_in_every_worker_when_it_is_said_to(
 async def test_draining_lets_tunnels_finish() -> None:
     async with serving() as made:
         reader, writer, _ = await made.connect()
-        draining = asyncio.create_task(made.pool.drain(10))
+        draining = asyncio.create_task(made.pool.drain(2 * PATIENCE))
         await asyncio.sleep(0.1)
         writer.write(b"late")
         assert await reader.readexactly(4) == b"late"
         writer.close()
-        await asyncio.wait_for(draining, 8)
+        await asyncio.wait_for(draining, PATIENCE)
         assert made.processes() == []
 
 

@@ -38,7 +38,7 @@ def platform() -> Iterator[tuple[Platform, str]]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            kept.hangs.wait(10)
+            kept.hangs.wait(60)
             kept.requests.append((self.path, dict(self.headers), json.loads(body)))
             self.send_response(kept.status)
             self.send_header("Content-Length", "2")
@@ -135,7 +135,7 @@ async def test_a_connection_that_was_closed_meanwhile_loses_nothing() -> None:
 
 @looped
 async def test_a_platform_that_hangs_is_given_up_and_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(https, "PATIENCE", 0.1)
+    monkeypatch.setattr(https, "PATIENCE", 1.0)
     with platform() as (kept, url):
         kept.hangs.clear()
         own = HttpBatches(url, "0.1.0", None)

@@ -12,7 +12,7 @@ from marchproxy.model.collector import parse_ipfix
 from marchproxy.model.entities import ClusterHead
 from marchproxy.telemetry.logs.exports import Exports, targets
 from marchproxy.telemetry.logs.records import Record
-from tests.dataplane.loops import looped
+from tests.dataplane.loops import PATIENCE, looped
 from tests.dataplane.proxy.peers import free_port
 from tests.telemetry.logs.made import denied, ended, ended6
 
@@ -62,7 +62,7 @@ def test_a_collector_stores_both_directions_and_denials(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(PATIENCE)
 
     run()
     assert "Sequence Errors: 0, Bad Packets: 0" in said.read_text()

@@ -15,7 +15,7 @@ from marchproxy.model.collector import parse_syslog
 from marchproxy.model.entities import ClusterHead
 from marchproxy.telemetry.logs.exports import Exports, targets
 from marchproxy.telemetry.logs.records import FlowRecord
-from tests.dataplane.loops import looped, until
+from tests.dataplane.loops import PATIENCE, looped, until
 from tests.dataplane.proxy.peers import free_port
 from tests.telemetry.logs.certificates import Authority
 from tests.telemetry.logs.made import denied, ended, message
@@ -79,7 +79,7 @@ def rsyslog(folder: Path, port: int, *, tls: Authority | None = None) -> Iterato
         yield out
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def lines(out: Path) -> list[dict[str, object]]:

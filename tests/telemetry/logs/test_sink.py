@@ -59,7 +59,6 @@ def ids(place: Place) -> list[int]:
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sinks, "FIRST_RETRY", 0.01)
     monkeypatch.setattr(sinks, "LAST_RETRY", 0.02)
-    monkeypatch.setattr(sinks, "CLOSING", 0.2)
     monkeypatch.setattr(sinks, "SETTLE", 0.01)
 
 
@@ -139,7 +138,7 @@ async def test_losses_that_a_delivery_knows_of_are_not_sent() -> None:
 
 @looped
 async def test_batches_wait_for_others_but_not_for_ever() -> None:
-    place = Place(most=5, linger=0.1)
+    place = Place(most=5, linger=1.0)
     sink = opened(place)
     for number in range(7):
         sink.offer(ended(id=number))
@@ -164,7 +163,9 @@ async def test_at_the_end_what_waits_is_delivered_at_once() -> None:
 
 
 @pytest.mark.parametrize("how", ["gone", "stuck"])
-def test_what_nobody_takes_in_the_end_is_counted(how: str) -> None:
+def test_what_nobody_takes_in_the_end_is_counted(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "CLOSING", 0.2)
+
     @looped
     async def run() -> None:
         place = Place()

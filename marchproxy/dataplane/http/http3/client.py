@@ -181,18 +181,10 @@ class Http3Connection:
             case StreamDataReceived(data, _, stream_id):
                 self._received(event, stream_id, len(data))
             case StreamReset(_, stream_id):
-                # Its packet was lost, or was never sent: no stream of ours yet, and a request none the less.
-                unsaid = not stream_id & 3 and self.engine.can_send(stream_id)
-                self.framing.handle_event(event)
-                if stream_id in self._streams:
-                    self._streams[stream_id].taken_back()
-                elif unsaid:
-                    self._count(wasted=True)
+                self._taken_back(event, stream_id, unsaid=self.engine.can_send(stream_id))
                 self.engine.forgo(stream_id)
             case StopSendingReceived(_, stream_id):
-                self.framing.handle_event(event)
-                if stream_id in self._streams:
-                    self._streams[stream_id].taken_back()
+                self._taken_back(event, stream_id, unsaid=self.engine.silenced(stream_id))
         self.quic.flush_soon()
 
     def progressed(self) -> None:
@@ -261,6 +253,16 @@ class Http3Connection:
 
     # ---- within
 
+    def _taken_back(self, event: StreamReset | StopSendingReceived, stream_id: int, *, unsaid: bool) -> None:
+        """`unsaid`: nothing was said on the stream before."""
+        self.framing.handle_event(event)
+        if stream_id in self._streams:
+            self._streams[stream_id].taken_back()
+        elif unsaid and not stream_id & 3:
+            # Its packet was lost, or was never sent: no stream of ours yet, and a request none the less.
+            self.engine.reset_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+            self._count(wasted=True)
+
     def _received(self, event: StreamDataReceived, stream_id: int, size: int) -> None:
         if stream_id & 3:
             # Of the client's own streams, all but requests go one way.
@@ -269,6 +271,11 @@ class Http3Connection:
             return
         stream = self._streams.get(stream_id)
         if stream is None and not self.framing.knows(stream_id):
+            if not self.engine.can_send(stream_id):
+                # Taken back before it came: whoever carried it out would do so for nobody, beyond all counts.
+                self.engine.take(stream_id, size)
+                self.engine.refuse_more(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+                return
             if self._last is not None and stream_id >= self._last:
                 self.engine.take(stream_id, size)
                 self._turn_away(stream_id)

@@ -14,7 +14,7 @@ from tests.dataplane.admission.desk import Desk, desk
 from tests.dataplane.http.http2.backend import routed2
 from tests.dataplane.http.http2.test_client import met
 from tests.dataplane.http.site import LAN, QUICK
-from tests.dataplane.loops import looped
+from tests.dataplane.loops import looped, until
 from tests.policy import build
 from tests.policy.build import mapping, service
 
@@ -145,7 +145,7 @@ async def test_a_deadline_ends_a_call_on_both_sides() -> None:
     async with calling() as (at, channel):
         call = channel.unary_unary("/t.T/Slow")(b"", timeout=0.3)
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert not at.admission._http._http2._tasks
+        await until(lambda: not at.admission._http._http2._tasks, "its tasks to be over")
 
 
 @looped

@@ -15,6 +15,7 @@ from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEv
 from aioquic.tls import SessionTicket
 
 from tests.certificates import authority
+from tests.dataplane.loops import PATIENCE
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Http3Client:
         """Until the handshake is complete, or refused."""
         self.quic.connect(self.server, self._loop.time())
         self.flush()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await self.ready.wait()
 
     def hasten(self) -> None:
@@ -144,7 +145,7 @@ class Http3Client:
         self.h3.send_data(number, data, end_stream=ends)
         self.flush()
 
-    async def answer(self, number: int, seconds: float = 15) -> Answered:
+    async def answer(self, number: int, seconds: float = PATIENCE) -> Answered:
         """Wait for what comes of a request."""
         async with asyncio.timeout(seconds):
             await self.answers[number].done.wait()
@@ -155,6 +156,13 @@ class Http3Client:
     ) -> Answered:
         """A whole request."""
         return await self.answer(self.ask(path, "GET", host, *fields))
+
+    async def end(self) -> ConnectionTerminated:
+        """Wait until it has ended; how."""
+        async with asyncio.timeout(PATIENCE):
+            await self.gone.wait()
+        assert self.ended is not None
+        return self.ended
 
     def close(self) -> None:
         """End it."""

@@ -26,7 +26,7 @@ from tests.dataplane.http.http2.peer import Client
 from tests.dataplane.http.http3.peer import Http3Client, http3
 from tests.dataplane.http.site import LAN, QUICK, Backend, answer, get, response, said
 from tests.dataplane.http.test_tls import securely
-from tests.dataplane.loops import looped, until
+from tests.dataplane.loops import PATIENCE, looped, until
 from tests.dataplane.proxy.peers import tcp_server
 from tests.policy import build
 from tests.policy.build import mapping, service
@@ -223,10 +223,7 @@ async def test_a_plan_that_takes_it_away_ends_connections_and_the_socket() -> No
     async with site(answer()) as (at, backend), http3(at.port) as client:
         assert (await client.get()).status == 200
         at.apply(plan(at, backend, protocols="https"))
-        async with asyncio.timeout(5):
-            await client.gone.wait()
-        assert client.ended is not None
-        assert client.ended.error_code == ErrorCode.H3_NO_ERROR
+        assert (await client.end()).error_code == ErrorCode.H3_NO_ERROR
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", at.port))
 
@@ -295,17 +292,19 @@ async def test_a_client_that_takes_nothing_is_waited_for() -> None:
         number = client.ask()
         await until(lambda: len(client.answers[number].body) > 90_000)
         engine = live(at).engine
-        await asyncio.sleep(0.5)
-        before = sent[0]
-        await asyncio.sleep(0.5)
+        before = -1
+        while before != sent[0]:
+            before = sent[0]
+            await asyncio.sleep(0.5)
         assert engine.unsent(number) < 1_000_000
-        assert sent[0] == before
+        # Sockets between here and there hold some.
+        assert sent[0] < 50_000_000
 
 
 @looped
 async def test_a_backend_that_takes_nothing_holds_the_client_back() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(30)
+        await asyncio.Event().wait()
 
     async with site(serve=serve, limits=replace(QUICK, silence=20.0)) as (at, _), http3(at.port) as client:
         number = client.ask(method="POST", body=None)
@@ -337,16 +336,13 @@ async def test_draining_answers_what_was_asked_and_says_so() -> None:
     async with site(serve=serve, limits=replace(QUICK, silence=20.0)) as (at, _), http3(at.port) as client:
         number = client.ask()
         await until(lambda: bool(http3_of(at).live) and bool(list(at.admission._live())))
-        drained = asyncio.create_task(at.admission.drain(5))
+        drained = asyncio.create_task(at.admission.drain(PATIENCE))
         await asyncio.sleep(0.1)
         late = client.ask()
         assert (await client.answer(late)).reset == ErrorCode.H3_REQUEST_REJECTED
         answered.set()
         assert (await client.answer(number)).body == b"late"
-        async with asyncio.timeout(5):
-            await client.gone.wait()
-        assert client.ended is not None
-        assert client.ended.error_code == ErrorCode.H3_NO_ERROR
+        assert (await client.end()).error_code == ErrorCode.H3_NO_ERROR
         await drained
 
 

@@ -40,7 +40,7 @@ async def test_a_body_that_nobody_wants_any_more_is_not_waited_for() -> None:
 @looped
 async def test_a_backend_that_is_silent_is_not_waited_for_for_ever() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(20)
+        await asyncio.Event().wait()
 
     async with site(serve=serve, limits=replace(QUICK, silence=0.3)) as (at, _), http3(at.port) as client:
         number = client.ask()
@@ -55,7 +55,7 @@ async def test_a_backend_that_is_silent_is_not_waited_for_for_ever() -> None:
 @looped
 async def test_a_client_that_never_ends_its_body_is_given_up() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(20)
+        await asyncio.Event().wait()
 
     async with site(serve=serve, limits=replace(QUICK, silence=0.3)) as (at, _), http3(at.port) as client:
         number = client.ask(method="POST", body=None)
