@@ -19,12 +19,12 @@ from marchproxy.dataplane.records import (
     Denials,
     Event,
     EventKind,
+    EventSink,
     Exchanged,
     Flow,
     FlowState,
     Traffic,
 )
-from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Tier, Verdict
