@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marchproxy.dataplane.logs import LogFormat
+from marchproxy.dataplane.runtime import DEFAULT_RUNTIME_DIR
 from marchproxy.model.endpoint import Endpoint, parse_endpoint
 from marchproxy.model.errors import InvalidValue
 from marchproxy.store.location import state_dir
 from marchproxy.telemetry.logs.records import DEFAULT_FOLDER
 
-DEFAULT_RUNTIME_DIR = Path("/run/marchproxy")
 DEFAULT_METRICS = Endpoint(parse_endpoint("127.0.0.1:9090").address, 9090)
 DEFAULT_DRAIN = 10.0
 MOST_WORKERS = 16

@@ -1,5 +1,6 @@
 """Facts that leave the data plane. Each has the same fields in every tier, whoever found it out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -195,6 +196,8 @@ class Event:
     flow: Flow | None = None
     exchanged: Exchanged | None = None
 
+
+type EventSink = Callable[[Event], None]
 
 make_traffic = maker(Traffic)
 make_decision = maker(Decision)

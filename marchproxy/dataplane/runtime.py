@@ -7,6 +7,7 @@ from pathlib import Path
 
 from marchproxy.model.errors import Conflict, InvalidValue, MarchproxyError, NotPermitted
 
+DEFAULT_RUNTIME_DIR = Path("/run/marchproxy")
 SOCKET_NAME = "control.sock"
 LOCK_NAME = "daemon.lock"
 _LONGEST_PATH = 107

@@ -157,7 +157,7 @@ class Status:
     missed: int = 0
     """Flows that audit let through, and that there was no room for in what is learned."""
     requests: Mapping[str, int] = field(default_factory=dict)
-    """What was taken care of between HTTP requests and backends, by `circuits.Changes`."""
+    """What was taken care of between HTTP requests and backends, by `http.counts`."""
     certificates: Sequence[CertificateState] = ()
     sinks: Sequence[SinkState] = ()
     """Where logs go."""

@@ -52,6 +52,7 @@ from marchproxy.dataplane.pulling import Pulling
 from marchproxy.dataplane.records import BackendEvent, EventKind, InterfaceEvent, InterfaceState, ProblemEvent
 from marchproxy.dataplane.renewal import Renewal
 from marchproxy.dataplane.runtime import RuntimeDir
+from marchproxy.dataplane.settling import settle
 from marchproxy.dataplane.status import Applied, Problem, Status
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.toplists import TopList, TopLists, TopOrder, TopQuestion
@@ -350,12 +351,9 @@ class Supervisor:
         text = self._summary()
         log.info("marchproxy %s is ready: %s", VERSION, text)
         self._notifier.ready(text)
-        # What start-up made stays. Out of the collector's sight, a policy of ten thousand mappings no longer
-        # costs a fifth of a second whenever the collector looks through everything.
         # A store's transaction in another thread may have found it off, and have left it so.
         gc.enable()
-        gc.collect()
-        gc.freeze()
+        settle()
         tending = self._tasks.start(self._tend(), name="tend")
         self._tasks.start(self._renewal.run(), name="renewal")
         await self._stop.wait()

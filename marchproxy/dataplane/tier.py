@@ -14,8 +14,8 @@ from marchproxy.dataplane.records import (
     BackendLoad,
     Decision,
     Denials,
-    Event,
     EventKind,
+    EventSink,
     Flow,
     InterfaceState,
     LimitState,
@@ -26,8 +26,6 @@ from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Plan
-
-type EventSink = Callable[[Event], None]
 
 
 class Tier(Protocol):

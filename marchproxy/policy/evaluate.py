@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from marchproxy.model.address import IPAddress, Prefix
+from marchproxy.model.making import maker
 from marchproxy.model.protocol import Protocol, Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.actions import Actions
@@ -63,6 +64,9 @@ class Query:
     def is_local(self) -> bool:
         """Whether the destination is one of the appliance's own addresses."""
         return self.local(self.destination) if callable(self.local) else self.destination in self.local
+
+
+make_query = maker(Query)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from ipaddress import IPv6Address, ip_address
 
 from marchproxy.model.address import IPAddress, is_single
 from marchproxy.model.inward import embedded, inward
+from marchproxy.model.making import maker
 from marchproxy.model.patterns import Patterns
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
@@ -39,6 +40,9 @@ class Wish:
     port: int
     """1 to 65535."""
     transport: Transport = Transport.TCP
+
+
+make_wish = maker(Wish)
 
 
 class TunnelEvaluator:

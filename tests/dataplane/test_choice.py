@@ -14,8 +14,7 @@ from marchproxy.dataplane.fdstore import DescriptorStore
 from marchproxy.dataplane.kernel import errors, location
 from marchproxy.dataplane.kernel.loading import Pipeline
 from marchproxy.dataplane.kernel.tier import BpfNotPermitted, KernelTier
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
 from marchproxy.dataplane.notify import Notifier
 from marchproxy.dataplane.options import RunOptions
 from marchproxy.dataplane.proxy.tier import SocketsTier

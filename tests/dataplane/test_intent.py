@@ -14,7 +14,7 @@ import pytest
 from marchproxy.dataplane import intent as module
 from marchproxy.dataplane.health.checks import HealthChecks
 from marchproxy.dataplane.intent import Intent, PlanRefused
-from marchproxy.dataplane.names.lookup import Found
+from marchproxy.dataplane.names.found import Found
 from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.records import BackendState, ReloadEvent
 from marchproxy.model.appliance import DEFAULT_SETTINGS

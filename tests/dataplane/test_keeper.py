@@ -24,21 +24,20 @@ from marchproxy.dataplane.flowquery import (
 )
 from marchproxy.dataplane.flowtotals import FlowTotals, Grouping, Sum
 from marchproxy.dataplane.keeper import TierKeeper
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
 from marchproxy.dataplane.naming import ServiceNames
 from marchproxy.dataplane.records import (
     BackendLoad,
     Decision,
     Denials,
     EventKind,
+    EventSink,
     Flow,
     InterfaceState,
     LimitState,
     TableFill,
     Traffic,
 )
-from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.errors import Conflict, MarchproxyError
 from marchproxy.model.protocol import Transport

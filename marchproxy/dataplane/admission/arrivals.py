@@ -13,9 +13,10 @@ from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.connecting import Connect
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.address import IPAddress
+from marchproxy.model.making import maker
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
-from marchproxy.policy.evaluate import Answer, Query
+from marchproxy.policy.evaluate import Answer, Query, make_query
 from marchproxy.policy.tunnels import plain
 
 BEFORE_POLICY = Answer(Verdict.DENY, Reason.MALFORMED, ())
@@ -41,7 +42,12 @@ class Client:
 
     def query(self, address: IPAddress | None = None, port: int | None = None) -> Query:
         """What a record of this client is about: what it asked for, or else the listener."""
-        return Query(self.source, address or self.local, port or self.local_port, self.transport, _always)
+        return make_query(
+            self.source, address or self.local, port or self.local_port, self.transport, _always
+        )
+
+
+_make_client = maker(Client)
 
 
 class Arrivals(ABC):
@@ -68,7 +74,7 @@ class Arrivals(ABC):
     def admit(self, client: socket.socket, peer: IPAddress, peer_port: int) -> None:
         """Take a connection that was just accepted."""
         local = client.getsockname()
-        who = Client(plain(peer), peer_port, sockets.address_of(local[0]), local[1])
+        who = _make_client(plain(peer), peer_port, sockets.address_of(local[0]), local[1])
         blocked = self._judge.tunnels.refuse(who.source, "")
         if blocked:
             self._turn_away(client, who, blocked, blocked.reason)

@@ -10,7 +10,7 @@ import os
 import socket
 
 from marchproxy.dataplane.admission.hello import peeked_hello
-from marchproxy.dataplane.options import DEFAULT_RUNTIME_DIR
+from marchproxy.dataplane.runtime import DEFAULT_RUNTIME_DIR
 
 _OFFER = ("acme-tls/1",)
 

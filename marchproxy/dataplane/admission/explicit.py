@@ -26,12 +26,13 @@ from marchproxy.dataplane.proxy.protocol.http_answer import render_refusal
 from marchproxy.model.address import IPAddress, Prefix
 from marchproxy.model.endpoint import Endpoint
 from marchproxy.model.entities import WithoutSni
+from marchproxy.model.making import maker
 from marchproxy.model.presented import Presented
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Evaluator
 from marchproxy.policy.plan import WILDCARDS, Backend
-from marchproxy.policy.tunnels import Wish, plain
+from marchproxy.policy.tunnels import Wish, make_wish, plain
 
 _NOTHING = Answer(Verdict.DENY, Reason.NO_MAPPING, ())
 
@@ -46,6 +47,9 @@ class _Way:
     presented: Presented | None
     evaluator: Evaluator
     """By which it was found."""
+
+
+_make_way = maker(_Way)
 
 
 class _Shut(Exception):
@@ -156,7 +160,7 @@ class ExplicitProxy(Reception):
         port = request.port or 0
         addresses = await self._addresses(request, name, who, until)
         found, first = [], None
-        wishes = [Wish(who.source, name, address, port) for address in addresses]
+        wishes = [make_wish(who.source, name, address, port) for address in addresses]
         answers = [self._judge.tunnel(wish) for wish in wishes]
         outcomes = self._judge.check_all(answers, request.credential, who.source)
         for wish, answer, outcome in zip(wishes, answers, outcomes, strict=True):
@@ -166,7 +170,7 @@ class ExplicitProxy(Reception):
                 first = first or _Shut(answer.reason, answer, wish.address, _denied(answer, wish))
             else:
                 evaluator = self._judge.ledger.evaluator
-                found.append(_Way(wish, answer, outcome, request.credential, evaluator))
+                found.append(_make_way(wish, answer, outcome, request.credential, evaluator))
         if not found:
             raise first or _Shut(Reason.NAME_UNKNOWN, _NOTHING, None)
         return found

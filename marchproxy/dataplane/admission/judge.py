@@ -75,7 +75,7 @@ class Judge:
     ) -> Sequence[Verified | Reason | None]:
         """The same of each of the answers to one request, which fails once however many there are."""
         if not any(answer.openers for answer in answers):
-            return [_outcome(answer, None) for answer in answers]
+            return [None] * len(answers)
         now, instant = time.monotonic(), datetime.now(UTC)
         waits = presented is not None and self._failures.wait(source, now)
         book = self._credentials.book

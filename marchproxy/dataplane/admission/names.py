@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 from marchproxy.dataplane.admission.limits import source_key
-from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.names.found import Found, LookupFailed
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.address import IPAddress
 

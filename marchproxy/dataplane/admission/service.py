@@ -30,7 +30,7 @@ from marchproxy.dataplane.admission.tunnels import Handover, Tunnels
 from marchproxy.dataplane.carried import Carried
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.hostaddresses import is_local
-from marchproxy.dataplane.http.listeners import HttpListeners
+from marchproxy.dataplane.http.counts import Changes, Mirrored, by_name
 from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.proxy.connecting import connect
@@ -39,8 +39,16 @@ from marchproxy.dataplane.proxy.tcp import TcpListener
 from marchproxy.dataplane.quic.handshakes import MOST as MOST_HANDSHAKES
 from marchproxy.dataplane.quic.replays import Replays
 from marchproxy.dataplane.quic.steering import Steering
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, Outlier, TableFill, Traffic
-from marchproxy.dataplane.tier import EventSink
+from marchproxy.dataplane.records import (
+    Denials,
+    EventKind,
+    EventSink,
+    Flow,
+    LimitState,
+    Outlier,
+    TableFill,
+    Traffic,
+)
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason
@@ -55,6 +63,7 @@ from marchproxy.policy.tunnels import Wish
 
 if TYPE_CHECKING:
     from marchproxy.dataplane.http.http3.listeners import Http3Listeners
+    from marchproxy.dataplane.http.listeners import HttpListeners
 
 EXPIRE_EVERY = 1.0
 OFFER_EVERY = 0.1
@@ -91,16 +100,18 @@ class Admission:
         self._associations = Associations(self._judge, self._names, self.limits)
         connecting = handover.connect if handover else connect
         contexts = contexts or Contexts()
-        shared_parts = self._judge, self._tunnels, self._gate, self.limits, connecting, contexts
-        self._explicit = ExplicitProxy(*shared_parts, self._names, self._associations)
-        self._mappings = MappingListeners(*shared_parts)
-        self._passing = PassingTls(*shared_parts)
-        self._http = HttpListeners(*shared_parts, rates or Rates())
+        self._parts = self._judge, self._tunnels, self._gate, self.limits, connecting, contexts
+        self._explicit = ExplicitProxy(*self._parts, self._names, self._associations)
+        self._mappings = MappingListeners(*self._parts)
+        self._passing = PassingTls(*self._parts)
+        self._rates = rates
         self._contexts = contexts
         self._steering = Steering()
         self._replays: Replays | None = None
+        self._http: HttpListeners | None = None
+        """There once some plan has wanted it: for who only passes bytes on it is megabytes for nothing."""
         self._http3: Http3Listeners | None = None
-        """There once some plan has wanted it: what it needs takes longer to load than all the rest."""
+        """The same: what it needs takes longer to load than all the rest."""
         self._open: dict[ListenerKey, TcpListener] = {}
         self._sockets = sockets or ListeningSockets()
         self._plan = Plan()
@@ -151,7 +162,8 @@ class Admission:
         self._tunnels.hands_over = bool(plan.settings.handoff_bytes or plan.settings.handoff_seconds)
         self._tunnels.recheck()
         self._associations.recheck()
-        self._http.recheck()
+        if self._http:
+            self._http.recheck()
         if self._handover:
             self._handover.end_where(self._held_refusal)
         explicit = explicit_listeners(plan)
@@ -178,7 +190,7 @@ class Admission:
                 return
             from marchproxy.dataplane.http.http3.listeners import Http3Listeners
 
-            parts = self._http.site, self._judge, self._gate, self._contexts
+            parts = self._reads_http().site, self._judge, self._gate, self._contexts
             self._http3 = Http3Listeners(*parts, self._steering, self._replays)
         self._http3.recheck()
         self._http3.serve({key: sock for key, sock in opened.items() if key in spoken}, spoken)
@@ -198,9 +210,8 @@ class Admission:
             self._expired_at = now
             self._tunnels.expire(settings.tunnel_idle, self._deadlines)
             self._associations.expire(settings.timeout_udp, self._deadlines)
-            self._http.tick()
-            if self._http3:
-                self._http3.tick()
+            for speaker in self._speakers():
+                speaker.tick()
             if self._handover and self._deadlines:
                 self._handover.end_where(self._overdue)
         if now - self._looked_at >= LOOK_EVERY:
@@ -246,11 +257,11 @@ class Admission:
 
     def outliers(self) -> Sequence[Outlier]:
         """Backends that requests leave out for a while."""
-        return self._http.care.outliers()
+        return self._http.care.outliers() if self._http else []
 
     def request_counts(self) -> Mapping[str, int]:
         """What was done about requests and backends since the start, by name."""
-        return self._http.request_counts()
+        return self._http.request_counts() if self._http else by_name(Changes(), Mirrored())
 
     def problems(self) -> Sequence[str]:
         """Listeners that cannot accept, or whose address is not here."""
@@ -261,13 +272,12 @@ class Admission:
     async def cut(self, ids: frozenset[int]) -> set[int]:
         """End conversations by their ids. Returns those that there were."""
         ended = self._tunnels.cut(ids) | self._associations.cut(ids)
-        ended |= self._http.cut(ids)
-        return ended | self._http3.cut(ids) if self._http3 else ended
+        return ended.union(*(speaker.cut(ids) for speaker in self._speakers()))
 
     async def revoke(self, token: str) -> int:
         """End what a credential opened; see `Tunnels.revoke`."""
         count = self._tunnels.revoke(token) + self._associations.revoke(token)
-        count += self._http.revoke(token) + (self._http3.revoke(token) if self._http3 else 0)
+        count += sum(speaker.revoke(token) for speaker in self._speakers())
         if self._handover:
             count += self._handover.revoke(token)
         return count
@@ -282,9 +292,8 @@ class Admission:
         end what is left.
         """
         self._stop_accepting()
-        self._http.drain()
-        if self._http3:
-            self._http3.drain()
+        for speaker in self._speakers():
+            speaker.drain()
         settings = self._plan.settings
         hands_over = bool(settings.handoff_bytes or settings.handoff_seconds)
         with suppress(TimeoutError):
@@ -307,7 +316,8 @@ class Admission:
         await self._passing.close()
         if self._http3:
             self._http3.close()
-        await self._http.close()
+        if self._http:
+            await self._http.close()
         await self._names.close()
         await self._associations.close()
         self._tunnels.close()
@@ -356,15 +366,25 @@ class Admission:
         if key in explicit:
             return self._explicit
         if key in self._judge.ledger.evaluator.reading:
-            return self._http
+            return self._reads_http()
         return self._mappings if key in self._plan.admitted else self._passing
+
+    def _reads_http(self) -> "HttpListeners":
+        if self._http is None:
+            from marchproxy.dataplane.http.listeners import HttpListeners
+
+            self._http = HttpListeners(*self._parts, self._rates or Rates())
+        return self._http
+
+    def _speakers(self) -> "Sequence[HttpListeners | Http3Listeners]":
+        """Who speaks HTTP."""
+        return [speaker for speaker in (self._http, self._http3) if speaker is not None]
 
     def _live(self) -> Iterator[Conversation]:
         return chain(
             (tunnel.conversation for tunnel in self._tunnels.live),
             (each for association in self._associations.live for each in association.conversations),
-            self._http.conversations,
-            self._http3.conversations if self._http3 else (),
+            *(speaker.conversations for speaker in self._speakers()),
         )
 
     def _look(self) -> None:

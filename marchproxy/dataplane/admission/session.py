@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from marchproxy.dataplane.admission.wire import Wire
@@ -10,7 +9,6 @@ from marchproxy.dataplane.proxy.protocol.exchange import (
     Ask,
     Bound,
     Close,
-    Command,
     Elapsed,
     Ended,
     Event,
@@ -43,15 +41,6 @@ class Opening(Protocol):
 type Decide = Callable[[Request], Awaitable[Opening | Refused]]
 
 
-@dataclass(slots=True)
-class _Outcome:
-    """What the commands of one event came to."""
-
-    asked: Request | None = None
-    done: bool = False
-    close: Close | None = None
-
-
 class Session:
     """Carries a layer's commands out."""
 
@@ -72,10 +61,21 @@ class Session:
         event: Event = Started()
         try:
             while True:
-                outcome = await self._carry_out(self._layer.handle(event, time.monotonic()))
-                if outcome.done:
-                    return outcome.close
-                event = await (self._ask(outcome.asked) if outcome.asked else self._listen())
+                asked = None
+                for command in self._layer.handle(event, time.monotonic()):
+                    match command:
+                        case WakeAt(instant):
+                            self._wake = instant
+                        case Send(data):
+                            await self._wire.send(data, self._sending)
+                        case Ask(request):
+                            asked = request
+                        case Relay(ahead, bound):
+                            self._relay(ahead, bound)
+                            return None
+                        case Close():
+                            return command
+                event = await (self._ask(asked) if asked else self._listen())
         finally:
             if self._opening is not None:
                 self._opening.abandon()
@@ -97,21 +97,7 @@ class Session:
         self._opening = answer
         return answer.opened
 
-    async def _carry_out(self, commands: list[Command]) -> _Outcome:
-        outcome = _Outcome()
-        for command in commands:
-            match command:
-                case Send(data):
-                    await self._wire.send(data, self._sending)
-                case WakeAt(instant):
-                    self._wake = instant
-                case Ask(request):
-                    outcome.asked = request
-                case Relay(ahead, bound):
-                    outcome.done = True
-                    opening, self._opening = self._opening, None
-                    if opening is not None:
-                        opening.relay(ahead, bound)
-                case Close():
-                    outcome.done, outcome.close = True, command
-        return outcome
+    def _relay(self, ahead: bytes, bound: Bound | None) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.relay(ahead, bound)

@@ -61,12 +61,13 @@ class Wire:
 
     async def send(self, data: bytes, within: float) -> None:
         """Send all of it. Raises `OSError`; a client that does not take it in `within` seconds is one."""
-        until = self._loop.time() + within
         rest = memoryview(data)
+        until = None
         while rest:
             try:
                 rest = rest[self.socket.send(rest) :]
             except (BlockingIOError, InterruptedError):
+                until = self._loop.time() + within if until is None else until
                 if not await self._readiness.writable(self.socket, until):
                     raise TimeoutError from None
 

@@ -11,7 +11,8 @@ import dns.rcode
 import dns.rdatatype
 
 from marchproxy.dataplane.dns.cache import Cache, Stored
-from marchproxy.dataplane.names.exchange import ExchangeFailed, Failure, Question, Reply
+from marchproxy.dataplane.names.exchange import ExchangeFailed, Question, Reply
+from marchproxy.dataplane.names.found import Failure
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.model.endpoint import Endpoint
 

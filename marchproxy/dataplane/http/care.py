@@ -5,8 +5,7 @@ Of one process. While nothing fails and no mapping bounds anything, a request pa
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 
 from marchproxy.dataplane.http.budget import Budget
 from marchproxy.dataplane.http.circuits import FAILURES, Circuits
@@ -104,10 +103,6 @@ class Care:
             Outlier(service, address, port, circuit.since + age, circuit.why)
             for (address, port, service), circuit in self.circuits
         ]
-
-    def counts(self) -> Mapping[str, int]:
-        """See `Changes`."""
-        return asdict(self.circuits.counts)
 
     def _budget(self, mapping: str) -> Budget:
         found = self._budgets.get(mapping)

@@ -11,6 +11,7 @@ one. No I/O; `now` is in seconds of a clock that does not go back.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from marchproxy.dataplane.http.counts import Changes
 from marchproxy.model.address import IPAddress
 from marchproxy.policy.plan import Backend, Handling, Pool
 
@@ -42,23 +43,6 @@ class Circuit:
     trial: float = 0.0
     """Open: until when nobody else tries."""
     why: str = ""
-
-
-@dataclass(slots=True)
-class Changes:
-    """Counts since the start."""
-
-    ejected: int = 0
-    returned: int = 0
-    kept: int = 0
-    """Backends that stayed although they failed: too few others were left."""
-    retried: int = 0
-    unretried: int = 0
-    """Requests that would have been sent again, but for the budget."""
-    waited: int = 0
-    """For room with a backend."""
-    crowded: int = 0
-    """Refused for want of it."""
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.choosing import Choosing
 from marchproxy.dataplane.http.client import ClientConnection
 from marchproxy.dataplane.http.connections import Connection, Having
+from marchproxy.dataplane.http.counts import by_name
 from marchproxy.dataplane.http.http2.client import Http2Connection
 from marchproxy.dataplane.http.http2.pool import PROTOCOL, Http2Pool
 from marchproxy.dataplane.http.pool import Pool
@@ -71,8 +72,8 @@ class HttpListeners(Arrivals, Having[Connection]):
         return self._site
 
     def request_counts(self) -> Mapping[str, int]:
-        """What was done about requests since the start: see `Care.counts`, and of copies."""
-        return {**self.care.counts(), **self._site.mirrors.counted()}
+        """What was done about requests since the start: see `counts`."""
+        return by_name(self.care.circuits.counts, self._site.mirrors.counts)
 
     def recheck(self) -> None:
         """There is a new plan: end what it does not allow."""

@@ -7,9 +7,10 @@ of it is no fact about the backend: nobody leaves one out for how it treats copi
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
+from marchproxy.dataplane.http.counts import Mirrored
 from marchproxy.dataplane.http.fields import VIA, about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.rewriting import for_backend
@@ -40,18 +41,6 @@ _COPIED = f"{VIA} (mirror)"
 
 type Choose = Callable[[Rule, Backend, Request], Connections]
 """Where connections for a request to a backend come from."""
-
-
-@dataclass(slots=True)
-class Counts:
-    """Since the start."""
-
-    mirrored: int = 0
-    """Copies that were answered, whatever the answer."""
-    mirror_failed: int = 0
-    """Not answered: no connection, a broken one, no time left."""
-    mirror_dropped: int = 0
-    """Not sent: too large, too many at one time, denied or blocked, no backend, given up by the client."""
 
 
 class Copy:
@@ -103,7 +92,7 @@ class Mirrors:
     """Those of one process."""
 
     def __init__(self, ledger: Ledger, tasks: Tasks, choose: Choose) -> None:
-        self.counts = Counts()
+        self.counts = Mirrored()
         self._ledger = ledger
         self._tasks = tasks
         self._choose = choose
@@ -165,11 +154,6 @@ class Mirrors:
         self._under_way += 1
         self._tasks.start(self._send(copy, body, trailers), name=f"copy to {copy.backend.service}")
         return True
-
-    def counted(self) -> Mapping[str, int]:
-        """By name."""
-        counts = self.counts
-        return {name: getattr(counts, name) for name in Counts.__slots__}
 
     def _backend(self, mirror: Mirror, visitor: Visitor, rule: Rule) -> Backend | None:
         """One that may get it, as often as its weight wants."""

@@ -76,16 +76,18 @@ class Splices:
         """Place to flow and when it was given out."""
         for place, raw in found.items():
             self._end_interrupted(place, raw)
-        places = range(1, self._map.max_entries)
-        self._free = deque(each for each in places if each not in found) if found else deque(places)
+        held = frozenset(found)
+        self._untouched = (each for each in range(1, self._map.max_entries) if each not in held)
+        """Not given out by this daemon: numbers of a hundred thousand places would be five megabytes."""
+        self._returned = deque[int]()
 
     def place(self, splice: Splice) -> int | None:
         """Enter `splice`, and say where; None where all places are taken."""
         with self._lock:
-            if not self._free:
-                return None
             # The one that has been free for longest: the last packets of an ended flow may be on their way.
-            place = self._free.popleft()
+            place = next(self._untouched, 0) or (self._returned.popleft() if self._returned else 0)
+            if not place:
+                return None
             self._taken[place] = (splice.id, time.monotonic())
         self.write(place, splice)
         return place
@@ -115,7 +117,7 @@ class Splices:
         self._map.set(layouts.U32.pack(place), _NOTHING)
         with self._lock:
             flow, _ = self._taken.pop(place)
-            self._free.append(place)
+            self._returned.append(place)
         self._tunnels.delete(layouts.U64.pack(flow))
 
     def settle(self, seen: Iterable[int], since: float) -> None:

@@ -58,13 +58,13 @@ from marchproxy.dataplane.records import (
     Decision,
     Denials,
     EventKind,
+    EventSink,
     Flow,
     InterfaceState,
     LimitState,
     TableFill,
     Traffic,
 )
-from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.appliance import DEFAULT_SETTINGS
 from marchproxy.model.errors import MarchproxyError

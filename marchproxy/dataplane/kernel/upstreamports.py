@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import os
 import random
 import socket
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ class UpstreamPorts:
     """
 
     def __init__(self, maps: Mapping[str, Map], ports: NatPorts = NatPorts()) -> None:  # noqa: B008  (frozen)
-        self._tables = maps["flows"], maps["opening"]
+        self._flows, self._opening = maps["flows"], maps["opening"]
         self._ports = ports
         self._way = lately(_way_towards)
         self._turn = self._somewhere()
@@ -59,11 +60,12 @@ class UpstreamPorts:
             key = layouts.FLOW_KEY.struct.pack(
                 *way.packed, layouts.pack_port(port), layouts.pack_port(source), layouts.TCP
             )
-            if self._is_taken(key):
+            if self._flows.has(key):
                 continue
             opened = _connect((way.own, source), (way.there, port))
-            # A flow may have claimed it since; from now on the socket holds it against others.
-            if opened and not self._is_taken(key):
+            # A flow that is being opened may have it. From now on the socket holds it against others, which
+            # look for one once they are in `opening`; and from there they go to `flows`, so this order.
+            if opened and not (self._opening.has(key) or self._flows.has(key)):
                 return opened
             if opened:
                 opened.close()
@@ -71,10 +73,6 @@ class UpstreamPorts:
 
     def _somewhere(self) -> Iterator[int]:
         return itertools.count(random.randrange(self._ports.count))  # noqa: S311  (it is no secret)
-
-    def _is_taken(self, key: bytes) -> bool:
-        flows, opening = self._tables
-        return flows.has(key) or opening.has(key)
 
 
 def _way_towards(address: IPAddress) -> _Way | None:
@@ -92,9 +90,10 @@ def _connect(source: tuple[str, int], target: tuple[str, int]) -> socket.socket 
         # One port serves connections to many backends.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(source)
-        sock.connect(target)
-    except BlockingIOError:
-        return sock
+        # An exception for what is always so (EINPROGRESS) would take longer than the rest of this.
+        code = sock.connect_ex(target)
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
     except OSError as error:
         sock.close()
         if error.errno in _IN_USE:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import dns.rcode
 
-from marchproxy.dataplane.names.exchange import ExchangeFailed, Failure, Question, Reply, exchange
+from marchproxy.dataplane.names.exchange import ExchangeFailed, Question, Reply, exchange
+from marchproxy.dataplane.names.found import Failure
 from marchproxy.dataplane.names.system import Upstreams
 from marchproxy.model.endpoint import Endpoint
 

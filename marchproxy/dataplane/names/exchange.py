@@ -11,7 +11,6 @@ import secrets
 import socket
 from contextlib import closing
 from dataclasses import dataclass
-from enum import StrEnum
 
 import dns.edns
 import dns.exception
@@ -23,6 +22,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
+from marchproxy.dataplane.names.found import Failure
 from marchproxy.model.endpoint import Endpoint
 
 PAYLOAD = 1232
@@ -31,24 +31,6 @@ _STRANGERS = 8
 """Datagrams that do not fit, after which somebody is guessing and TCP is asked instead."""
 _NO_EDNS = frozenset({dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS})
 _HEADER = 12
-
-
-class Failure(StrEnum):
-    """Why there is no answer."""
-
-    NXDOMAIN = "the name does not exist"
-    NODATA = "it has no addresses"
-    SERVFAIL = "the resolver could not find out"
-    REFUSED = "the resolver refuses to answer"
-    MALFORMED = "the resolver's answer cannot be read"
-    TIMEOUT = "the resolver does not answer"
-    UNREACHABLE = "the resolver cannot be reached"
-    REBINDING = "its addresses are refused"
-
-    @property
-    def is_answer(self) -> bool:
-        """Whether the resolver said so about the name, and did not itself fail."""
-        return self in (Failure.NXDOMAIN, Failure.NODATA, Failure.REBINDING)
 
 
 class ExchangeFailed(Exception):

@@ -5,8 +5,7 @@ import time
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import Found
+from marchproxy.dataplane.names.found import Failure, Found
 from marchproxy.model.address import IPAddress
 
 FIRST_RETRY = 5.0

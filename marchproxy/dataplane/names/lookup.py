@@ -12,7 +12,8 @@ import dns.rcode
 import dns.rdatatype
 
 from marchproxy.dataplane.names.asker import Asker
-from marchproxy.dataplane.names.exchange import ExchangeFailed, Failure, Question, Reply
+from marchproxy.dataplane.names.exchange import ExchangeFailed, Question, Reply
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
 from marchproxy.dataplane.names.system import HOSTS, Hosts, Upstreams, Watched, read_hosts
 from marchproxy.model.address import IPAddress
 
@@ -26,32 +27,6 @@ _LONGEST_CHAIN = 8
 """Questions that one name may take because its aliases lead elsewhere."""
 
 _KINDS = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a name resolves to."""
-
-    addresses: tuple[IPAddress, ...]
-    ttl: float
-    """Seconds that the answer holds: the smallest TTL on the way."""
-    unknown: frozenset[int] = frozenset()
-    """IP versions about which the resolver gave no answer, although it did about the other."""
-    is_local: bool = False
-    """From the hosts file: the operator's own words."""
-
-
-class LookupFailed(Exception):
-    """No addresses. `ttl`: seconds until it is worth asking again, 0 where nobody said."""
-
-    def __init__(self, failure: Failure, ttl: float = 0.0) -> None:
-        super().__init__(failure.value)
-        self.failure = failure
-        self.ttl = ttl
-
-    def __reduce__(self) -> tuple[type["LookupFailed"], tuple[Failure, float]]:
-        """As it was made: it also goes from one process to another."""
-        return LookupFailed, (self.failure, self.ttl)
 
 
 @dataclass(frozen=True, slots=True)

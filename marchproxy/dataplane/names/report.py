@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from math import inf
 
 from marchproxy.dataplane.names.asker import Asker
-from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.following import Following
+from marchproxy.dataplane.names.found import Failure
 from marchproxy.dataplane.names.held import MOST, HeldAddresses
 from marchproxy.dataplane.names.table import NameTable
 from marchproxy.dataplane.status import AddressState, NameState

@@ -14,9 +14,9 @@ from pathlib import Path
 from marchproxy.dataplane.hostaddresses import is_local
 from marchproxy.dataplane.names import memory
 from marchproxy.dataplane.names.asker import Asker
-from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.following import Following
-from marchproxy.dataplane.names.lookup import Found, Lookup, LookupFailed
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
+from marchproxy.dataplane.names.lookup import Lookup
 from marchproxy.dataplane.names.rebinding import IsLocal, Rebinding
 from marchproxy.dataplane.names.report import name_problems, name_state
 from marchproxy.dataplane.names.system import SystemUpstreams

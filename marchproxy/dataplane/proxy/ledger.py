@@ -19,12 +19,12 @@ from marchproxy.dataplane.records import (
     Denials,
     Event,
     EventKind,
+    EventSink,
     Exchanged,
     Flow,
     FlowState,
     Traffic,
 )
-from marchproxy.dataplane.tier import EventSink
 from marchproxy.model.address import IPAddress
 from marchproxy.model.protocol import Transport
 from marchproxy.model.reason import Reason, Tier, Verdict
@@ -125,23 +125,27 @@ class Conversation:
         self.began = self.last_seen = time.monotonic()
         """On the monotonic clock: a step of the wall clock must not expire everything."""
         self._forwarded = forwarded
-        self._counted = Load()
+        self._counted: Load | None = None
+        """What it had carried when it was last counted; None: it was not yet."""
 
     @property
     def has_grown(self) -> bool:
         """Whether there is anything to tell by `growth`."""
         counted = self._counted
+        if counted is None:
+            return True
         packets = counted.sent_packets + counted.received_packets
-        return not counted.flows or self.sent.packets + self.received.packets != packets
+        return self.sent.packets + self.received.packets != packets
 
     def growth(self) -> Load:
         """What it has carried since this was last asked; once it is a flow by itself."""
-        sent, received, counted = self.sent, self.received, self._counted
-        now = Load(1, sent.packets, sent.bytes, received.packets, received.bytes)
-        self._counted = Load()
-        self._counted.add(now)
-        now.add(-counted)
-        return now
+        sent, received, before = self.sent, self.received, self._counted
+        now = self._counted = Load(1, sent.packets, sent.bytes, received.packets, received.bytes)
+        if before is None:
+            return now
+        grown = -before
+        grown.add(now)
+        return grown
 
     def carry(self, tally: Tally, size: int) -> None:
         """Count bytes that were read and go on to the other side; `tally` is `sent` or `received`."""
@@ -361,7 +365,10 @@ class Ledger:
             self._balancer.count(conversation.backend, -1)
 
     def _tally(self, reason: Reason) -> Tally:
-        return self._tallies.setdefault(reason, Tally())
+        found = self._tallies.get(reason)
+        if found is None:
+            found = self._tallies[reason] = Tally()
+        return found
 
 
 async def count(ledger: Ledger, live: Iterable[Conversation]) -> Carried:

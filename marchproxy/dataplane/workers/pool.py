@@ -28,12 +28,19 @@ from marchproxy.dataplane.credentials.tickets import Tickets
 from marchproxy.dataplane.http.rates import share
 from marchproxy.dataplane.logring import Said
 from marchproxy.dataplane.logs import LogFormat
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import LookupFailed
+from marchproxy.dataplane.names.found import Failure, LookupFailed
 from marchproxy.dataplane.quic import replays
-from marchproxy.dataplane.records import Denials, EventKind, Flow, LimitState, Outlier, TableFill, Traffic
+from marchproxy.dataplane.records import (
+    Denials,
+    EventKind,
+    EventSink,
+    Flow,
+    LimitState,
+    Outlier,
+    TableFill,
+    Traffic,
+)
 from marchproxy.dataplane.tasks import Tasks
-from marchproxy.dataplane.tier import EventSink
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.channel import DESCRIPTORS, Channel
 from marchproxy.dataplane.workers.eventwire import unpack

@@ -5,7 +5,6 @@ When the daemon is gone it accepts nothing more, lets what is open finish for a 
 """
 
 import asyncio
-import gc
 import os
 import resource
 import signal
@@ -27,14 +26,14 @@ from marchproxy.dataplane.kernel.backlog import lift_limits, limit_backlog
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.dataplane.logring import Handler
 from marchproxy.dataplane.logs import LogFormat, configure, listen, log_unhandled, unlisten
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
 from marchproxy.dataplane.proxy import ledger
 from marchproxy.dataplane.proxy.connecting import connect, connected
 from marchproxy.dataplane.proxy.relay import Relay
 from marchproxy.dataplane.quic.replays import Replays
 from marchproxy.dataplane.quic.steering import Steering
 from marchproxy.dataplane.records import Event
+from marchproxy.dataplane.settling import settle
 from marchproxy.dataplane.tasks import Tasks
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.channel import Channel
@@ -119,9 +118,8 @@ class Worker:
         opened = dict(zip(message.opened, sockets, strict=True))
         self._edition = message.edition
         self._admission.adopt(message.plan, message.revision, message.wanted, opened)
-        # What a policy consists of stays: the collector need not look through it again and again.
-        gc.collect()
-        gc.freeze()
+        # What a policy consists of stays.
+        settle()
 
     async def _answer(self, number: int, question: messages.Question) -> None:
         value: object

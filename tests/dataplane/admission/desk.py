@@ -14,8 +14,7 @@ from marchproxy.dataplane.admission.sharing import Sharing
 from marchproxy.dataplane.credentials.book import CredentialBook
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.fdstore import DescriptorStore
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
 from marchproxy.dataplane.records import Event
 from marchproxy.model.appliance import DEFAULT_SETTINGS, Block, Settings
 from marchproxy.model.endpoint import Endpoint

@@ -6,8 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from marchproxy.dataplane.admission.names import LONGEST, OF_ONE_SOURCE, AskedAddresses
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
 from tests.dataplane.loops import looped, until
 
 ONE, OTHER = ip_address("192.0.2.7"), ip_address("192.0.2.8")

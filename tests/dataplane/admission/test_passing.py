@@ -10,8 +10,7 @@ import pytest
 
 from marchproxy.dataplane.admission.listeningsockets import ListeningSockets
 from marchproxy.dataplane.admission.service import Admission
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
 from marchproxy.dataplane.records import Event
 from marchproxy.model.entities import Mapping, WithoutSni
 from tests.dataplane.admission.desk import LIMITS, Keys

@@ -11,7 +11,8 @@ import pytest
 
 from marchproxy.dataplane.dns import forwarder as module
 from marchproxy.dataplane.dns.forwarder import Forwarder, holds
-from marchproxy.dataplane.names.exchange import ExchangeFailed, Failure, Question, Reply
+from marchproxy.dataplane.names.exchange import ExchangeFailed, Question, Reply
+from marchproxy.dataplane.names.found import Failure
 from marchproxy.model.endpoint import Endpoint, parse_endpoint
 from tests.dataplane.loops import looped, until
 

@@ -16,7 +16,8 @@ from marchproxy.dataplane.dns import responder as module
 from marchproxy.dataplane.dns.clients import BURST
 from marchproxy.dataplane.dns.forwarder import Forwarder
 from marchproxy.dataplane.dns.responder import Responder
-from marchproxy.dataplane.names.exchange import ExchangeFailed, Failure, Question, Reply
+from marchproxy.dataplane.names.exchange import ExchangeFailed, Question, Reply
+from marchproxy.dataplane.names.found import Failure
 from marchproxy.dataplane.names.rebinding import Rebinding
 from marchproxy.model.address import IPAddress
 from marchproxy.model.endpoint import Endpoint

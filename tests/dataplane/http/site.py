@@ -125,7 +125,7 @@ async def ask(at: Desk, request: bytes, count: int = 1) -> list[tuple[str, bytes
 
 def only(at: Desk) -> ClientConnection:
     """The one connection of HTTP/1.1 that there is."""
-    [connection] = at.admission._http.live
+    [connection] = at.admission._reads_http().live
     assert isinstance(connection, ClientConnection)
     return connection
 

@@ -50,7 +50,7 @@ async def statuses(at: Desk, count: int, request: bytes = get()) -> list[str]:
 
 def ticked(at: Desk) -> bool:
     """What is done about once a second is done now."""
-    at.admission._http.tick()
+    at.admission._reads_http().tick()
     return True
 
 
@@ -120,7 +120,7 @@ async def test_a_backend_comes_back_after_a_trial() -> None:
     bad = Backend(BUSY, BUSY, answer(b"well"))
     async with pair(bad.serve, eject_after=2) as (at, _):
         await statuses(at, 4)
-        [(_, circuit)] = at.admission._http.care.circuits
+        [(_, circuit)] = at.admission._reads_http().care.circuits
         circuit.until = 0.0
         assert await statuses(at, 4) == ["200"] * 4
         assert not at.admission.outliers()
@@ -165,7 +165,7 @@ async def test_so_many_at_one_time_and_the_others_wait() -> None:
         got = await asyncio.gather(*(ask(at, get()) for _ in range(10)))
         assert [head.split()[1] for [(head, _)] in got] == ["200"] * 10
         assert most[0] == 2
-        room = at.admission._http.care.room
+        room = at.admission._reads_http().care.room
         await until(lambda: not room._inside and not room._waiting)
     async with served(serve=slow, max_requests=2) as (at, _):
         got = await asyncio.gather(*(ask(at, get()) for _ in range(10)))
@@ -179,13 +179,13 @@ async def test_so_many_at_one_time_and_the_others_wait() -> None:
 @looped
 async def test_clients_that_are_cut_leave_their_room() -> None:
     async with served(serve=silence, max_requests=1, max_waiting=2) as (at, _):
-        room = at.admission._http.care.room
+        room = at.admission._reads_http().care.room
         async with dial(at.port) as (_, writer), dial(at.port) as (_, other):
             writer.write(get())
             await until(lambda: bool(room._inside))
             other.write(get())
             await until(lambda: bool(room._waiting))
-            for connection in tuple(at.admission._http.live):
+            for connection in tuple(at.admission._reads_http().live):
                 connection.end()
             await until(lambda: not room._inside and not room._waiting)
 
@@ -196,7 +196,7 @@ async def test_no_backend_is_to_blame_for_what_is_used_up_here(monkeypatch: pyte
         raise OSError(errno.EMFILE, "too many open files")
 
     async with pair(free_port(), eject_after=1) as (at, _):
-        monkeypatch.setattr(at.admission._http._pool, "connect", used_up)
+        monkeypatch.setattr(at.admission._reads_http()._pool, "connect", used_up)
         assert await statuses(at, 6) == ["503"] * 6
         assert not at.admission.outliers()
 

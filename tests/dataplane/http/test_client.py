@@ -128,7 +128,7 @@ async def test_an_answer_that_was_under_way_is_the_last_when_draining() -> None:
     async with served(serve=slow) as (at, _), dial(at.port) as (reader, writer):
         writer.write(get())
         await reader.readuntil(b"\r\n\r\na")
-        at.admission._http.drain()
+        at.admission._reads_http().drain()
         gate.set()
         assert await reader.read() == b"b"
 
@@ -151,7 +151,7 @@ async def test_trailers_are_no_way_around_what_heads_may_say() -> None:
 
 
 async def _live(at: object) -> list:  # type: ignore[type-arg]
-    live = at.admission._http.live  # type: ignore[attr-defined]
+    live = at.admission._reads_http().live  # type: ignore[attr-defined]
     await until(lambda: bool(live))
     return list(live)
 

@@ -10,7 +10,7 @@ async def test_a_slow_client_is_not_a_silent_backend() -> None:
     async with served(answer(bytes(8_000_000))) as (at, _), dial(at.port) as (reader, writer):
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(get())
-        await until(lambda: bool(at.admission._http.live))
+        await until(lambda: bool(at.admission._reads_http().live))
         connection = only(at)
         await until(lambda: connection._full)
         exchange = connection.exchange

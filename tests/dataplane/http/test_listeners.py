@@ -477,7 +477,7 @@ async def test_draining_answers_what_was_asked_and_no_more() -> None:
     async with served(serve=slow) as (at, _), dial(at.port) as idle, dial(at.port) as (reader, writer):
         writer.write(get())
         await asked.wait()
-        await until(lambda: len(at.admission._http.live) == 2)
+        await until(lambda: len(at.admission._reads_http().live) == 2)
         draining = asyncio.create_task(at.admission.drain(5.0))
         assert await idle[0].read() == b""
         gate.set()
@@ -538,5 +538,5 @@ async def test_a_backend_s_own_authorization_goes_on() -> None:
 
 async def _poll(at: object) -> None:
     while True:
-        at.admission._http.tick()  # type: ignore[attr-defined]
+        at.admission._reads_http().tick()  # type: ignore[attr-defined]
         await asyncio.sleep(0.05)

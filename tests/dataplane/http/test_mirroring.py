@@ -110,7 +110,7 @@ async def test_who_never_answers_copies_holds_nobody_up(monkeypatch: pytest.Monk
     async with pair(silence) as (at, _, _):
         assert await talk(at, *[get()] * 5) == ["200"] * 5
         await until(lambda: sum(counts(at)) == 5)
-        mirrors = at.admission._http.site.mirrors
+        mirrors = at.admission._reads_http().site.mirrors
         await until(lambda: not mirrors._under_way)
         assert counts(at)[0] == 0
         assert counts(at)[1] >= 2
@@ -143,7 +143,7 @@ async def test_large_bodies_pass_and_are_not_copied(monkeypatch: pytest.MonkeyPa
         await until(lambda: counts(at) == (1, 0, 2))
         assert web.bodies == [b"123456789", b"abcdefghij", b"abc"]
         assert canary.bodies == [b"abc"]
-        assert not at.admission._http.site.mirrors._held
+        assert not at.admission._reads_http().site.mirrors._held
 
 
 @looped
@@ -151,9 +151,9 @@ async def test_a_request_that_is_never_complete_is_not_copied() -> None:
     async with pair() as (at, _, canary):
         async with dial(at.port) as (_, writer):
             writer.write(POST % (10, b"half"))
-            await until(lambda: at.admission._http.site.mirrors._held == 4)
+            await until(lambda: at.admission._reads_http().site.mirrors._held == 4)
         await until(lambda: counts(at)[2] == 1)
-        assert not at.admission._http.site.mirrors._held
+        assert not at.admission._reads_http().site.mirrors._held
         assert not canary.heads
 
 
@@ -161,7 +161,7 @@ async def test_a_request_that_is_never_complete_is_not_copied() -> None:
 async def test_who_is_blocked_while_a_request_comes_in_gets_no_copy() -> None:
     async with pair() as (at, web, canary), dial(at.port) as (reader, writer):
         writer.write(POST % (10, b"half"))
-        await until(lambda: at.admission._http.site.mirrors._held == 4)
+        await until(lambda: at.admission._reads_http().site.mirrors._held == 4)
         there = service("canary", "127.0.0.3", port=canary.port)
         at.apply(blocking(routed(at, web.port, there, mirror="canary"), "127.0.0.3"), 3)
         writer.write(b" whole")

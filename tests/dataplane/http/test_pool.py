@@ -19,14 +19,14 @@ async def test_two_services_at_one_place_do_not_share_connections_nor_lose_them(
             await ask(at, get("/one"))
             await ask(at, get("/two"))
         assert backend.connections == 2
-        assert len(at.admission._http._pool._every) == 2
+        assert len(at.admission._reads_http()._pool._every) == 2
 
 
 @looped
 async def test_what_was_kept_in_the_clear_is_not_used_for_tls() -> None:
     async with served(answer()) as (at, _):
         await ask(at, get())
-        pool = at.admission._http._pool
+        pool = at.admission._reads_http()._pool
         [kept] = pool._every
         assert pool.take(replace(kept.backend, tls="web.example")) is None
         assert pool.take(replace(kept.backend, weight=7)) is kept

@@ -14,9 +14,9 @@ async def test_a_conversation_stays_with_its_backend_where_its_strategy_is_by_cl
         async with served(answer(), balance=balance) as (at, backend), dial(at.port) as (reader, writer):
             writer.write(get("/here/x"))
             await response(reader)
-            [connection] = at.admission._http.live
+            [connection] = at.admission._reads_http().live
             [conversation] = connection.conversations
             assert conversation.backend is not None
             assert conversation.backend.port == backend.port
-            settled = at.admission._http._site.settled(conversation, REQUEST)
+            settled = at.admission._reads_http()._site.settled(conversation, REQUEST)
             assert settled is (conversation.backend if stays else None)

@@ -178,11 +178,13 @@ async def test_a_websocket_under_tls_whose_client_takes_nothing_ends_all_the_sam
     async with flooded as (at, _), securely(at.port, "h") as (_, writer):
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(HANDSHAKE)
-        await until(lambda: bool(at.admission._http.live) and bool(only(at).switched) and only(at)._full)
+        await until(
+            lambda: bool(at.admission._reads_http().live) and bool(only(at).switched) and only(at)._full
+        )
         connection = only(at)
         assert connection.switched is not None
         connection.switched.end()
-        await until(lambda: not at.admission._gate.inside and not at.admission._http._pool._every)
+        await until(lambda: not at.admission._gate.inside and not at.admission._reads_http()._pool._every)
 
 
 @looped

@@ -47,7 +47,7 @@ async def test_a_connection_that_has_not_taken_its_request_is_not_kept() -> None
     size = HIGH_WATER // 2
     async with served(serve=early) as (at, _), dial(at.port) as (reader, writer):
         writer.write(b"PUT /here HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size)
-        await until(lambda: bool(at.admission._http.live))
+        await until(lambda: bool(at.admission._reads_http().live))
         connection = only(at)
         await until(lambda: connection.exchange is not None and connection.exchange._upstream is not None)
         assert connection.exchange is not None

@@ -157,8 +157,8 @@ async def test_who_takes_nothing_holds_up_the_other_side(slow: str) -> None:
                 if room := peer.h2.local_flow_control_window(number):
                     peer.send(number, bytes(room))
                 await peer.settled()
-        at.admission._http.live.copy().pop().end()
-        await until(lambda: not at.admission._http.live)
+        at.admission._reads_http().live.copy().pop().end()
+        await until(lambda: not at.admission._reads_http().live)
 
 
 @looped
@@ -172,7 +172,7 @@ async def test_one_that_is_silent_ends_and_one_that_is_cut_off() -> None:
         carrying = only2(at).streams[number].carrying
         assert carrying is not None
         carrying.conversation.last_seen -= 2
-        at.admission._http.tick()
+        at.admission._reads_http().tick()
         assert (await peer.hear(number)).over
         await until(lambda: ("flow-end", "IDLE") in at.reasons())
         number = connect(peer)

@@ -72,6 +72,23 @@ def test_a_place_that_comes_back_is_used_last(table: Table) -> None:
     assert [table.take(flow) for flow in (2, 3, 4)] == [2, 3, 1]
 
 
+def test_all_places_are_given_out_again_when_they_have_come_back(table: Table) -> None:
+    for _ in range(2):
+        places = [table.take(flow) for flow in (1, 2, 3)]
+        assert sorted(filter(None, places)) == [1, 2, 3]
+        assert table.take(4) is None
+        for place in (2, 1, 3):
+            table.splices.give_back(place)
+    assert [table.take(flow) for flow in (1, 2, 3)] == [2, 1, 3]
+
+
+def test_a_place_that_an_earlier_daemon_took_is_used_once_it_is_free(table: Table) -> None:
+    table.take(1)
+    table.restart()
+    table.splices.settle([], time.monotonic() + LATER)
+    assert [table.take(flow) for flow in (2, 3, 4, 5)] == [2, 3, 1, None]
+
+
 def test_another_daemon_leaves_taken_places_alone_until_a_sweep_says_they_are_free(table: Table) -> None:
     table.take(1)
     table.take(2)

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from marchproxy.dataplane.kernel import layouts
+from marchproxy.dataplane.kernel import layouts, upstreamports
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.model.address import IPAddress
@@ -25,11 +25,25 @@ def listener(request: pytest.FixtureRequest, namespace: None) -> Iterator[socket
         yield made
 
 
+class Establishing(FakeMap):
+    """Flows that are being opened, and stand before anybody has looked for them here."""
+
+    def __init__(self, flows: FakeMap) -> None:
+        super().__init__("opening")
+        self._flows = flows
+
+    def has(self, key: bytes) -> bool:
+        for each in list(self.entries):
+            self._flows.entries[each] = self.entries.pop(each)
+        return super().has(key)
+
+
 class Ports:
     """Upstream ports beside tables of flows."""
 
-    def __init__(self, listener: socket.socket, ports: NatPorts) -> None:
-        self.maps = {"flows": FakeMap("flows"), "opening": FakeMap("opening")}
+    def __init__(self, listener: socket.socket, ports: NatPorts, *, establishing: bool = False) -> None:
+        flows = FakeMap("flows")
+        self.maps = {"flows": flows, "opening": Establishing(flows) if establishing else FakeMap("opening")}
         self.target: IPAddress = ip_address(listener.getsockname()[0])
         self.port: int = listener.getsockname()[1]
         self._ports = UpstreamPorts(self.maps, ports)
@@ -71,6 +85,26 @@ def test_a_flows_port_is_passed_over(listener: socket.socket, table: str) -> Non
     ports.take(table, 20002)
     with ports.open() as opened:
         assert opened.getsockname()[1] == 20001
+
+
+def test_a_flow_that_came_while_it_connected_is_seen_wherever_it_is_by_then(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = Ports(listener, NatPorts(20000, 2), establishing=True)
+    flows = ports.maps["flows"]
+    connect = upstreamports._connect
+
+    def overtaken(source: tuple[str, int], target: tuple[str, int]) -> socket.socket | None:
+        made = connect(source, target)
+        if not flows.entries:
+            ports.take("opening", source[1])
+        return made
+
+    monkeypatch.setattr(upstreamports, "_connect", overtaken)
+    with ports.open() as opened:
+        [key] = flows.entries
+        claimed = layouts.FLOW_KEY.struct.unpack(key)[3]
+        assert layouts.pack_port(opened.getsockname()[1]) != claimed
 
 
 def test_what_another_worker_holds_in_a_row_is_passed_over(

@@ -6,7 +6,8 @@ import dns.rdatatype
 import pytest
 
 from marchproxy.dataplane.names.asker import ASIDE, Asker
-from marchproxy.dataplane.names.exchange import ExchangeFailed, Failure, Question
+from marchproxy.dataplane.names.exchange import ExchangeFailed, Question
+from marchproxy.dataplane.names.found import Failure
 from marchproxy.dataplane.names.system import Upstreams
 from marchproxy.model.endpoint import Endpoint
 from tests.dataplane.loops import PATIENCE, looped

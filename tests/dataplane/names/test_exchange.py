@@ -6,7 +6,8 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from marchproxy.dataplane.names.exchange import ExchangeFailed, Failure, Question, exchange
+from marchproxy.dataplane.names.exchange import ExchangeFailed, Question, exchange
+from marchproxy.dataplane.names.found import Failure
 from tests.dataplane.loops import looped
 from tests.dataplane.names.dns_server import DnsServer, dns_server
 

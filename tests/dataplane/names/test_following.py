@@ -2,7 +2,6 @@
 
 from ipaddress import ip_address
 
-from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.following import (
     FIRST_RETRY,
     HALF_RETRY,
@@ -10,7 +9,7 @@ from marchproxy.dataplane.names.following import (
     SILENT_RETRY,
     Following,
 )
-from marchproxy.dataplane.names.lookup import Found
+from marchproxy.dataplane.names.found import Failure, Found
 
 GOOD = Found((ip_address("192.0.2.1"),), 600.0)
 

@@ -10,8 +10,9 @@ import dns.rrset
 import pytest
 
 from marchproxy.dataplane.names.asker import Asker
-from marchproxy.dataplane.names.exchange import ExchangeFailed, Failure, Question, Reply
-from marchproxy.dataplane.names.lookup import MOST_ADDRESSES, Found, Lookup, LookupFailed, read_chain
+from marchproxy.dataplane.names.exchange import ExchangeFailed, Question, Reply
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
+from marchproxy.dataplane.names.lookup import MOST_ADDRESSES, Lookup, read_chain
 from marchproxy.dataplane.names.system import Upstreams, Watched, read_hosts
 from tests.dataplane.loops import PATIENCE, looped
 from tests.dataplane.names.dns_server import DnsServer, dns_server

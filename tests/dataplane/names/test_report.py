@@ -4,8 +4,8 @@ from ipaddress import ip_address
 from math import inf
 
 from marchproxy.dataplane.names.asker import Asker, Silence
-from marchproxy.dataplane.names.exchange import Failure
 from marchproxy.dataplane.names.following import Following
+from marchproxy.dataplane.names.found import Failure
 from marchproxy.dataplane.names.held import HeldAddresses
 from marchproxy.dataplane.names.report import NAMED, name_problems, name_state
 from marchproxy.dataplane.names.system import Upstreams

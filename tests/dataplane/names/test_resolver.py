@@ -12,8 +12,7 @@ import pytest
 
 from marchproxy.dataplane.names import held, memory
 from marchproxy.dataplane.names import resolver as module
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
 from marchproxy.dataplane.names.resolver import Resolver
 from marchproxy.dataplane.names.system import SystemUpstreams
 from marchproxy.model.address import IPAddress

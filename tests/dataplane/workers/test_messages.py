@@ -5,8 +5,6 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from marchproxy.dataplane.credentials.parts import BookParts
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import LookupFailed
 from marchproxy.dataplane.workers.messages import Know, Serve, Steer
 from tests.policy.blocking import blocks
 from tests.policy.build import mapping, plan, service
@@ -21,11 +19,6 @@ def test_a_plan_travels_with_its_read_only_mappings() -> None:
     assert arrived.plan == made
     assert isinstance(arrived.plan.sources, type(made.sources))
     assert arrived.plan.blocks.names == MappingProxyType({})
-
-
-def test_why_a_name_was_not_found_travels_too() -> None:
-    arrived = pickle.loads(pickle.dumps(LookupFailed(Failure.NXDOMAIN, 7.0)))  # noqa: S301  (our own)
-    assert (arrived.failure, arrived.ttl) == (Failure.NXDOMAIN, 7.0)
 
 
 def test_credentials_are_in_no_text() -> None:

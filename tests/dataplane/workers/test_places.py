@@ -11,8 +11,7 @@ import pytest
 
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.credentials.parts import BookParts
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
 from marchproxy.dataplane.workers import messages, pool, worker
 from marchproxy.dataplane.workers.logsender import LogSender
 from marchproxy.dataplane.workers.pool import WorkerPool, _Place

@@ -15,8 +15,7 @@ import pytest
 from marchproxy.dataplane.credentials.keeper import CredentialKeeper
 from marchproxy.dataplane.credentials.parts import BookParts
 from marchproxy.dataplane.logring import Said
-from marchproxy.dataplane.names.exchange import Failure
-from marchproxy.dataplane.names.lookup import Found, LookupFailed
+from marchproxy.dataplane.names.found import Failure, Found, LookupFailed
 from marchproxy.dataplane.records import Event, EventKind
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers import pool as pools

@@ -14,7 +14,7 @@ from marchproxy.dataplane.credentials.parts import BookParts
 from marchproxy.dataplane.kernel.joining import HandoffRefusal
 from marchproxy.dataplane.kernel.tunnels import Tunnel as Remembered
 from marchproxy.dataplane.logs import LogFormat
-from marchproxy.dataplane.names.lookup import Found
+from marchproxy.dataplane.names.found import Found
 from marchproxy.dataplane.workers import messages
 from marchproxy.dataplane.workers.pool import WorkerPool, _Place
 from marchproxy.policy.plan import Plan

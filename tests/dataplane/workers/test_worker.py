@@ -54,3 +54,13 @@ async def test_it_speaks_tls_with_what_it_is_told() -> None:
     channel.close()
     await worker._admission.close()
     worker._channel.close()
+
+
+def test_it_loads_nothing_that_only_some_plans_or_the_daemon_need() -> None:
+    """Each worker pays for it in memory, from its start."""
+    program = "import sys, marchproxy.dataplane.workers.worker; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    others = ("dns", "h2", "cryptography", "pydal", "prometheus_client", "importlib.metadata", "email")
+    ours = ("http.listeners", "http.http3", "names.lookup", "tier", "supervisor", "kernel.tier", "control")
+    unwanted = {*others, *(f"marchproxy.dataplane.{each}" for each in ours)}
+    assert not unwanted & set(ran.stdout.split())

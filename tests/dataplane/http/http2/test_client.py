@@ -32,14 +32,14 @@ from tests.policy.build import mapping, service
 
 def only2(at: Desk) -> Http2Connection:
     """The one connection of HTTP/2 that there is."""
-    [connection] = at.admission._http.live
+    [connection] = at.admission._reads_http().live
     assert isinstance(connection, Http2Connection)
     return connection
 
 
 async def met(at: Desk, number: int = 1) -> ClientStream:
     """The stream of a request that has come, once it is with a backend."""
-    live = at.admission._http.live
+    live = at.admission._reads_http().live
     await until(lambda: any(isinstance(each, Http2Connection) and number in each.streams for each in live))
     stream = only2(at).streams[number]
     await until(lambda: stream.exchange._upstream is not None)
@@ -142,9 +142,9 @@ async def test_revoking_ends_the_requests_that_the_credential_opened_and_no_othe
         number = peer.ask("/here", ("authorization", f"Bearer {TOKEN}"))
         stream = await met(at)
         assert stream.exchange.verified is not None
-        assert at.admission._http.revoke(stream.exchange.verified.token) == 1
+        assert at.admission._reads_http().revoke(stream.exchange.verified.token) == 1
         assert (await peer.hear(number)).reset == ErrorCodes.CANCEL
-        assert at.admission._http.live
+        assert at.admission._reads_http().live
 
 
 @looped
@@ -185,7 +185,7 @@ async def test_who_leaves_takes_its_requests_with_it() -> None:
             number = peer.ask()
             await met(at, number)
         await gone.wait()
-        await until(lambda: not at.admission._http.live and not at.admission._gate.inside)
+        await until(lambda: not at.admission._reads_http().live and not at.admission._gate.inside)
         assert at.reasons()[-1] == ("flow-end", "RESET")
 
 
@@ -222,7 +222,7 @@ async def test_draining_says_so_and_finishes_what_runs() -> None:
         number = peer.ask()
         await met(at)
         raw = bytearray()
-        at.admission._http.drain()
+        at.admission._reads_http().drain()
         # The library's client takes GOAWAY for the end of everything, so it is read by hand.
         frames: list[Frame] = []
         while not any(isinstance(each, DataFrame) for each in frames):
@@ -231,13 +231,13 @@ async def test_draining_says_so_and_finishes_what_runs() -> None:
                 frame = PingFrame(0, b"draining")
                 frame.flags.add("ACK")
                 peer.writer.write(frame.serialize())
-                await until(lambda: not at.admission._http.live or only2(at)._last == number)
+                await until(lambda: not at.admission._reads_http().live or only2(at)._last == number)
                 goes_on.set()
         farewells = [each for each in frames if isinstance(each, GoAwayFrame)]
         assert [each.last_stream_id for each in farewells] == [2**31 - 1, number]
         assert [each.data for each in frames if isinstance(each, DataFrame)] == [b"whole"]
         assert await peer.reader.read() == b""
-        await until(lambda: not at.admission._http.live)
+        await until(lambda: not at.admission._reads_http().live)
 
 
 async def read_frames(peer: Client, held: bytearray) -> list[Frame]:
@@ -283,7 +283,7 @@ async def test_who_asks_nothing_is_not_kept() -> None:
     async with served(answer()) as (at, _), client(at.port) as peer:
         await peer.hear(peer.ask())
         await asyncio.sleep(QUICK.keepalive + 0.1)
-        at.admission._http.tick()
+        at.admission._reads_http().tick()
         assert codes(await peer.goodbye()) == [ErrorCodes.NO_ERROR]
 
 

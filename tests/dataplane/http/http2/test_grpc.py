@@ -124,7 +124,7 @@ async def test_a_stream_both_ways_may_be_silent_for_longer_than_a_backend() -> N
             await call.write(word)
             assert await call.read() == word.upper()
             await asyncio.sleep(0.3)
-            at.admission._http.tick()
+            at.admission._reads_http().tick()
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF
         assert await call.code() is grpc.StatusCode.OK
@@ -145,7 +145,7 @@ async def test_a_deadline_ends_a_call_on_both_sides() -> None:
     async with calling() as (at, channel):
         call = channel.unary_unary("/t.T/Slow")(b"", timeout=0.3)
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await until(lambda: not at.admission._http._http2._tasks, "its tasks to be over")
+        await until(lambda: not at.admission._reads_http()._http2._tasks, "its tasks to be over")
 
 
 @looped
@@ -155,7 +155,7 @@ async def test_a_deadline_that_a_client_forgets_is_kept_here() -> None:
         call = channel.unary_unary("/t.T/Slow")(b"", timeout=LONG)
         stream = await met(at)
         stream.exchange._expires = time.monotonic() - 1
-        at.admission._http.tick()
+        at.admission._reads_http().tick()
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert await call.details() == "UPSTREAM_TIMEOUT: the deadline of the call has passed"
 

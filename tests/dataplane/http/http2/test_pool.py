@@ -33,7 +33,7 @@ async def test_one_that_cannot_be_reached_is_followed_by_the_next() -> None:
         at.apply(build.plan(service("lan", "127.0.0.1"), web, made), 3)
         for _ in range(5):
             assert (await ask(at, get()))[0][0].startswith("HTTP/1.1 200 ")
-        assert not at.admission._http._http2._opening
+        assert not at.admission._reads_http()._http2._opening
 
 
 @looped
@@ -75,5 +75,5 @@ async def test_closing_ends_what_is_under_way() -> None:
     async with served2(lambda *_: None) as (at, backend), client(at.port) as peer:
         peer.ask()
         await until(lambda: len(backend.asked) == 1)
-        [[link]] = at.admission._http._http2._links.values()
+        [[link]] = at.admission._reads_http()._http2._links.values()
     await until(lambda: link.over)

@@ -37,7 +37,7 @@ async def test_a_client_that_takes_nothing_is_not_held_for() -> None:
         await until(lambda: stream.out.full)
         assert only2(at).held < HIGH + 256 * 1024
         await asyncio.sleep(0.4)
-        at.admission._http.tick()
+        at.admission._reads_http().tick()
         assert (await peer.hear(number)).reset == ErrorCodes.CANCEL
         assert only2(at).held == 0
 
@@ -143,7 +143,7 @@ async def test_an_answer_that_does_not_wait_for_the_body_ends_the_stream() -> No
         stream = only2(at).streams[number]
         assert stream._lingers is not None
         stream._lingers -= LINGER
-        at.admission._http.tick()
+        at.admission._reads_http().tick()
         assert not only2(at).streams
         await peer.settled()
         with pytest.raises(ProtocolError):

@@ -193,7 +193,7 @@ async def test_what_a_goodbye_leaves_unread_goes_to_another_connection() -> None
         assert bytes((await peer.hear(one)).body) == b"first"
         assert bytes((await peer.hear(two)).body) == b"second"
         assert len(backend.sessions) == 2
-        await until(lambda: len(at.admission._http._http2._links) == 1)
+        await until(lambda: len(at.admission._reads_http()._http2._links) == 1)
 
 
 @looped
@@ -280,10 +280,10 @@ async def test_with_http_in_the_mapping_only_calls_go_by_http_2() -> None:
 async def test_unused_connections_end() -> None:
     async with served2() as (at, backend):
         await ask(at, get())
-        [[link]] = at.admission._http._http2._links.values()
+        [[link]] = at.admission._reads_http()._http2._links.values()
         link.idle_since -= 100
-        at.admission._http.tick()
-        await until(lambda: not at.admission._http._http2._links)
+        at.admission._reads_http().tick()
+        await until(lambda: not at.admission._reads_http()._http2._links)
         assert said((await ask(at, get()))[0][0], "content-length") == []
         assert len(backend.sessions) == 2
         assert asyncio.current_task()
@@ -294,7 +294,7 @@ async def test_a_connection_that_nothing_comes_from_gets_no_more_requests() -> N
     async with served2(lambda *_: None) as (at, backend), client(at.port) as peer:
         number = peer.ask()
         await until(lambda: len(backend.asked) == 1)
-        [[link]] = at.admission._http._http2._links.values()
+        [[link]] = at.admission._reads_http()._http2._links.values()
         [stream] = link.streams.values()
         stream._began = link.heard = link.heard - 100
         peer.h2.reset_stream(number, ErrorCodes.CANCEL)
