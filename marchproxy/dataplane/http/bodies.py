@@ -38,11 +38,13 @@ class Counted:
 
     def feed(self, data: bytes, take: Take) -> int:
         """See `Body`."""
-        size = min(self.left, len(data))
-        self.left -= size
-        self.done = not self.left
+        size, left = len(data), self.left
+        if size > left:
+            size, data = left, data[:left]
+        self.left = left - size
+        self.done = size == left
         if size:
-            take(data if size == len(data) else data[:size])
+            take(data)
         return size
 
 

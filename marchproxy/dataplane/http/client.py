@@ -18,6 +18,7 @@ from marchproxy.dataplane.http.responses import write_response
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.upstream import HIGH_WATER, Upstream
 from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.dataplane.http.way import Way
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.dataplane.proxy.protocol.http_head import head_length
@@ -110,6 +111,7 @@ class ClientConnection(asyncio.Protocol):
         """By mapping."""
         self._lately: Conversation | None = None
         """That of the last request."""
+        self.way: Way | None = None
 
     # ---- for the listener
 
@@ -246,7 +248,7 @@ class ClientConnection(asyncio.Protocol):
         for conversation in self._conversations.values():
             self._site.close(conversation, Reason.CLOSED if exchange is None else Reason.RESET)
         self._conversations.clear()
-        self._lately = None
+        self._lately = self.way = None
         self._owner.gone(self)
         if not self._stays:
             self._owner.leave(self)
@@ -277,6 +279,7 @@ class ClientConnection(asyncio.Protocol):
 
     def conversation(self, answer: Answer, request: Request) -> Conversation:
         """See `Stream`."""
+        self.way = None
         name = request.host
         last = self._lately
         if last is not None and last.answer is answer and last.name == name:
@@ -299,11 +302,12 @@ class ClientConnection(asyncio.Protocol):
 
     def respond(self, response: Response) -> None:
         """See `Stream`."""
-        ends_by_closing = response.length is None and not response.bodiless and self._version == "1.0"
+        unbounded = response.length is None and not response.bodiless
+        ends_by_closing = unbounded and self._version == "1.0"
         # A request that is not read to its end cannot be followed by another.
         last = ends_by_closing or self.draining or self._body is not None or (self._ended and not self._held)
         self._keeps = self._keeps and not last
-        self._chunks = response.length is None and not response.bodiless and self._version == "1.1"
+        self._chunks = unbounded and not ends_by_closing
         self._pending = write_response(response, self._version, keeps=self._keeps)
         if self.secure and self._visitor.alternative:
             told = self._visitor.alternative
@@ -324,12 +328,14 @@ class ClientConnection(asyncio.Protocol):
 
     def finish(self, trailers: Fields) -> None:
         """See `Stream`."""
-        self.flush()
+        if self._pending:
+            self.flush()
         if self._chunks:
             self.transport.write(last_chunk(trailers))
         self.exchange = None
         self._since = time.monotonic()
-        self.resume()
+        if self._paused:
+            self.resume()
         if self._body is not None or not self._keeps or self.draining or self.transport.is_closing():
             self._body = None
             self._close()
@@ -427,9 +433,7 @@ class ClientConnection(asyncio.Protocol):
         body = body_of(request)
         self._body = None if body.done else body
         exchange = self.exchange = Exchange(self._site, self, request)
-        if body.done:
-            exchange.finish(())
-        exchange.begin()
+        exchange.begin(complete=body.done)
         self._site.carry(exchange.conversation, length)
         if held and self.exchange is exchange and self._body is not None and not self._paused:
             rest = bytes(held)

@@ -1,12 +1,20 @@
-"""Connections of clients, whatever version of HTTP they speak, as the listeners see them."""
+"""Connections of clients, whatever version of HTTP they speak, as the listeners and exchanges see them."""
 
 import asyncio
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from marchproxy.dataplane.credentials.clientcerts import Shown
+from marchproxy.dataplane.http.messages import Fields, Request, Response
+from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.dataplane.http.way import Way
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.model.reason import Reason
+from marchproxy.policy.evaluate import Answer
+
+if TYPE_CHECKING:
+    from marchproxy.dataplane.http.exchange import Exchange
 
 
 class Carried(Protocol):
@@ -78,3 +86,52 @@ class Owner(Protocol):
 
     def leave(self, connection: Connection) -> None:
         """Its client is gone, whatever the connection had become."""
+
+
+class Stream(Protocol):
+    """The client's side of an exchange."""
+
+    secure: bool
+    """It came under TLS."""
+
+    shown: Shown
+    """What its connection has shown in TLS."""
+
+    way: Way | None
+    """That of its last request. A stream with one request of its own begins without."""
+
+    @property
+    def visitor(self) -> Visitor:
+        """Who asks, by the plan in force."""
+
+    def conversation(self, answer: Answer, request: Request) -> Conversation:
+        """What this client's requests count for that got such an answer."""
+
+    def inform(self, response: Response) -> None:
+        """Send an interim answer."""
+
+    def respond(self, response: Response) -> None:
+        """Send the head of the answer."""
+
+    def send(self, data: memoryview | bytes) -> None:
+        """Send a piece of its body."""
+
+    def flush(self) -> None:
+        """Send what was held back to go together with what follows."""
+
+    def finish(self, trailers: Fields) -> None:
+        """The answer is complete."""
+
+    def fail(self) -> None:
+        """It never will be: the client must notice."""
+
+    def pause(self) -> None:
+        """Give no more of the request's body for now."""
+
+    def resume(self) -> None:
+        """Give on."""
+
+    def switch(
+        self, exchange: "Exchange", conversation: Conversation, response: Response, upstream: Upstream
+    ) -> None:
+        """The answer is 101: both sides speak something else from here on."""

@@ -13,16 +13,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Protocol
 
 from marchproxy.dataplane.admission.judge import opened_by
 from marchproxy.dataplane.credentials.book import Verified
-from marchproxy.dataplane.credentials.clientcerts import Shown
 from marchproxy.dataplane.http import grpc
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.care import MOST_REPEATS, handling_of
 from marchproxy.dataplane.http.circuits import FAILURES
 from marchproxy.dataplane.http.clientauth import prove
+from marchproxy.dataplane.http.connections import Stream
 from marchproxy.dataplane.http.fields import about_client
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.mirroring import Copy
@@ -31,7 +30,7 @@ from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.telling import exchanged
 from marchproxy.dataplane.http.tracing import REQUEST_ID, begin_trace, new_id, settle_id
 from marchproxy.dataplane.http.upstream import Carrier, Connections, Upstream
-from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.dataplane.http.way import Way, goes_again
 from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.credential import read_authorization
@@ -53,52 +52,6 @@ _OUR_OWN = frozenset({Reason.NO_NAT_PORT, Reason.FLOW_TABLE_FULL})
 """Why a connection was not made, and no backend is to blame: ports or descriptors are used up here."""
 
 
-class Stream(Protocol):
-    """The client's side of an exchange."""
-
-    secure: bool
-    """It came under TLS."""
-
-    shown: Shown
-    """What its connection has shown in TLS."""
-
-    @property
-    def visitor(self) -> Visitor:
-        """Who asks, by the plan in force."""
-
-    def conversation(self, answer: Answer, request: Request) -> Conversation:
-        """What this client's requests count for that got such an answer."""
-
-    def inform(self, response: Response) -> None:
-        """Send an interim answer."""
-
-    def respond(self, response: Response) -> None:
-        """Send the head of the answer."""
-
-    def send(self, data: memoryview | bytes) -> None:
-        """Send a piece of its body."""
-
-    def flush(self) -> None:
-        """Send what was held back to go together with what follows."""
-
-    def finish(self, trailers: Fields) -> None:
-        """The answer is complete."""
-
-    def fail(self) -> None:
-        """It never will be: the client must notice."""
-
-    def pause(self) -> None:
-        """Give no more of the request's body for now."""
-
-    def resume(self) -> None:
-        """Give on."""
-
-    def switch(
-        self, exchange: "Exchange", conversation: Conversation, response: Response, upstream: Upstream
-    ) -> None:
-        """The answer is 101: both sides speak something else from here on."""
-
-
 class Phase(Enum):
     """How far it is."""
 
@@ -112,10 +65,19 @@ class Phase(Enum):
 class Exchange:
     """From the head of a request to the end of its response."""
 
+    # In a dict, so many attributes would be more than Python keeps the names of only once (30).
+    __slots__ = (
+        *("_answer", "_asked", "_call", "_candidates", "_copy", "_expires", "_full", "_handling"),
+        *("_held_back", "_id", "_kept", "_presented", "_refused", "_repeats", "_seat", "_sent", "_site"),
+        *("_sought", "_stream", "_task", "_trailers", "_upstream", "attempts", "began", "connected"),
+        *("conversation", "patience", "phase", "received_bytes", "request", "responded", "status"),
+        *("verified", "waits_since"),
+    )
+
     def __init__(self, site: Site, stream: Stream, request: Request) -> None:
         self.request = self._asked = request
         self.phase = Phase.REACHING
-        self.began = self.waits_since = time.monotonic()
+        self.began = self.waits_since = self._sought = time.monotonic()
         self.status = 0
         self.connected = self.responded = 0.0
         self.attempts = 0
@@ -141,7 +103,6 @@ class Exchange:
         self._trailers: Fields | None = None
         """Of a request whose body is complete; None: it is not."""
         self._task: asyncio.Task[None] | None = None
-        self._deadline = 0.0
         self._handling = DEFAULT_HANDLING
         self._repeats = 0
         self._seat: Backend | None = None
@@ -159,8 +120,21 @@ class Exchange:
 
     # ---- from the client
 
-    def begin(self) -> None:
-        """Decide, and send the request on its way."""
+    def begin(self, *, complete: bool = False) -> None:
+        """Decide, and send the request on its way; `complete`: it has no body."""
+        if complete:
+            self._trailers = ()
+        way = self._stream.way
+        upstream = way.again(self.request, self._site) if way is not None else None
+        if way is None or upstream is None:
+            self._decide()
+            return
+        self._answer, self._handling, self.conversation = way.answer, way.handling, way.conversation
+        self._kept = True
+        self._ask(upstream)
+
+    def _decide(self) -> None:
+        """Ask policy, and send the request to where it says."""
         visitor, request = self._stream.visitor, self.request
         answer = self._answer = visitor.answer(request.host, request.path, request)
         opened = answer
@@ -184,7 +158,6 @@ class Exchange:
         self.conversation = conversation
         handling = handling_of(answer)
         self._handling = handling
-        self._deadline = self.began + max(self._site.limits.opening, handling.connect or 0.0)
         if handling.trace:
             self.request = begin_trace(request)
         if handling.mirror:
@@ -193,15 +166,20 @@ class Exchange:
             )
         if handling.retry_on:
             self._site.care.earn(answer.mapping, handling)
-        first = self._site.settled(conversation, request) or self._following()
+        settled = self._site.settled(conversation, request)
+        first = settled or self._following()
         upstream = None
         if first is not None and not ledger.is_blocked(first) and self._enters(first):
             upstream = self._pool(first).take(first)
-        if upstream is not None:
-            self._kept = True
-            self._ask(upstream)
+        if upstream is None:
+            self._search(first)
             return
-        self._search(first)
+        self._kept = True
+        if settled is not None and visitor.lets_anyone(answer) and goes_again(answer, handling):
+            found = self._pool(settled)
+            by = visitor.evaluator
+            self._stream.way = Way(self._asked, by, answer, handling, conversation, settled, found)
+        self._ask(upstream)
 
     def send(self, data: memoryview | bytes) -> None:
         """A piece of the request's body."""
@@ -326,10 +304,11 @@ class Exchange:
 
     def received(self, data: memoryview | bytes) -> None:
         """See `Asking`."""
-        self.waits_since = time.monotonic()
-        self.received_bytes += len(data)
-        if self.conversation is not None:
-            self.conversation.carry(self.conversation.received, len(data))
+        conversation, size = self.conversation, len(data)
+        self.received_bytes += size
+        if conversation is not None:
+            conversation.carry(conversation.received, size)
+            self.waits_since = conversation.last_seen
         self._stream.send(data)
 
     def flush(self) -> None:
@@ -415,11 +394,12 @@ class Exchange:
         unfit = Unfit(Reason.NO_BACKEND)
         site, handling = self._site, self._handling
         backend, crowded = first, None
+        deadline = self._sought + max(site.limits.opening, handling.connect or 0.0)
         while self.phase is Phase.REACHING:
             if backend is None:
                 if crowded is None:
                     break
-                if not await site.care.wait_for_room(crowded, handling, self._deadline):
+                if not await site.care.wait_for_room(crowded, handling, deadline):
                     unfit = Unfit(Reason.NO_BACKEND, "as many requests are with the backends as may be")
                     break
                 self._seat, backend, crowded = crowded, crowded, None
@@ -429,7 +409,7 @@ class Exchange:
                 crowded = crowded or backend
             else:
                 try:
-                    left = self._deadline - time.monotonic()
+                    left = deadline - time.monotonic()
                     async with asyncio.timeout(max(0.0, min(handling.connect or site.limits.each, left))):
                         upstream = await self._pool(backend).connect(backend)
                 except OSError as error:
@@ -444,7 +424,7 @@ class Exchange:
                     self._task = None
                     self._ask(upstream)
                     return
-            if time.monotonic() >= self._deadline:
+            if time.monotonic() >= deadline:
                 break
             backend = self._following()
         self._task = None
@@ -481,7 +461,7 @@ class Exchange:
             # It names the backend itself.
             self.request.encoded = b""
         self.phase = Phase.REACHING
-        self._deadline = time.monotonic() + max(self._site.limits.opening, self._handling.connect or 0.0)
+        self._sought = time.monotonic()
         other = self._following()
         if other == upstream.backend:
             other = self._following()
@@ -507,7 +487,6 @@ class Exchange:
         return next(self._candidates, None)
 
     def _ask(self, upstream: Carrier) -> None:
-        visitor = self._stream.visitor
         self._upstream = upstream
         self.phase = Phase.ASKED
         self.attempts += 1
@@ -515,11 +494,13 @@ class Exchange:
         if self.conversation is not None:
             self._site.open(self.conversation, upstream.backend, begins=not self.request.websocket)
         request = self.request
-        given = settle_id(request)
+        made = ""
+        if not settle_id(request):
+            made = self._id = self._id or new_id()
         if not request.about:
-            scheme = "https" if self._stream.secure else "http"
-            request.about = about_client(str(visitor.who.source), scheme, request.authority, request.version)
-        upstream.ask(self, for_backend(request, self._answer.actions), "" if given else self.id)
+            source, scheme = self._stream.visitor.who.source, "https" if self._stream.secure else "http"
+            request.about = about_client(str(source), scheme, request.authority, request.version)
+        upstream.ask(self, for_backend(request, self._answer.actions), made)
         if self._held_back:
             upstream.pause()
         if self._trailers is not None:
@@ -578,7 +559,8 @@ class Exchange:
         if self.phase is Phase.OVER:
             return
         self.phase = Phase.OVER
-        self._leave()
+        if self._seat is not None:
+            self._leave()
         if self._copy is not None:
             self._copy.abandon()
         if self._site.tells:

@@ -115,8 +115,6 @@ class Upstream(asyncio.Protocol):
         self._held = b""
         self._body: Body | None = None
         self._response: Response | None = None
-        self._more = False
-        """More has come than was asked for."""
         self._last: tuple[bytes, str, Response] | None = None
         """The last head that can come again, its request's method, and what it says."""
         self._switched = False
@@ -192,7 +190,8 @@ class Upstream(asyncio.Protocol):
             self._read(data)
         except Unfit as unfit:
             self._fail(Reason.UPSTREAM_REFUSED, unfit.detail)
-        asking.flush()
+        if self._asking is asking:
+            asking.flush()
 
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`; closes."""
@@ -229,27 +228,28 @@ class Upstream(asyncio.Protocol):
                 return
             if self._body is None:
                 last = self._last
-                if last is not None and data.startswith(last[0]):
-                    end = len(last[0])
+                if last is not None and last[1] == self._method and data.startswith(last[0]):
+                    # Backends say the same for a second, until their `Date` is another.
+                    end, response = len(last[0]), last[2]
+                    self._head(response, body_again(response))
                 else:
                     found = answer_length(data)
                     if found is None:
                         self._held = data
                         return
                     end = found
-                self._head(data[:end])
+                    self._head(*self._understand(data[:end]))
                 data = data[end:]
             else:
                 data = data[self._body.feed(data, self._asking.received) :]
             if self._body is not None and self._body.done:
                 self._over(data)
 
-    def _head(self, head: bytes) -> None:
-        response, body = self._understand(head)
+    def _head(self, response: Response, body: Body) -> None:
         asking = self._asking
         if asking is None:
             return
-        if response.interim:
+        if response.status < 200 and response.interim:
             self._interim += 1
             if self._interim > MOST_INTERIM:
                 raise Unfit(Reason.MALFORMED, f"the backend sends over {MOST_INTERIM} interim answers")
@@ -260,29 +260,21 @@ class Upstream(asyncio.Protocol):
         asking.answered(response)
 
     def _understand(self, head: bytes) -> tuple[Response, Body]:
-        """Backends say the same for a second, until their `Date` is another."""
-        last = self._last
-        if last is not None and last[0] == head and last[1] == self._method:
-            return last[2], body_again(last[2])
         response, body = read_response(head, self._method)
         self._last = (head, self._method, response) if isinstance(body, Counted) else None
         return response, body
 
     def _over(self, rest: bytes) -> None:
-        """The answer is complete; so may the request be."""
-        self._more = bool(rest)
-        if not self._switched:
-            self._settle()
-
-    def _settle(self) -> None:
-        """Be free for the next one, once request and answer are complete."""
+        """The answer is complete: be free for the next request, if this one is complete, too. `rest` came
+        behind it.
+        """
         asking, response, body = self._asking, self._response, self._body
-        if asking is None or response is None or body is None or not body.done:
+        if self._switched or asking is None or response is None or body is None:
             return
         self._asking = None
         # What the backend did not take yet of one request would hold back the next.
         unsent = self.transport.get_write_buffer_size()
-        keeps = response.keeps and self._sent and not (self._more or unsent or self.transport.is_closing())
+        keeps = response.keeps and self._sent and not (rest or unsent or self.transport.is_closing())
         if keeps:
             # Its last asker may have had no room, which is nothing to the next.
             self.transport.resume_reading()

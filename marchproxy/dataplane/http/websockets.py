@@ -9,7 +9,8 @@ from typing import Protocol
 
 from marchproxy.dataplane.http.answers import refusal
 from marchproxy.dataplane.http.carrying import Carrying
-from marchproxy.dataplane.http.exchange import Exchange, Stream
+from marchproxy.dataplane.http.connections import Stream
+from marchproxy.dataplane.http.exchange import Exchange
 from marchproxy.dataplane.http.messages import Request, Response
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.upstream import Upstream

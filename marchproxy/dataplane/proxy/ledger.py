@@ -149,8 +149,12 @@ class Conversation:
 
     def carry(self, tally: Tally, size: int) -> None:
         """Count bytes that were read and go on to the other side; `tally` is `sent` or `received`."""
-        tally.add(size)
-        self._forwarded.add(size)
+        forwarded = self._forwarded
+        # As `add` does, for this comes with every read.
+        tally.packets += 1
+        tally.bytes += size
+        forwarded.packets += 1
+        forwarded.bytes += size
         self.last_seen = time.monotonic()
 
     def age(self) -> float:
@@ -197,7 +201,8 @@ class Ledger:
         """By reason and mapping; of mappings there are as many as an operator has made."""
         self._audited: dict[tuple[Reason, str], Tally] = {}
         """The same of what audit let through."""
-        self._evaluator = Evaluator(Plan())
+        self.evaluator = Evaluator(Plan())
+        """The plan in force."""
         self._blocked: dict[int, tuple[Backend, bool]] = {}
         """What the plan's blocks said about backends, by their identity; HTTP asks for each request."""
         self._balancer = Balancer()
@@ -206,14 +211,9 @@ class Ledger:
         self.limits = FlowLimits()
         self.revision = 0
 
-    @property
-    def evaluator(self) -> Evaluator:
-        """The plan in force."""
-        return self._evaluator
-
     def adopt(self, plan: Plan, revision: int) -> None:
         """Decide by `plan` from now on."""
-        self._evaluator = Evaluator(plan)
+        self.evaluator = Evaluator(plan)
         self._blocked.clear()
         self.limits.adopt(plan.limits)
         self.revision = revision
@@ -241,18 +241,18 @@ class Ledger:
     ) -> tuple[Query, Answer]:
         """Ask the policy about a new flow that a socket of ours received, so its destination is local."""
         query = Query(source, destination, port, transport, local=_always)
-        return query, self._evaluator.evaluate(query)
+        return query, self.evaluator.evaluate(query)
 
     def still_allowed(self, conversation: Conversation) -> bool:
         """Whether the plan in force would admit this conversation now. Its backend may have left the pool."""
         backend = conversation.backend
         if backend and self.is_blocked(backend):
             return False
-        return self._evaluator.evaluate(conversation.query).keeps
+        return self.evaluator.evaluate(conversation.query).keeps
 
     def reason_to_end(self, conversation: Conversation) -> Reason:
         """Why a conversation that is not allowed any more ends."""
-        blocked = self._evaluator.blocked(conversation.query)
+        blocked = self.evaluator.blocked(conversation.query)
         if blocked:
             return blocked[0]
         backend = conversation.backend
@@ -264,7 +264,7 @@ class Ledger:
         if known is None:
             if len(self._blocked) >= _REMEMBERED:
                 self._blocked.clear()
-            blocked = bool(self._evaluator.plan.blocks.find(backend.address))
+            blocked = bool(self.evaluator.plan.blocks.find(backend.address))
             known = self._blocked[id(backend)] = backend, blocked
         return known[1]
 

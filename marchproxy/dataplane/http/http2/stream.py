@@ -12,6 +12,7 @@ from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.pseudofields import write_response
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.dataplane.http.way import Way
 from marchproxy.dataplane.http.websockets import OnStream, accepted, accepts, misunderstood
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.model.reason import Reason
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
 
 class ClientStream:
-    """See `Stream` of `exchange`."""
+    """See `Stream` of `connections`."""
 
     def __init__(self, connection: "Http2Connection", number: int, request: Request) -> None:
         self.number = number
         self.secure = connection.secure
         self.shown = connection.shown
+        self.way: Way | None = None
         self.out = Outgoing(connection, number, self)
         self.exchange = Exchange(connection.site, self, request)
         self.carrying: OnStream | None = None
@@ -53,10 +55,8 @@ class ClientStream:
     def begin(self, *, ends: bool) -> None:
         """Begin; `ends`: there is no body."""
         self._ended = ends
-        if ends or self._request.websocket:
-            self._told = True
-            self.exchange.finish(())
-        self.exchange.begin()
+        self._told = ends or self._request.websocket
+        self.exchange.begin(complete=self._told)
 
     def received(self, data: bytes, size: int) -> None:
         """A piece of the body, and what it counts for in windows."""

@@ -23,6 +23,7 @@ from marchproxy.dataplane.http.pseudofields import (
 )
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
+from marchproxy.dataplane.http.way import Way
 from marchproxy.dataplane.http.websockets import OnStream, accepted, accepts, misunderstood
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
@@ -41,6 +42,7 @@ class RequestStream:
     def __init__(self, client: "Http3Connection", number: int) -> None:
         self.id = number
         self.shown = client.shown
+        self.way: Way | None = None
         self.exchange: Exchange | None = None
         """While the request is under way."""
         self.carrying: OnStream | None = None
@@ -289,14 +291,11 @@ class RequestStream:
 
     def _begin(self, request: Request, *, ends: bool) -> None:
         self._left = None if ends or request.websocket else request.length
-        self._ended = self._passed_on = ends
+        self._ended, self._passed_on = ends, ends or request.websocket
         if self._client.quic.early:
             request = hastened(request)
         exchange = self.exchange = Exchange(self._client.site, self, request)
-        if ends or request.websocket:
-            self._passed_on = True
-            exchange.finish(())
-        exchange.begin()
+        exchange.begin(complete=self._passed_on)
 
     def feed(self) -> None:
         """Give on what has come, if it is taken."""
