@@ -59,35 +59,43 @@ class Carried:
 
     def take(self, mapping: str, source: str, destination: str, load: Load) -> None:
         """Add flows between two services, either of which may be empty."""
-        self.mappings.setdefault(mapping, Load()).add(load)
-        for service, side in ((source, Side.SOURCE), (destination, Side.DESTINATION)):
-            if service:
-                self.services.setdefault((service, side), Load()).add(load)
+        _of(self.mappings, mapping).add(load)
+        if source:
+            _of(self.services, (source, Side.SOURCE)).add(load)
+        if destination:
+            _of(self.services, (destination, Side.DESTINATION)).add(load)
 
     def add(self, other: "Carried") -> None:
         """Add what another part has."""
         for name, load in other.mappings.items():
-            self.mappings.setdefault(name, Load()).add(load)
+            _of(self.mappings, name).add(load)
         for key, load in other.services.items():
-            self.services.setdefault(key, Load()).add(load)
+            _of(self.services, key).add(load)
         self.cost += other.cost
 
     def leave_out(self, other: "Carried") -> None:
         """Take away what is not to count."""
         for name, load in other.mappings.items():
-            self.mappings.setdefault(name, Load()).add(-load)
+            _of(self.mappings, name).add(-load)
         for key, load in other.services.items():
-            self.services.setdefault(key, Load()).add(-load)
+            _of(self.services, key).add(-load)
 
     def reach(self, other: "Carried") -> None:
         """Become as large as `other` wherever that is larger. What it does not know stays."""
         for name, load in other.mappings.items():
-            self.mappings.setdefault(name, Load()).reach(load)
+            _of(self.mappings, name).reach(load)
         for key, load in other.services.items():
-            self.services.setdefault(key, Load()).reach(load)
+            _of(self.services, key).reach(load)
 
     def copy(self) -> "Carried":
         """One that does not change when this one does."""
         made = Carried()
         made.add(self)
         return made
+
+
+def _of[K](sums: dict[K, Load], key: K) -> Load:
+    found = sums.get(key)
+    if found is None:
+        found = sums[key] = Load()
+    return found

@@ -137,11 +137,12 @@ class Conversation:
     def growth(self) -> Load:
         """What it has carried since this was last asked; once it is a flow by itself."""
         sent, received, counted = self.sent, self.received, self._counted
-        now = Load(1, sent.packets, sent.bytes, received.packets, received.bytes)
-        self._counted = Load()
-        self._counted.add(now)
-        now.add(-counted)
-        return now
+        now = self._counted = Load(1, sent.packets, sent.bytes, received.packets, received.bytes)
+        if not counted.flows:
+            return now
+        grown = -counted
+        grown.add(now)
+        return grown
 
     def carry(self, tally: Tally, size: int) -> None:
         """Count bytes that were read and go on to the other side; `tally` is `sent` or `received`."""
