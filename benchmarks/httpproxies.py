@@ -186,6 +186,8 @@ http {{
     keepalive_requests 100000000;
     upstream server {{ server {self.upstream}; keepalive 128; keepalive_requests 100000000; }}
     ssl_certificate {chain}; ssl_certificate_key {key};
+    # As Debian's nginx.conf has it; by itself it speaks TLS 1.2, where resuming agrees on no new key.
+    ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_cache shared:sessions:10m;
     server {{
         listen {LISTEN4}:{HTTP.number} reuseport backlog=8192;

@@ -32,6 +32,10 @@ class Routes:
     """Those that look at more than host and path."""
     headers: frozenset[str] = frozenset()
     """What mappings look at, or change: names as of `plain_name`. Behind a body nobody would have looked."""
+    certificates: tuple[str, ...] = ()
+    """Qualified names of those with which TLS is spoken, each once."""
+    asks: bool = False
+    """Whether any wants a certificate of the client."""
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> "Routes":
@@ -43,12 +47,17 @@ class Routes:
             host = (rule.route or ANY_ROUTE).host
             wild = host.startswith("*.")
             (below if wild else exact).setdefault(host.removeprefix("*."), []).append(rule)
+        at = {host: _ordered(found) for host, found in exact.items()}
+        under = {host: _ordered(found) for host, found in below.items()}
+        ordered = [rule for found in (*at.values(), *under.values()) for rule in found]
         return cls(
-            {host: _ordered(found) for host, found in exact.items()},
-            {host: _ordered(found) for host, found in below.items()},
+            at,
+            under,
             tuple([rule for rule in every if rule.action is Action.DENY]),
             tuple([rule for rule in every if rule.route is not None and rule.route.conditions]),
             frozenset([name for rule in every for name in _heeded(rule)]),
+            tuple(dict.fromkeys([rule.tls for rule in ordered if rule.tls and rule.leads])),
+            any(rule.handling.client for rule in ordered if rule.pool),
         )
 
     def find(self, host: str, path: str, asked: Asked = _PLAIN) -> Rule | None:

@@ -328,7 +328,7 @@ def shown(host: Host, ca: Path) -> str:
 
     def look() -> str:
         with secured(DOOR, ca) as sock:
-            certificate = sock._secured._tls.getpeercert(binary_form=True) or b""
+            certificate = sock._secured.tls.getpeercert(binary_form=True) or b""
             return hashlib.sha256(certificate).hexdigest()
 
     return host.call(look)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from marchproxy.policy.compile import compile_plan
 from marchproxy.policy.conditions import Plain
 from marchproxy.policy.evaluate import Answer, Evaluator, Query
 from marchproxy.policy.plan import Plan
+from marchproxy.policy.routes import Routes
+from tests.clientcerts import ClientAuthority
 from tests.policy.build import cluster, mapping, query, service, snapshot
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -219,3 +222,17 @@ def test_only_what_depends_on_more_than_host_and_path_is_asked_again() -> None:
     routes = Evaluator(plan).routes(listener, frozenset({"office"}))
     assert routes.depends("h", "/api/x")
     assert not routes.depends("h", "/other")
+
+
+def test_what_is_spoken_and_asked_for_is_known_of_all_rules_at_once() -> None:
+    ours = ClientAuthority("ours").pem
+    plan = made(
+        web("a", "a.example", tls="one"),
+        web("b", "b.example", tls="two", client_ca=ours),
+        web("c", "*.example", tls="one"),
+    )
+    evaluator = Evaluator(plan)
+    [listener] = plan.listeners
+    found = evaluator.routes(listener, evaluator.sources.services(ip_address("10.0.1.1")))
+    assert (found.certificates, found.asks) == (("one", "two"), True)
+    assert (Routes().certificates, Routes().asks) == ((), False)

@@ -40,11 +40,12 @@ class Client:
         """Whom the gate counts."""
         return self.proxy or self.source
 
-    def query(self, address: IPAddress | None = None, port: int | None = None) -> Query:
+    def query(
+        self, address: IPAddress | None = None, port: int | None = None, host: str = "", path: str = ""
+    ) -> Query:
         """What a record of this client is about: what it asked for, or else the listener."""
-        return make_query(
-            self.source, address or self.local, port or self.local_port, self.transport, _always
-        )
+        to = address or self.local, port or self.local_port
+        return make_query(self.source, *to, self.transport, _always, host, path)
 
 
 _make_client = maker(Client)

@@ -13,11 +13,21 @@ from marchproxy.dataplane.admission.hello import peeked_hello
 from marchproxy.dataplane.runtime import DEFAULT_RUNTIME_DIR
 
 _OFFER = ("acme-tls/1",)
+_RECORD, _MESSAGE = 5, 4
+"""Bytes before a record's content, and before a handshake message's."""
 
 
 def awaited() -> bool:
     """Whether somebody orders a certificate by such challenges."""
     return os.path.exists(_place())
+
+
+def excluded(first: bytes) -> bool:
+    """Whether what begins with these bytes is a hello that is all there, and none of those: mostly they are
+    in one record, and whoever sees them anyhow need not look whether somebody orders.
+    """
+    content = min(int.from_bytes(first[3:_RECORD]), len(first) - _RECORD)
+    return content >= _MESSAGE + int.from_bytes(first[6:9]) and _OFFER[0].encode() not in first
 
 
 async def brought(client: socket.socket) -> bool:

@@ -6,9 +6,10 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from marchproxy.dataplane.admission.arrivals import BEFORE_POLICY, Arrivals, Client
-from marchproxy.dataplane.admission.challenges import awaited, brought
+from marchproxy.dataplane.admission.challenges import awaited, brought, excluded
 from marchproxy.dataplane.admission.hello import hello_name
 from marchproxy.dataplane.admission.judge import Judge
 from marchproxy.dataplane.admission.limits import AdmissionLimits, Gate
@@ -17,7 +18,6 @@ from marchproxy.dataplane.admission.wire import Wire
 from marchproxy.dataplane.credentials.clientcerts import NOTHING_SHOWN, Shown, lapsed, read_peer
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.http.answers import refusal
-from marchproxy.dataplane.http.choosing import Choosing
 from marchproxy.dataplane.http.client import ClientConnection
 from marchproxy.dataplane.http.connections import Connection, Having
 from marchproxy.dataplane.http.counts import by_name
@@ -26,6 +26,7 @@ from marchproxy.dataplane.http.http2.pool import PROTOCOL, Http2Pool
 from marchproxy.dataplane.http.pool import Pool
 from marchproxy.dataplane.http.rates import Rates
 from marchproxy.dataplane.http.responses import write_response
+from marchproxy.dataplane.http.securing import Securing
 from marchproxy.dataplane.http.site import Site
 from marchproxy.dataplane.http.switching import Switching
 from marchproxy.dataplane.http.visitor import Visitor
@@ -33,6 +34,7 @@ from marchproxy.dataplane.proxy import sockets
 from marchproxy.dataplane.proxy.connecting import Connect
 from marchproxy.dataplane.proxy.protocol.admission import DEADLINE
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
+from marchproxy.model.address import IPAddress
 from marchproxy.model.reason import Reason, Verdict
 from marchproxy.policy.evaluate import Answer, Query
 from marchproxy.policy.plan import ClientTls
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 _HANDSHAKE = 0x16
 """The first byte of TLS."""
+_REMEMBERED = 1024
+"""Addresses of clients, each at a listener."""
 PROTOCOLS = (PROTOCOL, "http/1.1")
 
 
@@ -59,12 +63,15 @@ class HttpListeners(Arrivals, Having[Connection]):
     ) -> None:
         super().__init__(judge, tunnels, gate, limits, connecting, contexts)
         self.live: set[Connection] = set()
+        self._shaking: set[Securing] = set()
         self._pool = Pool(connecting, lambda to: contexts.client(to.tls_ca, (), to.tls_cert))
         self._http2 = Http2Pool(connecting, lambda to: contexts.client(to.tls_ca, (PROTOCOL,), to.tls_cert))
         self._site = Site(judge, self._pool, self._http2, limits, self._tasks, rates)
         self.care = self._site.care
         self._switching = Switching(self._site, tunnels)
         self._draining = False
+        self._visitors: dict[tuple[IPAddress, IPAddress, int], Visitor] = {}
+        """One of each address at each listener, of those that came lately."""
 
     @property
     def site(self) -> Site:
@@ -87,6 +94,8 @@ class HttpListeners(Arrivals, Having[Connection]):
         now = time.monotonic()
         for connection in tuple(self.live):
             connection.tick(now)
+        for securing in tuple(self._shaking):
+            securing.tick(now)
         self._pool.expire()
         self.care.tick()
         self._http2.tick(now, self._limits.silence, self._limits.head)
@@ -109,6 +118,8 @@ class HttpListeners(Arrivals, Having[Connection]):
         """End everything."""
         for connection in tuple(self.live):
             connection.end()
+        for securing in tuple(self._shaking):
+            securing.abort()
         await super().close()
         self._pool.close()
         await self._http2.close()
@@ -127,7 +138,7 @@ class HttpListeners(Arrivals, Having[Connection]):
 
     async def _begin(self, client: socket.socket, who: Client) -> bool:
         """Whether the connection speaks for itself from here on."""
-        visitor = Visitor(self._judge.ledger.evaluator, who)
+        visitor = self._visitor(who)
         if visitor.blocked or not visitor.expected:
             answer = visitor.blocked or Answer(Verdict.DENY, Reason.NO_MAPPING, ())
             self._note_refusal(who, who.query(), answer, answer.reason)
@@ -136,7 +147,8 @@ class HttpListeners(Arrivals, Having[Connection]):
         context: ssl.SSLContext | None = None
         asked: ClientTls | None = None
         if names:
-            if not await self._speaks_tls(client, who) or (awaited() and await brought(client)):
+            first = await self._first_of_tls(client, who)
+            if not first or (not excluded(first) and awaited() and await brought(client)):
                 return False
             if visitor.asks:
                 context, asked = self._asking(visitor, names, await hello_name(client))
@@ -146,6 +158,17 @@ class HttpListeners(Arrivals, Having[Connection]):
                 self._note_refusal(who, who.query(), BEFORE_POLICY, Reason.NOT_CARRIED)
                 return False
         return await self._connect_client(client, visitor, context, asked)
+
+    def _visitor(self, who: Client) -> Visitor:
+        """Clients come again and again."""
+        evaluator, place = self._judge.ledger.evaluator, (who.source, who.local, who.local_port)
+        found = self._visitors.get(place)
+        if found is not None and found.evaluator is evaluator:
+            return found.again(who)
+        if len(self._visitors) >= _REMEMBERED:
+            self._visitors.clear()
+        made = self._visitors[place] = Visitor(evaluator, who)
+        return made
 
     def _asking(
         self, visitor: Visitor, names: tuple[str, ...], host: str
@@ -166,25 +189,27 @@ class HttpListeners(Arrivals, Having[Connection]):
         context: ssl.SSLContext | None,
         asked: ClientTls | None,
     ) -> bool:
-        who = visitor.who
-        loop = asyncio.get_running_loop()
-        try:
+        def speaks() -> asyncio.Protocol:
             if context is None:
-                await loop.connect_accepted_socket(lambda: self._http1(visitor, secure=False), client)
-            else:
-                await loop.connect_accepted_socket(
-                    lambda: Choosing(lambda tls: self._chosen(visitor, tls, asked)),
-                    client,
-                    ssl=context,
-                    ssl_handshake_timeout=DEADLINE,
-                )
-        except (OSError, TimeoutError) as error:
-            log.debug("%s:%d: %s", who.source, who.port, error)
-            reason = Reason.TLS_FAILED if isinstance(error, ssl.SSLError) else Reason.TOO_SLOW
-            if not isinstance(error, ConnectionError):
-                self._note_refusal(who, who.query(), BEFORE_POLICY, reason)
+                return self._http1(visitor, secure=False)
+            until = time.monotonic() + DEADLINE
+            choose, failed = partial(self._chosen, visitor, asked), partial(self._unagreed, visitor)
+            return Securing(context, until, self._shaking, choose, failed)
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(speaks, client)
+        except OSError as error:
+            log.debug("%s:%d: %s", visitor.who.source, visitor.who.port, error)
             return False
         return True
+
+    def _unagreed(self, visitor: Visitor, why: Reason | None, detail: str) -> None:
+        """A client is gone with which TLS was not agreed on."""
+        who = visitor.who
+        log.debug("%s:%d: %s", who.source, who.port, detail or why)
+        if why is not None:
+            self._note_refusal(who, who.query(), BEFORE_POLICY, why)
+        self._gate.leave(who.source)
 
     def begun(self, connection: Connection) -> None:
         """See `Owner`."""
@@ -203,7 +228,7 @@ class HttpListeners(Arrivals, Having[Connection]):
             shown=shown,
         )
 
-    def _chosen(self, visitor: Visitor, tls: ssl.SSLObject, asked: ClientTls | None) -> asyncio.Protocol:
+    def _chosen(self, visitor: Visitor, asked: ClientTls | None, tls: ssl.SSLObject) -> asyncio.Protocol:
         """What speaks to a client that has chosen by ALPN (RFC 7301)."""
         peer = None
         if asked and not (tls.session_reused and lapsed(asked.crl)):
@@ -221,21 +246,21 @@ class HttpListeners(Arrivals, Having[Connection]):
         other.connection_made(connection.transport)
         other.data_received(data)
 
-    async def _speaks_tls(self, client: socket.socket, who: Client) -> bool:
-        """Whether the first byte is one of TLS; who speaks HTTP in the clear is told."""
+    async def _first_of_tls(self, client: socket.socket, who: Client) -> bytes:
+        """What has come, if that is TLS, and nothing of it is taken; who speaks HTTP in the clear is told."""
         wire = Wire(client)
         first = await wire.peek(asyncio.get_running_loop().time() + DEADLINE)
         if not first:
             self._note_refusal(who, who.query(), BEFORE_POLICY, Reason.TOO_SLOW)
-            return False
+            return b""
         if first[0] == _HANDSHAKE:
-            return True
+            return first
         unfit = Unfit(Reason.MALFORMED, "TLS is spoken here: call it https://")
         self._note_refusal(who, who.query(), BEFORE_POLICY, unfit.reason)
         response, body = refusal(unfit)
         await wire.send(write_response(response, "1.1", keeps=False) + body, self._limits.sending)
         await wire.close()
-        return False
+        return b""
 
     def _note_refusal(self, who: Client, query: Query, answer: Answer, reason: Reason) -> None:
         self._judge.ledger.refuse(query, who.port, answer, reason)

@@ -1,7 +1,7 @@
 """What all HTTP connections of a process share."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from marchproxy.dataplane.admission.arrivals import Client
 from marchproxy.dataplane.admission.judge import Judge
@@ -60,7 +60,7 @@ class Site:
 
     def query(self, who: Client, request: Request) -> Query:
         """What a record of a request is about."""
-        return replace(who.query(), host=request.host, path=request.path)
+        return who.query(host=request.host, path=request.path)
 
     def limit(self, mapping: str, limit: RequestLimit, source: IPAddress, token: str) -> None:
         """Count a request. Raises `Later` where it is one too many; `token` is empty where none opened it."""

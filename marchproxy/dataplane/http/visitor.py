@@ -70,6 +70,21 @@ class Visitor:
         if found:
             self.blocked = Answer(Verdict.DENY, found[0], self._services, blocked_by=found[1])
 
+    def again(self, who: Client) -> "Visitor":
+        """A client of the same address at the same listener, by the same plan: what was found for one holds
+        for the other, and they find on together.
+        """
+        made = object.__new__(Visitor)
+        made.who = who
+        made.evaluator = self.evaluator
+        made.listens = self.listens
+        made.alternative = self.alternative
+        made.blocked = self.blocked
+        made._services, made._listener, made._routes = self._services, self._listener, self._routes
+        made._answers, made._open, made._asked = self._answers, self._open, self._asked
+        made._last = self._last
+        return made
+
     def answer(self, host: str, path: str, asked: Asked = _PLAIN) -> Answer:
         """What becomes of a request; `asked` is all of it."""
         if self.blocked:
@@ -120,17 +135,17 @@ class Visitor:
     @property
     def expected(self) -> bool:
         """Whether any mapping is for this source."""
-        return any(True for _ in self._rules())
+        return bool(self._routes.exact or self._routes.below)
 
     @property
     def certificates(self) -> tuple[str, ...]:
         """Qualified names of those with which TLS is spoken to it, each once; empty: it is not."""
-        return tuple(dict.fromkeys(rule.tls for rule in self._rules() if rule.tls and rule.leads))
+        return self._routes.certificates
 
     @property
     def asks(self) -> bool:
         """Whether any mapping wants a certificate of the client."""
-        return any(rule.handling.client for rule in self._rules() if rule.pool)
+        return self._routes.asks
 
     def demand(self, host: str) -> tuple[ClientTls | None, bool]:
         """What a client that names this host in TLS is asked for; and whether all that it may ask for there

@@ -35,6 +35,9 @@ class Balancer:
         """
         if not pool.table:
             return
+        if len(pool.backends) == 1:
+            yield pool.backends[0]
+            return
         hashed = flow_hash(query.source, source_port, query.destination, query.port, query.number)
         if rule.balance is Balance.SOURCE:
             hashed = source_hash(query.source)

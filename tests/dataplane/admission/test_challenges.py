@@ -10,8 +10,9 @@ import pytest
 
 from marchproxy.client.acmetls import PROTOCOL, SOCKET_NAME
 from marchproxy.dataplane.admission import challenges
-from marchproxy.dataplane.admission.challenges import awaited, brought
+from marchproxy.dataplane.admission.challenges import awaited, brought, excluded
 from tests.dataplane.loops import looped
+from tests.dataplane.proxy.protocol.hellos import records
 
 
 @pytest.fixture(name="folder", autouse=True)
@@ -80,6 +81,23 @@ async def test_nothing_else_is(folder: Path, raw: bytes) -> None:
         assert ours.recv(65536) == raw
         with pytest.raises(BlockingIOError):
             order.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("first", "none"),
+    [
+        (hello(), True),
+        (hello("h2", "http/1.1") + b"more", True),
+        (hello(PROTOCOL), False),
+        (hello("h2", "http/1.1")[:-1], False),
+        (hello("h2")[:4], False),
+        (hello("h2")[:1], False),
+        (records(hello("h2")[5:], 100), False),
+        (records(hello(PROTOCOL)[5:], 100), False),
+    ],
+)
+def test_only_a_whole_hello_that_offers_something_else_is_surely_none(first: bytes, none: bool) -> None:
+    assert excluded(first) is none
 
 
 @looped

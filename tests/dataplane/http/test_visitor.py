@@ -109,3 +109,14 @@ def test_what_depends_on_more_is_decided_for_each_request_and_remembered_for_the
 def test_a_redirect_has_its_certificate_too() -> None:
     document = {"name": "away", "sources": ["lan"], "protocols": ["https"], "listen": AT, "tls": "one"}
     assert visitor(build.plan(LAN, read_mapping(document | {"redirect": "/x"}))).certificates == ("one",)
+
+
+def test_what_was_found_for_one_holds_for_the_next_of_its_address() -> None:
+    first = visitor(made())
+    known = first.answer("a.example", "/")
+    other = first.again(Client(ip_address("10.0.0.5"), 4712, ip_address("192.0.2.1"), 443))
+    assert (first.who.port, other.who.port) == (4711, 4712)
+    for name in set(Visitor.__slots__) - {"who"}:
+        assert getattr(other, name) is getattr(first, name)
+    assert other.answer("a.example", "/") is known
+    assert other.answer("b.example", "/") is first.answer("b.example", "/")

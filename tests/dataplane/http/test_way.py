@@ -83,7 +83,7 @@ async def test_where_a_backend_fails_each_request_is_decided() -> None:
         assert await ask(peer) == "503"
         connection = only(at)
         assert connection.way is found
-        assert found.again(found.request, at.admission._http.site) is None
+        assert found.again(found.request, at.admission._reads_http().site) is None
         await ask(peer)
         assert connection.way is not found
 
@@ -92,7 +92,7 @@ async def test_where_a_backend_fails_each_request_is_decided() -> None:
 async def test_where_no_connection_is_free_another_is_made() -> None:
     async with served(answer()) as (at, backend), dial(at.port) as peer:
         assert await way(at, peer) is not None
-        at.admission._http.site.pool.close()
+        at.admission._reads_http().site.pool.close()
         assert await ask(peer) == "200"
         assert backend.connections == 2
 

@@ -23,7 +23,7 @@ _scratch = memoryview(bytearray(_SCRATCH))
 class Secured:
     """One connection's TLS. What OpenSSL refuses is raised as `ssl.SSLError`, which is an `OSError`."""
 
-    __slots__ = ("_incoming", "_outgoing", "_tls", "closed", "ended", "established")
+    __slots__ = ("_incoming", "_outgoing", "closed", "ended", "established", "tls")
 
     def __init__(
         self, context: ssl.SSLContext, *, server: bool = True, server_name: str | None = None
@@ -31,9 +31,10 @@ class Secured:
         """`server_name`: of a client, whom it expects."""
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(
+        self.tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=server_name
         )
+        """To be asked what was agreed on, and for nothing else."""
         self.established = False
         """The handshake is over."""
         self.ended = False
@@ -47,7 +48,7 @@ class Secured:
         """
         self._incoming.write(data)
         try:
-            self._tls.do_handshake()
+            self.tls.do_handshake()
         except ssl.SSLWantReadError:
             return False
         self.established = True
@@ -78,10 +79,11 @@ class Secured:
 
     def _read(self, size: int) -> int:
         """Open what is there behind the first `size` bytes; how many there are then."""
-        while not self.ended:
+        # To be told by an exception that nothing is there takes longer than what is opened.
+        while not self.ended and (self._incoming.pending or self.tls.pending()):
             try:
                 # OpenSSL opens one record at a time.
-                got = int(self._tls.read(_SCRATCH - size, _scratch[size:]))
+                got = int(self.tls.read(_SCRATCH - size, _scratch[size:]))
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLZeroReturnError:
@@ -90,12 +92,15 @@ class Secured:
             size += got
         return size
 
-    def seal(self, data: bytes | memoryview) -> bytes:
+    def seal(self, data: bytes | bytearray | memoryview) -> bytes:
         """What to send for these bytes, and for what was to be sent before."""
+        if 0 < len(data) <= RECORD:
+            self.tls.write(data)
+            return self._outgoing.read()
         rest = memoryview(data)
         sealed = [self._outgoing.read()]
         while rest:
-            rest = rest[self._tls.write(rest[:RECORD]) :]
+            rest = rest[self.tls.write(rest[:RECORD]) :]
             sealed.append(self._outgoing.read())
         return b"".join(sealed)
 
@@ -109,5 +114,5 @@ class Secured:
             self.closed = True
             # SSLWantReadError: we have said it, and the peer has not yet.
             with suppress(ssl.SSLWantReadError):
-                self._tls.unwrap()
+                self.tls.unwrap()
         return self._outgoing.read()

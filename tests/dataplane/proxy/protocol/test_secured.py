@@ -118,10 +118,10 @@ def test_sessions_are_resumed() -> None:
     for reused in (False, True):
         server, client = Secured(SERVER), Secured(context, server=False, server_name="proxy.example")
         if sessions:
-            client._tls.session = sessions[0]
+            client.tls.session = sessions[0]
         agree(server, client)
-        assert client._tls.session_reused is reused
-        sessions.append(client._tls.session)
+        assert client.tls.session_reused is reused
+        sessions.append(client.tls.session)
 
 
 @settings(max_examples=60)
