@@ -7,6 +7,7 @@ certificate of before resumes it, at whatever worker.
 import ssl
 from collections.abc import Iterable
 
+from marchproxy.dataplane.credentials.openssl import set_suites
 from marchproxy.dataplane.credentials.tickets import Tickets
 from marchproxy.model.errors import MarchproxyError
 from marchproxy.policy.plan import ClientTls
@@ -15,6 +16,9 @@ from marchproxy.store.memfile import in_memory
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: those with forward secrecy and authenticated encryption. TLS 1.3 has no others."""
+SUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+"""Of TLS 1.3, best first. OpenSSL prefers SHA-384, for which processors have no instructions as for SHA-256:
+a tenth of what a handshake takes. What is agreed on by X25519 is no stronger for it."""
 
 MOST_KEPT = 64
 """Contexts of one kind: those of policies that are no more go with the others."""
@@ -203,6 +207,9 @@ def server_context(identity: Identity, protocols: tuple[str, ...] = ()) -> ssl.S
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_ciphers(CIPHERS)
+    set_suites(context, SUITES)
+    # Each connection brings another one. OpenSSL gives two, for who goes on with one session twice.
+    context.num_tickets = 1
     if protocols:
         context.set_alpn_protocols(list(protocols))
     _load(context, identity)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from marchproxy.dataplane.credentials import tickets
+from marchproxy.dataplane.credentials import openssl, tickets
 from marchproxy.dataplane.credentials.contexts import Contexts
 from marchproxy.dataplane.credentials.tickets import Tickets
 from marchproxy.policy.plan import ClientTls
@@ -135,7 +135,7 @@ def test_contexts_of_one_process_renew_their_keys(
 def test_where_openssl_is_out_of_reach_contexts_serve_all_the_same(
     client: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tickets, "_control", lambda: None)
+    monkeypatch.setattr(openssl, "_control", lambda: None)
     first, second = workers()
     session = shake(first.server("one"), client)[1]
     assert shake(first.server("one"), client, session)[0]
