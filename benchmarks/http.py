@@ -8,6 +8,7 @@ puts it there. Where MarchProxy leaves the work to the kernel, the processor tim
 import argparse
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine, websockets
+from benchmarks.__main__ import at_least_one
 from benchmarks.bed import HTTP, LARGE, Bed
 from benchmarks.compare import turned
 from benchmarks.contenders import Contender
@@ -73,10 +75,14 @@ def wrk(*options: str, path: str = "/", port: int = HTTP.number) -> "Ask":
 
 
 def handshakes(*options: str) -> "Ask":
-    """TLS connections a second, each with one request, of several `openssl s_time`."""
+    """TLS connections a second, each with one request, of several `openssl s_time`.
+
+    That goes by the wall clock's whole seconds: told N of them it ends with the Nth after the one that it
+    began in. So it begins with one, or it would run for up to a second more than is reckoned with.
+    """
 
     def measure(bed: Bed, target: str, seconds: int) -> float:
-        argv = ["openssl", "s_time", "-connect", f"{target}:{SECURE}", "-time", str(seconds), "-www", "/"]
+        argv = ["openssl", "s_time", "-connect", f"{target}:{SECURE}", "-time", str(seconds - 1), "-www", "/"]
 
         def one(_: int) -> float:
             printed = bed.rig.client.run([*argv, *options], timeout=seconds + 20, check=False).stdout
@@ -86,6 +92,7 @@ def handshakes(*options: str) -> "Ask":
             return int(found[-1][0]) / seconds
 
         with ThreadPoolExecutor(CLIENTS) as pool:
+            time.sleep(1 - time.time() % 1)
             return sum(pool.map(one, range(CLIENTS)))
 
     return measure
@@ -292,11 +299,19 @@ def show(run: Run, console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def _two_or_more(text: str) -> int:
+    """Seconds. With less `openssl s_time` has no whole one."""
+    number = at_least_one(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError("at least 2")
+    return number
+
+
 def main() -> int:
     """Exit code 1 where something could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="figures per cell, %(default)s")
-    parser.add_argument("--seconds", type=int, default=2, help="per figure, %(default)s")
+    parser.add_argument("--rounds", type=at_least_one, default=5, help="figures per cell, %(default)s")
+    parser.add_argument("--seconds", type=_two_or_more, default=2, help="per figure, 2 or more, %(default)s")
     parser.add_argument("--only", nargs="+", choices=[kind.name for kind in CONTENDERS])
     parser.add_argument("--workloads", nargs="+", choices=[row.name for row in ROWS])
     parser.add_argument("--write", action="store_true", help="put the table into docs/PERFORMANCE_HTTP.md")

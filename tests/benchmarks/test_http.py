@@ -46,6 +46,8 @@ def test_handshakes_of_all_clients_are_added_up_and_of_two_parts_the_last_counts
     assert handshakes("-reuse")(bed(S_TIME, asked), "10.1.0.1", 2) == 4 * 500
     assert len(asked) == 4
     assert asked[0][-1] == "-reuse"
+    # It ends with the second whole second that begins after the one in which it began.
+    assert asked[0][asked[0].index("-time") + 1] == "1"
     with pytest.raises(RigError, match="nobody"):
         handshakes("-new")(bed("0 connections in 3 real seconds", []), "10.1.0.1", 2)
 

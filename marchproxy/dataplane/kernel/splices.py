@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import deque
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -58,6 +58,30 @@ class Splice:
         )
 
 
+class _Free:
+    """A queue of places, none of which is 0. As Python's numbers a hundred thousand would be five megabytes."""
+
+    def __init__(self, places: Iterable[int], most: int) -> None:
+        """`most`: that there will ever be at once."""
+        self._ring = array("I", places)
+        self._first, self._count = 0, len(self._ring)
+        self._ring.frombytes(bytes(self._ring.itemsize * (most - self._count)))
+
+    def take(self) -> int:
+        """The first; 0: there is none."""
+        if not self._count:
+            return 0
+        place = self._ring[self._first]
+        self._first = (self._first + 1) % len(self._ring)
+        self._count -= 1
+        return place
+
+    def put(self, place: int) -> None:
+        """Behind all others."""
+        self._ring[(self._first + self._count) % len(self._ring)] = place
+        self._count += 1
+
+
 class Splices:
     """Gives out the places of `splices`, and takes them back when no flow names them any more.
 
@@ -77,15 +101,14 @@ class Splices:
         for place, raw in found.items():
             self._end_interrupted(place, raw)
         held = frozenset(found)
-        self._untouched = (each for each in range(1, self._map.max_entries) if each not in held)
-        """Not given out by this daemon: numbers of a hundred thousand places would be five megabytes."""
-        self._returned = deque[int]()
+        places = range(1, self._map.max_entries)
+        self._free = _Free((each for each in places if each not in held), len(places))
 
     def place(self, splice: Splice) -> int | None:
         """Enter `splice`, and say where; None where all places are taken."""
         with self._lock:
             # The one that has been free for longest: the last packets of an ended flow may be on their way.
-            place = next(self._untouched, 0) or (self._returned.popleft() if self._returned else 0)
+            place = self._free.take()
             if not place:
                 return None
             self._taken[place] = (splice.id, time.monotonic())
@@ -117,7 +140,7 @@ class Splices:
         self._map.set(layouts.U32.pack(place), _NOTHING)
         with self._lock:
             flow, _ = self._taken.pop(place)
-            self._returned.append(place)
+            self._free.put(place)
         self._tunnels.delete(layouts.U64.pack(flow))
 
     def settle(self, seen: Iterable[int], since: float) -> None:
