@@ -59,7 +59,7 @@ class Splice:
 
 
 class _Free:
-    """A queue of places, none of which is 0. As Python's numbers a hundred thousand would be five megabytes."""
+    """A queue of places, none of which is 0. As numbers of Python's they would be five megabytes."""
 
     def __init__(self, places: Iterable[int], most: int) -> None:
         """`most`: that there will ever be at once."""
