@@ -1,9 +1,12 @@
 """settling: garbage goes, what is left is not looked through again, and freed memory goes back."""
 
+import ctypes
 import gc
 import subprocess
 import sys
 import weakref
+
+import pytest
 
 from marchproxy.dataplane.settling import settle
 
@@ -25,6 +28,18 @@ def test_garbage_is_freed_before_what_stays_is_kept_from_the_collector() -> None
         assert not any(each is kept for each in gc.get_objects())
     finally:
         gc.unfreeze()
+
+
+def test_later_nothing_is_given_back_that_will_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = gc.get_freeze_count()
+    trimmed: list[object] = []
+    monkeypatch.setattr(ctypes, "CDLL", trimmed.append)
+    try:
+        settle(trim=False)
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
+    assert not trimmed
 
 
 def test_what_was_taken_for_a_moment_is_given_back() -> None:

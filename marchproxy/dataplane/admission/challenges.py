@@ -3,7 +3,7 @@
 A CA that looks whether a host is ours connects to port 443 and offers the protocol `acme-tls/1` alone. What
 it is shown is known to the process that ordered (`client/acmetls.py`) and to nobody else: that gets the
 connection, of which nothing was taken. While nobody orders there is no socket to bring it to, and no hello
-is looked at.
+is read: whether its first bytes may be such an offer is all that is looked at.
 """
 
 import os

@@ -155,6 +155,9 @@ class Admission:
         opened: Mapping[ListenerKey, socket.socket],
     ) -> None:
         """Decide by `plan`, serve `opened`, close what is not `wanted`. For `Prepared`."""
+        if any(listener.reads_http for listener in plan.listeners):
+            # First: where it cannot be loaded nothing has changed.
+            self._reads_http()
         self._judge.adopt(plan, revision)
         self._plan = plan
         self._deadlines = Deadlines.of(plan)

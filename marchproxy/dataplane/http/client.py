@@ -64,6 +64,8 @@ type Speak2 = Callable[["ClientConnection", bytes], None]
 class ClientConnection(asyncio.Protocol):
     """The connection."""
 
+    repeats = True
+
     def __init__(
         self,
         site: Site,
@@ -140,6 +142,7 @@ class ClientConnection(asyncio.Protocol):
 
     def recheck(self) -> None:
         """End what the plan in force no longer allows."""
+        self.way = None
         visitor, exchange = self.visitor, self.under_way
         forbidden = exchange is not None and not exchange.still_allowed()
         if forbidden or visitor.blocked or not visitor.listens:
@@ -185,6 +188,9 @@ class ClientConnection(asyncio.Protocol):
         """Let what is under way be the last."""
         self.draining = True
         if not self.busy:
+            if not self._closing:
+                # Under TLS the client may take its time to end as well.
+                self._closing, self._since = True, time.monotonic()
             self.transport.close()
 
     def end(self, reason: Reason = Reason.RESET) -> None:
@@ -370,7 +376,7 @@ class ClientConnection(asyncio.Protocol):
         self, exchange: Exchange, conversation: Conversation, response: Response, upstream: Upstream
     ) -> None:
         """See `Stream`."""
-        self.exchange = None
+        self.exchange = self.way = None
         self.transport.write(write_response(response, self._version, keeps=True))
         held = bytes(self._held)
         self._held.clear()

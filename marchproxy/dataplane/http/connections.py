@@ -97,8 +97,11 @@ class Stream(Protocol):
     shown: Shown
     """What its connection has shown in TLS."""
 
+    repeats: bool
+    """Another request may follow on it."""
+
     way: Way | None
-    """That of its last request. A stream with one request of its own begins without."""
+    """That of its last request, where others follow."""
 
     @property
     def visitor(self) -> Visitor:

@@ -175,10 +175,10 @@ class Exchange:
             self._search(first)
             return
         self._kept = True
-        if settled is not None and visitor.lets_anyone(answer) and goes_again(answer, handling):
-            found = self._pool(settled)
-            by = visitor.evaluator
-            self._stream.way = Way(self._asked, by, answer, handling, conversation, settled, found)
+        stream = self._stream
+        if settled and stream.repeats and visitor.lets_anyone(answer) and goes_again(answer, handling):
+            pool, by = self._pool(settled), visitor.evaluator
+            stream.way = Way(self._asked, by, answer, handling, conversation, settled, pool)
         self._ask(upstream)
 
     def send(self, data: memoryview | bytes) -> None:

@@ -84,6 +84,7 @@ class HttpListeners(Arrivals, Having[Connection]):
 
     def recheck(self) -> None:
         """There is a new plan: end what it does not allow."""
+        self._visitors.clear()
         for connection in tuple(self.live):
             connection.recheck()
         rules = (rule for item in self._judge.ledger.evaluator.plan.listeners for rule in item.rules)
@@ -168,7 +169,7 @@ class HttpListeners(Arrivals, Having[Connection]):
         if len(self._visitors) >= _REMEMBERED:
             self._visitors.clear()
         made = self._visitors[place] = Visitor(evaluator, who)
-        return made
+        return made.again(who)
 
     def _asking(
         self, visitor: Visitor, names: tuple[str, ...], host: str

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from marchproxy.dataplane.proxy.protocol.secured import MAX_PIECE, MAX_UNSENT, Secured
+from marchproxy.dataplane.proxy.protocol.secured import MAX_PIECE, MAX_UNSENT, RECORD, Secured
 from marchproxy.model.reason import Reason
 
 type Choose = Callable[[ssl.SSLObject], asyncio.Protocol]
@@ -145,36 +145,35 @@ class Securing(asyncio.Protocol, asyncio.Transport):
         if self._plain.is_closing():
             return
         secured = self._secured
-        if self._app is None:
-            if not self._shake(data):
-                return
-            # What came behind the handshake.
-            data = b""
         try:
-            opened = bytes(secured.open(data))
+            behind = data if secured.established else self._shake(data)
+            if behind is None:
+                return
+            # Before anybody may close: OpenSSL takes what was not opened by then for an error.
+            opened = bytes(secured.open(behind))
         except OSError as error:
             self._break(error)
             return
-        if opened and not self._closing and self._app is not None:
-            self._app.data_received(opened)
+        app = self._app
+        if app is None:
+            self._shaking.discard(self)
+            app = self._app = self._choose(secured.tls)
+            app.connection_made(self)
+        if opened and not self._closing:
+            app.data_received(opened)
         if secured.ended:
             self._end()
         else:
             self._answer()
 
-    def _shake(self, data: bytes) -> bool:
-        """Go on with the handshake; whether it is over."""
-        try:
-            agreed = self._secured.shake(data)
-        except ssl.SSLError as error:
-            self._break(error)
-            return False
+    def _shake(self, data: bytes) -> memoryview | None:
+        """Go on with the handshake; what came behind it once it is over. Raises `ssl.SSLError`."""
+        rest, agreed = memoryview(data), False
+        while rest and not agreed:
+            agreed = self._secured.shake(rest[:RECORD])
+            rest = rest[RECORD:]
         self._answer()
-        if agreed:
-            self._shaking.discard(self)
-            self._app = self._choose(self._secured.tls)
-            self._app.connection_made(self)
-        return agreed
+        return rest if agreed else None
 
     def _answer(self) -> None:
         """Send what TLS itself has to say; who wants more and more of that, and reads none, is cut off."""

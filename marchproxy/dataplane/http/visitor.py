@@ -22,6 +22,8 @@ REMEMBERED_FOR = 3600
 """Seconds for which clients keep in mind that HTTP/3 is spoken; who finds that it is not comes by TCP."""
 _REMEMBERED = 16
 """Requests: clients ask for the same again, and nobody shall fill memory by asking for more."""
+_SMALL = 256
+"""Characters of host and path together that are remembered: it outlives the connection."""
 
 
 class Visitor:
@@ -72,7 +74,7 @@ class Visitor:
 
     def again(self, who: Client) -> "Visitor":
         """A client of the same address at the same listener, by the same plan: what was found for one holds
-        for the other, and they find on together.
+        for the other, and they find on together; but for the last request, which is each connection's own.
         """
         made = object.__new__(Visitor)
         made.who = who
@@ -82,7 +84,7 @@ class Visitor:
         made.blocked = self.blocked
         made._services, made._listener, made._routes = self._services, self._listener, self._routes
         made._answers, made._open, made._asked = self._answers, self._open, self._asked
-        made._last = self._last
+        made._last = None
         return made
 
     def answer(self, host: str, path: str, asked: Asked = _PLAIN) -> Answer:
@@ -100,9 +102,10 @@ class Visitor:
             # What is asked again word for word is the same object (`ClientConnection`).
             self._last = (asked, found) if asked is not _PLAIN else None
             return found
-        if len(self._asked) >= _REMEMBERED:
-            self._asked.clear()
-        self._asked[host, path] = found
+        if len(host) + len(path) <= _SMALL:
+            if len(self._asked) >= _REMEMBERED:
+                self._asked.clear()
+            self._asked[host, path] = found
         return found
 
     def _by_rule(self, rule: Rule | None) -> Answer:

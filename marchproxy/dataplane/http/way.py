@@ -1,8 +1,7 @@
 """The way that a request went, for what its client asks again word for word.
 
-Nothing is decided anew on it: a plan that comes into force ends it, and while any backend fails it is not
-taken. Only requests have one of which policy wants nothing but to know them, and whose client stays with one
-backend.
+Nothing is decided anew on it: by another plan it is not taken, nor while any backend fails. Only requests
+have one of which policy wants nothing but to know them, and whose client stays with one backend.
 """
 
 from dataclasses import dataclass

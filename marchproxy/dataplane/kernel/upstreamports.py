@@ -60,16 +60,21 @@ class UpstreamPorts:
             key = layouts.FLOW_KEY.struct.pack(
                 *way.packed, layouts.pack_port(port), layouts.pack_port(source), layouts.TCP
             )
-            if self._flows.has(key):
+            # Before the server hears of it: a SYN within another conversation would be answered there.
+            if self._is_taken(key):
                 continue
             opened = _connect((way.own, source), (way.there, port))
-            # A flow that is being opened may have it. From now on the socket holds it against others, which
-            # look for one once they are in `opening`; and from there they go to `flows`, so this order.
-            if opened and not (self._opening.has(key) or self._flows.has(key)):
+            # A flow may have claimed it since. From now on the socket holds it against others, which look for
+            # one once they are in `opening`.
+            if opened and not self._is_taken(key):
                 return opened
             if opened:
                 opened.close()
         raise OSError(errno.EADDRNOTAVAIL, f"{TRIES} ports of {self._ports} towards {address} are in use")
+
+    def _is_taken(self, key: bytes) -> bool:
+        """Flows go from `opening` to `flows`: whoever looks the other way round may miss one."""
+        return self._opening.has(key) or self._flows.has(key)
 
     def _somewhere(self) -> Iterator[int]:
         return itertools.count(random.randrange(self._ports.count))  # noqa: S311  (it is no secret)

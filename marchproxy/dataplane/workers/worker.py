@@ -116,10 +116,10 @@ class Worker:
     def _serve(self, message: messages.Serve, descriptors: list[int]) -> None:
         sockets = [socket.socket(fileno=each) for each in descriptors]
         opened = dict(zip(message.opened, sockets, strict=True))
-        self._edition = message.edition
+        first, self._edition = not self._edition, message.edition
         self._admission.adopt(message.plan, message.revision, message.wanted, opened)
         # What a policy consists of stays.
-        settle()
+        settle(trim=first)
 
     async def _answer(self, number: int, question: messages.Question) -> None:
         value: object

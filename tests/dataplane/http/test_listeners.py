@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import os
+import weakref
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 
@@ -28,6 +31,42 @@ async def test_a_request_goes_on_and_its_answer_comes_back() -> None:
         assert backend.said("x-forwarded-for") == "127.0.0.1"
         assert backend.said("forwarded") == 'for=127.0.0.1;proto=http;host="h.example"'
         assert backend.said("via") == "1.1 marchproxy"
+
+
+@looped
+async def test_nothing_is_kept_of_plans_of_before() -> None:
+    async with served(answer()) as (at, backend):
+        await ask(at, get())
+        await until(lambda: at.admission._gate.inside == 0)
+        before = weakref.ref(at.admission._judge.ledger.evaluator)
+        at.apply(routed(at, backend.port))
+        gc.collect()
+        assert before() is None
+
+
+@looped
+async def test_a_client_of_before_leaves_no_request_to_the_next() -> None:
+    async with served(answer()) as (at, _):
+        for _ in range(2):
+            await ask(at, get())
+        visitors = at.admission._reads_http()._visitors.values()
+        assert [each._last for each in visitors] == [None]
+
+
+@looped
+async def test_where_http_cannot_be_loaded_the_plan_of_before_stays() -> None:
+    async with served(answer()) as (at, backend):
+        before, loads = at.admission._judge.ledger.evaluator, at.admission._reads_http
+        at.admission._reads_http = unloadable  # type: ignore[method-assign]
+        with pytest.raises(ImportError):
+            at.apply(routed(at, backend.port, action="deny"))
+        at.admission._reads_http = loads  # type: ignore[method-assign]
+        assert at.admission._judge.ledger.evaluator is before
+
+
+def unloadable() -> NoReturn:
+    """What a package does that was taken away meanwhile."""
+    raise ImportError("it is gone")
 
 
 @looped

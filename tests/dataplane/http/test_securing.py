@@ -6,17 +6,19 @@ import os
 import ssl
 import time
 import weakref
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
 from marchproxy.dataplane.credentials.contexts import server_context
+from marchproxy.dataplane.http.client import LINGER
 from marchproxy.dataplane.http.securing import Securing
 from marchproxy.dataplane.proxy.protocol.admission import DEADLINE
 from marchproxy.dataplane.proxy.protocol.secured import MAX_PIECE, MAX_UNSENT, RECORD, Secured
 from tests.dataplane.admission.desk import Desk
 from tests.dataplane.http.http2.peer import Client
-from tests.dataplane.http.site import answer, get, only, response, served
+from tests.dataplane.http.site import QUICK, answer, get, only, response, served
 from tests.dataplane.http.test_tls import ONE, known, securely
 from tests.dataplane.loops import looped, until
 from tests.dataplane.proxy.peers import dial
@@ -187,6 +189,12 @@ class Full:
     def write(self, data: bytes) -> None:
         self.sent += data
 
+    def close(self) -> None:
+        self.aborted = True
+
+    def resume_reading(self) -> None:
+        pass
+
     def get_write_buffer_size(self) -> int:
         return self.unsent
 
@@ -213,3 +221,71 @@ def test_who_wants_answers_of_tls_and_reads_none_is_cut_off(more: int, aborted: 
     # What ends the handshake is answered by tickets.
     securing.data_received(client.unsent())
     assert full.aborted is aborted
+
+
+class Leaving(asyncio.Protocol):
+    """Ends as soon as it begins, as a connection does that is drained by then."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        raise AssertionError("it has ended")
+
+
+def begun(app: asyncio.Protocol) -> tuple[Securing, Full, Secured]:
+    """Until the client has made what ends the handshake, which is not sent yet."""
+    securing = Securing(server_context(ONE), 0.0, set(), lambda _: app, lambda _, detail: None)
+    full, client = Full(), Secured(anyone(), server=False)
+    securing.connection_made(cast(asyncio.Transport, full))
+    client.shake(b"")
+    securing.data_received(client.unsent())
+    assert client.shake(bytes(full.sent))
+    full.sent.clear()
+    return securing, full, client
+
+
+def test_a_request_right_behind_the_handshake_may_come_to_somebody_who_leaves() -> None:
+    securing, full, client = begun(Leaving())
+    securing.data_received(client.unsent() + client.seal(b"GET / HTTP/1.1"))
+    client.open(bytes(full.sent))
+    assert client.ended
+
+
+def test_openssl_is_given_no_more_at_once_behind_a_handshake_than_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard = bytearray()
+
+    class Hearing(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            heard.extend(data)
+
+    given: list[int] = []
+    shake = Secured.shake
+
+    def told(secured: Secured, data: bytes | memoryview) -> bool:
+        given.append(len(data))
+        return shake(secured, data)
+
+    monkeypatch.setattr(Secured, "shake", told)
+    securing, _, client = begun(Hearing())
+    body = os.urandom(6 * RECORD)
+    given.clear()
+    securing.data_received(client.unsent() + client.seal(body))
+    assert given == [RECORD]
+    assert heard == body
+
+
+@looped
+async def test_who_says_nothing_to_the_end_of_an_idle_connection_is_not_waited_for_long() -> None:
+    limits = replace(QUICK, keepalive=75)
+    tls = served(answer(), contexts=known(), tls="one", limits=limits)
+    async with tls as (at, _), securely(at.port, "one.example") as (reader, writer):
+        writer.write(get())
+        await response(reader)
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        connection = only(at)
+        connection.drain()
+        connection.tick(time.monotonic() + LINGER + 1)
+        await until(lambda: at.admission._gate.inside == 0)

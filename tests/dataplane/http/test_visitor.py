@@ -120,3 +120,11 @@ def test_what_was_found_for_one_holds_for_the_next_of_its_address() -> None:
         assert getattr(other, name) is getattr(first, name)
     assert other.answer("a.example", "/") is known
     assert other.answer("b.example", "/") is first.answer("b.example", "/")
+
+
+def test_long_paths_are_not_remembered_for_those_who_come_after() -> None:
+    found = visitor(made())
+    assert found.answer("a.example", f"/{'x' * 200}").mapping == "a"
+    assert len(found._asked) == 1
+    assert found.answer("a.example", f"/{'x' * 300}").mapping == "a"
+    assert len(found._asked) == 1

@@ -61,6 +61,7 @@ async def test_another_plan_ends_it() -> None:
     async with served(answer()) as (at, backend), dial(at.port) as peer:
         assert await way(at, peer) is not None
         at.apply(routed(at, backend.port, action="deny"))
+        assert only(at).way is None
         assert await ask(peer) == "403"
         assert len(backend.heads) == 2
 

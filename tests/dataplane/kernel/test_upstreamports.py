@@ -79,12 +79,23 @@ def test_ports_are_taken_in_turn(listener: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("table", ["flows", "opening"])
-def test_a_flows_port_is_passed_over(listener: socket.socket, table: str) -> None:
-    ports = Ports(listener, NatPorts(20000, 3))
+def test_a_flows_port_is_passed_over(
+    listener: socket.socket, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No SYN leaves from it: the server would have it within that flow's conversation."""
+    ports, tried = Ports(listener, NatPorts(20000, 3)), []
+    connect = upstreamports._connect
+
+    def told(source: tuple[str, int], target: tuple[str, int]) -> socket.socket | None:
+        tried.append(source[1])
+        return connect(source, target)
+
+    monkeypatch.setattr(upstreamports, "_connect", told)
     ports.take(table, 20000)
     ports.take(table, 20002)
     with ports.open() as opened:
         assert opened.getsockname()[1] == 20001
+    assert tried == [20001]
 
 
 def test_a_flow_that_came_while_it_connected_is_seen_wherever_it_is_by_then(

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 class ClientStream:
     """See `Stream` of `connections`."""
 
+    repeats = False
+    way: Way | None = None
+
     def __init__(self, connection: "Http2Connection", number: int, request: Request) -> None:
         self.number = number
         self.secure = connection.secure
         self.shown = connection.shown
-        self.way: Way | None = None
         self.out = Outgoing(connection, number, self)
         self.exchange = Exchange(connection.site, self, request)
         self.carrying: OnStream | None = None

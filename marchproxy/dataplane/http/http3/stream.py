@@ -38,11 +38,12 @@ class RequestStream:
     """The stream."""
 
     secure = True
+    repeats = False
+    way: Way | None = None
 
     def __init__(self, client: "Http3Connection", number: int) -> None:
         self.id = number
         self.shown = client.shown
-        self.way: Way | None = None
         self.exchange: Exchange | None = None
         """While the request is under way."""
         self.carrying: OnStream | None = None

@@ -42,9 +42,9 @@ class Secured:
         self.closed = False
         """We have."""
 
-    def shake(self, data: bytes) -> bool:
-        """Go on with the handshake, given what came; whether it is over. What is to be sent, `unsent` has,
-        also where this raises.
+    def shake(self, data: bytes | memoryview) -> bool:
+        """Go on with the handshake, given what came, `RECORD` bytes at most; whether it is over. What
+        is to be sent, `unsent` has, also where this raises.
         """
         self._incoming.write(data)
         try:
@@ -107,12 +107,12 @@ class Secured:
     def close(self) -> bytes:
         """What to send to say that we send no more, unless that was said.
 
-        All that came must have been opened: OpenSSL reads on here, and takes data behind our own end for an
-        error.
+        All that came should have been opened: OpenSSL reads on here, and takes data behind our own end for an
+        error, which it is not.
         """
         if not self.closed:
             self.closed = True
-            # SSLWantReadError: we have said it, and the peer has not yet.
-            with suppress(ssl.SSLWantReadError):
+            # It is said by the time that anything is raised; SSLWantReadError: the peer has not said it yet.
+            with suppress(ssl.SSLError):
                 self.tls.unwrap()
         return self._outgoing.read()
