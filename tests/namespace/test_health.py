@@ -1,11 +1,12 @@
 """Backends that die, come back, falter and are drained, behind the real appliance."""
 
 import json
-import select
+import selectors
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -208,22 +209,18 @@ def test_connections_that_are_being_opened_find_another_backend(farm: Farm) -> N
 
 def connect_at_once(count: int) -> int:
     """How many of so many connections, all begun now, stand in the end."""
-    waiting = [socket.socket() for _ in range(count)]
     stand = 0
-    try:
-        for sock in waiting:
+    with ExitStack() as held, selectors.DefaultSelector() as waiting:
+        for _ in range(count):
+            sock = held.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex((VIP, HTTP_PORT))
+            waiting.register(sock, selectors.EVENT_WRITE, sock)
         deadline = time.monotonic() + PATIENCE
-        while waiting and time.monotonic() < deadline:
-            _, ready, _ = select.select([], waiting, [], 1)
-            for sock in ready:
-                stand += not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                sock.close()
-                waiting.remove(sock)
-    finally:
-        for sock in waiting:
-            sock.close()
+        while waiting.get_map() and time.monotonic() < deadline:
+            for key, _ in waiting.select(1):
+                stand += not key.data.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                waiting.unregister(key.fileobj)
     return stand
 
 

@@ -2,7 +2,7 @@
 
 import errno
 import random
-import select
+import selectors
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -14,6 +14,7 @@ from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.upstreamports import UpstreamPorts
 from marchproxy.model.address import IPAddress
 from tests.dataplane.kernel.fakes import FakeMap
+from tests.dataplane.loops import PATIENCE
 
 pytestmark = pytest.mark.requires("root", "netns", "ipv6")
 
@@ -59,7 +60,9 @@ class Ports:
 
 
 def connected(sock: socket.socket) -> bool:
-    select.select([], [sock], [], 5)
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(sock, selectors.EVENT_WRITE)
+        waiting.select(PATIENCE)
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
 
