@@ -8,6 +8,8 @@ from typing import Any
 
 import uvloop
 
+from marchproxy.dataplane.proxy import readiness
+
 DEADLINE = 60.0
 """Seconds a test may take; each takes a fraction of one, but for a machine that stands still."""
 PATIENCE = DEADLINE / 2
@@ -29,7 +31,10 @@ def looped[**P](test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, Non
 
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                loop = runner.get_loop()
                 runner.run(within_deadline())
+            # A process of ours has one loop, and keeps this to its end.
+            readiness._of_loops.pop(loop, None)
         except BaseException as error:
             for context in unhandled:
                 error.add_note(f"in the loop: {context}")
