@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,14 +93,25 @@ def managed(tmp_path: Path) -> Iterator[tuple[Rig, Manager]]:
             appliance.cli("detach", "--yes", check=False)
 
 
-def knocking(over: threading.Event, again: list[int]) -> Callable[[], None]:
-    """Connect again and again; how many segments of each were sent twice."""
+type Span = tuple[float, float]
+"""Two moments of the monotonic clock."""
+
+
+def knocking(over: threading.Event, again: list[int], reset: list[Span]) -> Callable[[], None]:
+    """Connect again and again; how many segments of each were sent twice. `reset`: when those began, and were
+    told so, that were accepted and then reset before they knew that they stand.
+    """
 
     def knock() -> None:
         while not over.wait(0.02):
-            with socket.create_connection(("10.1.0.1", 3128), timeout=PATIENCE) as sock:
-                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-                again.append(int.from_bytes(info[_RETRANSMITTED], "little"))
+            began = time.monotonic()
+            try:
+                with socket.create_connection(("10.1.0.1", 3128), timeout=PATIENCE) as sock:
+                    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            except ConnectionResetError:
+                reset.append((began, time.monotonic()))
+                continue
+            again.append(int.from_bytes(info[_RETRANSMITTED], "little"))
 
     return knock
 
@@ -107,10 +119,11 @@ def knocking(over: threading.Event, again: list[int]) -> Callable[[], None]:
 def test_nobody_has_to_ask_twice_while_a_daemon_is_stopped_or_killed(managed: tuple[Rig, Manager]) -> None:
     rig, manager = managed
     over, again, failures = threading.Event(), list[int](), list[BaseException]()
+    reset, ends = list[Span](), list[Span]()
 
     def watched() -> None:
         try:
-            rig.client.call(knocking(over, again))
+            rig.client.call(knocking(over, again, reset))
         except BaseException as error:
             failures.append(error)
 
@@ -118,11 +131,16 @@ def test_nobody_has_to_ask_twice_while_a_daemon_is_stopped_or_killed(managed: tu
     thread.start()
     try:
         for number in (signal.SIGTERM, signal.SIGKILL):
+            signalled = time.monotonic()
             manager.end(number)
+            ends.append((signalled, time.monotonic()))
             manager.start()
     finally:
         over.set()
         thread.join(PATIENCE)
     assert failures == []
+    # What a daemon has accepted it ends with itself; nobody who comes once it is gone is refused.
+    for began, told in reset:
+        assert any(began <= gone and told >= signalled for signalled, gone in ends)
     assert set(again) == {0}
     assert len(again) > 10
