@@ -50,21 +50,22 @@ class Circuits:
     """Those of one process."""
 
     counts: Changes = field(default_factory=Changes)
-    _known: dict[Place, Circuit] = field(default_factory=dict)
+    known: dict[Place, Circuit] = field(default_factory=dict)
+    """Of backends that have failed lately."""
 
     def __bool__(self) -> bool:
         """Whether any backend has failed lately: while none has, nobody need ask."""
-        return bool(self._known)
+        return bool(self.known)
 
     def __iter__(self) -> Iterator[tuple[Place, Circuit]]:
         """Those that are left out."""
-        return ((place, circuit) for place, circuit in self._known.items() if circuit.open)
+        return ((place, circuit) for place, circuit in self.known.items() if circuit.open)
 
     def admits(self, backend: Backend, now: float) -> bool:
         """Whether a request may go there. Where the time is over, the one that asks is the trial, and
         `failed` or `succeeded` says what came of it.
         """
-        circuit = self._known.get(_place(backend))
+        circuit = self.known.get(_place(backend))
         if circuit is None or not circuit.open:
             return True
         if now < circuit.until or now < circuit.trial:
@@ -74,7 +75,7 @@ class Circuits:
 
     def succeeded(self, backend: Backend, now: float) -> None:
         """A request was answered."""
-        circuit = self._known.get(_place(backend))
+        circuit = self.known.get(_place(backend))
         if circuit is None:
             return
         circuit.failures = 0
@@ -85,13 +86,13 @@ class Circuits:
             circuit.until = now + LONGEST
             self.counts.returned += 1
         elif not circuit.times or now > circuit.until:
-            del self._known[_place(backend)]
+            del self.known[_place(backend)]
 
     def failed(self, backend: Backend, pool: Pool | None, handling: Handling, why: str, now: float) -> None:
         """A request was not answered, or by what is in `FAILURES`."""
         if not handling.eject_after:
             return
-        circuit = self._known.setdefault(_place(backend), Circuit())
+        circuit = self.known.setdefault(_place(backend), Circuit())
         circuit.failures += 1
         circuit.why, circuit.last = why, now
         if circuit.open:
@@ -113,15 +114,15 @@ class Circuits:
 
     def gave_up(self, backend: Backend) -> None:
         """Of a request nothing will be known: another one may try."""
-        circuit = self._known.get(_place(backend))
+        circuit = self.known.get(_place(backend))
         if circuit is not None:
             circuit.trial = 0.0
 
     def forget(self, now: float) -> None:
         """Let go of what has done well, or was not asked, for long."""
-        for place, circuit in list(self._known.items()):
+        for place, circuit in list(self.known.items()):
             if now > max(circuit.until, circuit.last, circuit.trial) + LONGEST:
-                del self._known[place]
+                del self.known[place]
 
     def _eject(self, circuit: Circuit, handling: Handling, now: float) -> None:
         # An operator who says longer than the longest means it.
@@ -133,7 +134,7 @@ class Circuits:
     def _spared(self, pool: Pool | None, handling: Handling) -> bool:
         """Whether a pool can do without one more."""
         backends = pool.taking if pool else ()
-        out = sum(1 for each in backends if (known := self._known.get(_place(each))) and known.open)
+        out = sum(1 for each in backends if (known := self.known.get(_place(each))) and known.open)
         return out + 1 <= len(backends) * handling.eject_most
 
 

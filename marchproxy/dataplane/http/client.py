@@ -16,9 +16,10 @@ from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import body_of, read_request
 from marchproxy.dataplane.http.responses import write_response
 from marchproxy.dataplane.http.site import Site
-from marchproxy.dataplane.http.upstream import HIGH_WATER, Upstream
+from marchproxy.dataplane.http.tracing import id_of, next_number
+from marchproxy.dataplane.http.upstream import HIGH_WATER, Known, Upstream
 from marchproxy.dataplane.http.visitor import Visitor
-from marchproxy.dataplane.http.way import Way
+from marchproxy.dataplane.http.way import Way, Ways
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.dataplane.proxy.protocol.http_head import head_length
@@ -64,8 +65,6 @@ type Speak2 = Callable[["ClientConnection", bytes], None]
 class ClientConnection(asyncio.Protocol):
     """The connection."""
 
-    repeats = True
-
     def __init__(
         self,
         site: Site,
@@ -80,7 +79,7 @@ class ClientConnection(asyncio.Protocol):
         self.secure = secure
         self.shown = shown
         self.transport: asyncio.Transport
-        self.exchange: Exchange | None = None
+        self.ways = Ways()
         self.draining = False
         """The answer that is under way is the last one."""
         self.switched: Switched | None = None
@@ -105,15 +104,27 @@ class ClientConnection(asyncio.Protocol):
         """The client sends no more."""
         self._since = time.monotonic()
         self._unsent = 0
-        self._last: tuple[bytes, Request] | None = None
-        """The last head, and what it says."""
+        self._last: Request | None = None
+        self._exchange: Exchange | None = None
+        self._repeats: Way | None = None
+        """The way of a request that is under way without an exchange."""
+        self._upstream: Upstream | None = None
+        """Where that is."""
+        self._number = 0
+        """The number of its id."""
         self._pending = b""
         """The head of an answer, which goes with the first of its body."""
         self._conversations: dict[str, Conversation] = {}
         """By mapping."""
         self._lately: Conversation | None = None
         """That of the last request."""
-        self.way: Way | None = None
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """The request under way; who looks at one that was repeated makes an exchange of it."""
+        if self._repeats is not None:
+            self.unfold()
+        return self._exchange
 
     # ---- for the listener
 
@@ -142,7 +153,7 @@ class ClientConnection(asyncio.Protocol):
 
     def recheck(self) -> None:
         """End what the plan in force no longer allows."""
-        self.way = None
+        self.ways.clear()
         visitor, exchange = self.visitor, self.under_way
         forbidden = exchange is not None and not exchange.still_allowed()
         if forbidden or visitor.blocked or not visitor.listens:
@@ -187,6 +198,7 @@ class ClientConnection(asyncio.Protocol):
     def drain(self) -> None:
         """Let what is under way be the last."""
         self.draining = True
+        self.ways.clear()
         if not self.busy:
             if not self._closing:
                 # Under TLS the client may take its time to end as well.
@@ -211,6 +223,9 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        way = self.ways.find(data)
+        if way is not None and way.plain and self._repeat(way):
+            return
         if self.switched is not None:
             self.switched.send(data)
             return
@@ -219,8 +234,9 @@ class ClientConnection(asyncio.Protocol):
         if not self._held or self._body is not None:
             self._since = time.monotonic()
         if self.exchange is None and not self._full:
-            if not self._held and self._last is not None and data == self._last[0]:
-                self._begin(self._last[1], len(data))
+            again = self._last if way is None else way.request
+            if not self._held and again is not None and again.head == data:
+                self._begin(again, len(data))
                 return
             self._held += data
             self._next()
@@ -246,7 +262,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        exchange, self.exchange = self.exchange, None
+        exchange, self._exchange = self.exchange, None
         if exchange is not None:
             exchange.abort()
         if self.switched is not None:
@@ -254,7 +270,8 @@ class ClientConnection(asyncio.Protocol):
         for conversation in self._conversations.values():
             self._site.close(conversation, Reason.CLOSED if exchange is None else Reason.RESET)
         self._conversations.clear()
-        self._lately = self.way = None
+        self._lately = None
+        self.ways.clear()
         self._owner.gone(self)
         if not self._stays:
             self._owner.leave(self)
@@ -285,7 +302,6 @@ class ClientConnection(asyncio.Protocol):
 
     def conversation(self, answer: Answer, request: Request) -> Conversation:
         """See `Stream`."""
-        self.way = None
         name = request.host
         last = self._lately
         if last is not None and last.answer is answer and last.name == name:
@@ -295,6 +311,7 @@ class ClientConnection(asyncio.Protocol):
             self._lately = found
             return found
         if found is not None:
+            self.ways.clear()
             self._site.close(found, Reason.CLOSED)
         query = self._site.query(self._visitor.who, request)
         made = self._site.ledger.begin(query, self._visitor.who.port, answer, name)
@@ -316,8 +333,7 @@ class ClientConnection(asyncio.Protocol):
         self._chunks = unbounded and not ends_by_closing
         self._pending = write_response(response, self._version, keeps=self._keeps)
         if self.secure and self._visitor.alternative:
-            told = self._visitor.alternative
-            self._pending = b"".join((self._pending[:-2], b"alt-svc: ", told, b"\r\n\r\n"))
+            self._pending = self._with_alternative(self._pending)
 
     def send(self, data: memoryview | bytes) -> None:
         """See `Stream`."""
@@ -338,7 +354,7 @@ class ClientConnection(asyncio.Protocol):
             self.flush()
         if self._chunks:
             self.transport.write(last_chunk(trailers))
-        self.exchange = None
+        self._exchange = None
         self._since = time.monotonic()
         if self._paused:
             self.resume()
@@ -350,7 +366,7 @@ class ClientConnection(asyncio.Protocol):
 
     def fail(self) -> None:
         """See `Stream`: a client must not take what it has for the whole."""
-        self.exchange = None
+        self._exchange = None
         self._pending = b""
         self.transport.abort()
 
@@ -376,7 +392,8 @@ class ClientConnection(asyncio.Protocol):
         self, exchange: Exchange, conversation: Conversation, response: Response, upstream: Upstream
     ) -> None:
         """See `Stream`."""
-        self.exchange = self.way = None
+        self._exchange = None
+        self.ways.clear()
         self.transport.write(write_response(response, self._version, keeps=True))
         held = bytes(self._held)
         self._held.clear()
@@ -388,7 +405,52 @@ class ClientConnection(asyncio.Protocol):
         self._stays = True
         return lambda: self._owner.leave(self)
 
+    # ---- of Repeating
+
+    def repeated(self, known: Known, data: bytes) -> float:
+        """See `Repeating`."""
+        way = self._repeats
+        head = known.plain or known.write()
+        # A backend may have failed meanwhile.
+        if way is None or not head or self._site.care.circuits.known:
+            return 0.0
+        self._repeats = self._upstream = None
+        if self.secure and self._visitor.alternative:
+            head = self._with_alternative(head)
+        self.transport.write(head + data[known.end :])
+        self._since = now = way.conversation.carry_both(len(way.request.head), len(data) - known.end)
+        return now
+
+    def unfold(self) -> None:
+        """See `Repeating`: have an exchange go on with what was repeated."""
+        way, upstream = self._repeats, self._upstream
+        self._repeats = self._upstream = None
+        if way is None or upstream is None:
+            return
+        request = way.request
+        self._version, self._keeps = request.version, request.keeps
+        exchange = self._exchange = Exchange(self._site, self, request)
+        exchange.go_on(way, upstream, self._since, request.given_id or id_of(self._number))
+        upstream.hand_over(exchange, request)
+        self._site.carry(way.conversation, len(request.head))
+
     # ---- within
+
+    def _repeat(self, way: Way) -> bool:
+        """Send what this way is for once more; False: it has to be begun as any other."""
+        if self._exchange is not None or self._repeats is not None or self._held or self._full:
+            return False
+        upstream = way.repeats(self._site)
+        if upstream is None:
+            return False
+        self._repeats, self._upstream = way, upstream
+        self._since = time.monotonic()
+        self._number = next_number()
+        upstream.repeat(self, way.words(self._number))
+        return True
+
+    def _with_alternative(self, head: bytes) -> bytes:
+        return b"".join((head[:-2], b"alt-svc: ", self._visitor.alternative, b"\r\n\r\n"))
 
     def _soon(self) -> None:
         asyncio.get_running_loop().call_soon(self._go_on)
@@ -438,22 +500,25 @@ class ClientConnection(asyncio.Protocol):
         self._version, self._keeps = request.version, request.keeps
         body = body_of(request)
         self._body = None if body.done else body
-        exchange = self.exchange = Exchange(self._site, self, request)
+        exchange = self._exchange = Exchange(self._site, self, request)
         exchange.begin(complete=body.done)
         self._site.carry(exchange.conversation, length)
-        if held and self.exchange is exchange and self._body is not None and not self._paused:
+        if held and self._exchange is exchange and self._body is not None and not self._paused:
             rest = bytes(held)
             held.clear()
             self._feed(rest)
 
     def _understand(self, head: bytes) -> Request:
         """Clients ask for the same again and again."""
-        last = self._last
-        if last is not None and last[0] == head:
-            return last[1]
+        way, last = self.ways.find(head), self._last
+        if way is not None:
+            return way.request
+        if last is not None and last.head == head:
+            return last
         request = read_request(head)
         # Without a host, what is sent names the backend, which may be another one the next time.
-        self._last = (head, request) if request.authority else None
+        request.head = head if request.authority else b""
+        self._last = request if request.head else None
         return request
 
     def _feed(self, data: bytes) -> None:
@@ -484,7 +549,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, unfit: Unfit) -> None:
         """Answer a request that cannot be read, and end."""
         self._held.clear()
-        self.exchange, self._body = None, None
+        self._exchange = self._body = None
         visitor = self._visitor
         self._site.ledger.refuse(visitor.who.query(), visitor.who.port, BEFORE_POLICY, unfit.reason)
         response, body = refusal(unfit)
@@ -505,6 +570,7 @@ class ClientConnection(asyncio.Protocol):
         if self._closing or self.transport.is_closing():
             return
         self._closing = True
+        self.ways.clear()
         self._since = time.monotonic()
         self._held.clear()
         self.resume()

@@ -8,7 +8,7 @@ from marchproxy.dataplane.credentials.clientcerts import Shown
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
-from marchproxy.dataplane.http.way import Way
+from marchproxy.dataplane.http.way import Ways
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.model.reason import Reason
 from marchproxy.policy.evaluate import Answer
@@ -97,11 +97,9 @@ class Stream(Protocol):
     shown: Shown
     """What its connection has shown in TLS."""
 
-    repeats: bool
-    """Another request may follow on it."""
-
-    way: Way | None
-    """That of its last request, where others follow."""
+    @property
+    def ways(self) -> Ways | None:
+        """Those of its requests, where others may follow."""
 
     @property
     def visitor(self) -> Visitor:

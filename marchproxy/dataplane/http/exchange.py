@@ -68,10 +68,10 @@ class Exchange:
     # In a dict, so many attributes would be more than Python keeps the names of only once (30).
     __slots__ = (
         *("_answer", "_asked", "_call", "_candidates", "_copy", "_expires", "_full", "_handling"),
-        *("_held_back", "_id", "_kept", "_presented", "_refused", "_repeats", "_seat", "_sent", "_site"),
+        *("_held_back", "_id", "_kept", "_refused", "_repeats", "_seat", "_sent", "_site"),
         *("_sought", "_stream", "_task", "_trailers", "_upstream", "attempts", "began", "connected"),
-        *("conversation", "patience", "phase", "received_bytes", "request", "responded", "status"),
-        *("verified", "waits_since"),
+        *("conversation", "patience", "phase", "presented", "received_bytes", "request", "responded"),
+        *("status", "verified", "waits_since"),
     )
 
     def __init__(self, site: Site, stream: Stream, request: Request) -> None:
@@ -87,7 +87,8 @@ class Exchange:
         self._site = site
         self._stream = stream
         self._answer: Answer
-        self._presented: Presented | None = None
+        self.presented: Presented | None = None
+        """What opened it."""
         self._candidates: Iterator[Backend] | None = None
         self._upstream: Carrier | None = None
         self._kept = False
@@ -124,14 +125,25 @@ class Exchange:
         """Decide, and send the request on its way; `complete`: it has no body."""
         if complete:
             self._trailers = ()
-        way = self._stream.way
+        ways = self._stream.ways
+        way = ways.find(self.request.head) if ways else None
         upstream = way.again(self.request, self._site) if way is not None else None
         if way is None or upstream is None:
             self._decide()
             return
+        self._follow(way)
+        self._ask(upstream)
+
+    def go_on(self, way: Way, upstream: Upstream, since: float, made: str) -> None:
+        """Take over a request without body."""
+        self._follow(way)
+        self._upstream, self._trailers, self._id = upstream, (), made
+        self.phase, self.attempts = Phase.ASKED, 1
+        self.began = self._sought = self.connected = self.waits_since = since
+
+    def _follow(self, way: Way) -> None:
         self._answer, self._handling, self.conversation = way.answer, way.handling, way.conversation
         self._kept = True
-        self._ask(upstream)
 
     def _decide(self) -> None:
         """Ask policy, and send the request to where it says."""
@@ -175,10 +187,10 @@ class Exchange:
             self._search(first)
             return
         self._kept = True
-        stream = self._stream
-        if settled and stream.repeats and visitor.lets_anyone(answer) and goes_again(answer, handling):
+        ways = self._stream.ways
+        if settled and ways and visitor.lets_anyone(answer) and goes_again(answer, handling):
             pool, by = self._pool(settled), visitor.evaluator
-            stream.way = Way(self._asked, by, answer, handling, conversation, settled, pool)
+            ways.add(Way(self._asked, by, answer, handling, conversation, settled, pool))
         self._ask(upstream)
 
     def send(self, data: memoryview | bytes) -> None:
@@ -235,8 +247,8 @@ class Exchange:
         """Whether the plan in force would let it go on."""
         if self.conversation is None:
             return True
-        backend = self.conversation.backend
-        if backend and self._site.ledger.is_blocked(backend):
+        to = self.conversation.backend
+        if to and self._site.ledger.is_blocked(to):
             return False
         asked = self._asked
         answer = self._stream.visitor.answer(asked.host, asked.path, asked)
@@ -261,11 +273,6 @@ class Exchange:
     def copied(self) -> str:
         """The service that gets a copy; empty: none does."""
         return self._copy.backend.service if self._copy is not None and not self._copy.dropped else ""
-
-    @property
-    def presented(self) -> Presented | None:
-        """What opened it."""
-        return self._presented
 
     # ---- from the backend
 
@@ -300,7 +307,7 @@ class Exchange:
             return
         upstream.abandon()
         self.phase = Phase.ASKED
-        self._broken(Reason.UPSTREAM_REFUSED, "the backend switched protocols, and nobody had asked for it")
+        self._fail(Unfit(Reason.UPSTREAM_REFUSED, "the backend switched protocols unasked"))
 
     def received(self, data: memoryview | bytes) -> None:
         """See `Asking`."""
@@ -333,7 +340,7 @@ class Exchange:
             self._search(backend)
             return
         if upstream is None or not self._repeats_for(Retry.RESET, upstream):
-            self._broken(reason, detail)
+            self._fail(Unfit(reason, detail))
 
     def upstream_full(self) -> None:
         """See `Asking`."""
@@ -364,7 +371,7 @@ class Exchange:
         upstream.abandon()
         self._site.care.failed(upstream.backend, self._answer, handling, Reason.UPSTREAM_TIMEOUT.meaning)
         if not self._repeats_for(Retry.TIMEOUT, upstream):
-            self._broken(Reason.UPSTREAM_TIMEOUT, "")
+            self._fail(Unfit(Reason.UPSTREAM_TIMEOUT))
 
     # ---- within
 
@@ -375,8 +382,8 @@ class Exchange:
         openers = answer.openers
         if openers:
             given = next((value for name, value in self.request.fields if name == "authorization"), None)
-            self._presented = read_authorization(given) if given is not None else None
-            outcome = self._site.judge.check(answer, self._presented, self._stream.visitor.who.source)
+            self.presented = read_authorization(given) if given is not None else None
+            outcome = self._site.judge.check(answer, self.presented, self._stream.visitor.who.source)
             if isinstance(outcome, Reason):
                 raise Unfit(outcome)
             self.verified = outcome
@@ -521,10 +528,6 @@ class Exchange:
     def _can_repeat(self) -> bool:
         return not self._sent and (self.request.method in _REPEATABLE)
 
-    def _broken(self, reason: Reason, detail: str) -> None:
-        """The backend failed."""
-        self._fail(Unfit(reason, detail))
-
     def _fail(self, unfit: Unfit) -> None:
         """Before the backend answered, the client can be told; afterwards it must notice."""
         if self.phase is Phase.ANSWERING:
@@ -534,10 +537,7 @@ class Exchange:
             else:
                 self._stream.fail()
             return
-        visitor = self._stream.visitor
-        query = self._site.query(visitor.who, self.request)
-        self._site.ledger.refuse(query, visitor.who.port, self._answer, unfit.reason, name=self.request.host)
-        self._answer_ourselves(unfit)
+        self.refuse(unfit)
 
     def _answer_ourselves(self, unfit: Unfit) -> None:
         self._refused = unfit.reason

@@ -39,6 +39,8 @@ class Request:
     """What its backend is told about the client."""
     encoded: bytes = b""
     """The head as it went to a backend; what a client says again need not be written again."""
+    head: bytes = b""
+    """As it came by HTTP/1; empty: it may mean something else the next time."""
 
 
 @dataclass(slots=True)

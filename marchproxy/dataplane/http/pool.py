@@ -36,10 +36,11 @@ class Pool:
 
     def take(self, backend: Backend) -> Upstream | None:
         """One that waits; the one that waited least. None: there is none."""
-        waiting = self._waiting(backend)
+        known = self._known.get(id(backend))
+        waiting = known[1] if known is not None else self._waiting(backend)
         while waiting:
             found = waiting.pop()
-            if found.free:
+            if not found.transport.is_closing():
                 return found
         return None
 
@@ -66,7 +67,8 @@ class Pool:
 
     def keep(self, upstream: Upstream) -> None:
         """See `Keeper`."""
-        waiting = self._waiting(upstream.backend)
+        known = self._known.get(id(upstream.backend))
+        waiting = known[1] if known is not None else self._waiting(upstream.backend)
         if len(waiting) < MOST_IDLE:
             waiting.append(upstream)
         else:
@@ -98,10 +100,9 @@ class Pool:
         self._known.clear()
 
     def _waiting(self, backend: Backend) -> list[Upstream]:
-        known = self._known.get(id(backend))
-        if known is None:
-            known = self._known[id(backend)] = backend, self._idle[place_of(backend)]
-        return known[1]
+        waiting = self._idle[place_of(backend)]
+        self._known[id(backend)] = backend, waiting
+        return waiting
 
 
 def place_of(backend: Backend) -> Place:

@@ -16,12 +16,18 @@ TRACEPARENT = "traceparent"
 _GOOD = re.compile(r"[A-Za-z0-9._~+/=@:-]{1,128}")
 """What stands in logs and shells without harm."""
 _PROCESS = secrets.token_hex(8)
-_numbers = count(1)
+next_number = count(1).__next__
+"""What ids are numbered by; no number comes twice."""
 
 
 def new_id() -> str:
-    """32 hexadecimal digits that nobody has had before: 16 of this process, 16 counted."""
-    return f"{_PROCESS}{next(_numbers):016x}"
+    """An id that nobody has had before."""
+    return id_of(next_number())
+
+
+def id_of(number: int) -> str:
+    """32 hexadecimal digits: 16 of this process, 16 counted."""
+    return f"{_PROCESS}{number:016x}"
 
 
 def settle_id(request: Request) -> str:
@@ -43,6 +49,11 @@ def traceparent_of(fields: Fields) -> str:
 def with_id(head: bytes, made: str) -> bytes:
     """A head that ends with its empty line, and an id of ours."""
     return b"%bx-request-id: %b\r\n\r\n" % (head[:-2], made.encode("ascii"))
+
+
+def unnumbered(head: bytes) -> bytes:
+    """`with_id` of an `id_of`, up to the number."""
+    return b"%bx-request-id: %b" % (head[:-2], _PROCESS.encode("ascii"))
 
 
 _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")

@@ -2,12 +2,20 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 from marchproxy.dataplane.http.bodies import Body, Counted, UntilClose, chunk, last_chunk
+from marchproxy.dataplane.http.circuits import FAILURES
 from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.requests import write_request
-from marchproxy.dataplane.http.responses import SWITCHING, answer_length, body_again, read_response
+from marchproxy.dataplane.http.responses import (
+    SWITCHING,
+    answer_length,
+    body_again,
+    read_response,
+    write_response,
+)
 from marchproxy.dataplane.http.tracing import with_id
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
 from marchproxy.model.endpoint import Endpoint
@@ -18,6 +26,8 @@ HIGH_WATER = 256 * 1024
 """Bytes that wait to be written before no more are taken from the other side."""
 LINGER = 5.0
 """Seconds for a backend that has answered to take the rest of the request."""
+REPEATED = "GET"
+"""The method of requests that need no exchange of their own."""
 MOST_INTERIM = 64
 """Interim answers to one request: a backend must not keep it going by these."""
 
@@ -86,6 +96,38 @@ class Connections(Protocol):
         """One by a new connection. Raises `OSError`; TLS that fails is one."""
 
 
+@dataclass(slots=True)
+class Known:
+    """A head of an answer that can come again, with a body of the same length."""
+
+    head: bytes
+    method: str
+    """That of the request."""
+    response: Response
+    end: int
+    """Bytes of the head."""
+    size: int
+    """Bytes of head and body."""
+    plain: bytes = b""
+    """What `write` has found; empty: nothing yet."""
+
+    def write(self) -> bytes:
+        """The head for a client of HTTP/1.1 whose connection goes on; empty: this is not only passed on."""
+        if self.method == REPEATED and self.response.keeps and self.response.status not in FAILURES:
+            self.plain = write_response(self.response, "1.1", keeps=True)
+        return self.plain
+
+
+class Repeating(Protocol):
+    """Whoever has repeated a request, and expects the answer that came before."""
+
+    def repeated(self, known: Known, data: bytes) -> float:
+        """Pass a whole answer on, whose head is known, and return when that was; 0.0: it has to be read."""
+
+    def unfold(self) -> None:
+        """Anything else has: have somebody take over who can tell what (`Upstream.hand_over`)."""
+
+
 class Keeper(Protocol):
     """Where connections go that are free."""
 
@@ -103,33 +145,27 @@ class Upstream(asyncio.Protocol):
         self.backend = backend
         self.secure = secure
         """TLS is spoken with it."""
-        self.used = 0
-        """How many exchanges it has had."""
         self.idle_since = 0.0
         self.transport: asyncio.Transport
         self._keeper = keeper
         self._asking: Asking | None = None
+        self._repeating: Repeating | None = None
+        """Then nobody is `_asking`."""
         self._method = ""
         self._chunked = self._sent = False
         self._interim = 0
         self._held = b""
         self._body: Body | None = None
         self._response: Response | None = None
-        self._last: tuple[bytes, str, Response] | None = None
-        """The last head that can come again, its request's method, and what it says."""
+        self._known: Known | None = None
+        """The last head."""
         self._switched = False
 
     # ---- for exchanges
 
     def ask(self, asking: Asking, request: Request, made: str) -> None:
         """See `Carrier`."""
-        self._asking = asking
-        self.used += 1
-        self._method = request.method
-        self._chunked = request.length is None
-        self._sent = False
-        self._interim = 0
-        self._body = self._response = None
+        self._begin(asking, request)
         if not request.encoded:
             place = Endpoint(self.backend.address, self.backend.port)
             request.encoded = write_request(request, request.about, place)
@@ -143,6 +179,17 @@ class Upstream(asyncio.Protocol):
         """See `Carrier`."""
         if self._chunked:
             self.transport.write(last_chunk(trailers))
+        self._sent = True
+
+    def repeat(self, repeating: Repeating, head: bytes) -> None:
+        """Send a request without body whose like an exchange has sent before."""
+        self._repeating = repeating
+        self.transport.write(head)
+
+    def hand_over(self, asking: Asking, request: Request) -> None:
+        """Have an exchange hear what comes of a request that was repeated."""
+        self._repeating = None
+        self._begin(asking, request)
         self._sent = True
 
     def take_over(self, asking: Asking) -> None:
@@ -165,7 +212,7 @@ class Upstream(asyncio.Protocol):
     @property
     def free(self) -> bool:
         """Whether it can be used."""
-        return self._asking is None and not self.transport.is_closing()
+        return self._asking is None and self._repeating is None and not self.transport.is_closing()
 
     # ---- of asyncio.Protocol
 
@@ -176,6 +223,22 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        repeating = self._repeating
+        if repeating is not None:
+            known = self._known
+            if (
+                known is not None
+                and len(data) == known.size
+                and data.startswith(known.head)
+                # What the backend did not take yet of this request would hold back the next.
+                and not self.transport.get_write_buffer_size()
+                and (passed := repeating.repeated(known, data))
+            ):
+                self._repeating = None
+                self.idle_since = passed
+                self._keeper.keep(self)
+                return
+            repeating.unfold()
         if self._asking is None:
             # Nothing was asked: whatever this answers, it is not the next request.
             self.transport.abort()
@@ -200,6 +263,8 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._keeper.gone(self)
+        if self._repeating is not None:
+            self._repeating.unfold()
         asking, self._asking = self._asking, None
         if asking is None:
             return
@@ -211,6 +276,8 @@ class Upstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""
+        if self._repeating is not None:
+            self._repeating.unfold()
         if self._asking:
             self._asking.upstream_full()
 
@@ -221,17 +288,25 @@ class Upstream(asyncio.Protocol):
 
     # ---- within
 
+    def _begin(self, asking: Asking, request: Request) -> None:
+        self._asking = asking
+        self._method = request.method
+        self._chunked = request.length is None
+        self._sent = False
+        self._interim = 0
+        self._body = self._response = None
+
     def _read(self, data: bytes) -> None:
         while data and self._asking is not None:
             if self._switched:
                 self._asking.received(data)
                 return
             if self._body is None:
-                last = self._last
-                if last is not None and last[1] == self._method and data.startswith(last[0]):
+                known = self._known
+                if known is not None and known.method == self._method and data.startswith(known.head):
                     # Backends say the same for a second, until their `Date` is another.
-                    end, response = len(last[0]), last[2]
-                    self._head(response, body_again(response))
+                    end = known.end
+                    self._head(known.response, body_again(known.response))
                 else:
                     found = answer_length(data)
                     if found is None:
@@ -261,7 +336,9 @@ class Upstream(asyncio.Protocol):
 
     def _understand(self, head: bytes) -> tuple[Response, Body]:
         response, body = read_response(head, self._method)
-        self._last = (head, self._method, response) if isinstance(body, Counted) else None
+        self._known = None
+        if isinstance(body, Counted):
+            self._known = Known(head, self._method, response, len(head), len(head) + body.left)
         return response, body
 
     def _over(self, rest: bytes) -> None:

@@ -157,6 +157,18 @@ class Conversation:
         forwarded.bytes += size
         self.last_seen = time.monotonic()
 
+    def carry_both(self, sent: int, received: int) -> float:
+        """Count a request and its answer, of so many bytes, and return when."""
+        ours, theirs, forwarded = self.sent, self.received, self._forwarded
+        ours.packets += 1
+        ours.bytes += sent
+        theirs.packets += 1
+        theirs.bytes += received
+        forwarded.packets += 2
+        forwarded.bytes += sent + received
+        self.last_seen = now = time.monotonic()
+        return now
+
     def age(self) -> float:
         """Seconds since it was let in."""
         return time.monotonic() - self.began

@@ -12,7 +12,7 @@ from marchproxy.dataplane.http.messages import Fields, Request, Response
 from marchproxy.dataplane.http.pseudofields import write_response
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
-from marchproxy.dataplane.http.way import Way
+from marchproxy.dataplane.http.way import Ways
 from marchproxy.dataplane.http.websockets import OnStream, accepted, accepts, misunderstood
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.model.reason import Reason
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 class ClientStream:
     """See `Stream` of `connections`."""
 
-    repeats = False
-    way: Way | None = None
+    ways: Ways | None = None
 
     def __init__(self, connection: "Http2Connection", number: int, request: Request) -> None:
         self.number = number

@@ -23,7 +23,7 @@ from marchproxy.dataplane.http.pseudofields import (
 )
 from marchproxy.dataplane.http.upstream import Upstream
 from marchproxy.dataplane.http.visitor import Visitor
-from marchproxy.dataplane.http.way import Way
+from marchproxy.dataplane.http.way import Ways
 from marchproxy.dataplane.http.websockets import OnStream, accepted, accepts, misunderstood
 from marchproxy.dataplane.proxy.ledger import Conversation
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
@@ -38,8 +38,7 @@ class RequestStream:
     """The stream."""
 
     secure = True
-    repeats = False
-    way: Way | None = None
+    ways: Ways | None = None
 
     def __init__(self, client: "Http3Connection", number: int) -> None:
         self.id = number
