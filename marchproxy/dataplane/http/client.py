@@ -515,10 +515,15 @@ class ClientConnection(asyncio.Protocol):
             return way.request
         if last is not None and last.head == head:
             return last
+        known = self._visitor.understood(head)
+        if known is not None:
+            self._last = known
+            return known
         request = read_request(head)
         # Without a host, what is sent names the backend, which may be another one the next time.
         request.head = head if request.authority else b""
         self._last = request if request.head else None
+        self._visitor.remember(request)
         return request
 
     def _feed(self, data: bytes) -> None:

@@ -24,6 +24,11 @@ _REMEMBERED = 16
 """Requests: clients ask for the same again, and nobody shall fill memory by asking for more."""
 _SMALL = 256
 """Characters of host and path together that are remembered: it outlives the connection."""
+_COMMON = frozenset({"accept", "accept-encoding", "accept-language", "cache-control", "user-agent"})
+"""Fields that are nobody's secret: a request with others does not outlive its connection."""
+_HEADS = 4
+_HEAD = 512
+"""Bytes of a head that is remembered."""
 
 
 class Visitor:
@@ -32,6 +37,7 @@ class Visitor:
     __slots__ = (
         "_answers",
         "_asked",
+        "_heads",
         "_last",
         "_listener",
         "_open",
@@ -64,6 +70,8 @@ class Visitor:
         """Identities of those of `_answers` that let any request through."""
         self._asked: dict[tuple[str, str], Answer] = {}
         """By host and path, the last few."""
+        self._heads: dict[bytes, Request] = {}
+        """What heads of HTTP/1.1 say, the last few."""
         self._last: tuple[Asked, Answer] | None = None
         """The last request for which these two do not say everything."""
         found = evaluator.blocked(query)
@@ -84,8 +92,22 @@ class Visitor:
         made.blocked = self.blocked
         made._services, made._listener, made._routes = self._services, self._listener, self._routes
         made._answers, made._open, made._asked = self._answers, self._open, self._asked
-        made._last = None
+        made._heads, made._last = self._heads, None
         return made
+
+    def understood(self, head: bytes) -> Request | None:
+        """What a head says that this client has sent before, by this connection or another one."""
+        return self._heads.get(head) if len(head) <= _HEAD else None
+
+    def remember(self, request: Request) -> None:
+        """Keep in mind what `request.head` says, if that is nobody's secret."""
+        if not request.head or len(request.head) > _HEAD or "?" in request.target:
+            return
+        if not all(name in _COMMON for name, _ in request.fields):
+            return
+        if len(self._heads) >= _HEADS:
+            self._heads.clear()
+        self._heads[request.head] = request
 
     def answer(self, host: str, path: str, asked: Asked = _PLAIN) -> Answer:
         """What becomes of a request; `asked` is all of it."""

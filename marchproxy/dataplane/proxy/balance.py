@@ -12,6 +12,9 @@ from marchproxy.model.entities import Balance
 from marchproxy.policy.evaluate import Query
 from marchproxy.policy.plan import Backend, Pool, Rule
 
+_REMEMBERED = 4096
+"""Backends whose numbers are found at once."""
+_NONE = [0]
 _MASK = 0xFFFFFFFF
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _SECOND_DRAW = 3
@@ -24,7 +27,10 @@ class Balancer:
     def __init__(self) -> None:
         self._turns: Counter[tuple[str, int]] = Counter()
         """By mapping and IP version."""
-        self._active: Counter[tuple[IPAddress, int]] = Counter()
+        self._active: dict[tuple[IPAddress, int], list[int]] = {}
+        """Flows to each address and port, as a list that has their number."""
+        self._known: dict[int, tuple[Backend, list[int]]] = {}
+        """The same by the identity of backends: addresses are slow to look up."""
 
     def candidates(self, rule: Rule, pool: Pool, query: Query, source_port: int) -> Iterator[Backend]:
         """Every backend that takes new flows once, in the order in which this flow should try them.
@@ -49,14 +55,18 @@ class Balancer:
 
     def count(self, backend: Backend, change: int) -> None:
         """A flow to `backend` was established (1) or has ended (-1)."""
-        place = (backend.address, backend.port)
-        self._active[place] += change
-        if not self._active[place]:
-            del self._active[place]
+        known = self._known.get(id(backend))
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+                self._active = {place: number for place, number in self._active.items() if number[0]}
+            number = self._active.setdefault((backend.address, backend.port), [0])
+            known = self._known[id(backend)] = backend, number
+        known[1][0] += change
 
     def established(self, backend: Backend) -> int:
         """Flows that there are to it."""
-        return self._active[backend.address, backend.port]
+        return self._active.get((backend.address, backend.port), _NONE)[0]
 
     def _first(self, rule: Rule, pool: Pool, hashed: int, version: int) -> int:
         if rule.balance is Balance.ROUND_ROBIN:
@@ -71,7 +81,7 @@ class Balancer:
 
     def _load(self, backend: Backend) -> float:
         """What it would carry for its weight with one flow more; the first of equals is taken."""
-        return (self._active[backend.address, backend.port] + 1) / backend.weight
+        return (self.established(backend) + 1) / backend.weight
 
 
 def _rank(backend: Backend, hashed: int, index: int) -> float:

@@ -54,6 +54,19 @@ async def test_a_client_of_before_leaves_no_request_to_the_next() -> None:
 
 
 @looped
+async def test_a_request_that_is_no_secret_is_read_once_for_all_connections() -> None:
+    async with served(answer()) as (at, backend):
+        for _ in range(3):
+            await ask(at, get())
+        [visitor] = at.admission._reads_http()._visitors.values()
+        assert visitor.understood(get()) is not None
+        assert len({backend.said("x-request-id", each) for each in range(3)}) == 3
+        assert {backend.said("x-forwarded-for", each) for each in range(3)} == {"127.0.0.1"}
+        at.apply(routed(at, backend.port))
+        assert not at.admission._reads_http()._visitors
+
+
+@looped
 async def test_where_http_cannot_be_loaded_the_plan_of_before_stays() -> None:
     async with served(answer()) as (at, backend):
         before, loads = at.admission._judge.ledger.evaluator, at.admission._reads_http

@@ -1,10 +1,13 @@
 """What one plan says about one client."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from marchproxy.dataplane.admission.arrivals import Client
+from marchproxy.dataplane.http.messages import Request
+from marchproxy.dataplane.http.requests import read_request
 from marchproxy.dataplane.http.visitor import Visitor
 from marchproxy.model.documents import read_mapping
 from marchproxy.model.reason import Reason, Verdict
@@ -128,3 +131,45 @@ def test_long_paths_are_not_remembered_for_those_who_come_after() -> None:
     assert len(found._asked) == 1
     assert found.answer("a.example", f"/{'x' * 300}").mapping == "a"
     assert len(found._asked) == 1
+
+
+def request(*lines: str, path: str = "/") -> Request:
+    head = "\r\n".join([f"GET {path} HTTP/1.1", "Host: a.example", *lines, "", ""]).encode()
+    found = read_request(head)
+    found.head = head
+    return found
+
+
+def test_what_heads_say_is_known_to_all_connections_of_a_client() -> None:
+    first = visitor(made())
+    asked = request("User-Agent: probe", "Accept: */*")
+    assert first.understood(asked.head) is None
+    first.remember(asked)
+    again = first.again(replace(first.who, port=4712))
+    assert again.understood(asked.head) is asked
+    assert visitor(made()).understood(asked.head) is None
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        request("Authorization: Bearer x"),
+        request("Cookie: session=x"),
+        request("X-Api-Key: x"),
+        request(path="/?token=x"),
+        request("User-Agent: " + "x" * 512),
+    ],
+)
+def test_what_may_be_secret_or_is_large_does_not_outlive_its_connection(secret: Request) -> None:
+    found = visitor(made())
+    found.remember(secret)
+    assert found.understood(secret.head) is None
+
+
+def test_few_heads_are_remembered() -> None:
+    found = visitor(made())
+    asked = [request(path=f"/{number}") for number in range(50)]
+    for each in asked:
+        found.remember(each)
+    assert found.understood(asked[-1].head) is asked[-1]
+    assert sum(found.understood(each.head) is not None for each in asked) <= 4

@@ -202,3 +202,25 @@ def test_neighbouring_flows_spread_evenly() -> None:
         flow_hash(client, port, server, 80, 6) % 5 for port in itertools.islice(range(32768, 61000), 5000)
     )
     assert all(900 <= count <= 1100 for count in buckets.values())
+
+
+def test_flows_are_counted_by_place_whoever_names_it() -> None:
+    balancer, one = Balancer(), backend(8000)
+    assert balancer.established(one) == 0
+    for each in (one, replace(one), replace(one, weight=7)):
+        balancer.count(each, 1)
+    balancer.count(replace(one), -1)
+    assert [balancer.established(each) for each in (one, backend(8001))] == [2, 0]
+
+
+def test_of_backends_that_are_gone_no_number_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REMEMBERED", 8)
+    balancer, busy = Balancer(), backend(9000)
+    balancer.count(busy, 1)
+    for port in range(8000, 8100):
+        for change in (1, -1):
+            balancer.count(backend(port), change)
+    assert len(balancer._active) <= 9
+    assert len(balancer._known) <= 8
+    balancer.count(busy, 1)
+    assert balancer.established(busy) == 2

@@ -4,7 +4,7 @@ Libraries were rejected: h11 takes bare line feeds and folded lines, httptools d
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from marchproxy.dataplane.proxy.protocol.exchange import Unfit
@@ -26,6 +26,7 @@ _WHOLE = re.compile(rf"({TOKEN}) ([!-~]+) HTTP/(1\.[01])\r\n((?:{TOKEN}:[\t -~\x
 """A head that is right; of any other, it is looked for why."""
 _FIELDS = re.compile(rf"({TOKEN}):[ \t]*([\t -~\x80-\xff]*)\r\n")
 """Neither a space before the colon nor a control character (RFC 9110 section 5.5)."""
+_NO_WORDS: frozenset[str] = frozenset()
 _SINGLE = frozenset({"host", "content-length", "transfer-encoding", "proxy-authorization"})
 
 
@@ -46,16 +47,24 @@ class Head:
     version: str
     """`1.0` or `1.1`."""
     fields: tuple[tuple[str, str], ...]
+    names: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Those of the fields, in lower case."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", frozenset([name.lower() for name, _ in self.fields]))
 
     def get(self, name: str) -> str | None:
         """The first value of a field, by its name in lower case."""
-        for other, value in self.fields:
-            if other.lower() == name:
-                return value
+        if name in self.names:
+            for other, value in self.fields:
+                if other.lower() == name:
+                    return value
         return None
 
     def words(self, name: str) -> frozenset[str]:
         """What a field lists, in lower case, all its lines together."""
+        if name not in self.names:
+            return _NO_WORDS
         values = [value for other, value in self.fields if other.lower() == name]
         return frozenset(word.strip(" \t").lower() for word in ",".join(values).split(",")) - {""}
 
@@ -84,16 +93,16 @@ def parse_head(head: bytes) -> Head:
     if found is None:
         raise _wrong(head)
     method, target, version, block = found.groups()
-    fields = read_fields(block)
-    names = [name.lower() for name, _ in fields]
-    if len(set(names)) < len(names):
+    made = Head(method, target, version, read_fields(block))
+    if len(made.names) < len(made.fields):
+        names = [name.lower() for name, _ in made.fields]
         for name in _SINGLE:
             if names.count(name) > 1:
                 raise malformed(f"the header {name} is given twice")
     # A server that hands headers to CGI or WSGI does not tell them apart.
-    if b"_" in head and any("_" in name and name.replace("_", "-") in _SINGLE for name in names):
+    if b"_" in head and any("_" in name and name.replace("_", "-") in _SINGLE for name in made.names):
         raise malformed("a header's name has '_' in place of '-'")
-    return Head(method, target, version, fields)
+    return made
 
 
 def read_fields(block: str) -> tuple[tuple[str, str], ...]:
