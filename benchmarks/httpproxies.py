@@ -329,7 +329,7 @@ http://:{WEBSOCKET.number} {{
     bind {LISTEN4}
     reverse_proxy {self.websockets}
 }}
-https://{NAME}:{SECURE}, https://{NAME}:{QUIC} {{
+https://:{SECURE}, https://:{QUIC} {{
     bind {LISTEN4}
     tls {chain} {key}
     reverse_proxy {self.upstream}
