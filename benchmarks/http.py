@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import machine, websockets
+from benchmarks import http3, machine, websockets
 from benchmarks.__main__ import at_least_one
 from benchmarks.bed import HTTP, LARGE, Bed
 from benchmarks.compare import turned
@@ -135,7 +135,7 @@ class Row:
     """What MarchProxy is to reach of HAProxy's work for the same processor time; 0: none is set."""
     measure: Measure
     needs: str = ""
-    """`secure`, `http2`, `websocket`: what a contender must be able to do."""
+    """`secure`, `http2`, `http3`, `websocket`: what a contender must be able to do."""
     unit: str = "k/s"
     scale: float = 1e3
     in_kernel: bool = False
@@ -161,6 +161,7 @@ ROWS = (
     Row("full", "TLS handshakes, full", 0.7, nothing_open(handshakes("-new")), "secure"),
     Row("resumed", "TLS handshakes, resumed", 0.7, nothing_open(handshakes("-reuse")), "secure"),
     Row("http2", "small answers by HTTP/2", 0.0, nothing_open(h2load), "http2"),
+    Row("http3", "small answers by HTTP/3", 0.0, http3.kept, "http3"),
     Row(
         *("websocket", "WebSocket, messages in turn", 0.0, websockets.in_turn, "websocket"),
         in_kernel=True,

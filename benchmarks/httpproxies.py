@@ -1,4 +1,4 @@
-"""Proxies that read HTTP: in the clear at the port of the server, under TLS beside it, and WebSockets."""
+"""Proxies that read HTTP: in the clear at the port of the server, under TLS and HTTP/3, and WebSockets."""
 
 import json
 import sys
@@ -20,6 +20,8 @@ from rig.waiting import wait_for
 
 SECURE = 8443
 """Where they speak TLS."""
+QUIC = 8444
+"""Where they speak HTTP/3: answers by TCP at such a port name it, so those of `SECURE` would be longer."""
 NAME = "bench.test"
 """Whom their certificate names."""
 
@@ -30,6 +32,7 @@ class Reading(Protocol):
     secure: ClassVar[bool]
     """It is measured under TLS, too."""
     http2: ClassVar[bool]
+    http3: ClassVar[bool]
     websocket: ClassVar[bool]
 
     def processes(self) -> Sequence[int]:
@@ -43,7 +46,7 @@ class Direct(Routing):
     """Nobody in between: what client and server can do."""
 
     title = "no proxy"
-    secure = http2 = False
+    secure = http2 = http3 = False
     websocket = True
 
     def processes(self) -> Sequence[int]:
@@ -57,7 +60,7 @@ class Direct(Routing):
 class HttpProxy(Proxy):
     """One of the others."""
 
-    secure = http2 = websocket = True
+    secure = http2 = http3 = websocket = True
 
     def processes(self) -> Sequence[int]:
         """See `Reading`."""
@@ -78,11 +81,11 @@ class HttpProxy(Proxy):
 
 
 class MarchProxyHttp(OurDaemon):
-    """A mapping in the clear, one under TLS; a worker for each processor, as the default is."""
+    """A mapping in the clear, under TLS and for HTTP/3; a worker for each processor, as the default is."""
 
     name = "marchproxy"
     title = "MarchProxy"
-    secure = http2 = websocket = True
+    secure = http2 = http3 = websocket = True
 
     def __init__(self, bed: Bed) -> None:
         """Write its configuration."""
@@ -104,8 +107,9 @@ class MarchProxyHttp(OurDaemon):
             # Without anything to read, requests would stay in the kernel, which is another benchmark.
             banned = ("--path-prefix", "/admin", "--action", "deny")
             cli("mapping", "add", f"{name}-banned", *between, *plain, *banned)
-        secure = ("--protocol", "https", "--listen", f"{LISTEN4}:{SECURE}", "--tls", "bench")
-        cli("mapping", "add", "secure", "--from", "clients", "--to", "server", *secure)
+        for name, protocols, number in (("secure", "https", SECURE), ("quic", "https,quic", QUIC)):
+            where = ("--protocol", protocols, "--listen", f"{LISTEN4}:{number}", "--tls", "bench")
+            cli("mapping", "add", name, "--from", "clients", "--to", "server", *where)
 
     def processes(self) -> Sequence[int]:
         """See `Reading`."""
@@ -123,10 +127,11 @@ class MarchProxyHttp(OurDaemon):
 
 
 class HAProxyHttp(HttpProxy):
-    """Two threads, connections to the server shared among clients."""
+    """Two threads, connections to the server shared among clients. Debian's has no HTTP/3."""
 
     name = "haproxy"
     title = "HAProxy"
+    http3 = False
 
     def version(self) -> str:
         return first_line("haproxy", "-v")
@@ -158,10 +163,14 @@ listen websockets
 
 
 class NginxHttp(HttpProxy):
-    """`proxy_pass` with kept connections; without these it would open one for each request."""
+    """`proxy_pass` with kept connections; without these it would open one for each request.
+
+    Debian's has no HTTP/3.
+    """
 
     name = "nginx"
     title = "nginx"
+    http3 = False
 
     def version(self) -> str:
         return first_line("nginx", "-v")
@@ -230,24 +239,29 @@ class EnvoyHttp(HttpProxy):
         return self.bed.rig.middle.popen([*argv, "--disable-hot-restart"])
 
     def _configuration(self) -> dict[str, Any]:
-        chain, key = certificate(self.bed)
-        pair = {"certificate_chain": {"filename": str(chain)}, "private_key": {"filename": str(key)}}
-        tls = {
-            "name": "tls",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-                "common_tls_context": {"tls_certificates": [pair], "alpn_protocols": ["h2", "http/1.1"]},
-            },
-        }
+        sockets = "type.googleapis.com/envoy.extensions.transport_sockets"
+        tls = {"@type": f"{sockets}.tls.v3.DownstreamTlsContext", **self._tls("h2", "http/1.1")}
         listeners = [self._listener("plain", HTTP.number), self._listener("secure", SECURE)]
-        listeners[1]["filter_chains"][0]["transport_socket"] = tls
+        listeners[1]["filter_chains"][0]["transport_socket"] = {"name": "tls", "typed_config": tls}
         listeners.append(self._listener("websockets", WEBSOCKET.number, "websockets"))
         manager = listeners[2]["filter_chains"][0]["filters"][0]["typed_config"]
         manager["upgrade_configs"] = [{"upgrade_type": "websocket"}]
         # A client that waits for the end of the connection, as RFC 6455 says, would wait a second for Envoy.
         manager["delayed_close_timeout"] = "0s"
+        listeners.append(self._listener("quic", QUIC))
+        listeners[3]["address"]["socket_address"]["protocol"] = "UDP"
+        listeners[3]["udp_listener_config"] = {"quic_options": {}}
+        chain, kind = listeners[3]["filter_chains"][0], f"{sockets}.quic.v3.QuicDownstreamTransport"
+        quic = {"@type": kind, "downstream_tls_context": self._tls("h3")}
+        chain["transport_socket"] = {"name": "quic", "typed_config": quic}
+        chain["filters"][0]["typed_config"]["codec_type"] = "HTTP3"
         clusters = [self._cluster("server", HTTP.number), self._cluster("websockets", WEBSOCKET.number)]
         return {"static_resources": {"listeners": listeners, "clusters": clusters}}
+
+    def _tls(self, *protocols: str) -> dict[str, Any]:
+        chain, key = certificate(self.bed)
+        pair = {"certificate_chain": {"filename": str(chain)}, "private_key": {"filename": str(key)}}
+        return {"common_tls_context": {"tls_certificates": [pair], "alpn_protocols": protocols}}
 
     def _cluster(self, name: str, port: int) -> dict[str, Any]:
         endpoint = {"address": address(self.server, port)}
@@ -315,7 +329,7 @@ http://:{WEBSOCKET.number} {{
     bind {LISTEN4}
     reverse_proxy {self.websockets}
 }}
-https://{NAME}:{SECURE} {{
+https://:{SECURE}, https://:{QUIC} {{
     bind {LISTEN4}
     tls {chain} {key}
     reverse_proxy {self.upstream}
@@ -344,7 +358,7 @@ class Traefik(HttpProxy):
             "http": {
                 "routers": {
                     "plain": {**router, "entryPoints": ["plain"]},
-                    "secure": {**router, "entryPoints": ["secure"], "tls": {}},
+                    "secure": {**router, "entryPoints": ["secure", "quic"], "tls": {}},
                     "websockets": {**router, "entryPoints": ["websockets"], "service": "websockets"},
                 },
                 "services": {
@@ -358,6 +372,7 @@ class Traefik(HttpProxy):
             "entryPoints": {
                 "plain": {"address": f"{LISTEN4}:{HTTP.number}"},
                 "secure": {"address": f"{LISTEN4}:{SECURE}"},
+                "quic": {"address": f"{LISTEN4}:{QUIC}", "http3": {}},
                 "websockets": {"address": f"{LISTEN4}:{WEBSOCKET.number}"},
             },
             "providers": {"file": {"filename": str(folder / "routes.yaml")}},
@@ -374,7 +389,7 @@ class Traefik(HttpProxy):
 class InPython(HttpProxy):
     """A proxy in Python, which is measured in the clear only."""
 
-    secure = http2 = False
+    secure = http2 = http3 = False
 
     @property
     @abstractmethod

@@ -4,12 +4,12 @@ Messages are counted from when each WebSocket is carried as long ones are: by th
 """
 
 import json
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from benchmarks.bed import WEBSOCKET, Bed, compiled
 from benchmarks.httpproxies import Reader
+from benchmarks.opened import opened
 from rig import RigError
 
 OPEN = 32
@@ -23,20 +23,10 @@ FAILED = 0.001
 @contextmanager
 def in_turn(contender: Reader, seconds: int) -> Iterator[Callable[[], float]]:
     """Open WebSockets; what is called within gives answers a second, one message in flight on each."""
-    talking = contender.bed.rig.client.popen([*_client("ping", contender.target, seconds), str(OPEN)])
-    try:
-        talking.expect("open")
+    argv = [*_client("ping", contender.target, seconds), str(OPEN)]
+    with opened(contender.bed, argv, seconds) as go_on:
         contender.settle(OPEN)
-
-        def answers() -> float:
-            talking.signal(signal.SIGUSR1)
-            if talking.wait(seconds + 10):
-                raise RigError("messages had no right answer", hint=talking.tail())
-            return per_second(talking.output().partition("open\n")[2])
-
-        yield answers
-    finally:
-        talking.stop()
+        yield lambda: per_second(go_on())
 
 
 def new(bed: Bed, target: str, seconds: int) -> float:

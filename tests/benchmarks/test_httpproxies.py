@@ -59,18 +59,29 @@ def test_each_is_told_where_the_server_is(
     assert "10.2.0.2" in said
     assert "10.1.0.1" in said
     assert ("8443" in said) is kind.secure
+    assert ("8444" in said) is kind.http3
     assert said.count("8090") == 2 * kind.websocket
 
 
-def test_envoy_speaks_tls_at_one_of_two_listeners(bed: Bed, tmp_path: Path) -> None:
+def test_envoy_speaks_tls_at_one_listener_and_quic_at_another(bed: Bed, tmp_path: Path) -> None:
     EnvoyHttp(bed).start(tmp_path)
     listeners = json.loads((tmp_path / "envoy.json").read_text())["static_resources"]["listeners"]
     chains = [each["filter_chains"][0] for each in listeners]
-    assert [bool(each.get("transport_socket")) for each in chains] == [False, True, False]
+    sockets = [each.get("transport_socket", {}).get("name") for each in chains]
+    assert sockets == [None, "tls", None, "quic"]
 
 
 def test_envoy_passes_websockets_at_a_third(bed: Bed, tmp_path: Path) -> None:
     EnvoyHttp(bed).start(tmp_path)
     listeners = json.loads((tmp_path / "envoy.json").read_text())["static_resources"]["listeners"]
     managers = [each["filter_chains"][0]["filters"][0]["typed_config"] for each in listeners]
-    assert ["upgrade_configs" in each for each in managers] == [False, False, True]
+    assert ["upgrade_configs" in each for each in managers] == [False, False, True, False]
+
+
+def test_envoy_speaks_http3_by_udp(bed: Bed, tmp_path: Path) -> None:
+    EnvoyHttp(bed).start(tmp_path)
+    listeners = json.loads((tmp_path / "envoy.json").read_text())["static_resources"]["listeners"]
+    by_udp = ["udp_listener_config" in each for each in listeners]
+    assert by_udp == [each["address"]["socket_address"].get("protocol") == "UDP" for each in listeners]
+    assert by_udp == [False, False, False, True]
+    assert listeners[3]["filter_chains"][0]["filters"][0]["typed_config"]["codec_type"] == "HTTP3"
