@@ -455,7 +455,7 @@ static __always_inline enum mp_reason pipeline_judge(mp_context *context, const 
 	int spoofed;
 
 	/* What this host has asked for comes back to it, whatever listens at the port that it asked from. */
-	if (route == ROUTE_LOCAL && (!listener || socket_goes_on(context, packet) || socket_is_asked(context, packet)))
+	if (route == ROUTE_LOCAL && (!listener || socket_is_ours(context, packet)))
 		return MP_PASSED_TO_HOST;
 	verdict->listens = listener != NULL;
 	if (current->diverting && !listener && divert_goes_on(context, packet))
@@ -487,9 +487,6 @@ __noinline int pipeline_unknown(mp_context *context, const struct packet *packet
 		return MP_MALFORMED;
 	/* Read once: a switch of banks in between must not have one's listener choose among the other's rules. */
 	verdict->bank = *(const volatile __u32 *)&current->bank & 1;
-	/* The shortest way to connections of this host; those that are diverted are at addresses of others. */
-	if (!current->diverting && !packet->icmp_error && packet->fragment != MP_LATER_FRAGMENT && socket_goes_on(context, packet))
-		return MP_PASSED_TO_HOST;
 	route = pipeline_whereto(context, packet, verdict);
 	if (route == ROUTE_OFF || (route == ROUTE_LOCAL && (pipeline_is_management(packet) ||
 							    packet->fragment == MP_LATER_FRAGMENT)))

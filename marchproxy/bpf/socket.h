@@ -74,16 +74,11 @@ __noinline int socket_has_udp(mp_context *context, const struct packet *packet)
 	return found;
 }
 
-/* Whether a packet is of a TCP connection that this host has, and opens none. */
-static __always_inline int socket_goes_on(mp_context *context, const struct packet *packet)
+static __always_inline int socket_is_ours(mp_context *context, const struct packet *packet)
 {
+	if (packet->key.protocol == IPPROTO_UDP)
+		return socket_has_udp(context, packet);
 	return packet->key.protocol == IPPROTO_TCP && !packet->opens && socket_has_tcp(context, packet);
-}
-
-/* Whether a UDP packet answers this host. */
-static __always_inline int socket_is_asked(mp_context *context, const struct packet *packet)
-{
-	return packet->key.protocol == IPPROTO_UDP && socket_has_udp(context, packet);
 }
 
 #endif
