@@ -158,13 +158,16 @@ class Conversation:
         self.last_seen = time.monotonic()
 
     def carry_both(self, sent: int, received: int) -> float:
-        """Count a request and its answer, of so many bytes, and return when."""
+        """Count a request and its answer, if that has a body, of so many bytes; return when."""
         ours, theirs, forwarded = self.sent, self.received, self._forwarded
         ours.packets += 1
         ours.bytes += sent
-        theirs.packets += 1
-        theirs.bytes += received
-        forwarded.packets += 2
+        if received:
+            theirs.packets += 1
+            theirs.bytes += received
+            forwarded.packets += 2
+        else:
+            forwarded.packets += 1
         forwarded.bytes += sent + received
         self.last_seen = now = time.monotonic()
         return now
