@@ -5,16 +5,17 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from marchproxy.dataplane.kernel.links import attach_tc
 from marchproxy.dataplane.kernel.natports import NatPorts
+from marchproxy.dataplane.kernel.tcpsocket import enter_repair
 from marchproxy.model.reason import Reason
 from rig import Host
 from tests.bpf.bed import Bed
-from tests.bpf.packets import Packet, Udp
+from tests.bpf.packets import Packet, Tcp, Udp
 from tests.bpf.policies import OPEN
 from tests.bpf.reading import describe
 from tests.bpf.talk import NAT_PORT, from_client
@@ -173,3 +174,38 @@ def test_path_mtu_is_discovered_through_the_appliance(
         live.host.ip("link set outside0 mtu 1500")
     assert received == payload
     assert Reason.TOO_BIG in live.counters.difference()
+
+
+def moved(host: Host, address: str, port: int, peer: tuple[str, int]) -> socket.socket:
+    """A connection of a host at an address that it has no longer."""
+    there = f"address add {address} dev lo", f"address delete {address} dev lo"
+    own = host.call(socket.socket, socket.AF_INET6 if ":" in address else socket.AF_INET)
+    host.ip(there[0])
+    enter_repair(own)
+    own.bind((address, port))
+    own.connect(peer)
+    host.ip(there[1])
+    return own
+
+
+@pytest.mark.parametrize(
+    ("version", "fields"),
+    [
+        (4, {}),
+        (4, {"more": True}),
+        (4, {"options": bytes([1, 1, 1, 0])}),
+        (6, {}),
+        (6, {"extensions": ((44, bytes(6)),)}),
+        (6, {"extensions": ((60, bytes([1, 4, 0, 0, 0, 0])),)}),
+    ],
+    ids=["v4", "v4 fragment", "v4 options", "v6", "v6 atomic fragment", "v6 options"],
+)
+def test_what_is_for_a_socket_at_an_address_of_others_goes_nowhere(
+    live: Bed, wires: tuple[Wire, Wire], version: int, fields: dict[str, Any]
+) -> None:
+    """The kernel would send it on, unless it finds the socket before it looks at routes."""
+    source, address = ("10.1.0.2", "10.2.0.2") if version == 4 else ("fd01::2", "fd02::2")
+    packet = from_client(Tcp(40000, 81, "A", payload=b"question"), source, address, **fields)
+    with moved(live.host, address, 81, (source, 40000)):
+        _, frames = arrivals(live, wires, packet)
+    assert frames == []
