@@ -484,7 +484,8 @@ class ClientConnection(asyncio.Protocol):
             request = self._understand(bytes(held[:length]))
         except Unfit as unfit:
             # What HTTP/2 begins with is no head of HTTP/1.1. Under TLS it is spoken if it was agreed on.
-            if held.startswith(PREFACE[:18]) and self._last is None and not self.secure:
+            is_first = self._last is None and self._lately is None
+            if held.startswith(PREFACE[:18]) and is_first and not self.secure:
                 self._speak2(self, bytes(held))
             else:
                 self._refuse(unfit)

@@ -162,3 +162,16 @@ async def test_who_speaks_tls_in_the_clear_does_not_wait_for_the_end_of_a_head()
         writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
         assert (await response(reader))[0].startswith("HTTP/1.1 400 ")
         assert backend.heads == []
+
+
+@looped
+async def test_http2_is_not_begun_behind_a_request_that_named_no_host() -> None:
+    async with served(answer()) as (at, _), dial(at.port) as (reader, writer):
+        writer.write(b"GET /here HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        assert (await response(reader))[1] == b"hello"
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert (await response(reader))[0].startswith("HTTP/1.1 505 ")
+        assert await reader.read() == b""
+    await until(lambda: not at.admission._reads_http().live)
+    # What the first one counted for has ended, too.
+    await until(lambda: at.reasons()[-1][0] == "flow-end")
