@@ -51,7 +51,7 @@ class Circuits:
 
     counts: Changes = field(default_factory=Changes)
     known: dict[Place, Circuit] = field(default_factory=dict)
-    """Of backends that have failed lately."""
+    """Of backends that have failed lately. Asked for its truth where a call would be too much."""
 
     def __bool__(self) -> bool:
         """Whether any backend has failed lately: while none has, nobody need ask."""

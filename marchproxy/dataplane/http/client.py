@@ -105,6 +105,7 @@ class ClientConnection(asyncio.Protocol):
         self._since = time.monotonic()
         self._unsent = 0
         self._last: Request | None = None
+        """The last one, if its head means the same each time."""
         self._exchange: Exchange | None = None
         self._repeats: Way | None = None
         """The way of a request that is under way without an exchange."""

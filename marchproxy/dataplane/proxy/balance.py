@@ -14,7 +14,6 @@ from marchproxy.policy.plan import Backend, Pool, Rule
 
 _REMEMBERED = 4096
 """Backends whose numbers are found at once."""
-_NONE = [0]
 _MASK = 0xFFFFFFFF
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _SECOND_DRAW = 3
@@ -66,7 +65,8 @@ class Balancer:
 
     def established(self, backend: Backend) -> int:
         """Flows that there are to it."""
-        return self._active.get((backend.address, backend.port), _NONE)[0]
+        number = self._active.get((backend.address, backend.port))
+        return number[0] if number is not None else 0
 
     def _first(self, rule: Rule, pool: Pool, hashed: int, version: int) -> int:
         if rule.balance is Balance.ROUND_ROBIN:
