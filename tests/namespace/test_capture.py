@@ -51,6 +51,8 @@ def captures(appliance: Appliance) -> bool:
 def shown(file: Path, wanted: str = "frame", *fields: str, whole: bool = True) -> list[tuple[str, ...]]:
     """What tshark reads of the packets that fit `wanted`; not `whole`: the last may still be written."""
     words = [word for field in fields or ("frame.comment",) for word in ("-e", field)]
+    # Two processors may carry one connection's packets past each other; without it no answer is read then.
+    words += ["-o", "tcp.reassemble_out_of_order:TRUE"]
     run = subprocess.run(
         ["tshark", "-n", "-r", str(file), "-Y", wanted, "-T", "fields", *words],
         capture_output=True,
