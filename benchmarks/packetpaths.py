@@ -1,5 +1,6 @@
 """The ways that packets go through the pipeline, each with the policy and the flows that it needs."""
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 from marchproxy.dataplane.kernel import layouts
 from marchproxy.dataplane.kernel.natports import NatPorts
 from marchproxy.dataplane.kernel.splices import Side, Splice
+from marchproxy.dataplane.kernel.tcpsocket import enter_repair
 from marchproxy.model.appliance import Block
 from marchproxy.model.reason import Reason
 from marchproxy.policy.blocks import BlockMemo, compile_blocks
@@ -23,6 +25,7 @@ from tests.policy.build import NOW, mapping, plan, service
 V4, V6 = ("10.1.0.2", "10.1.0.1"), ("fd01::2", "fd01::1")
 _PLACE = 5
 """Of the splice."""
+_connected: list[socket.socket] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,9 @@ def paths(count: int) -> Iterator[Path]:
     yield Path("blocked", Reason.BLOCKED_SOURCE, [datagram.build()], policy=_blocking)
     limited = Path("beyond a limit", Reason.RATE_LIMITED, [datagram.build()], (datagram,), _limiting)
     yield replace(limited, finish=lambda bed: _spend(bed, datagram))
+    own = from_client(Tcp(40000, 8080, "A"), *V4)
+    connected = Path("to a connection of the host", Reason.PASSED_TO_HOST, [own.build()])
+    yield replace(connected, finish=lambda bed: _connect(bed, own))
     through = _datagram(("10.1.0.2", "10.2.0.2"), port=53)
     yield Path("denied", Reason.NO_MAPPING, [through.build()])
     yield Path("no listener", Reason.PASSED_TO_HOST, [_datagram(V4, port=81).build()])
@@ -71,6 +77,8 @@ def paths(count: int) -> Iterator[Path]:
 
 def prepare(bed: Bed, tier: Tier, path: Path) -> None:
     """Policy and flows; denied packets are dropped without an answer, since it is the verdict that counts."""
+    while _connected:
+        _connected.pop().close()
     bed.reset()
     bed.apply(path.policy())
     bed.settings.prepare(NatPorts(1024, 60000))
@@ -122,6 +130,16 @@ def _lead_back(bed: Bed, first: Packet) -> None:
     back = flow._replace(source=ends[0], destination=ends[1], source_port=ends[2], destination_port=ends[3])
     for key, entry in ((asked, flow), (leaving, back)):
         table.set(key, layouts.FLOW.struct.pack(*entry))
+
+
+def _connect(bed: Bed, first: Packet) -> None:
+    """Have the host be connected with the client of a packet, until something else is prepared."""
+    tcp, own = first.transport, bed.host.call(socket.socket)
+    assert isinstance(tcp, Tcp)
+    enter_repair(own)
+    own.bind((V4[1], tcp.destination))
+    own.connect((V4[0], tcp.source))
+    _connected.append(own)
 
 
 def _spend(bed: Bed, datagram: Packet) -> None:

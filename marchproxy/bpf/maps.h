@@ -299,6 +299,14 @@ struct {
 	__type(value, struct mp_clean_pair);
 } clean_pairs SEC(".maps");
 
+/* By a hash of the tuple. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MP_HOST_PLACES);
+	__type(key, __u32);
+	__type(value, struct mp_host_place);
+} host_places SEC(".maps");
+
 /* How many drops of blocked sources were reported lately. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -389,6 +389,16 @@ struct mp_clean_pair {
 	__u32 pad;
 };
 
+#define MP_HOST_PLACES 4096    /* a power of two */
+
+/* A TCP connection of this host, see host.h. An empty one has addresses that no packet has. */
+struct mp_host_place {
+	struct mp_flow_key key;   /* of packets that come for it */
+	__u64 found;              /* when */
+	__u32 route_epoch;
+	__u32 pad;
+};
+
 /* One bit per TCP port that always reaches the host. */
 struct mp_management {
 	__u64 tcp[1024];

@@ -15,6 +15,7 @@
 #include "facts.h"
 #include "flow.h"
 #include "fragment.h"
+#include "host.h"
 #include "icmp.h"
 #include "limit.h"
 #include "maps.h"
@@ -445,6 +446,18 @@ static __noinline int pipeline_is_spoofed(mp_context *context, const struct pack
 	return back != MP_ROLE_NONE && back != side;
 }
 
+/* Whether a packet to an address of this host is the host's own: nothing listens, or the host has asked for it, for that comes
+ * back whatever listens at the port that it asked from. */
+static __always_inline int pipeline_is_hosts(mp_context *context, const struct packet *packet,
+					     const struct mp_listener *listener, const struct mp_settings *current)
+{
+	if (packet->key.protocol == IPPROTO_TCP && !packet->opens && socket_has_tcp(context, packet)) {
+		host_remember(packet, current);
+		return 1;
+	}
+	return !listener || (packet->key.protocol == IPPROTO_UDP && socket_has_udp(context, packet));
+}
+
 /* What becomes of a packet that neither table knows: MP_NONE when its flow is open. */
 static __always_inline enum mp_reason pipeline_judge(mp_context *context, const struct packet *packet,
 						     enum route_state route, const struct mp_settings *current,
@@ -454,8 +467,7 @@ static __always_inline enum mp_reason pipeline_judge(mp_context *context, const 
 	enum mp_reason limited;
 	int spoofed;
 
-	/* What this host has asked for comes back to it, whatever listens at the port that it asked from. */
-	if (route == ROUTE_LOCAL && (!listener || socket_is_ours(context, packet)))
+	if (route == ROUTE_LOCAL && pipeline_is_hosts(context, packet, listener, current))
 		return MP_PASSED_TO_HOST;
 	verdict->listens = listener != NULL;
 	if (current->diverting && !listener && divert_goes_on(context, packet))
@@ -485,6 +497,8 @@ __noinline int pipeline_unknown(mp_context *context, const struct packet *packet
 
 	if (!packet || !current || !verdict)
 		return MP_MALFORMED;
+	if (host_is_known(packet, current))
+		return MP_PASSED_TO_HOST;
 	/* Read once: a switch of banks in between must not have one's listener choose among the other's rules. */
 	verdict->bank = *(const volatile __u32 *)&current->bank & 1;
 	route = pipeline_whereto(context, packet, verdict);

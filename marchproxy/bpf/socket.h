@@ -74,11 +74,4 @@ __noinline int socket_has_udp(mp_context *context, const struct packet *packet)
 	return found;
 }
 
-static __always_inline int socket_is_ours(mp_context *context, const struct packet *packet)
-{
-	if (packet->key.protocol == IPPROTO_UDP)
-		return socket_has_udp(context, packet);
-	return packet->key.protocol == IPPROTO_TCP && !packet->opens && socket_has_tcp(context, packet);
-}
-
 #endif

@@ -197,7 +197,9 @@ class Bed:
         quic = "quic_homes", "quic_offers"
         for name in ("flows", "opening", "fragments", "active", "denied", "repeats", "limited", *quic):
             self.maps[name].delete_many(list(self.maps[name].keys()))
-        self.settings.change(revision=0, route_epoch=0, wanted_events=0, silent=0)
+        self.settings.change(revision=0, wanted_events=0, silent=0)
+        # What was remembered of the host's own connections is not.
+        self.settings.routes_changed()
         self.settings.prepare(_ONE_PORT)
         guard = bytearray(layouts.MANAGEMENT.size)
         guard[22 // 8] |= 1 << 22 % 8

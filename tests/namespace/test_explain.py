@@ -50,7 +50,7 @@ WITHOUT_VALUES = {
     MapType.ARRAY_OF_MAPS,
 }
 """What cannot be read entry by entry. What is told through the ring is looked at as `flows --denied`."""
-SCRATCH = {"scratch", "transit_state", "clean_pairs", "settings"}
+SCRATCH = {"scratch", "transit_state", "clean_pairs", "host_places", "settings"}
 """What every packet of the host itself changes too; in `settings`, every neighbour that it hears of."""
 
 

@@ -70,6 +70,7 @@ PRIVATE = {
     "limit_names": 0,
     "transit_state": 0,
     "clean_pairs": 0,
+    "host_places": 0,
     "block_reports": 0,
     "counters": 0,
     "refusals": 0,
