@@ -24,6 +24,7 @@ from benchmarks.bed import HTTP, LARGE, Bed
 from benchmarks.compare import turned
 from benchmarks.contenders import Contender
 from benchmarks.httpproxies import (
+    INFORMING,
     NAME,
     SECURE,
     Caddy,
@@ -52,6 +53,8 @@ CONTENDERS: tuple[Kind | type[Direct], ...] = (Direct, MarchProxyHttp, *PEERS)
 PAGE = ROOT / "docs" / "PERFORMANCE_HTTP.md"
 CLIENTS = 4
 """Programs that shake hands at a time."""
+WARM_UP = 2
+"""Seconds of the same before each figure: who stands has been at it for longer in earnest."""
 FAILED = 0.001
 """Share of requests that may. Whoever loses more is not faster but broken."""
 _HANDSHAKES = re.compile(r"^(\d+) connections in (\d+) real seconds", re.MULTILINE)
@@ -135,7 +138,7 @@ class Row:
     """What MarchProxy is to reach of HAProxy's work for the same processor time; 0: none is set."""
     measure: Measure
     needs: str = ""
-    """`secure`, `http2`, `http3`, `websocket`: what a contender must be able to do."""
+    """`secure`, `http2`, `http3`, `websocket`, `informs`: what a contender must be able to do."""
     unit: str = "k/s"
     scale: float = 1e3
     in_kernel: bool = False
@@ -144,6 +147,10 @@ class Row:
 
 ROWS = (
     Row("small", "small answers, kept connections", 0.8, nothing_open(wrk("--connections", "32"))),
+    Row(
+        *("informing", "small answers, the server told as much", 0.0),
+        *(nothing_open(wrk("--connections", "32", port=INFORMING)), "informs"),
+    ),
     Row(
         *("large", f"answers of {LARGE >> 20} MiB", 0.8),
         nothing_open(wrk("--connections", "8", path="/large")),
@@ -203,6 +210,8 @@ def _figure(bed: Bed, contender: Reader, row: Row, seconds: int) -> tuple[float,
     """Pieces of work a second, and processor time for each: the contender's, and the machine's."""
     with contender.standing():
         contender.wait_ready()
+        with row.measure(contender, WARM_UP) as work:
+            work()
         bed.forget()
         with row.measure(contender, seconds) as work:
             own = contender.processes()

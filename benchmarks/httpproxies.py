@@ -22,6 +22,8 @@ SECURE = 8443
 """Where they speak TLS."""
 QUIC = 8444
 """Where they speak HTTP/3: answers by TCP at such a port name it, so those of `SECURE` would be longer."""
+INFORMING = 8091
+"""Where those that pass requests on with less have the server told as much as MarchProxy tells it."""
 NAME = "bench.test"
 """Whom their certificate names."""
 
@@ -34,6 +36,8 @@ class Reading(Protocol):
     http2: ClassVar[bool]
     http3: ClassVar[bool]
     websocket: ClassVar[bool]
+    informs: ClassVar[bool]
+    """It is measured at `INFORMING`, too."""
 
     def processes(self) -> Sequence[int]:
         """Those whose processor time is its own."""
@@ -46,7 +50,7 @@ class Direct(Routing):
     """Nobody in between: what client and server can do."""
 
     title = "no proxy"
-    secure = http2 = http3 = False
+    secure = http2 = http3 = informs = False
     websocket = True
 
     def processes(self) -> Sequence[int]:
@@ -61,6 +65,7 @@ class HttpProxy(Proxy):
     """One of the others."""
 
     secure = http2 = http3 = websocket = True
+    informs = False
 
     def processes(self) -> Sequence[int]:
         """See `Reading`."""
@@ -85,7 +90,7 @@ class MarchProxyHttp(OurDaemon):
 
     name = "marchproxy"
     title = "MarchProxy"
-    secure = http2 = http3 = websocket = True
+    secure = http2 = http3 = websocket = informs = True
 
     def __init__(self, bed: Bed) -> None:
         """Write its configuration."""
@@ -100,13 +105,13 @@ class MarchProxyHttp(OurDaemon):
             cli("service", "add", name, "--address", self.server, "--port", str(port.number))
         chain, key = certificate(bed)
         cli("cert", "add", "bench", "--certificate", str(chain), "--key", str(key))
-        for name, port in (("server", HTTP), ("websockets", WEBSOCKET)):
-            between = ("--from", "clients", "--to", name)
-            plain = ("--protocol", "http", "--listen", f"{LISTEN4}:{port.number}")
-            cli("mapping", "add", name, *between, *plain)
+        plain = (("plain", "server", HTTP.number), ("informing", "server", INFORMING))
+        for name, service, number in (*plain, ("websockets", "websockets", WEBSOCKET.number)):
+            terms = ["--from", "clients", "--to", service]
+            terms += ["--protocol", "http", "--listen", f"{LISTEN4}:{number}"]
+            cli("mapping", "add", name, *terms)
             # Without anything to read, requests would stay in the kernel, which is another benchmark.
-            banned = ("--path-prefix", "/admin", "--action", "deny")
-            cli("mapping", "add", f"{name}-banned", *between, *plain, *banned)
+            cli("mapping", "add", f"{name}-banned", *terms, "--path-prefix", "/admin", "--action", "deny")
         for name, protocols, number in (("secure", "https", SECURE), ("quic", "https,quic", QUIC)):
             where = ("--protocol", protocols, "--listen", f"{LISTEN4}:{number}", "--tls", "bench")
             cli("mapping", "add", name, "--from", "clients", "--to", "server", *where)
@@ -132,6 +137,7 @@ class HAProxyHttp(HttpProxy):
     name = "haproxy"
     title = "HAProxy"
     http3 = False
+    informs = True
 
     def version(self) -> str:
         return first_line("haproxy", "-v")
@@ -154,6 +160,16 @@ listen all
     bind {LISTEN4}:{HTTP.number} backlog 8192
     bind {LISTEN4}:{SECURE} backlog 8192 ssl crt {both} alpn h2,http/1.1
     server one {self.upstream}
+listen informing
+    bind {LISTEN4}:{INFORMING} backlog 8192
+    unique-id-format %[uuid()]
+    unique-id-header X-Request-Id
+    http-request deny if {{ path_beg /admin }}
+    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    http-request set-header Forwarded for=%[src];proto=http;host=\"%[req.hdr(host)]\"
+    http-request set-header Via "1.1 haproxy"
+    server one {self.upstream}
 listen websockets
     bind {LISTEN4}:{WEBSOCKET.number} backlog 8192
     timeout tunnel 60s
@@ -171,6 +187,7 @@ class NginxHttp(HttpProxy):
     name = "nginx"
     title = "nginx"
     http3 = False
+    informs = True
 
     def version(self) -> str:
         return first_line("nginx", "-v")
@@ -206,6 +223,22 @@ http {{
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header X-Forwarded-For $remote_addr;
+        }}
+    }}
+    server {{
+        listen {LISTEN4}:{INFORMING} reuseport backlog=8192;
+        location /admin {{ return 403; }}
+        location / {{
+            proxy_pass http://server;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Forwarded-Host $http_host;
+            proxy_set_header Forwarded 'for=$remote_addr;proto=$scheme;host="$http_host"';
+            proxy_set_header Via "1.1 nginx";
+            proxy_set_header X-Request-Id $request_id;
         }}
     }}
     server {{
@@ -389,7 +422,7 @@ class Traefik(HttpProxy):
 class InPython(HttpProxy):
     """A proxy in Python, which is measured in the clear only."""
 
-    secure = http2 = http3 = False
+    secure = http2 = http3 = informs = False
 
     @property
     @abstractmethod
