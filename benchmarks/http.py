@@ -138,7 +138,7 @@ class Row:
     """What MarchProxy is to reach of HAProxy's work for the same processor time; 0: none is set."""
     measure: Measure
     needs: str = ""
-    """`secure`, `http2`, `http3`, `websocket`, `informs`: what a contender must be able to do."""
+    """`secure`, `http2`, `http3`, `websocket`, `informs`, `keeps`: what a contender must be able to do."""
     unit: str = "k/s"
     scale: float = 1e3
     in_kernel: bool = False
@@ -146,14 +146,17 @@ class Row:
 
 
 ROWS = (
-    Row("small", "small answers, kept connections", 0.8, nothing_open(wrk("--connections", "32"))),
+    Row(
+        *("small", "small answers, kept connections", 0.8),
+        *(nothing_open(wrk("--connections", "32")), "keeps"),
+    ),
     Row(
         *("informing", "small answers, the server told as much", 0.0),
         *(nothing_open(wrk("--connections", "32", port=INFORMING)), "informs"),
     ),
     Row(
         *("large", f"answers of {LARGE >> 20} MiB", 0.8),
-        nothing_open(wrk("--connections", "8", path="/large")),
+        *(nothing_open(wrk("--connections", "8", path="/large")), "keeps"),
         unit="Gbit/s",
         scale=1e9 / 8 / LARGE,
     ),

@@ -38,6 +38,8 @@ class Reading(Protocol):
     websocket: ClassVar[bool]
     informs: ClassVar[bool]
     """It is measured at `INFORMING`, too."""
+    keeps: ClassVar[bool]
+    """It answers more than one request on a connection."""
 
     def processes(self) -> Sequence[int]:
         """Those whose processor time is its own."""
@@ -51,7 +53,7 @@ class Direct(Routing):
 
     title = "no proxy"
     secure = http2 = http3 = informs = False
-    websocket = True
+    websocket = keeps = True
 
     def processes(self) -> Sequence[int]:
         """None."""
@@ -64,7 +66,7 @@ class Direct(Routing):
 class HttpProxy(Proxy):
     """One of the others."""
 
-    secure = http2 = http3 = websocket = True
+    secure = http2 = http3 = websocket = keeps = True
     informs = False
 
     def processes(self) -> Sequence[int]:
@@ -90,7 +92,7 @@ class MarchProxyHttp(OurDaemon):
 
     name = "marchproxy"
     title = "MarchProxy"
-    secure = http2 = http3 = websocket = informs = True
+    secure = http2 = http3 = websocket = informs = keeps = True
 
     def __init__(self, bed: Bed) -> None:
         """Write its configuration."""
@@ -434,11 +436,11 @@ class InPython(HttpProxy):
 
 
 class ProxyPy(InPython):
-    """Two processes that accept."""
+    """Two processes that accept. Of what is asked on a connection that is kept it answers the first."""
 
     name = "proxy.py"
     title = "proxy.py"
-    websocket = False
+    websocket = keeps = False
 
     @property
     def program(self) -> Path:
