@@ -26,6 +26,7 @@ V4, V6 = ("10.1.0.2", "10.1.0.1"), ("fd01::2", "fd01::1")
 _PLACE = 5
 """Of the splice."""
 _connected: list[socket.socket] = []
+"""The host's end of a connection, while a way needs one."""
 
 
 @dataclass(frozen=True, slots=True)
